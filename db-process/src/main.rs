@@ -1,0 +1,3 @@
+//! The db-process as a process of its own.
+
+fn main() {}

@@ -1,0 +1,4 @@
+//! The gateway of a ring.
+
+pub mod coordinator;
+pub mod routing;

@@ -1,0 +1,3 @@
+//! The gateway as a process of its own.
+
+fn main() {}

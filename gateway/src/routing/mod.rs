@@ -1,0 +1,3 @@
+//! Routing.
+
+pub mod status;

@@ -1,0 +1,1 @@
+//! What both kinds of process do alike around their work.

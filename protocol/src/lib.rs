@@ -1,0 +1,23 @@
+//! What the processes of a ring agree on.
+//!
+//! * [`user`]: the record as a caller sees it.
+//! * [`version`]: the hybrid logical clock values that order writes.
+//! * [`record`]: the record as it is stored and replicated: four registers, and how two states of one user merge.
+//! * [`operation`]: what a caller may ask of one user, and the outcomes.
+//! * [`placement`]: which partition a user belongs to, and which processes hold it.
+//! * [`message`]: what travels on the links, one module for each link.
+//!
+//! There is no I/O here, no clock and no runtime: everything is a value or a pure function.
+
+pub mod message;
+pub mod operation;
+pub mod placement;
+pub mod record;
+pub mod user;
+pub mod version;
+
+pub use operation::{Condition, Operation, Outcome};
+pub use placement::{InstanceName, Partition, Place};
+pub use record::{Change, Record, Register};
+pub use user::{User, UserId};
+pub use version::{Version, VersionClock};

@@ -1,0 +1,431 @@
+//! Between the gateway and a db-process. The db-process connects and sends [`Register`]; everything else follows.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::operation::{Condition, Operation, Outcome};
+use crate::placement::InstanceName;
+use crate::record::Change;
+use crate::user::UserId;
+use crate::version::Version;
+
+/// Which of its two copies a message to or from a db-process is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Of the process's own partition.
+    Primary,
+    /// Of its predecessor's partition.
+    Replica,
+}
+
+impl Role {
+    /// Both, in the order in which they are always listed.
+    pub const ALL: [Self; 2] = [Self::Primary, Self::Replica];
+
+    /// The role that the other copy of the partition has, on the neighbouring process.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Primary => Self::Replica,
+            Self::Replica => Self::Primary,
+        }
+    }
+
+    /// As it is written on the wire, in folder names and in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+}
+
+/// A place in a copy's op-log: everything up to and including `sequence`. A copy whose database is made anew has a new
+/// incarnation, so an old position never means something in a new op-log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Of the copy whose op-log this is.
+    pub incarnation: Uuid,
+    /// Number of the last entry included; 0 where none is. Entries count from 1, without gaps.
+    pub sequence: u64,
+}
+
+/// Which ring a db-process belongs to. It keeps this beside its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ring {
+    /// Made when the ring was.
+    pub id: Uuid,
+    /// n, the number of db-processes and of partitions. It never changes.
+    pub size: u16,
+    /// Whether every member is known to have joined. No user exists before that, so a ring that no member remembers
+    /// as formed can be formed again without loss.
+    pub formed: bool,
+}
+
+/// State of one copy, as its process knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyReport {
+    /// Made with the copy's database.
+    pub incarnation: Uuid,
+    /// Whether it ever held all of its partition: true from the forming of the ring, or once it was filled from the
+    /// other copy. A copy that is not complete serves nobody.
+    pub complete: bool,
+    /// Last entry of its own op-log; 0 where there is none.
+    pub head: u64,
+    /// How far it has applied the other copy's op-log; `None` where it never followed it.
+    pub position: Option<Position>,
+    /// The highest version in it.
+    pub version: Version,
+}
+
+/// Both copies of a db-process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyReports {
+    /// Of its own partition.
+    pub primary: CopyReport,
+    /// Of its predecessor's partition; in a ring of one it stays empty and is never used.
+    pub replica: CopyReport,
+}
+
+impl CopyReports {
+    /// The report of one of the copies.
+    pub fn get(&self, role: Role) -> &CopyReport {
+        match role {
+            Role::Primary => &self.primary,
+            Role::Replica => &self.replica,
+        }
+    }
+}
+
+/// Sent with the socket.io connect packet by both kinds of client, before anything else is accepted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Auth {
+    /// `CLUSTER_SECRET`, or nothing where none is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+}
+
+/// db-process → gateway, first message on every connection. Answered by [`Registered`] or [`Refused`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    /// [`super::REVISION`] of the sender.
+    pub revision: u32,
+    /// Its name, and so its place.
+    pub instance: InstanceName,
+    /// Made with its data folder: tells a process that comes back from another of the same name.
+    pub incarnation: Uuid,
+    /// `None` for a folder that never joined a ring.
+    pub ring: Option<Ring>,
+    /// Where its neighbours can follow its copies. Without a host: at the address from which this connection came.
+    pub replication: ReplicationAddress,
+    /// State of both copies.
+    pub copies: CopyReports,
+}
+
+/// See [`Register::replication`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicationAddress {
+    /// Host name or address; `REPLICATION_ADDRESS` where it is set.
+    pub host: Option<String>,
+    /// The port that it listens on.
+    pub port: u16,
+}
+
+/// Gateway → db-process: the registration stands. A [`RingNotice`] follows once the ring is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// How many processes the gateway expects.
+    pub size: u16,
+}
+
+/// Gateway → db-process: the registration does not stand. The db-process drops the connection, and tries again unless
+/// the reason is final.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Why, for the log of the db-process.
+    pub reason: Refusal,
+}
+
+/// Why a registration does not stand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// The two programs speak different revisions. Final.
+    Revision {
+        /// Of the gateway.
+        gateway: u32,
+    },
+    /// Another process is registered with that name.
+    NameTaken {
+        /// Where the other one connected from.
+        holder: String,
+        /// Of the other one's data folder.
+        incarnation: Uuid,
+    },
+    /// The place is not in the ring. Final.
+    OutsideRing {
+        /// n of the ring.
+        size: u16,
+    },
+    /// The data belong to another ring than the one that is being served. Final.
+    AnotherRing {
+        /// The ring that is being served.
+        serving: Uuid,
+    },
+    /// The gateway takes this registration for lost, for example because the process was silent too long.
+    Void,
+}
+
+impl Refusal {
+    /// Whether to try again is pointless: somebody has to change a setting or a data folder.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Revision { .. } | Self::OutsideRing { .. } | Self::AnotherRing { .. }
+        )
+    }
+}
+
+/// Gateway → db-process, after registration and at every change: what the ring looks like from its place. It states all
+/// of it each time, so a lost or repeated notice does no harm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingNotice {
+    /// The ring that it belongs to; the db-process keeps it, and answers with [`CopiesChanged`] when it is news.
+    pub ring: Ring,
+    /// Holder of the replica of its own partition, where that is connected.
+    pub successor: Option<Peer>,
+    /// Holder of the partition whose replica it keeps, where that is connected.
+    pub predecessor: Option<Peer>,
+    /// What its primary may do if it is not complete.
+    pub primary: Grant,
+    /// What its replica may do if it is not complete.
+    pub replica: Grant,
+}
+
+/// A neighbour that can be followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its name.
+    pub instance: InstanceName,
+    /// Host of its replication port.
+    pub host: String,
+    /// Its replication port.
+    pub port: u16,
+}
+
+/// What a copy that is not complete may do. Complete copies ignore it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grant {
+    /// Nothing: no copy of the partition is known to be complete.
+    Wait,
+    /// Count as complete as it is: the ring is being formed and has no users.
+    Empty,
+    /// Copy everything from the other copy, and then count as complete.
+    Fill,
+}
+
+/// db-process → gateway: what [`Register`] said has changed; a copy was filled, or the ring was joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiesChanged {
+    /// As it is kept now.
+    pub ring: Option<Ring>,
+    /// State of both copies.
+    pub copies: CopyReports,
+}
+
+/// db-process → gateway: a copy has applied more of the other's op-log. Sent after each batch; the newest counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The copy that follows.
+    pub role: Role,
+    /// What it has applied; readable from now on.
+    pub position: Position,
+}
+
+/// Gateway → db-process: users to look up. Answered by [`ReadAnswers`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadBatch {
+    /// Returned in the answer.
+    pub batch: u64,
+    /// To be read from the primary copy.
+    pub primary: Vec<UserId>,
+    /// To be read from the replica.
+    pub replica: Vec<UserId>,
+}
+
+/// db-process → gateway: the users found, first all of `primary`, then all of `replica`, each in the order asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReadAnswers {
+    /// Of the [`ReadBatch`].
+    pub batch: u64,
+    /// `None` where there is no live user.
+    pub results: Vec<Option<Found>>,
+}
+
+/// A live user: its version and its document, which the gateway hands on unparsed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Found(pub Version, pub Box<RawValue>);
+
+/// Gateway → db-process: operations for one copy, in version order. Answered by [`WriteAnswers`] once they are on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteBatch {
+    /// Returned in the answer.
+    pub batch: u64,
+    /// The copy that leads.
+    pub role: Role,
+    /// To be decided and applied in this order.
+    pub writes: Vec<Write>,
+}
+
+/// One operation on one user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Write {
+    /// Its identity and order.
+    #[serde(rename = "v")]
+    pub version: Version,
+    /// The user.
+    #[serde(rename = "i")]
+    pub id: UserId,
+    /// What to do.
+    #[serde(rename = "o")]
+    pub operation: Operation,
+    /// `If-Match`, decided together with the operation.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<Condition>,
+}
+
+/// db-process → gateway: the outcomes, in the order of the batch. What was applied has been fsynced.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WriteAnswers {
+    /// Of the [`WriteBatch`].
+    pub batch: u64,
+    /// The copy that decided.
+    pub role: Role,
+    /// One for each write.
+    pub results: Vec<WriteAnswer>,
+}
+
+/// What came of one [`Write`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WriteAnswer {
+    /// What was decided.
+    #[serde(rename = "o")]
+    pub outcome: Outcome,
+    /// Op-log entry of the write where it was applied, otherwise the last entry that the decision rests on.
+    #[serde(rename = "s")]
+    pub sequence: u64,
+    /// The user after the write, with its version; `None` where there is no live user to show.
+    #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Found>,
+}
+
+/// Gateway → db-process: acknowledged writes that the copy may lack, from the unreplicated tail of a lead that is gone.
+/// To be merged and fsynced; answered by [`Merged`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergeBatch {
+    /// Returned in the answer.
+    pub batch: u64,
+    /// The copy that takes them.
+    pub role: Role,
+    /// In version order.
+    pub changes: Vec<Versioned>,
+}
+
+/// A change with its identity: what one operation wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versioned {
+    /// Of the operation.
+    #[serde(rename = "v")]
+    pub version: Version,
+    /// The user.
+    #[serde(rename = "i")]
+    pub id: UserId,
+    /// The registers set.
+    #[serde(rename = "c")]
+    pub change: Change,
+}
+
+/// db-process → gateway: a [`MergeBatch`] is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merged {
+    /// Of the [`MergeBatch`].
+    pub batch: u64,
+    /// The copy that took them.
+    pub role: Role,
+}
+
+/// Gateway → db-process, at a fixed interval; the db-process answers each with [`Alive`] through the same queues as its
+/// work, so silence on either side means that no work gets done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// Counts up; returned in the answer.
+    pub beat: u64,
+}
+
+/// db-process → gateway: answer to [`Beat`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alive {
+    /// Of the [`Beat`].
+    pub beat: u64,
+}
+
+events! {
+    Register => "register",
+    Registered => "registered",
+    Refused => "refused",
+    RingNotice => "ring",
+    CopiesChanged => "copies",
+    Applied => "applied",
+    ReadBatch => "reads",
+    ReadAnswers => "read",
+    WriteBatch => "writes",
+    WriteAnswers => "written",
+    MergeBatch => "merge",
+    Merged => "merged",
+    Beat => "beat",
+    Alive => "alive",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Message;
+
+    /// The gateway hands documents on as they come, so a control byte in a name has to survive as an escape.
+    #[test]
+    fn documents_pass_unparsed_and_control_bytes_stay_escaped() {
+        let document = r#"{"id":"00000000-0000-0000-0000-000000000000","name":"a\u001eb"}"#;
+        let user = RawValue::from_string(document.to_owned()).expect("valid JSON");
+        let sent = ReadAnswers {
+            batch: 7,
+            results: vec![None, Some(Found(Version(9), user))],
+        };
+        let text = sent.encode();
+        assert!(!text.contains('\u{1e}'));
+        let received = ReadAnswers::decode(&text).expect("what was sent");
+        assert_eq!(
+            received.results[1].as_ref().map(|found| found.1.get()),
+            Some(document)
+        );
+        assert!(received.results[0].is_none());
+    }
+
+    #[test]
+    fn a_write_is_compact_on_the_wire() {
+        let write = Write {
+            version: Version(3),
+            id: Uuid::nil(),
+            operation: Operation::Update(Change {
+                group: Some(4),
+                ..Change::default()
+            }),
+            condition: Some(Condition::Versions(vec![Version(2)])),
+        };
+        let text = serde_json::to_string(&write).expect("a message");
+        let expected =
+            r#"{"v":3,"i":"00000000-0000-0000-0000-000000000000","o":{"u":{"g":4}},"m":{"v":[2]}}"#;
+        assert_eq!(text, expected);
+    }
+}

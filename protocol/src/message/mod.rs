@@ -1,0 +1,54 @@
+//! What travels on the links.
+//!
+//! Every message is one socket.io event with **one argument: a string that holds JSON**. The string form passes both
+//! libraries untouched (JSON escapes all control bytes, and nothing is decoded twice), and one event can carry a whole
+//! batch. No acknowledgements of the transport are used: a batch carries an id of its own and is answered by an event
+//! with the results in the same order.
+//!
+//! * [`link`]: between the gateway and a db-process.
+//! * [`replication`]: between a copy and the other copy of its partition, db-process to db-process.
+//!
+//! Requests and answers are separate types, so that a message that a side can never receive does not compile.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Names the event of each message.
+macro_rules! events {
+    ($($message:ty => $event:literal),* $(,)?) => {
+        $(impl $crate::message::Message for $message { const EVENT: &'static str = $event; })*
+    };
+}
+
+pub mod link;
+pub mod replication;
+
+/// Revision of the messages. Processes of different revisions refuse each other at registration.
+pub const REVISION: u32 = 1;
+
+/// At most this many operations travel in one frame.
+pub const MAX_BATCH: usize = 256;
+
+/// A batch is closed once it holds this many bytes of JSON, or before.
+pub const MAX_FRAME_BYTES: usize = 1 << 20;
+
+/// A message with the name of the event that carries it. The name says the direction too: no two messages share one.
+pub trait Message: Serialize + DeserializeOwned {
+    /// Name of the socket.io event.
+    const EVENT: &'static str;
+
+    /// The argument of the event.
+    fn encode(&self) -> String {
+        // Serialisation to a string fails only on maps with keys that are no strings and on errors of a custom
+        // `Serialize`; the messages have neither.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads the argument of an event.
+    ///
+    /// # Errors
+    /// If the text is not such a message: it comes from another program, or another revision.
+    fn decode(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+}

@@ -1,0 +1,113 @@
+//! Between the two copies of a partition, db-process to db-process. The copy that follows connects to the other's
+//! process, one connection for each copy, and sends [`Follow`].
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::link::{Position, Role};
+use crate::placement::InstanceName;
+use crate::record::{Change, Record};
+use crate::user::UserId;
+use crate::version::Version;
+
+/// Follower → source, first message on every connection: asks for everything after `position`. Answered by
+/// [`LogBatch`]es for as long as the connection stands, before them [`CopyChunk`]s where the op-log does not reach back
+/// that far, or by [`Declined`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Follow {
+    /// [`super::REVISION`] of the sender.
+    pub revision: u32,
+    /// Ring of the sender.
+    pub ring: Uuid,
+    /// Name of the sender.
+    pub instance: InstanceName,
+    /// The copy of the receiver that is to be followed; it belongs to the same partition as the sender's other role.
+    pub role: Role,
+    /// Of the copy that follows.
+    pub incarnation: Uuid,
+    /// How far it has applied the source's op-log; `None` where it never followed it.
+    pub position: Option<Position>,
+}
+
+/// Source → follower: it cannot be followed (now). The follower drops the connection and tries again later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declined {
+    /// Why, for the log.
+    pub reason: Decline,
+}
+
+/// Why a copy cannot be followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decline {
+    /// It is not complete itself.
+    Incomplete,
+    /// It belongs to another ring.
+    AnotherRing,
+    /// It does not hold a copy of the follower's partition.
+    NotANeighbour,
+    /// It speaks another revision.
+    Revision,
+}
+
+/// Source → follower: entries of the op-log, without gaps. At most two unanswered; answered by [`Confirmed`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogBatch {
+    /// The copy whose op-log this is.
+    pub incarnation: Uuid,
+    /// In sequence order, the first one right after what was sent before.
+    pub entries: Vec<LogEntry>,
+}
+
+/// One operation that a copy accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// Its number in the op-log, from 1 on.
+    #[serde(rename = "s")]
+    pub sequence: u64,
+    /// Of the operation.
+    #[serde(rename = "v")]
+    pub version: Version,
+    /// The user.
+    #[serde(rename = "i")]
+    pub id: UserId,
+    /// The registers set.
+    #[serde(rename = "c")]
+    pub change: Change,
+}
+
+/// Source → follower: part of a full copy. At most two unanswered; answered by [`ChunkMerged`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyChunk {
+    /// Counts from 0.
+    pub chunk: u64,
+    /// In id order; live users and tombstones.
+    pub records: Vec<(UserId, Record)>,
+    /// In the last chunk: the position in the source's op-log that the copy stands for.
+    pub end: Option<Position>,
+}
+
+/// Follower → source: the records of a [`CopyChunk`] are merged (and with the last one the position is on disk).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkMerged {
+    /// Of the [`CopyChunk`].
+    pub chunk: u64,
+}
+
+/// Follower → source: how far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// Applied and readable, though a power cut may undo it: lets the source send more.
+    pub applied: u64,
+    /// Fsynced: the source may trim its op-log up to here.
+    pub durable: u64,
+}
+
+events! {
+    Follow => "follow",
+    Declined => "declined",
+    LogBatch => "log",
+    CopyChunk => "chunk",
+    ChunkMerged => "chunk_merged",
+    Confirmed => "confirmed",
+}
