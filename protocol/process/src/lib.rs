@@ -1,1 +1,23 @@
 //! What both kinds of process do alike around their work.
+//!
+//! - [`settings`]: from flags and environment variables, with one clear line where a value is bad
+//! - [`start_log`]: daily files and stdout
+//! - [`shutdown_on_signal`]: SIGTERM and Ctrl-C become a token that is cancelled
+//! - [`abort_on_panic`]: a bug ends the process, where it would otherwise end one task and leave a half of it at work
+//! - [`probe`]: asks a process on this machine whether it is well
+//!
+//! Nothing here knows what the processes do.
+
+mod log;
+mod panic;
+mod probe;
+mod secret;
+mod settings;
+mod signal;
+
+pub use log::{LogGuard, start_log};
+pub use panic::abort_on_panic;
+pub use probe::probe;
+pub use secret::Secret;
+pub use settings::{CommonSettings, NodeEnv, explain, settings};
+pub use signal::shutdown_on_signal;

@@ -1,0 +1,192 @@
+//! The log: daily files for later, and stdout for whoever watches.
+
+use std::io::{Error, ErrorKind, IsTerminal, stdout};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::rolling::{RollingFileAppender, Rotation};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt, registry};
+
+use crate::settings::{CommonSettings, NodeEnv};
+
+/// How many daily files are kept.
+const FILES_KEPT: usize = 14;
+
+/// The crates of this workspace, whose lines are wanted; libraries are heard from `warn` on.
+const OUR_CRATES: [&str; 5] = ["corro", "db_process", "gateway", "process", "protocol"];
+
+/// The threads that write the log. They are kept here and not in the [`LogGuard`], so that a panic can flush them, too.
+static WRITERS: Mutex<Vec<WorkerGuard>> = Mutex::new(Vec::new());
+
+/// Flushes the log when it is dropped: keep it until `main` ends.
+#[derive(Debug)]
+#[must_use = "dropping it ends the log"]
+pub struct LogGuard(());
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        flush();
+    }
+}
+
+/// Ends the log: what was said so far is written, what comes later is lost.
+pub(crate) fn flush() {
+    // Taken out first: a writer that is flushed may log itself.
+    let writers = std::mem::take(&mut *WRITERS.lock().unwrap_or_else(PoisonError::into_inner));
+    drop(writers);
+}
+
+/// Starts the log of this process: `<log_dir>/<process>.<date>.log`, a file a day (UTC), 14 of them kept, and stdout.
+///
+/// Lines are written by threads of their own; where the disk or the reader of stdout cannot follow, lines are dropped,
+/// so that no request waits for the log. `RUST_LOG` chooses other lines than `NODE_ENV` does.
+///
+/// # Errors
+/// Where the folder cannot be made or written, `RUST_LOG` is not understood, or the log was started already.
+pub fn start_log(process: &str, settings: &CommonSettings) -> std::io::Result<LogGuard> {
+    let filter = filter(settings.node_env, std::env::var("RUST_LOG").ok().as_deref())?;
+    let (file, file_writer) = tracing_appender::non_blocking(files(process, &settings.log_dir)?);
+    let (terminal, terminal_writer) = tracing_appender::non_blocking(stdout());
+    let to_file = fmt::layer().with_ansi(false).with_writer(file);
+    let to_stdout = fmt::layer()
+        .with_ansi(stdout().is_terminal())
+        .with_writer(terminal);
+    registry()
+        .with(filter)
+        .with(to_file)
+        .with(to_stdout)
+        .try_init()
+        .map_err(Error::other)?;
+    WRITERS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .extend([file_writer, terminal_writer]);
+    Ok(LogGuard(()))
+}
+
+/// Which lines are wanted.
+fn filter(node_env: NodeEnv, rust_log: Option<&str>) -> std::io::Result<EnvFilter> {
+    if let Some(wanted) = rust_log.filter(|text| !text.is_empty()) {
+        return EnvFilter::try_new(wanted).map_err(|error| {
+            Error::new(
+                ErrorKind::InvalidInput,
+                format!("RUST_LOG: {wanted:?} is not allowed: {error}"),
+            )
+        });
+    }
+    let level = match node_env {
+        NodeEnv::Development => "debug",
+        NodeEnv::Production => "info",
+    };
+    let ours: String = OUR_CRATES.iter().map(|name| format!(",{name}={level}")).collect();
+    Ok(EnvFilter::new(format!("warn{ours}")))
+}
+
+/// The daily files.
+fn files(process: &str, folder: &Path) -> std::io::Result<RollingFileAppender> {
+    // Asked for here, as the appender's own message does not name the folder.
+    std::fs::create_dir_all(folder).map_err(|error| {
+        Error::new(
+            error.kind(),
+            format!("LOG_DIR: {} cannot be made: {error}", folder.display()),
+        )
+    })?;
+    RollingFileAppender::builder()
+        .rotation(Rotation::DAILY)
+        .filename_prefix(process)
+        .filename_suffix("log")
+        .max_log_files(FILES_KEPT)
+        .build(folder)
+        .map_err(|error| {
+            Error::other(format!(
+                "LOG_DIR: {} cannot be written: {error}",
+                folder.display()
+            ))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn only_file(folder: &Path) -> std::path::PathBuf {
+        let files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        files.into_iter().next().unwrap()
+    }
+
+    /// The one test that starts the log, as a process has one.
+    #[test]
+    fn writes_a_dated_file_of_our_lines_and_flushes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let log_dir = folder.path().join("a/b");
+        let settings = CommonSettings {
+            node_env: NodeEnv::Production,
+            log_dir: log_dir.clone(),
+            cluster_secret: None,
+        };
+        let guard = start_log("db-7", &settings).unwrap();
+        tracing::info!(partition = 3, "a line of ours");
+        tracing::debug!("a detail of ours");
+        tracing::info!(target: "some_library", "a line of a library");
+        drop(guard);
+
+        let file = only_file(&log_dir);
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert!(
+            name.starts_with("db-7.20")
+                && name.ends_with(".log")
+                && name.len() == "db-7.2026-11-21.log".len(),
+            "{name}"
+        );
+        let text = std::fs::read_to_string(file).unwrap();
+        assert!(text.contains("a line of ours partition=3"), "{text}");
+        assert!(
+            !text.contains("a detail") && !text.contains("library") && !text.contains('\u{1b}'),
+            "{text}"
+        );
+        assert!(start_log("db-7", &settings).is_err(), "a process has one log");
+    }
+
+    #[test]
+    fn the_environment_decides_what_is_said() {
+        let shown = |node_env, rust_log| filter(node_env, rust_log).unwrap().to_string();
+        assert!(shown(NodeEnv::Development, None).contains("gateway=debug"));
+        assert!(shown(NodeEnv::Production, None).contains("gateway=info"));
+        assert_eq!(shown(NodeEnv::Production, Some("trace")), "trace");
+        assert!(shown(NodeEnv::Production, Some("")).contains("gateway=info"));
+        let error = filter(NodeEnv::Production, Some("gateway=loud"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("RUST_LOG") && error.contains("gateway=loud"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn old_files_go() {
+        let folder = tempfile::tempdir().unwrap();
+        for day in 1..=20 {
+            std::fs::write(folder.path().join(format!("db-7.2020-01-{day:02}.log")), "").unwrap();
+        }
+        drop(files("db-7", folder.path()).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), FILES_KEPT);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = files("db-7", &file.path().join("logs")).unwrap_err().to_string();
+        assert!(
+            error.contains("LOG_DIR") && error.contains(&file.path().display().to_string()),
+            "{error}"
+        );
+    }
+}

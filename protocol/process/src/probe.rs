@@ -1,0 +1,130 @@
+//! Asking a process on this machine whether it is well: a HEALTHCHECK that needs no curl.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// For connecting, asking and being answered together.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// Sends `GET http://127.0.0.1:port/path`, and is content with nothing but the status 200, within 2 seconds.
+///
+/// # Errors
+/// What was answered instead, or why there was no answer, in words for a person.
+pub fn probe(port: u16, path: &str) -> Result<(), String> {
+    let line = status_line(port, path, DEADLINE).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            format!("no answer from port {port} within {DEADLINE:?}")
+        }
+        ErrorKind::ConnectionRefused => format!("nothing listens on port {port}"),
+        _ => format!("no answer from port {port}: {error}"),
+    })?;
+    match line.split(' ').nth(1) {
+        Some("200") => Ok(()),
+        _ => Err(format!("port {port} answers {line:?} for {path}")),
+    }
+}
+
+/// The first line of the answer. A socket's own timeouts start again with each byte; the deadline does not.
+fn status_line(port: u16, path: &str, within: Duration) -> std::io::Result<String> {
+    let deadline = Instant::now() + within;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, within)?;
+    stream.set_write_timeout(Some(within))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )?;
+    let (mut answer, mut buffer) = (Vec::new(), [0; 512]);
+    while !answer.contains(&b'\n') && answer.len() < 4096 {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut buffer)? {
+            0 => break,
+            n => answer.extend_from_slice(&buffer[..n]),
+        }
+    }
+    Ok(String::from_utf8_lossy(&answer)
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A server for one request: it waits for the end of the request's head, and answers `answer`.
+    fn server(answer: &'static str) -> (u16, std::thread::JoinHandle<String>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let (mut request, mut byte) = (Vec::new(), [0]);
+            while !request.ends_with(b"\r\n\r\n") {
+                stream.read_exact(&mut byte).unwrap();
+                request.push(byte[0]);
+            }
+            stream.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        (port, server)
+    }
+
+    #[test]
+    fn is_content_with_200() {
+        let (port, server) = server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(probe(port, "/health/live"), Ok(()));
+        assert!(
+            server
+                .join()
+                .unwrap()
+                .starts_with("GET /health/live HTTP/1.1\r\n")
+        );
+    }
+
+    #[test]
+    fn says_what_was_answered_instead() {
+        for answer in [
+            "HTTP/1.1 503 Service Unavailable\r\n\r\n",
+            "HTTP/1.1 404 200\r\n\r\n",
+            "nonsense",
+            "",
+        ] {
+            let (port, server) = server(answer);
+            let error = probe(port, "/health/ready").unwrap_err();
+            assert!(
+                error.contains(answer.trim_end()) && error.contains(&port.to_string()),
+                "{error}"
+            );
+            server.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn says_that_nothing_listens() {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        assert_eq!(probe(port, "/"), Err(format!("nothing listens on port {port}")));
+    }
+
+    #[test]
+    fn does_not_wait_for_ever() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let error = status_line(port, "/", Duration::from_millis(50)).unwrap_err();
+        assert!(
+            matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+            "{error}"
+        );
+    }
+}
