@@ -1,6 +1,7 @@
 //! What both kinds of process do alike around their work.
 //!
 //! - [`settings`]: from flags and environment variables, with one clear line where a value is bad
+//! - [`run`]: all of what follows around the work of a process
 //! - [`start_log`]: daily files and stdout
 //! - [`shutdown_on_signal`]: SIGTERM and Ctrl-C become a token that is cancelled
 //! - [`abort_on_panic`]: a bug ends the process, where it would otherwise end one task and leave a half of it at work
@@ -11,6 +12,7 @@
 mod log;
 mod panic;
 mod probe;
+mod run;
 mod secret;
 mod settings;
 mod signal;
@@ -18,6 +20,7 @@ mod signal;
 pub use log::{LogGuard, start_log};
 pub use panic::abort_on_panic;
 pub use probe::probe;
+pub use run::run;
 pub use secret::Secret;
 pub use settings::{CommonSettings, NodeEnv, explain, settings};
 pub use signal::shutdown_on_signal;

@@ -1,0 +1,45 @@
+//! The life of a process around its work.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{CommonSettings, abort_on_panic, shutdown_on_signal, start_log};
+
+/// Runs `work` with all that a process has around it: a log under the name of the process, an end at the first panic,
+/// a runtime of one thread, and a token that SIGTERM and Ctrl-C cancel. `work` returns when it has put all in order.
+///
+/// The exit code says whether it went well; an error is logged here, and nowhere before.
+pub fn run<E: Display>(
+    process: &str,
+    settings: &CommonSettings,
+    work: impl AsyncFnOnce(CancellationToken) -> Result<(), E>,
+) -> ExitCode {
+    let log = match start_log(process, settings) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("{process}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    abort_on_panic();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(async {
+            work(shutdown_on_signal())
+                .await
+                .map_err(|error| format!("{error:#}"))
+        }),
+        Err(error) => Err(format!("no runtime: {error}")),
+    };
+    let code = match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(process, error, "the process ends");
+            ExitCode::FAILURE
+        }
+    };
+    drop(log);
+    code
+}
