@@ -1,12 +1,20 @@
 //! The coordinator: the one task that owns the routing, and the handle by which everything else reaches it.
 
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
 use protocol::message::link::{Found, WriteAnswer};
-use protocol::placement::Partition;
 use protocol::{Condition, Operation, UserId};
-use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use crate::routing::status::ClusterStatus;
+use crate::routing::{Command, Event, RequestId, RingEvent, Routing, SessionId};
+use crate::transport::Connections;
+
+pub use crate::routing::Unserved;
 
 /// Asks the coordinator. Cheap to clone; each question is one message and one answer.
 #[derive(Debug, Clone)]
@@ -42,31 +50,6 @@ pub enum Request {
     },
 }
 
-/// Why a request got no answer from any copy.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Unserved {
-    /// No copy of the partition can answer truthfully now. Nothing was done.
-    #[error("partition {partition} cannot be served now: {waiting_for}")]
-    Unavailable {
-        /// Which one.
-        partition: Partition,
-        /// What has to happen first, such as "db-1 has to come back".
-        waiting_for: String,
-    },
-    /// More is in flight than the gateway takes on. Nothing was done.
-    #[error("partition {partition} has too many requests in flight")]
-    Overloaded {
-        /// Which one.
-        partition: Partition,
-    },
-    /// The operation was sent and its answer is missing: it may have been applied, or may be yet.
-    #[error("the outcome of a write to partition {partition} is unknown")]
-    OutcomeUnknown {
-        /// Which one.
-        partition: Partition,
-    },
-}
-
 impl Coordinator {
     /// A handle, and the questions that come through it in the order in which they were asked.
     pub fn channel() -> (Self, mpsc::UnboundedReceiver<Request>) {
@@ -92,7 +75,13 @@ impl Coordinator {
         operation: Operation,
         condition: Option<Condition>,
     ) -> Result<WriteAnswer, Unserved> {
-        self.ask(|reply| Request::Write { id, operation, condition, reply }).await
+        self.ask(|reply| Request::Write {
+            id,
+            operation,
+            condition,
+            reply,
+        })
+        .await
     }
 
     /// The ring as it is known now.
@@ -102,7 +91,189 @@ impl Coordinator {
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> T {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).expect("the coordinator outlives the HTTP server");
-        answer.await.expect("the coordinator answers every request, if only with why not")
+        self.requests
+            .send(request(reply))
+            .expect("the coordinator outlives the HTTP server");
+        answer
+            .await
+            .expect("the coordinator answers every request, if only with why not")
+    }
+}
+
+/// How often the routing is told that time passes.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Runs the routing until `shutdown`: takes questions and what the db-processes send, and carries out what the routing
+/// asks for. Everything that has arrived is taken in before anything is sent, so that batches form by themselves.
+pub async fn run(
+    mut routing: Routing,
+    mut questions: mpsc::UnboundedReceiver<Request>,
+    mut events: mpsc::UnboundedReceiver<Event>,
+    connections: Connections,
+    shutdown: CancellationToken,
+) {
+    let start = Instant::now();
+    let mut desk = Desk {
+        connections,
+        requests: 0,
+        reads: HashMap::new(),
+        writes: HashMap::new(),
+    };
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut asked = Vec::new();
+    let mut told = Vec::new();
+    let mut commands = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            _ = tick.tick() => routing.step(start.elapsed(), Event::Tick, &mut commands),
+            _ = events.recv_many(&mut told, BURST) => {
+                let now = start.elapsed();
+                for event in told.drain(..) {
+                    routing.step(now, event, &mut commands);
+                }
+            }
+            count = questions.recv_many(&mut asked, BURST) => {
+                if count == 0 {
+                    // Nobody is left who could ask: the HTTP server has ended.
+                    break;
+                }
+                let now = start.elapsed();
+                for request in asked.drain(..) {
+                    match desk.enter(request) {
+                        Entered::Event(event) => routing.step(now, event, &mut commands),
+                        Entered::Status(reply) => drop(reply.send(routing.status())),
+                    }
+                }
+            }
+        }
+        if questions.is_empty() && events.is_empty() {
+            routing.flush(&mut commands);
+        }
+        while !commands.is_empty() {
+            let now = start.elapsed();
+            let failed = desk.carry_out(&mut commands);
+            for session in failed {
+                routing.step(now, Event::Closed { session }, &mut commands);
+            }
+            if !commands.is_empty() {
+                routing.flush(&mut commands);
+            }
+        }
+    }
+}
+
+/// At most this many messages are taken in before time and shutdown are looked at again.
+const BURST: usize = 1024;
+
+/// Keeps the way back to whoever asked.
+struct Desk {
+    connections: Connections,
+    requests: u64,
+    reads: HashMap<RequestId, oneshot::Sender<Result<Option<Found>, Unserved>>>,
+    writes: HashMap<RequestId, oneshot::Sender<Result<WriteAnswer, Unserved>>>,
+}
+
+enum Entered {
+    Event(Event),
+    Status(oneshot::Sender<ClusterStatus>),
+}
+
+impl Desk {
+    fn enter(&mut self, request: Request) -> Entered {
+        self.requests += 1;
+        let number = RequestId(self.requests);
+        match request {
+            Request::Read { id, reply } => {
+                self.reads.insert(number, reply);
+                Entered::Event(Event::Read { request: number, id })
+            }
+            Request::Write {
+                id,
+                operation,
+                condition,
+                reply,
+            } => {
+                self.writes.insert(number, reply);
+                let unix_millis = unix_millis();
+                Entered::Event(Event::Write {
+                    request: number,
+                    id,
+                    operation,
+                    condition,
+                    unix_millis,
+                })
+            }
+            Request::Status { reply } => Entered::Status(reply),
+        }
+    }
+
+    /// Carries out all commands. Returns the connections on which a message could not leave.
+    fn carry_out(&mut self, commands: &mut Vec<Command>) -> Vec<SessionId> {
+        let mut failed = Vec::new();
+        for command in commands.drain(..) {
+            match command {
+                Command::Send { session, message } => {
+                    if !self.connections.send(session, &message) && !failed.contains(&session) {
+                        failed.push(session);
+                    }
+                }
+                // Whoever asked may have gone away meanwhile; then nobody wants the answer.
+                Command::AnswerRead { request, result } => {
+                    self.reads.remove(&request).map(|reply| reply.send(result).ok());
+                }
+                Command::AnswerWrite { request, result } => {
+                    self.writes.remove(&request).map(|reply| reply.send(result).ok());
+                }
+                Command::Report(event) => report(event),
+            }
+        }
+        failed
+    }
+}
+
+/// Milliseconds since 1970; a clock before that counts as 1970, since versions rise by themselves.
+fn unix_millis() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |passed| passed.as_millis() as u64)
+}
+
+fn report(event: RingEvent) {
+    match event {
+        RingEvent::ProcessRegistered {
+            instance,
+            host,
+            incarnation,
+        } => {
+            info!(instance, host, %incarnation, "db-process registered");
+        }
+        RingEvent::ProcessRefused {
+            instance,
+            host,
+            reason,
+        } => {
+            warn!(instance, host, reason, "db-process refused");
+        }
+        RingEvent::ProcessLost { instance, how } => warn!(instance, how, "db-process lost"),
+        RingEvent::RingKnown {
+            ring,
+            size,
+            new: true,
+        } => info!(%ring, size, "new ring formed"),
+        RingEvent::RingKnown {
+            ring,
+            size,
+            new: false,
+        } => info!(%ring, size, "ring found"),
+        RingEvent::SizeDiffers { ring, configured } => {
+            warn!(
+                ring,
+                configured, "DB_PROCESSES is not the size of the ring that the data belong to, which counts"
+            );
+        }
+        RingEvent::PartitionChanged { partition, now } => info!(partition, "partition {partition}: {now}"),
     }
 }

@@ -23,8 +23,13 @@ impl Operation {
     /// The registers that the operation sets when it is allowed: they follow from the operation alone, so whoever
     /// knows that it was applied knows what was written.
     pub fn change(&self) -> Change {
+        self.clone().into_change()
+    }
+
+    /// The same, for whoever needs the operation no longer.
+    pub fn into_change(self) -> Change {
         match self {
-            Self::Create(change) | Self::Update(change) => change.clone(),
+            Self::Create(change) | Self::Update(change) => change,
             Self::Delete => Change {
                 alive: Some(false),
                 ..Change::default()

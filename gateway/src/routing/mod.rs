@@ -1,3 +1,215 @@
-//! Routing.
+//! Routing: every decision of the gateway, as a plain state machine.
+//!
+//! Events and the time go in by [`Routing::step`], commands come out; [`Routing::flush`] turns what has queued up into
+//! frames. There is no socket, no clock, no runtime and no randomness in here, so a seeded simulation can drive the real
+//! thing, and a test is a short script.
+//!
+//! The state is the ring as the gateway sees it. It persists nothing: when the gateway starts, the db-processes tell
+//! what they have.
+//!
+//! * `members`: who is registered, the forming of the ring, and what each process is told about it.
+//! * `session`: one registered process, with its `lane`s, which form batches.
+//! * `partition`: who serves a partition, which of its users have writes that the replica may lack, and the `tail` of
+//!   acknowledged writes that covers the loss of the lead.
+//! * `reads` and `writes`: the way of one request.
+//!
+//! What it does not do: it does not move the lead. The primary copy takes the writes of a partition; while it is away
+//! they are refused, and the replica answers reads.
 
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use protocol::message::link::{Beat, Ring};
+use protocol::{InstanceName, VersionClock};
+use uuid::Uuid;
+
+mod event;
+mod lane;
+mod members;
+mod partition;
+mod reads;
+mod session;
 pub mod status;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod writes;
+
+pub use event::{Command, Event, FromProcess, RequestId, RingEvent, SessionId, ToProcess, Unserved};
+
+use partition::Partition;
+use reads::PendingReads;
+use session::Session;
+use status::Served;
+
+/// What the routing has to know before it starts.
+#[derive(Debug, Clone)]
+pub struct RoutingConfig {
+    /// n, for a ring that has no data yet.
+    pub size: u16,
+    /// Id for a ring that is formed here.
+    pub new_ring: Uuid,
+    /// Bound of each partition's unreplicated tail, in bytes.
+    pub tail_bytes: usize,
+}
+
+/// A process from which nothing was heard for this long is lost.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// How often each process is asked whether it is there.
+const BEAT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A tick that comes this much late says that the gateway itself stood still, so silence proves nothing.
+const STALL: Duration = Duration::from_millis(50);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Routing {
+    config: RoutingConfig,
+    /// `None` until a ring is formed or found.
+    ring: Option<Ring>,
+    /// n: as configured until the ring is known.
+    size: u16,
+    /// By place. Ordered, so that a seeded run repeats.
+    sessions: BTreeMap<u16, Session>,
+    places: HashMap<SessionId, u16>,
+    /// Names last seen at each place, to say who has to come back.
+    names: BTreeMap<u16, InstanceName>,
+    /// Whether requests are served: everybody has to know that a new ring is formed before it has a user.
+    open: bool,
+    /// By number, `size` of them.
+    partitions: Vec<Partition>,
+    clock: VersionClock,
+    reads: PendingReads,
+    served: Served,
+    /// Frames to and from each place since the start.
+    frames: Vec<u64>,
+    /// Frames of tails handed over so far; numbers them.
+    merges: u64,
+    beat: u64,
+    beat_sent: Duration,
+    ticked: Duration,
+}
+
+impl Routing {
+    /// A gateway to which nobody has connected yet.
+    pub fn new(config: RoutingConfig) -> Self {
+        let size = config.size;
+        let mut routing = Self {
+            config,
+            ring: None,
+            size: 0,
+            sessions: BTreeMap::new(),
+            places: HashMap::new(),
+            names: BTreeMap::new(),
+            open: false,
+            partitions: Vec::new(),
+            clock: VersionClock::default(),
+            reads: PendingReads::default(),
+            served: Served::default(),
+            frames: Vec::new(),
+            merges: 0,
+            beat: 0,
+            beat_sent: Duration::ZERO,
+            ticked: Duration::ZERO,
+        };
+        routing.resize(size);
+        routing
+    }
+
+    /// Takes note of an event at `now`, the time since the gateway started. Appends what is to be done.
+    pub fn step(&mut self, now: Duration, event: Event, commands: &mut Vec<Command>) {
+        match event {
+            Event::Read { request, id } => self.read(now, request, id, commands),
+            Event::Write {
+                request,
+                id,
+                operation,
+                condition,
+                unix_millis,
+            } => {
+                let version = self.clock.next(unix_millis);
+                let write = protocol::message::link::Write {
+                    version,
+                    id,
+                    operation,
+                    condition,
+                };
+                self.write(request, write, commands);
+            }
+            Event::Register {
+                session,
+                host,
+                register,
+            } => {
+                self.register(now, session, host, *register, commands);
+            }
+            Event::Closed { session } => self.lose(session, "its connection ended", commands),
+            Event::Message { session, message } => self.message(now, session, message, commands),
+            Event::Tick => self.tick(now, commands),
+        }
+    }
+
+    /// Sends what has queued up, as far as the windows have room. To be called when no event is waiting.
+    pub fn flush(&mut self, commands: &mut Vec<Command>) {
+        for (place, session) in &mut self.sessions {
+            let before = commands.len();
+            reads::depart(session, commands);
+            writes::depart(session, commands);
+            self.frames[usize::from(*place)] += (commands.len() - before) as u64;
+        }
+    }
+
+    fn message(&mut self, now: Duration, from: SessionId, message: FromProcess, commands: &mut Vec<Command>) {
+        // A connection that was given up may still have something to say; it counts no longer.
+        let Some(&place) = self.places.get(&from) else {
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(&place) {
+            session.heard = now;
+        }
+        self.frames[usize::from(place)] += 1;
+        match message {
+            FromProcess::Read(answers) => self.read_answered(place, answers, commands),
+            FromProcess::Written(answers) => self.write_answered(place, answers, commands),
+            FromProcess::Merged(merged) => self.handed_over(place, merged, commands),
+            FromProcess::Applied(applied) => self.applied(place, applied, commands),
+            FromProcess::Copies(changed) => self.copies_changed(place, changed, commands),
+            FromProcess::Alive => {}
+        }
+    }
+
+    fn tick(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        let stall = now.saturating_sub(self.ticked);
+        self.ticked = now;
+        if stall > STALL {
+            for session in self.sessions.values_mut() {
+                session.heard = (session.heard + stall).min(now);
+            }
+        }
+        let silent: Vec<SessionId> = self
+            .sessions
+            .values()
+            .filter(|session| now.saturating_sub(session.heard) > SILENCE)
+            .map(|session| session.id)
+            .collect();
+        for session in silent {
+            self.void(session, commands);
+            self.lose(session, "it is silent", commands);
+        }
+        if now.saturating_sub(self.beat_sent) >= BEAT_INTERVAL {
+            self.beat_sent = now;
+            self.beat += 1;
+            let message = ToProcess::Beat(Beat { beat: self.beat });
+            commands.extend(self.sessions.values().map(|session| Command::Send {
+                session: session.id,
+                message: message.clone(),
+            }));
+        }
+        self.hedge(now, commands);
+    }
+
+    fn partition_of(&self, id: &protocol::UserId) -> usize {
+        usize::from(protocol::placement::partition_of(id, self.size))
+    }
+}

@@ -1,0 +1,210 @@
+//! What the routing is told, and what it asks for.
+
+use std::sync::Arc;
+
+use protocol::message::link::{
+    Applied, Beat, CopiesChanged, Found, MergeBatch, Merged, ReadAnswers, ReadBatch, Refused, Register,
+    Registered, RingNotice, WriteAnswer, WriteAnswers, WriteBatch,
+};
+use protocol::placement::Partition;
+use protocol::{Condition, Operation, UserId};
+use thiserror::Error;
+use uuid::Uuid;
+
+/// One question of a caller; numbers are never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// One connection of a db-process; numbers are never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A caller wants to see a user. Owes one [`Command::AnswerRead`].
+    Read {
+        /// The question.
+        request: RequestId,
+        /// Whom.
+        id: UserId,
+    },
+    /// A caller wants to change a user. Owes one [`Command::AnswerWrite`].
+    Write {
+        /// The question.
+        request: RequestId,
+        /// Whom.
+        id: UserId,
+        /// What to do.
+        operation: Operation,
+        /// `If-Match`.
+        condition: Option<Condition>,
+        /// The wall clock, for the version.
+        unix_millis: u64,
+    },
+    /// A connection introduces itself. Owes a [`Registered`] or a [`Refused`].
+    Register {
+        /// The connection.
+        session: SessionId,
+        /// Host that it came from, where its neighbours can reach it unless it says otherwise.
+        host: String,
+        /// What it says.
+        register: Box<Register>,
+    },
+    /// A connection has ended, or something on it broke.
+    Closed {
+        /// The connection.
+        session: SessionId,
+    },
+    /// A db-process sent a message.
+    Message {
+        /// The connection.
+        session: SessionId,
+        /// The message.
+        message: FromProcess,
+    },
+    /// Time has passed: comes every few milliseconds.
+    Tick,
+}
+
+/// What a registered db-process may send.
+#[derive(Debug)]
+pub enum FromProcess {
+    /// Users found.
+    Read(ReadAnswers),
+    /// Outcomes of writes.
+    Written(WriteAnswers),
+    /// The tail of a lost lead is on disk.
+    Merged(Merged),
+    /// A copy followed the other's op-log a little further.
+    Applied(Applied),
+    /// A copy was filled, or the ring joined.
+    Copies(CopiesChanged),
+    /// It is there.
+    Alive,
+}
+
+/// What has to be done.
+#[derive(Debug)]
+pub enum Command {
+    /// Send a message to a db-process.
+    Send {
+        /// The connection.
+        session: SessionId,
+        /// The message.
+        message: ToProcess,
+    },
+    /// Answer a caller.
+    AnswerRead {
+        /// The question.
+        request: RequestId,
+        /// `Ok(None)` where there is no live user.
+        result: Result<Option<Found>, Unserved>,
+    },
+    /// Answer a caller.
+    AnswerWrite {
+        /// The question.
+        request: RequestId,
+        /// What came of it.
+        result: Result<WriteAnswer, Unserved>,
+    },
+    /// Write a line about the life of the ring into the log.
+    Report(RingEvent),
+}
+
+/// What a db-process may be sent.
+#[derive(Debug, Clone)]
+pub enum ToProcess {
+    /// The registration stands.
+    Registered(Registered),
+    /// The registration does not stand, or no longer.
+    Refused(Refused),
+    /// The ring as seen from its place.
+    Ring(RingNotice),
+    /// Users to look up.
+    Reads(ReadBatch),
+    /// Operations to decide; shared with the flight that waits for their outcomes.
+    Writes(Arc<WriteBatch>),
+    /// Tail of a lost lead.
+    Merge(MergeBatch),
+    /// Are you there?
+    Beat(Beat),
+}
+
+/// Why a caller got no answer from any copy.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Unserved {
+    /// No copy of the partition can answer truthfully now. Nothing was done.
+    #[error("partition {partition} cannot be served now: {waiting_for}")]
+    Unavailable {
+        /// Which one.
+        partition: Partition,
+        /// What has to happen first, such as "db-1 has to come back".
+        waiting_for: String,
+    },
+    /// More is in flight than the gateway takes on. Nothing was done.
+    #[error("partition {partition} has too many requests in flight")]
+    Overloaded {
+        /// Which one.
+        partition: Partition,
+    },
+    /// The operation was sent and its answer is missing: it may have been applied, or may be yet.
+    #[error("the outcome of a write to partition {partition} is unknown")]
+    OutcomeUnknown {
+        /// Which one.
+        partition: Partition,
+    },
+}
+
+/// The events of a ring's life, for the log. None carries anything of a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RingEvent {
+    /// A db-process has joined.
+    ProcessRegistered {
+        /// Its name.
+        instance: String,
+        /// Host that it came from.
+        host: String,
+        /// Of its data folder.
+        incarnation: Uuid,
+    },
+    /// A db-process was turned away.
+    ProcessRefused {
+        /// The name that it gave.
+        instance: String,
+        /// Host that it came from.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+    /// A db-process is gone.
+    ProcessLost {
+        /// Its name.
+        instance: String,
+        /// How that was noticed.
+        how: &'static str,
+    },
+    /// The ring has been made, or was found again.
+    RingKnown {
+        /// Its id.
+        ring: Uuid,
+        /// n.
+        size: u16,
+        /// Whether it was made just now.
+        new: bool,
+    },
+    /// The data say another n than the configuration.
+    SizeDiffers {
+        /// Of the data, which count.
+        ring: u16,
+        /// As configured.
+        configured: u16,
+    },
+    /// Another copy answers a partition's reads, or takes its writes, than before.
+    PartitionChanged {
+        /// Which one.
+        partition: Partition,
+        /// Who serves what now.
+        now: String,
+    },
+}

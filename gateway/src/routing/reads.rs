@@ -1,0 +1,248 @@
+//! The way of one read: to the replica where that is as good, to the lead where it is not, to the other copy when the
+//! first is slow or lost, to a clear "not now" when no copy can answer truthfully.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use protocol::UserId;
+use protocol::message::link::{ReadAnswers, ReadBatch, Role};
+use protocol::placement::Place;
+
+use super::Routing;
+use super::event::{Command, RequestId, SessionId, ToProcess, Unserved};
+use super::lane::Lane;
+use super::partition::Serving;
+use super::session::{QueuedRead, Session};
+
+/// A read without an answer for this long is sent to the other copy too.
+const HEDGE_AFTER: Duration = Duration::from_millis(30);
+
+/// A read without an answer for this long gets none.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
+
+/// Reads queued for one process beyond which the gateway takes on no more.
+const MAX_QUEUED: usize = 16_384;
+
+/// Reads that are not answered yet.
+#[derive(Debug, Default)]
+pub(super) struct PendingReads {
+    by_request: HashMap<RequestId, PendingRead>,
+    /// In the order in which they came, for the hedge.
+    to_hedge: VecDeque<(Duration, RequestId)>,
+    /// In the order in which they came, for giving up.
+    to_give_up: VecDeque<(Duration, RequestId)>,
+}
+
+#[derive(Debug)]
+struct PendingRead {
+    id: UserId,
+    /// The connections that were asked and may still answer.
+    asked: [Option<SessionId>; 2],
+}
+
+impl Routing {
+    pub(super) fn read(
+        &mut self,
+        now: Duration,
+        request: RequestId,
+        id: UserId,
+        commands: &mut Vec<Command>,
+    ) {
+        self.reads.by_request.insert(
+            request,
+            PendingRead {
+                id,
+                asked: [None, None],
+            },
+        );
+        self.reads.to_hedge.push_back((now + HEDGE_AFTER, request));
+        self.route_read(request, commands);
+    }
+
+    /// Sends a read that nobody was asked yet to the copy that should answer it.
+    fn route_read(&mut self, request: RequestId, commands: &mut Vec<Command>) {
+        let Some(read) = self.reads.by_request.get(&request) else {
+            return;
+        };
+        let id = read.id;
+        let number = self.partition_of(&id);
+        let partition = &mut self.partitions[number];
+        let role = match partition.serving {
+            Serving::Lead if partition.replica_reads(&id) => Role::Replica,
+            Serving::Lead => Role::Primary,
+            Serving::Replica => Role::Replica,
+            Serving::HandingOver { .. } => return partition.waiting.push(request),
+            Serving::Nobody => return self.refuse_read(request, number as u16, commands),
+        };
+        if !self.ask(request, id, number as u16, role) {
+            self.reads.by_request.remove(&request);
+            let partition = number as u16;
+            commands.push(Command::AnswerRead {
+                request,
+                result: Err(Unserved::Overloaded { partition }),
+            });
+        }
+    }
+
+    /// Queues a read for one copy. Returns whether that copy is there and has room.
+    fn ask(&mut self, request: RequestId, id: UserId, number: u16, role: Role) -> bool {
+        let Some(session) = self.copy(number, role).map(|copy| copy.session) else {
+            return false;
+        };
+        let Some(session) = self
+            .places
+            .get(&session)
+            .and_then(|place| self.sessions.get_mut(place))
+        else {
+            return false;
+        };
+        if session.reads.queued() >= MAX_QUEUED {
+            return false;
+        }
+        if let Some(read) = self.reads.by_request.get_mut(&request)
+            && let Some(free) = read.asked.iter_mut().find(|asked| asked.is_none())
+        {
+            *free = Some(session.id);
+            session.reads.push(QueuedRead { request, role, id });
+        }
+        true
+    }
+
+    fn refuse_read(&mut self, request: RequestId, partition: u16, commands: &mut Vec<Command>) {
+        self.reads.by_request.remove(&request);
+        let waiting_for = self.waiting_for(partition);
+        commands.push(Command::AnswerRead {
+            request,
+            result: Err(Unserved::Unavailable {
+                partition,
+                waiting_for,
+            }),
+        });
+    }
+
+    pub(super) fn read_answered(&mut self, place: Place, answers: ReadAnswers, commands: &mut Vec<Command>) {
+        let Some(session) = self.sessions.get_mut(&place) else {
+            return;
+        };
+        let count = answers.results.len();
+        let Some(reads) = session.reads.land(answers.batch, |reads| reads.len() == count) else {
+            return self.distrust(place, "it sent an answer that fits no batch of reads", commands);
+        };
+        for (read, found) in reads.into_iter().zip(answers.results) {
+            // The first of two answers counts.
+            if self.reads.by_request.remove(&read.request).is_some() {
+                match read.role {
+                    Role::Primary => self.served.reads_by_primary += 1,
+                    Role::Replica => self.served.reads_by_replica += 1,
+                }
+                commands.push(Command::AnswerRead {
+                    request: read.request,
+                    result: Ok(found),
+                });
+            }
+        }
+    }
+
+    /// The reads of a lost connection go to whoever serves now, unless the other copy was asked already.
+    pub(super) fn abandon_reads(
+        &mut self,
+        lost: SessionId,
+        lane: Lane<QueuedRead, Vec<QueuedRead>>,
+        commands: &mut Vec<Command>,
+    ) {
+        let (queue, flights) = lane.abandon();
+        for QueuedRead { request, .. } in flights.flatten().chain(queue) {
+            let Some(read) = self.reads.by_request.get_mut(&request) else {
+                continue;
+            };
+            for asked in &mut read.asked {
+                asked.take_if(|session| *session == lost);
+            }
+            if read.asked == [None, None] {
+                self.route_read(request, commands);
+            }
+        }
+    }
+
+    /// A hand-over has ended, well or badly: the reads that waited for it go on.
+    pub(super) fn release_waiting(&mut self, number: u16, commands: &mut Vec<Command>) {
+        let partition = &mut self.partitions[usize::from(number)];
+        if !matches!(partition.serving, Serving::HandingOver { .. }) {
+            for request in std::mem::take(&mut partition.waiting) {
+                self.route_read(request, commands);
+            }
+        }
+    }
+
+    /// Sends slow reads to the other copy too, and gives up those that nobody answered.
+    pub(super) fn hedge(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        while let Some(&(due, request)) = self.reads.to_hedge.front() {
+            if due > now {
+                break;
+            }
+            self.reads.to_hedge.pop_front();
+            let Some(read) = self.reads.by_request.get(&request) else {
+                continue;
+            };
+            let (id, asked) = (read.id, read.asked);
+            self.reads
+                .to_give_up
+                .push_back((due + GIVE_UP_AFTER - HEDGE_AFTER, request));
+            // Those that wait for a hand-over were asked of nobody, those that moved on account of a loss may have
+            // been asked twice.
+            let ([Some(asked), None] | [None, Some(asked)]) = asked else {
+                continue;
+            };
+            let number = self.partition_of(&id);
+            let partition = &self.partitions[number];
+            // Only the lead and a replica that is current for this user may answer.
+            let other = Role::ALL.into_iter().find(|&role| {
+                let allowed = partition.serving == Serving::Lead
+                    && (role == Role::Primary || partition.replica_reads(&id));
+                allowed
+                    && self
+                        .copy(number as u16, role)
+                        .is_some_and(|copy| copy.session != asked)
+            });
+            if let Some(role) = other
+                && self.ask(request, id, number as u16, role)
+            {
+                self.served.reads_hedged += 1;
+            }
+        }
+        while let Some(&(due, request)) = self.reads.to_give_up.front() {
+            if due > now {
+                break;
+            }
+            self.reads.to_give_up.pop_front();
+            if let Some(read) = self.reads.by_request.get(&request) {
+                let number = self.partition_of(&read.id) as u16;
+                self.refuse_read(request, number, commands);
+            }
+        }
+    }
+}
+
+/// Sends what has queued up for a process, all reads of the primary first: the answer has one list.
+pub(super) fn depart(session: &mut Session, commands: &mut Vec<Command>) {
+    while let Some((batch, mut reads)) = session.reads.depart() {
+        reads.sort_by_key(|read| read.role);
+        let of = |role| {
+            reads
+                .iter()
+                .filter(move |read| read.role == role)
+                .map(|read| read.id)
+                .collect()
+        };
+        let message = ReadBatch {
+            batch,
+            primary: of(Role::Primary),
+            replica: of(Role::Replica),
+        };
+        session.reads.departed(batch, reads);
+        commands.push(Command::Send {
+            session: session.id,
+            message: ToProcess::Reads(message),
+        });
+    }
+}

@@ -1,0 +1,95 @@
+//! A registered db-process: its connection, what it said of its copies, and the lanes to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::UserId;
+use protocol::message::link::{
+    CopyReports, Peer, ReplicationAddress, Ring, RingNotice, Role, Write, WriteBatch,
+};
+use protocol::placement::InstanceName;
+use uuid::Uuid;
+
+use super::event::{RequestId, SessionId};
+use super::lane::Lane;
+
+/// Frames of reads in flight to one process: the wait for the one answer is what forms the next batch.
+const READ_WINDOW: usize = 1;
+
+/// Frames of writes in flight to one copy: while one is being fsynced, the next is on its way.
+const WRITE_WINDOW: usize = 2;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) instance: InstanceName,
+    /// Host that the connection came from.
+    pub(super) host: String,
+    /// Of the data folder.
+    pub(super) incarnation: Uuid,
+    pub(super) replication: ReplicationAddress,
+    pub(super) ring: Option<Ring>,
+    pub(super) copies: CopyReports,
+    /// The last notice sent, so that only news are sent.
+    pub(super) notice: Option<RingNotice>,
+    /// When anything was last heard of it.
+    pub(super) heard: Duration,
+    pub(super) reads: Lane<QueuedRead, Vec<QueuedRead>>,
+    /// To the primary copy: without write failover, no other takes writes.
+    pub(super) writes: Lane<QueuedWrite, WriteFlight>,
+}
+
+/// A read on its way to one copy.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct QueuedRead {
+    pub(super) request: RequestId,
+    pub(super) role: Role,
+    pub(super) id: UserId,
+}
+
+/// A write on its way to the lead.
+#[derive(Debug)]
+pub(super) struct QueuedWrite {
+    pub(super) request: RequestId,
+    pub(super) write: Write,
+}
+
+/// A frame of writes whose outcomes are not known yet.
+#[derive(Debug)]
+pub(super) struct WriteFlight {
+    pub(super) requests: Vec<RequestId>,
+    pub(super) batch: Arc<WriteBatch>,
+}
+
+impl Session {
+    pub(super) fn new(
+        id: SessionId,
+        host: String,
+        register: protocol::message::link::Register,
+        now: Duration,
+    ) -> Self {
+        Self {
+            id,
+            instance: register.instance,
+            host,
+            incarnation: register.incarnation,
+            replication: register.replication,
+            ring: register.ring,
+            copies: register.copies,
+            notice: None,
+            heard: now,
+            reads: Lane::new(READ_WINDOW),
+            writes: Lane::new(WRITE_WINDOW),
+        }
+    }
+
+    /// Where its neighbours find it.
+    pub(super) fn peer(&self) -> Peer {
+        Peer {
+            instance: self.instance.clone(),
+            host: self.replication.host.clone().unwrap_or_else(|| self.host.clone()),
+            port: self.replication.port,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The unreplicated tail: acknowledged writes of a partition that its other copy is not known to have.
+//!
+//! The lead acknowledges when a write is on its own disk; the other copy follows a moment later. Until it has, the
+//! gateway keeps the write here. When the lead is lost, the tail is handed to the other copy, which then holds every
+//! acknowledged write.
+//!
+//! The tail is bounded. When it overflows (because the other copy is away), the oldest writes are let go, and the tail
+//! no longer covers what the other copy lacks until that has caught up beyond them.
+
+use std::collections::VecDeque;
+
+use protocol::UserId;
+use protocol::message::link::Versioned;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Tail {
+    /// Every acknowledged write with a higher sequence than this is in `entries`: a copy that has applied this much
+    /// lacks nothing else.
+    base: u64,
+    /// In sequence order without gaps, the first one `base + 1` or later.
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    limit: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    sequence: u64,
+    bytes: usize,
+    write: Versioned,
+}
+
+impl Tail {
+    /// An empty tail of at most `limit` bytes.
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            base: 0,
+            entries: VecDeque::new(),
+            bytes: 0,
+            limit,
+        }
+    }
+
+    /// The sequence up to which a copy must have applied the op-log so that the tail covers the rest.
+    pub(super) fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// The newest sequence that is known to be acknowledged.
+    pub(super) fn head(&self) -> u64 {
+        self.entries.back().map_or(self.base, |entry| entry.sequence)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Forgets everything: a lead has registered with `head` as its last entry, and nobody here knows all of them.
+    pub(super) fn restart(&mut self, head: u64) -> impl Iterator<Item = UserId> {
+        self.base = head;
+        self.bytes = 0;
+        std::mem::take(&mut self.entries)
+            .into_iter()
+            .map(|entry| entry.write.id)
+    }
+
+    /// Adds an acknowledged write. Returns whom the tail had to let go to stay within its bound.
+    pub(super) fn push(&mut self, sequence: u64, write: Versioned) -> Vec<UserId> {
+        let mut dropped = Vec::new();
+        if sequence != self.head() + 1 {
+            // Something else was written there: what is missing in between cannot be covered.
+            dropped.extend(self.restart(sequence - 1));
+        }
+        let bytes = size_of::<Entry>()
+            + write.change.name.as_ref().map_or(0, String::len)
+            + write.change.email.as_ref().map_or(0, String::len);
+        self.bytes += bytes;
+        self.entries.push_back(Entry {
+            sequence,
+            bytes,
+            write,
+        });
+        while self.bytes > self.limit {
+            dropped.extend(self.pop());
+        }
+        dropped
+    }
+
+    /// The other copy has applied everything up to `sequence`. Returns whose writes were let go, once for each write.
+    pub(super) fn release(&mut self, sequence: u64) -> Vec<UserId> {
+        let mut released = Vec::new();
+        while self
+            .entries
+            .front()
+            .is_some_and(|entry| entry.sequence <= sequence)
+        {
+            released.extend(self.pop());
+        }
+        // Entries count up without gaps, so with none left below it the base may rise to what is applied, though
+        // never beyond what is known to be acknowledged.
+        self.base = self.base.max(sequence.min(self.head()));
+        released
+    }
+
+    /// The writes that a copy lacks which has applied everything up to `sequence`, oldest first.
+    pub(super) fn after(&self, sequence: u64) -> impl Iterator<Item = &Versioned> {
+        self.entries
+            .iter()
+            .filter(move |entry| entry.sequence > sequence)
+            .map(|entry| &entry.write)
+    }
+
+    fn pop(&mut self) -> Option<UserId> {
+        let entry = self.entries.pop_front()?;
+        self.bytes -= entry.bytes;
+        self.base = entry.sequence;
+        Some(entry.write.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{Change, Version};
+
+    use super::*;
+
+    fn write(number: u128) -> Versioned {
+        let change = Change {
+            name: Some("x".repeat(100)),
+            ..Change::default()
+        };
+        Versioned {
+            version: Version(number as u64),
+            id: UserId::from_u128(number),
+            change,
+        }
+    }
+
+    fn sequences(tail: &Tail, after: u64) -> Vec<u64> {
+        tail.after(after).map(|write| write.version.0).collect()
+    }
+
+    #[test]
+    fn a_write_stays_until_the_other_copy_has_it() {
+        let mut tail = Tail::new(1 << 20);
+        assert_eq!(tail.restart(10).count(), 0);
+        (11..=14).for_each(|n| assert!(tail.push(n, write(u128::from(n))).is_empty()));
+        assert_eq!(tail.release(12), [UserId::from_u128(11), UserId::from_u128(12)]);
+        assert_eq!((tail.base(), tail.head(), tail.len()), (12, 14, 2));
+        assert_eq!(sequences(&tail, 13), [14]);
+        assert_eq!(
+            tail.release(20).len(),
+            2,
+            "the other copy may know more than was acknowledged"
+        );
+        assert_eq!((tail.base(), tail.head()), (14, 14));
+    }
+
+    #[test]
+    fn an_overflow_lets_the_oldest_go_and_raises_the_base() {
+        let mut tail = Tail::new(10 * (size_of::<Entry>() + 100));
+        let dropped: usize = (1..=25).map(|n| tail.push(n, write(u128::from(n))).len()).sum();
+        assert_eq!((dropped, tail.len(), tail.base()), (15, 10, 15));
+    }
+
+    #[test]
+    fn a_gap_starts_the_tail_anew() {
+        let mut tail = Tail::new(1 << 20);
+        tail.push(1, write(1));
+        assert_eq!(tail.push(5, write(5)).len(), 1);
+        assert_eq!((tail.base(), sequences(&tail, 0)), (4, vec![5]));
+    }
+}

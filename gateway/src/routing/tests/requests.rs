@@ -1,0 +1,283 @@
+//! The way of reads and writes, in good times and bad.
+
+use super::*;
+
+#[test]
+fn an_idle_ring_reads_from_replicas() {
+    let mut script = Script::formed(3);
+    let request = script.read(user_of(0, 3, 0));
+    assert_eq!(script.asked(), [(1, Role::Replica)]);
+    script.answer_reads(1);
+    assert!(matches!(script.read_result(request), Some(Ok(Some(_)))));
+    let served = script.routing.status().served;
+    assert_eq!((served.reads_by_replica, served.reads_by_primary), (1, 0));
+}
+
+#[test]
+fn a_user_with_a_write_that_the_replica_may_lack_is_read_from_the_lead() {
+    let mut script = Script::formed(3);
+    let (written, other) = (user_of(0, 3, 0), user_of(0, 3, 1));
+    let create = script.create(written);
+    script.read(written);
+    assert_eq!(script.asked(), [(0, Role::Primary)], "the write is in flight");
+    script.answer_reads(0);
+
+    script.apply_writes(0);
+    assert!(matches!(script.write_result(create), Some(Ok(_))));
+    script.read(written);
+    assert_eq!(
+        script.asked(),
+        [(0, Role::Primary)],
+        "acknowledged, and in the tail"
+    );
+    script.answer_reads(0);
+    script.read(other);
+    assert_eq!(script.asked(), [(1, Role::Replica)], "others are not touched");
+    script.answer_reads(1);
+
+    script.follow(0, 1);
+    script.read(written);
+    assert_eq!(script.asked(), [(1, Role::Replica)], "the replica has it");
+    assert_eq!(script.routing.status().partitions[0].unreplicated, 0);
+}
+
+#[test]
+fn a_replica_that_is_faster_than_the_answer_keeps_nothing_in_the_tail() {
+    let mut script = Script::formed(3);
+    let id = user_of(0, 3, 0);
+    script.create(id);
+    script.follow(0, 1);
+    script.read(id);
+    assert_eq!(
+        script.asked(),
+        [(0, Role::Primary)],
+        "the outcome is not known yet"
+    );
+    script.answer_reads(0);
+    script.apply_writes(0);
+    assert_eq!(script.routing.status().partitions[0].unreplicated, 0);
+    script.read(id);
+    assert_eq!(script.asked(), [(1, Role::Replica)]);
+}
+
+#[test]
+fn when_the_primary_is_lost_its_replica_is_handed_the_tail_before_it_answers() {
+    let mut script = Script::formed(3);
+    let id = user_of(0, 3, 0);
+    script.create(id);
+    script.apply_writes(0);
+    let in_flight = script.create(user_of(0, 3, 1));
+    script.kill(0);
+    assert!(matches!(
+        script.write_result(in_flight),
+        Some(Err(Unserved::OutcomeUnknown { partition: 0 }))
+    ));
+
+    let request = script.read(id);
+    assert_eq!(script.asked(), [], "the replica lacks an acknowledged write");
+    assert_eq!(script.confirm_merges(1), 1);
+    assert_eq!(script.asked(), [(1, Role::Replica)]);
+    script.answer_reads(1);
+    assert!(matches!(script.read_result(request), Some(Ok(Some(_)))));
+
+    let refused = script.create(id);
+    let Some(Err(Unserved::Unavailable {
+        partition: 0,
+        waiting_for,
+    })) = script.write_result(refused)
+    else {
+        panic!("a partition without its primary takes no writes");
+    };
+    assert_eq!(waiting_for, "db-0 has to come back");
+}
+
+#[test]
+fn writes_that_never_left_are_refused_and_not_unknown() {
+    let mut script = Script::formed(3);
+    let requests: Vec<_> = (0..3).map(|nth| script.create(user_of(0, 3, nth))).collect();
+    script.kill(0);
+    assert!(matches!(
+        script.write_result(requests[1]),
+        Some(Err(Unserved::OutcomeUnknown { .. }))
+    ));
+    let refused = script.write_result(requests[2]);
+    assert!(
+        matches!(refused, Some(Err(Unserved::Unavailable { .. }))),
+        "two frames are in flight at most"
+    );
+}
+
+#[test]
+fn a_primary_that_comes_back_answers_until_its_replica_has_caught_up() {
+    let mut script = Script::formed(3);
+    let id = user_of(0, 3, 0);
+    script.create(id);
+    script.apply_writes(0);
+    script.create(user_of(0, 3, 1));
+    script.kill(0);
+    script.confirm_merges(1);
+    // The second write had reached the disk; only its answer was lost.
+    script.processes[0].copies.primary.head = 2;
+    script.connect(0);
+    script.read(id);
+    assert_eq!(script.asked(), [(0, Role::Primary)]);
+    script.answer_reads(0);
+    script.follow(0, 1);
+    script.read(id);
+    assert_eq!(script.asked(), [(0, Role::Primary)]);
+    script.answer_reads(0);
+    script.follow(0, 2);
+    script.read(id);
+    assert_eq!(script.asked(), [(1, Role::Replica)]);
+}
+
+#[test]
+fn a_late_confirmation_of_an_earlier_hand_over_counts_for_nothing() {
+    let mut script = Script::formed(3);
+    script.create(user_of(0, 3, 0));
+    script.apply_writes(0);
+    script.kill(0);
+    script.connect(0);
+    let late = script.take(1, |message| matches!(message, ToProcess::Merge(_)));
+    script.create(user_of(0, 3, 1));
+    script.apply_writes(0);
+    script.kill(0);
+    let ToProcess::Merge(batch) = &late[0] else {
+        unreachable!("only merges were taken")
+    };
+    script.message(
+        1,
+        FromProcess::Merged(Merged {
+            batch: batch.batch,
+            role: Role::Replica,
+        }),
+    );
+    script.read(user_of(0, 3, 1));
+    assert_eq!(script.asked(), []);
+    assert_eq!(script.confirm_merges(1), 2);
+    assert_eq!(script.asked(), [(1, Role::Replica)]);
+}
+
+#[test]
+fn a_primary_that_comes_back_with_what_was_known_leaves_the_tail_as_it_was() {
+    let mut script = Script::formed(3);
+    script.create(user_of(0, 3, 0));
+    script.apply_writes(0);
+    script.kill(0);
+    script.connect(0);
+    script.inbox.clear();
+    script.kill(0);
+    assert_eq!(
+        script.confirm_merges(1),
+        1,
+        "the second loss is covered as the first was"
+    );
+    assert!(script.routing.status().partitions[0].reads);
+}
+
+#[test]
+fn a_replica_that_lacks_more_than_the_tail_covers_answers_nothing() {
+    let mut script = Script::formed(3);
+    script.kill(1);
+    let id = user_of(0, 3, 0);
+    for nth in 0..12_000 {
+        script.create(user_of(0, 3, nth % 4));
+        script.apply_writes(0);
+    }
+    script.connect(1);
+    script.kill(0);
+    let request = script.read(id);
+    let Some(Err(Unserved::Unavailable { waiting_for, .. })) = script.read_result(request) else {
+        panic!("an older truth was told");
+    };
+    assert_eq!(waiting_for, "db-0 has to come back");
+    script.connect(0);
+    let request = script.read(id);
+    script.answer_reads(0);
+    assert!(matches!(script.read_result(request), Some(Ok(_))));
+}
+
+#[test]
+fn reads_under_way_to_a_lost_process_are_asked_of_the_other_copy() {
+    let mut script = Script::formed(3);
+    let first = script.read(user_of(0, 3, 0));
+    let queued = script.read(user_of(0, 3, 1));
+    assert_eq!(
+        script.asked(),
+        [(1, Role::Replica)],
+        "one frame is in flight, the second read waits"
+    );
+    script.kill(1);
+    assert_eq!(
+        script.asked(),
+        [(0, Role::Primary), (0, Role::Primary)],
+        "asked again"
+    );
+    script.answer_reads(0);
+    assert!(matches!(script.read_result(first), Some(Ok(Some(_)))));
+    assert!(matches!(script.read_result(queued), Some(Ok(Some(_)))));
+}
+
+#[test]
+fn a_slow_read_is_sent_to_the_other_copy_too_and_answered_once() {
+    let mut script = Script::formed(3);
+    let request = script.read(user_of(0, 3, 0));
+    script.pass(50, &[]);
+    assert_eq!(script.asked(), [(1, Role::Replica), (0, Role::Primary)]);
+    script.answer_reads(0);
+    assert!(matches!(script.read_result(request), Some(Ok(Some(_)))));
+    script.answer_reads(1);
+    assert!(script.read_result(request).is_some());
+    assert_eq!(script.routing.status().served.reads_hedged, 1);
+}
+
+#[test]
+fn a_slow_read_of_an_unsettled_user_is_not_sent_to_the_replica() {
+    let mut script = Script::formed(3);
+    let id = user_of(0, 3, 0);
+    script.create(id);
+    script.read(id);
+    script.pass(100, &[]);
+    assert_eq!(script.asked(), [(0, Role::Primary)]);
+}
+
+#[test]
+fn a_read_that_nobody_answers_is_given_up() {
+    let mut script = Script::formed(1);
+    let request = script.read(user_of(0, 1, 0));
+    script.pass(5_100, &[]);
+    assert!(matches!(
+        script.read_result(request),
+        Some(Err(Unserved::Unavailable { .. }))
+    ));
+}
+
+#[test]
+fn a_ring_of_one_serves_without_a_replica() {
+    let mut script = Script::formed(1);
+    let id = user_of(0, 1, 0);
+    let create = script.create(id);
+    script.apply_writes(0);
+    assert!(matches!(script.write_result(create), Some(Ok(_))));
+    script.read(id);
+    assert_eq!(script.asked(), [(0, Role::Primary)]);
+    assert_eq!(script.routing.status().partitions[0].unreplicated, 0);
+    assert_eq!(script.routing.status().partitions[0].waiting_for, None);
+}
+
+#[test]
+fn versions_rise_above_all_that_registered_copies_hold() {
+    let mut script = Script::formed(3);
+    script.kill(2);
+    script.processes[2].copies.replica.version = Version(u64::from(u32::MAX) << 20);
+    script.connect(2);
+    script.create(user_of(0, 3, 0));
+    let versions = script.inbox.iter().filter_map(|(_, message)| match message {
+        ToProcess::Writes(batch) => Some(batch.writes[0].version),
+        _ => None,
+    });
+    assert_eq!(
+        versions.collect::<Vec<_>>(),
+        [Version((u64::from(u32::MAX) << 20) + 1)]
+    );
+}

@@ -1,0 +1,140 @@
+//! Wires the gateway together: the one place that knows all its parts.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::config::GatewayConfig;
+use crate::coordinator::{self, Coordinator};
+use crate::http;
+use crate::routing::{Routing, RoutingConfig};
+use crate::transport::{self, Admission, Connections};
+
+/// Bound of each partition's unreplicated tail.
+const TAIL_BYTES: usize = 64 << 20;
+
+/// Requests in flight get this long to end after the order to stop.
+const GRACE: Duration = Duration::from_secs(4);
+
+/// A gateway whose ports are open, but that serves nobody yet.
+pub struct Gateway {
+    config: GatewayConfig,
+    rest: TcpListener,
+    socket: TcpListener,
+}
+
+/// Runs a gateway until `shutdown`: then it accepts nothing more, finishes what is in flight, and returns within five
+/// seconds.
+///
+/// # Errors
+/// If a port cannot be opened, or a listener fails.
+pub async fn run(config: GatewayConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    Gateway::bind(config).await?.serve(shutdown).await
+}
+
+impl Gateway {
+    /// Opens the ports; 0 stands for any free one.
+    ///
+    /// # Errors
+    /// If one of them is taken or not allowed.
+    pub async fn bind(config: GatewayConfig) -> anyhow::Result<Self> {
+        let rest = listen("REST_PORT", config.rest_port).await?;
+        let socket = listen("SOCKET_PORT", config.socket_port).await?;
+        Ok(Self { config, rest, socket })
+    }
+
+    /// Where HTTP is served.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn rest_address(&self) -> std::io::Result<SocketAddr> {
+        self.rest.local_addr()
+    }
+
+    /// Where db-processes connect.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn socket_address(&self) -> std::io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// See [`run`].
+    ///
+    /// # Errors
+    /// If a listener fails.
+    pub async fn serve(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let Self { config, rest, socket } = self;
+        info!(rest = %rest.local_addr()?, socket = %socket.local_addr()?, size = config.db_processes, "gateway started");
+        let admission = match &config.common.cluster_secret {
+            Some(secret) => Admission::Secret(secret.clone()),
+            None => {
+                warn!("no CLUSTER_SECRET: only db-processes of this machine may connect");
+                Admission::Loopback
+            }
+        };
+        let routing = Routing::new(RoutingConfig {
+            size: config.db_processes,
+            new_ring: Uuid::new_v4(),
+            tail_bytes: TAIL_BYTES,
+        });
+        let connections = Connections::default();
+        let (coordinator, questions) = Coordinator::channel();
+        let (events_in, events) = mpsc::unbounded_channel();
+        // The ring is served until the last HTTP request has its answer.
+        let ring_shutdown = CancellationToken::new();
+        let coordinating = tokio::spawn(coordinator::run(
+            routing,
+            questions,
+            events,
+            connections.clone(),
+            ring_shutdown.clone(),
+        ));
+        let linking = tokio::spawn(transport::serve(
+            socket,
+            admission,
+            connections,
+            events_in,
+            ring_shutdown.clone(),
+        ));
+
+        let app = http::router(coordinator, &config.http_settings());
+        let rest = rest.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                warn!(%error, "TCP_NODELAY could not be set on a connection");
+            }
+        });
+        let graceful = shutdown.clone();
+        let serving = axum::serve(rest, app).with_graceful_shutdown(graceful.cancelled_owned());
+        let deadline = async {
+            shutdown.cancelled().await;
+            info!("gateway stopping");
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            result = serving.into_future() => result.context("the HTTP server failed")?,
+            () = deadline => warn!("some requests were still in flight when the time to stop was over"),
+        }
+        ring_shutdown.cancel();
+        linking
+            .await
+            .context("the link server panicked")?
+            .context("the link server failed")?;
+        coordinating.await.context("the coordinator panicked")?;
+        info!("gateway stopped");
+        Ok(())
+    }
+}
+
+async fn listen(variable: &str, port: u16) -> anyhow::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+        .await
+        .with_context(|| format!("{variable}={port} cannot be opened; is another program using it?"))
+}
