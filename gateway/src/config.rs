@@ -1,0 +1,169 @@
+//! Settings of the gateway: environment variables, and flags of the same names.
+
+use clap::Parser;
+use process::{CommonSettings, NodeEnv, Secret};
+
+use crate::http::{ApiTokens, HttpSettings};
+
+/// The REST gateway of a ring of users
+#[derive(Parser, Clone, Debug)]
+#[command(name = "gateway", version)]
+pub struct GatewayConfig {
+    /// Port of the REST API; 0 takes any free one
+    #[arg(long, env = "REST_PORT", default_value_t = 3001, value_name = "PORT")]
+    pub rest_port: u16,
+    /// Port on which the db-processes connect; 0 takes any free one
+    #[arg(long, env = "SOCKET_PORT", default_value_t = 3002, value_name = "PORT")]
+    pub socket_port: u16,
+    /// Number of db-processes, for a ring that has no data yet: 1 to 999
+    #[arg(long, env = "DB_PROCESSES", default_value_t = 3, value_name = "NUMBER",
+          value_parser = clap::value_parser!(u16).range(1..=999))]
+    pub db_processes: u16,
+    /// Where set, /api asks for Authorization: Bearer with this token, or one of several separated by commas
+    #[arg(long, env = "API_TOKEN", hide_env_values = true, value_name = "TEXT")]
+    pub api_token: Option<Secret>,
+    /// Asks the gateway that runs with these settings whether it is well, and exits with 0 if so
+    #[arg(long)]
+    pub healthcheck: bool,
+    /// What both kinds of process have.
+    #[command(flatten)]
+    pub common: CommonSettings,
+}
+
+impl GatewayConfig {
+    /// What no single value can show: whether the settings fit together.
+    ///
+    /// # Errors
+    /// One line that names the variable and what is allowed. It does not show secrets.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.common.node_env == NodeEnv::Production && self.common.cluster_secret.is_none() {
+            return Err(
+                "CLUSTER_SECRET (--cluster-secret): it is missing; NODE_ENV=production needs it, the same for all \
+                 processes of the ring"
+                    .to_owned(),
+            );
+        }
+        if self.rest_port == self.socket_port && self.rest_port != 0 {
+            return Err(format!(
+                "SOCKET_PORT (--socket-port): {} is REST_PORT as well; allowed: any other port",
+                self.socket_port
+            ));
+        }
+        match self.api_token.as_ref().map(ApiTokens::parse) {
+            Some(Err(bad)) => Err(format!("API_TOKEN (--api-token): {bad}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The settings of the HTTP side. With an `API_TOKEN` that [`Self::validate`] refuses, nobody is let in.
+    pub fn http_settings(&self) -> HttpSettings {
+        let tokens = |list| ApiTokens::parse(list).unwrap_or_default();
+        HttpSettings {
+            tokens: self.api_token.as_ref().map(tokens),
+            ..HttpSettings::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn config(args: &[&str]) -> Result<GatewayConfig, String> {
+        GatewayConfig::try_parse_from([&["gateway"], args].concat())
+            .map_err(|error| process::explain(&error, &GatewayConfig::command()))
+    }
+
+    /// The one line with which a start is refused.
+    fn refusal(args: &[&str]) -> String {
+        let line = config(args)
+            .and_then(|config| config.validate())
+            .expect_err("a refusal");
+        assert!(!line.contains('\n'), "{line}");
+        line
+    }
+
+    #[test]
+    fn nothing_has_to_be_set() {
+        let config = config(&[]).expect("defaults");
+        assert_eq!(
+            (config.rest_port, config.socket_port, config.db_processes),
+            (3001, 3002, 3)
+        );
+        assert!(config.validate().is_ok());
+        assert!(config.http_settings().tokens.is_none());
+    }
+
+    #[test]
+    fn limits_are_allowed() {
+        for args in [
+            &["--rest-port", "0", "--socket-port", "0"][..],
+            &["--db-processes", "1"],
+            &["--db-processes", "999"],
+            &["--node-env", "production", "--cluster-secret", "s"],
+            &["--api-token", "one, two"],
+        ] {
+            assert!(
+                config(args).and_then(|config| config.validate()).is_ok(),
+                "{args:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_what_is_allowed() {
+        for number in ["0", "1000", "70000", "-1", "three"] {
+            let line = refusal(&[&format!("--db-processes={number}")]);
+            assert!(line.starts_with("DB_PROCESSES (--db-processes): "), "{line}");
+            assert!(line.contains(&format!("{number:?}")), "{line}");
+        }
+        assert!(refusal(&["--db-processes=1000"]).ends_with("allowed: a whole number from 1 to 999"));
+        assert_eq!(
+            refusal(&["--rest-port", "65536"]),
+            r#"REST_PORT (--rest-port): "65536" is not allowed; allowed: a whole number from 0 to 65535"#
+        );
+        assert_eq!(
+            refusal(&["--rest-port", "4000", "--socket-port", "4000"]),
+            "SOCKET_PORT (--socket-port): 4000 is REST_PORT as well; allowed: any other port"
+        );
+    }
+
+    #[test]
+    fn production_needs_a_secret() {
+        let line = refusal(&["--node-env", "production"]);
+        assert!(
+            line.starts_with("CLUSTER_SECRET (--cluster-secret): it is missing"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn a_bad_token_is_refused_without_being_shown() {
+        for bad in ["hush,", "hush,,hush", "hush hush"] {
+            let line = refusal(&["--api-token", bad]);
+            assert!(line.starts_with("API_TOKEN (--api-token): "), "{line}");
+            assert!(!line.contains("hush"), "{line}");
+        }
+        let config = config(&["--api-token", "hush"]).expect("a token");
+        assert!(!format!("{config:?} {:?}", config.http_settings()).contains("hush"));
+        assert!(refusal(&["--api-token", ""]).starts_with("API_TOKEN (--api-token): "));
+    }
+
+    #[test]
+    fn the_help_lists_every_variable() {
+        let help = GatewayConfig::command().render_long_help().to_string();
+        for variable in [
+            "REST_PORT",
+            "SOCKET_PORT",
+            "DB_PROCESSES",
+            "API_TOKEN",
+            "NODE_ENV",
+            "LOG_DIR",
+            "CLUSTER_SECRET",
+        ] {
+            assert!(help.contains(&format!("[env: {variable}")), "{variable}");
+        }
+    }
+}

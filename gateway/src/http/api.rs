@@ -1,0 +1,70 @@
+//! The coordinator as the handlers see it: every question has a deadline, and every failure is a [`Problem`].
+
+use std::time::Duration;
+
+use protocol::message::link::{Found, WriteAnswer};
+use protocol::placement::{Partition, partition_of};
+use protocol::{Condition, Operation, UserId};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::problem::Problem;
+use crate::coordinator::Coordinator;
+use crate::routing::status::ClusterStatus;
+
+/// How long a request that is late already may take to find out which partition it was about.
+const NAMING: Duration = Duration::from_millis(200);
+
+/// State of the handlers.
+#[derive(Debug, Clone)]
+pub(super) struct Api {
+    coordinator: Coordinator,
+    patience: Duration,
+}
+
+impl Api {
+    pub(super) fn new(coordinator: Coordinator, patience: Duration) -> Self {
+        Self {
+            coordinator,
+            patience,
+        }
+    }
+
+    /// When a request that starts now has to be answered. The deadline is kept here and in `body`, the only places where
+    /// a request waits, rather than in a layer around everything: only here is it known what the caller has to be told.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.patience
+    }
+
+    pub(super) async fn read(&self, id: UserId, deadline: Instant) -> Result<Option<Found>, Problem> {
+        match timeout_at(deadline, self.coordinator.read(id)).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Problem::late_read(self.partition(id).await)),
+        }
+    }
+
+    pub(super) async fn write(
+        &self,
+        id: UserId,
+        operation: Operation,
+        condition: Option<Condition>,
+        deadline: Instant,
+    ) -> Result<WriteAnswer, Problem> {
+        match timeout_at(deadline, self.coordinator.write(id, operation, condition)).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Problem::late_write(self.partition(id).await)),
+        }
+    }
+
+    pub(super) async fn status(&self) -> Result<ClusterStatus, Problem> {
+        timeout(self.patience, self.coordinator.status())
+            .await
+            .map_err(|_| Problem::late_read(None))
+    }
+
+    /// The partition of a user, for the problem of a request that got no answer; `None` where the coordinator does not
+    /// even say how large the ring is.
+    async fn partition(&self, id: UserId) -> Option<Partition> {
+        let status = timeout(NAMING, self.coordinator.status()).await.ok()?;
+        (status.size > 0).then(|| partition_of(&id, status.size))
+    }
+}

@@ -1,0 +1,53 @@
+//! Whether the gateway lives, whether the ring is ready, and what the ring looks like.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use super::api::Api;
+use super::problem::Problem;
+use crate::routing::status::{ClusterStatus, PartitionStatus};
+
+/// Answer of the health routes when all is well.
+#[derive(Debug, Serialize)]
+pub(super) struct Health {
+    status: &'static str,
+}
+
+/// The process runs and answers. Says nothing of the ring: a restart of the gateway would not help it.
+pub(super) async fn live() -> Json<Health> {
+    Json(Health { status: "live" })
+}
+
+/// Every partition takes reads and writes; otherwise 503 that says what has to happen.
+pub(super) async fn ready(State(api): State<Api>) -> Result<Json<Health>, Problem> {
+    let status = api.status().await?;
+    if status.ready {
+        return Ok(Json(Health { status: "ready" }));
+    }
+    let lacking: Vec<&PartitionStatus> = status
+        .partitions
+        .iter()
+        .filter(|partition| !(partition.reads && partition.writes))
+        .collect();
+    let reasons: Vec<String> = lacking.iter().map(|partition| reason(partition)).collect();
+    let detail = if reasons.is_empty() {
+        "The ring is not complete yet.".to_owned()
+    } else {
+        format!("{}.", reasons.join("; "))
+    };
+    Err(Problem::not_ready(
+        lacking.first().map(|partition| partition.partition),
+        detail,
+    ))
+}
+
+fn reason(status: &PartitionStatus) -> String {
+    let waiting_for = status.waiting_for.as_deref().unwrap_or("not served yet");
+    format!("partition {}: {waiting_for}", status.partition)
+}
+
+/// The ring as it is known now.
+pub(super) async fn cluster(State(api): State<Api>) -> Result<Json<ClusterStatus>, Problem> {
+    api.status().await.map(Json)
+}

@@ -1,0 +1,31 @@
+//! The HTTP side of the gateway: requests become questions to the [`Coordinator`](crate::coordinator::Coordinator), and
+//! answers become responses.
+//!
+//! * `router`: all routes on one screen, and the settings.
+//! * `user`: the calls on one user, one short handler each. `health`: liveness, readiness, the ring as JSON.
+//! * `api`: the coordinator with a deadline. `guard`: what happens around every request.
+//! * `body`, `fields`, `id`, `rules`, `email`: from the bytes of a body to valid fields, or to everything that is wrong
+//!   with them.
+//! * `etag`: entity tags and conditions. `token`: who may use the API.
+//! * `problem`, `kind`: the one mapping from errors to responses, and the table of all errors.
+//!
+//! What it does not do: it decides nothing about users. Whether an id exists and whether `If-Match` holds is known only
+//! where the data are; here nothing is known of sockets or of db-processes.
+
+mod api;
+mod body;
+mod email;
+mod etag;
+mod fields;
+mod guard;
+mod health;
+mod id;
+mod kind;
+mod problem;
+mod router;
+mod rules;
+mod token;
+mod user;
+
+pub use router::{HttpSettings, router};
+pub use token::{ApiTokens, BadTokens};

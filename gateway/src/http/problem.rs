@@ -1,0 +1,162 @@
+//! Problems: the one mapping from everything that can go wrong to a response (RFC 9457, `application/problem+json`).
+//!
+//! A handler returns a [`Problem`]; as a response it is only a status with the problem attached. The text is written by
+//! [`finish`], which every response passes on its way out: there the request id is known, and there the framework's own
+//! errors (unknown route, wrong method, a path that is not UTF-8) become problems too.
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use protocol::placement::Partition;
+use serde::Serialize;
+
+use super::kind::Kind;
+use crate::coordinator::Unserved;
+
+/// One thing that is wrong with a body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct InvalidField {
+    /// JSON Pointer (RFC 6901) to the field; empty for the whole body.
+    pub(super) pointer: String,
+    /// What is wrong, to be read after the name of the field.
+    pub(super) detail: &'static str,
+}
+
+/// What went wrong with a request.
+#[derive(Debug, Clone)]
+pub(super) struct Problem {
+    kind: Kind,
+    detail: Cow<'static, str>,
+    /// The partition that did not answer.
+    partition: Option<Partition>,
+    /// Everything that is wrong with the body.
+    errors: Vec<InvalidField>,
+}
+
+impl Problem {
+    pub(super) fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            kind,
+            detail: detail.into(),
+            partition: None,
+            errors: Vec::new(),
+        }
+    }
+
+    pub(super) fn invalid(errors: Vec<InvalidField>) -> Self {
+        Self {
+            errors,
+            ..Self::new(Kind::InvalidFields, "The fields named in errors are not valid.")
+        }
+    }
+
+    pub(super) fn not_ready(partition: Option<Partition>, detail: String) -> Self {
+        Self::new(Kind::NotReady, detail).about(partition)
+    }
+
+    pub(super) fn late_read(partition: Option<Partition>) -> Self {
+        let detail = "The deadline passed without an answer. Nothing was changed, so it can be asked again.";
+        Self::new(Kind::NoAnswer, detail).about(partition)
+    }
+
+    pub(super) fn late_write(partition: Option<Partition>) -> Self {
+        let detail = "The deadline passed, and the outcome is unknown: the write may have been applied, or may be yet. \
+                      Read the user before you decide to write again.";
+        Self::new(Kind::OutcomeUnknown, detail).about(partition)
+    }
+
+    /// A mistake of this program. What happened belongs in the log, not in the answer.
+    pub(super) fn internal() -> Self {
+        Self::new(
+            Kind::Internal,
+            "The log of the gateway says more, under this request id.",
+        )
+    }
+
+    fn of_framework(status: StatusCode) -> Self {
+        let kind = Kind::of_framework(status);
+        match kind {
+            Kind::RouteNotFound => Self::new(kind, "No route of this API has that path."),
+            Kind::MethodNotAllowed => Self::new(kind, "The Allow header lists the methods that it takes."),
+            Kind::Internal => Self::internal(),
+            _ => Self::new(kind, kind.describe().2),
+        }
+    }
+
+    fn about(self, partition: Option<Partition>) -> Self {
+        Self { partition, ..self }
+    }
+
+    fn render(&self, instance: &str) -> Body {
+        #[derive(Serialize)]
+        struct Rendered<'a> {
+            r#type: &'static str,
+            title: &'static str,
+            status: u16,
+            detail: &'a str,
+            instance: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            partition: Option<Partition>,
+            #[serde(skip_serializing_if = "<[_]>::is_empty")]
+            errors: &'a [InvalidField],
+        }
+        let (status, r#type, title) = self.kind.describe();
+        let rendered = Rendered {
+            r#type,
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            instance,
+            partition: self.partition,
+            errors: &self.errors,
+        };
+        Body::from(serde_json::to_vec(&rendered).expect("strings and numbers always serialize"))
+    }
+}
+
+impl From<Unserved> for Problem {
+    fn from(unserved: Unserved) -> Self {
+        match &unserved {
+            Unserved::Unavailable { partition, .. } => {
+                Self::new(Kind::Unavailable, format!("Nothing was done: {unserved}.")).about(Some(*partition))
+            }
+            Unserved::Overloaded { partition } => {
+                Self::new(Kind::Overloaded, format!("Nothing was done: {unserved}.")).about(Some(*partition))
+            }
+            Unserved::OutcomeUnknown { partition } => Self::late_write(Some(*partition)),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.kind.describe().0.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Writes the problem of an error response; other responses pass as they are. Headers that are there already stay, such
+/// as `Allow`.
+pub(super) fn finish(mut response: Response, request_id: &HeaderValue) -> Response {
+    let status = response.status();
+    if !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let problem = response
+        .extensions_mut()
+        .remove::<Problem>()
+        .unwrap_or_else(|| Problem::of_framework(status));
+    let instance = request_id.to_str().expect("request ids are visible ASCII");
+    *response.body_mut() = problem.render(instance);
+    let headers = response.headers_mut();
+    headers.remove(CONTENT_LENGTH);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Some((name, value)) = problem.kind.header() {
+        headers.insert(name, value);
+    }
+    response
+}

@@ -1,0 +1,57 @@
+//! All routes.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use super::api::Api;
+use super::guard::GuardLayer;
+use super::token::ApiTokens;
+use super::{health, user};
+use crate::coordinator::Coordinator;
+
+/// What can be set about the HTTP side.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// How long a request may take, from its first handler line to the last: reading the body and waiting for the ring.
+    pub deadline: Duration,
+    /// Where set, everything below `/api` asks for one of them.
+    pub tokens: Option<ApiTokens>,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(10),
+            tokens: None,
+        }
+    }
+}
+
+/// The whole HTTP side as one service. Every path works with and without a trailing slash, and `HEAD` wherever `GET`
+/// does.
+pub fn router(coordinator: Coordinator, settings: &HttpSettings) -> Router {
+    let routes = [
+        ("/api/user", post(user::create).put(user::update_named_in_body)),
+        (
+            "/api/user/{id}",
+            get(user::read)
+                .put(user::update)
+                .patch(user::patch)
+                .delete(user::delete),
+        ),
+        ("/api/cluster", get(health::cluster)),
+        ("/health/live", get(health::live)),
+        ("/health/ready", get(health::ready)),
+    ];
+    let mut router = Router::new();
+    for (path, methods) in routes {
+        router = router
+            .route(path, methods.clone())
+            .route(&format!("{path}/"), methods);
+    }
+    router
+        .with_state(Api::new(coordinator, settings.deadline))
+        .layer(GuardLayer::new(settings.tokens.clone()))
+}

@@ -1,0 +1,143 @@
+//! The calls on one user. A handler reads the request, asks the ring once, and words the answer.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use protocol::message::link::{Found, WriteAnswer};
+use protocol::{Operation, Outcome, Version};
+use uuid::Uuid;
+
+use super::api::Api;
+use super::body::{self, Takes};
+use super::id::Id;
+use super::kind::Kind;
+use super::problem::Problem;
+use super::{etag, fields};
+
+/// `POST /api/user/`. There is no user yet, so `If-Match` has no meaning here.
+pub(super) async fn create(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+    let deadline = api.deadline();
+    let (parts, body) = request.into_parts();
+    let body = body::read(&parts.headers, body, Takes::Json, deadline).await?;
+    let (chosen, change) = fields::create(&body)?;
+    let id = chosen.unwrap_or_else(Uuid::now_v7);
+    let created = api.write(id, Operation::Create(change), None, deadline).await?;
+    let mut response = document(StatusCode::CREATED, user_after(created)?);
+    let location = HeaderValue::try_from(format!("/api/user/{id}")).expect("a path of visible ASCII");
+    response.headers_mut().insert(LOCATION, location);
+    Ok(response)
+}
+
+/// `GET /api/user/{id}`, and `HEAD`.
+pub(super) async fn read(State(api): State<Api>, Id(id): Id, request: Request) -> Result<Response, Problem> {
+    match api.read(id, api.deadline()).await? {
+        None => Err(not_found()),
+        Some(Found(version, _)) if etag::is_known(request.headers(), version) => Ok(not_modified(version)),
+        Some(found) => Ok(document(StatusCode::OK, found)),
+    }
+}
+
+/// `PUT /api/user/`: the id is in the body.
+pub(super) async fn update_named_in_body(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Response, Problem> {
+    change(&api, None, request, Takes::Json).await
+}
+
+/// `PUT /api/user/{id}`.
+pub(super) async fn update(
+    State(api): State<Api>,
+    id: Result<Id, Problem>,
+    request: Request,
+) -> Result<Response, Problem> {
+    change(&api, Some(id), request, Takes::Json).await
+}
+
+/// `PATCH /api/user/{id}`. A merge patch (RFC 7396) of a user is the same partial update: no field can be removed.
+pub(super) async fn patch(
+    State(api): State<Api>,
+    id: Result<Id, Problem>,
+    request: Request,
+) -> Result<Response, Problem> {
+    change(&api, Some(id), request, Takes::JsonOrMergePatch).await
+}
+
+/// Sets the fields given. The id in the path comes unjudged, so that the body is off the wire before it is refused.
+async fn change(
+    api: &Api,
+    in_path: Option<Result<Id, Problem>>,
+    request: Request,
+    takes: Takes,
+) -> Result<Response, Problem> {
+    let deadline = api.deadline();
+    let (parts, body) = request.into_parts();
+    let body = body::read(&parts.headers, body, takes, deadline).await?;
+    let in_path = in_path.transpose()?;
+    let condition = etag::if_match(&parts.headers)?;
+    let (id, change) = fields::update(&body, in_path)?;
+    let updated = api
+        .write(id, Operation::Update(change), condition, deadline)
+        .await?;
+    Ok(document(StatusCode::OK, user_after(updated)?))
+}
+
+/// `DELETE /api/user/{id}`.
+pub(super) async fn delete(
+    State(api): State<Api>,
+    Id(id): Id,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let condition = etag::if_match(request.headers())?;
+    let deleted = api
+        .write(id, Operation::Delete, condition, api.deadline())
+        .await?;
+    allowed(deleted.outcome)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The user that a write left behind.
+fn user_after(answer: WriteAnswer) -> Result<Found, Problem> {
+    allowed(answer.outcome)?;
+    answer.user.ok_or_else(|| {
+        tracing::error!(outcome = ?answer.outcome, "a write was answered without the user that it left");
+        Problem::internal()
+    })
+}
+
+fn allowed(outcome: Outcome) -> Result<(), Problem> {
+    match outcome {
+        Outcome::Applied | Outcome::Unchanged => Ok(()),
+        Outcome::Exists => Err(Problem::new(
+            Kind::UserExists,
+            "A user with that id exists already.",
+        )),
+        Outcome::NotFound => Err(not_found()),
+        Outcome::PreconditionFailed => Err(Problem::new(
+            Kind::PreconditionFailed,
+            "If-Match does not name the version that the user has now. Nothing was changed.",
+        )),
+    }
+}
+
+fn not_found() -> Problem {
+    Problem::new(Kind::UserNotFound, "No user has that id.")
+}
+
+/// The user as a response. The document goes out as the bytes that came from the ring, neither parsed nor copied.
+fn document(status: StatusCode, Found(version, document): Found) -> Response {
+    let text: Box<str> = document.into();
+    let mut response = Response::new(Body::from(Bytes::from(text.into_boxed_bytes())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ETAG, etag::of(version));
+    response
+}
+
+fn not_modified(version: Version) -> Response {
+    (StatusCode::NOT_MODIFIED, [(ETAG, etag::of(version))]).into_response()
+}

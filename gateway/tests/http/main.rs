@@ -1,0 +1,14 @@
+//! The HTTP contract, tested through the router: what goes in, what comes out, and nothing of how.
+//!
+//! * `ring`: a ring of one map in memory, in place of the coordinator.
+//! * `user`: the calls on one user when all goes well.
+//! * `bodies`, `errors`: every way in which a request can fail.
+//! * `around`: health, tokens, request ids, trailing slashes.
+//! * `tcp`: what only a real connection shows.
+
+mod around;
+mod bodies;
+mod errors;
+mod ring;
+mod tcp;
+mod user;

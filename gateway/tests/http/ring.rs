@@ -1,0 +1,242 @@
+//! A test double of the ring: it answers the coordinator's channel from one map, with the real records and versions.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::request::Builder;
+use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
+use gateway::coordinator::{Coordinator, Request, Unserved};
+use gateway::http::{HttpSettings, router};
+use gateway::routing::status::{ClusterStatus, PartitionStatus, Served};
+use protocol::message::link::{Found, WriteAnswer};
+use protocol::{Condition, Operation, Outcome, Record, UserId, Version, VersionClock};
+use serde_json::Value;
+use serde_json::value::to_raw_value;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tower::ServiceExt;
+
+pub(crate) const ID: &str = "0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071";
+pub(crate) const SIZE: u16 = 3;
+
+/// How the ring behaves.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) enum Mood {
+    #[default]
+    Serving,
+    /// Fails every read and write.
+    Failing(Unserved),
+    /// Never answers a read or a write, but says what the ring looks like.
+    Silent,
+    /// Never answers anything.
+    Dead,
+}
+
+/// The HTTP side in front of a ring that behaves as told.
+pub(crate) struct Api {
+    pub(crate) router: Router,
+    mood: Arc<Mutex<Mood>>,
+}
+
+impl Api {
+    pub(crate) fn new() -> Self {
+        Self::with(&HttpSettings::default())
+    }
+
+    pub(crate) fn with(settings: &HttpSettings) -> Self {
+        let (coordinator, questions) = Coordinator::channel();
+        let mood = Arc::default();
+        tokio::spawn(answer(questions, Arc::clone(&mood)));
+        Self {
+            router: router(coordinator, settings),
+            mood,
+        }
+    }
+
+    pub(crate) fn impatient() -> Self {
+        Self::with(&HttpSettings {
+            deadline: Duration::from_millis(50),
+            ..HttpSettings::default()
+        })
+    }
+
+    pub(crate) fn set(&self, mood: Mood) {
+        *self.mood.lock().expect("no test panics with the lock") = mood;
+    }
+
+    pub(crate) async fn send(&self, request: HttpRequest<Body>) -> Answer {
+        let response = self
+            .router
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("a router answers everything");
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.expect("a whole body");
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.to_vec(),
+        }
+    }
+
+    /// Sends without a body.
+    pub(crate) async fn bare(&self, method: &str, path: &str) -> Answer {
+        self.send(call(method, path).body(Body::empty()).expect("a request"))
+            .await
+    }
+
+    /// Sends JSON.
+    pub(crate) async fn json(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
+        let request = call(method, path).header("content-type", "application/json");
+        self.send(request.body(body.into()).expect("a request")).await
+    }
+}
+
+pub(crate) fn call(method: &str, path: &str) -> Builder {
+    HttpRequest::builder().method(method).uri(path)
+}
+
+/// A whole response.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().expect("ASCII"))
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// Checks that this is a problem in every respect, and returns it.
+    pub(crate) fn problem(&self, status: u16, name: &str) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let problem = self.json();
+        assert_eq!(problem["type"], format!("urn:corro:problem:{name}"));
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["instance"], self.header("x-request-id"));
+        for text in ["title", "detail"] {
+            assert!(
+                problem[text].as_str().is_some_and(|text| !text.is_empty()),
+                "{problem}"
+            );
+        }
+        problem
+    }
+}
+
+async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>>) {
+    let mut users = Users::default();
+    // A question that is never answered still has to stay: dropping it would say that the coordinator is gone.
+    let mut unanswered = Vec::new();
+    while let Some(question) = questions.recv().await {
+        let mood = mood.lock().expect("no test panics with the lock").clone();
+        match (mood, question) {
+            (Mood::Dead, question)
+            | (Mood::Silent, question @ (Request::Read { .. } | Request::Write { .. })) => {
+                unanswered.push(question);
+            }
+            (Mood::Failing(why), Request::Read { reply, .. }) => drop(reply.send(Err(why))),
+            (Mood::Failing(why), Request::Write { reply, .. }) => drop(reply.send(Err(why))),
+            (Mood::Serving, Request::Read { id, reply }) => drop(reply.send(Ok(users.read(id)))),
+            (
+                Mood::Serving,
+                Request::Write {
+                    id,
+                    operation,
+                    condition,
+                    reply,
+                },
+            ) => {
+                drop(reply.send(Ok(users.write(id, &operation, condition.as_ref()))));
+            }
+            (mood, Request::Status { reply }) => drop(reply.send(status(mood == Mood::Serving))),
+        }
+    }
+}
+
+fn status(ready: bool) -> ClusterStatus {
+    let partitions = (0..SIZE).map(|partition| PartitionStatus {
+        partition,
+        lead: None,
+        reads: true,
+        writes: ready || partition != 1,
+        replica_reads: ready,
+        unreplicated: 0,
+        waiting_for: (!ready && partition == 1).then(|| "db-1 has to come back".to_owned()),
+    });
+    ClusterStatus {
+        ring: None,
+        size: SIZE,
+        ready,
+        processes: Vec::new(),
+        partitions: partitions.collect(),
+        served: Served::default(),
+    }
+}
+
+#[derive(Default)]
+struct Users {
+    records: HashMap<UserId, Record>,
+    clock: VersionClock,
+}
+
+impl Users {
+    fn read(&self, id: UserId) -> Option<Found> {
+        let record = self.records.get(&id).filter(|record| record.is_alive())?;
+        Some(Found(
+            record.version(),
+            to_raw_value(&record.to_user(id)).expect("a user is JSON"),
+        ))
+    }
+
+    fn write(&mut self, id: UserId, operation: &Operation, condition: Option<&Condition>) -> WriteAnswer {
+        let live = self
+            .records
+            .get(&id)
+            .filter(|record| record.is_alive())
+            .map(Record::version);
+        let outcome = decide(live, operation, condition);
+        if outcome == Outcome::Applied {
+            let (version, change) = (self.clock.next(1), operation.change());
+            self.records
+                .entry(id)
+                .and_modify(|record| {
+                    assert!(
+                        record.apply(version, &change),
+                        "a newer version changes something"
+                    );
+                })
+                .or_insert_with(|| Record::from_change(version, &change));
+        }
+        WriteAnswer {
+            outcome,
+            sequence: 0,
+            user: self.read(id),
+        }
+    }
+}
+
+fn decide(live: Option<Version>, operation: &Operation, condition: Option<&Condition>) -> Outcome {
+    match (operation, live) {
+        (Operation::Create(_), Some(_)) => Outcome::Exists,
+        (Operation::Create(_), None) => Outcome::Applied,
+        (_, None) => Outcome::NotFound,
+        (_, Some(version)) if condition.is_some_and(|condition| !condition.holds(version)) => {
+            Outcome::PreconditionFailed
+        }
+        (Operation::Update(change), Some(_)) if change.is_empty() => Outcome::Unchanged,
+        _ => Outcome::Applied,
+    }
+}
