@@ -58,10 +58,7 @@ impl GatewayConfig {
     /// The settings of the HTTP side. With an `API_TOKEN` that [`Self::validate`] refuses, nobody is let in.
     pub fn http_settings(&self) -> HttpSettings {
         let tokens = |list| ApiTokens::parse(list).unwrap_or_default();
-        HttpSettings {
-            tokens: self.api_token.as_ref().map(tokens),
-            ..HttpSettings::default()
-        }
+        HttpSettings { tokens: self.api_token.as_ref().map(tokens), ..HttpSettings::default() }
     }
 }
 
@@ -78,9 +75,7 @@ mod tests {
 
     /// The one line with which a start is refused.
     fn refusal(args: &[&str]) -> String {
-        let line = config(args)
-            .and_then(|config| config.validate())
-            .expect_err("a refusal");
+        let line = config(args).and_then(|config| config.validate()).expect_err("a refusal");
         assert!(!line.contains('\n'), "{line}");
         line
     }
@@ -88,10 +83,7 @@ mod tests {
     #[test]
     fn nothing_has_to_be_set() {
         let config = config(&[]).expect("defaults");
-        assert_eq!(
-            (config.rest_port, config.socket_port, config.db_processes),
-            (3001, 3002, 3)
-        );
+        assert_eq!((config.rest_port, config.socket_port, config.db_processes), (3001, 3002, 3));
         assert!(config.validate().is_ok());
         assert!(config.http_settings().tokens.is_none());
     }
@@ -105,10 +97,7 @@ mod tests {
             &["--node-env", "production", "--cluster-secret", "s"],
             &["--api-token", "one, two"],
         ] {
-            assert!(
-                config(args).and_then(|config| config.validate()).is_ok(),
-                "{args:?}"
-            );
+            assert!(config(args).and_then(|config| config.validate()).is_ok(), "{args:?}");
         }
     }
 
@@ -133,10 +122,7 @@ mod tests {
     #[test]
     fn production_needs_a_secret() {
         let line = refusal(&["--node-env", "production"]);
-        assert!(
-            line.starts_with("CLUSTER_SECRET (--cluster-secret): it is missing"),
-            "{line}"
-        );
+        assert!(line.starts_with("CLUSTER_SECRET (--cluster-secret): it is missing"), "{line}");
     }
 
     #[test]
@@ -154,15 +140,9 @@ mod tests {
     #[test]
     fn the_help_lists_every_variable() {
         let help = GatewayConfig::command().render_long_help().to_string();
-        for variable in [
-            "REST_PORT",
-            "SOCKET_PORT",
-            "DB_PROCESSES",
-            "API_TOKEN",
-            "NODE_ENV",
-            "LOG_DIR",
-            "CLUSTER_SECRET",
-        ] {
+        for variable in
+            ["REST_PORT", "SOCKET_PORT", "DB_PROCESSES", "API_TOKEN", "NODE_ENV", "LOG_DIR", "CLUSTER_SECRET"]
+        {
             assert!(help.contains(&format!("[env: {variable}")), "{variable}");
         }
     }

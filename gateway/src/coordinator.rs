@@ -62,7 +62,7 @@ impl Coordinator {
     /// # Errors
     /// [`Unserved::Unavailable`] where no copy can answer truthfully, [`Unserved::Overloaded`] where too much is asked.
     pub async fn read(&self, id: UserId) -> Result<Option<Found>, Unserved> {
-        self.ask(|reply| Request::Read { id, reply }).await
+        self.ask(|reply| Request::Read { id, reply }).await?
     }
 
     /// Decides and applies one operation. When it returns, what was applied is on the lead's disk.
@@ -75,28 +75,21 @@ impl Coordinator {
         operation: Operation,
         condition: Option<Condition>,
     ) -> Result<WriteAnswer, Unserved> {
-        self.ask(|reply| Request::Write {
-            id,
-            operation,
-            condition,
-            reply,
-        })
-        .await
+        self.ask(|reply| Request::Write { id, operation, condition, reply }).await?
     }
 
     /// The ring as it is known now.
-    pub async fn status(&self) -> ClusterStatus {
+    ///
+    /// # Errors
+    /// [`Unserved::Stopping`].
+    pub async fn status(&self) -> Result<ClusterStatus, Unserved> {
         self.ask(|reply| Request::Status { reply }).await
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> T {
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Unserved> {
         let (reply, answer) = oneshot::channel();
-        self.requests
-            .send(request(reply))
-            .expect("the coordinator outlives the HTTP server");
-        answer
-            .await
-            .expect("the coordinator answers every request, if only with why not")
+        self.requests.send(request(reply)).map_err(|_| Unserved::Stopping)?;
+        answer.await.map_err(|_| Unserved::Stopping)
     }
 }
 
@@ -113,12 +106,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let start = Instant::now();
-    let mut desk = Desk {
-        connections,
-        requests: 0,
-        reads: HashMap::new(),
-        writes: HashMap::new(),
-    };
+    let mut desk = Desk { connections, requests: 0, reads: HashMap::new(), writes: HashMap::new() };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = Vec::new();
@@ -190,21 +178,10 @@ impl Desk {
                 self.reads.insert(number, reply);
                 Entered::Event(Event::Read { request: number, id })
             }
-            Request::Write {
-                id,
-                operation,
-                condition,
-                reply,
-            } => {
+            Request::Write { id, operation, condition, reply } => {
                 self.writes.insert(number, reply);
                 let unix_millis = unix_millis();
-                Entered::Event(Event::Write {
-                    request: number,
-                    id,
-                    operation,
-                    condition,
-                    unix_millis,
-                })
+                Entered::Event(Event::Write { request: number, id, operation, condition, unix_millis })
             }
             Request::Status { reply } => Entered::Status(reply),
         }
@@ -236,38 +213,20 @@ impl Desk {
 
 /// Milliseconds since 1970; a clock before that counts as 1970, since versions rise by themselves.
 fn unix_millis() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |passed| passed.as_millis() as u64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_millis() as u64)
 }
 
 fn report(event: RingEvent) {
     match event {
-        RingEvent::ProcessRegistered {
-            instance,
-            host,
-            incarnation,
-        } => {
+        RingEvent::ProcessRegistered { instance, host, incarnation } => {
             info!(instance, host, %incarnation, "db-process registered");
         }
-        RingEvent::ProcessRefused {
-            instance,
-            host,
-            reason,
-        } => {
+        RingEvent::ProcessRefused { instance, host, reason } => {
             warn!(instance, host, reason, "db-process refused");
         }
         RingEvent::ProcessLost { instance, how } => warn!(instance, how, "db-process lost"),
-        RingEvent::RingKnown {
-            ring,
-            size,
-            new: true,
-        } => info!(%ring, size, "new ring formed"),
-        RingEvent::RingKnown {
-            ring,
-            size,
-            new: false,
-        } => info!(%ring, size, "ring found"),
+        RingEvent::RingKnown { ring, size, new: true } => info!(%ring, size, "new ring formed"),
+        RingEvent::RingKnown { ring, size, new: false } => info!(%ring, size, "ring found"),
         RingEvent::SizeDiffers { ring, configured } => {
             warn!(
                 ring,

@@ -1,3 +1,7 @@
 //! The gateway as a process of its own.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gateway::run::main(process::settings())
+}

@@ -1,6 +1,7 @@
 //! Wires the gateway together: the one place that knows all its parts.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -22,6 +23,26 @@ const TAIL_BYTES: usize = 64 << 20;
 
 /// Requests in flight get this long to end after the order to stop.
 const GRACE: Duration = Duration::from_secs(4);
+
+/// What both commands that can be a gateway do: checks the settings, or the health of the gateway that runs with them,
+/// or runs it until SIGTERM. An error is told in one line.
+pub fn main(config: GatewayConfig) -> ExitCode {
+    if let Err(line) = config.validate() {
+        eprintln!("{line}");
+        return ExitCode::from(2);
+    }
+    if config.healthcheck {
+        return match process::probe(config.rest_port, "/health/live") {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(line) => {
+                eprintln!("{line}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let common = config.common.clone();
+    process::run("gateway", &common, async |shutdown| run(config, shutdown).await)
+}
 
 /// A gateway whose ports are open, but that serves nobody yet.
 pub struct Gateway {
@@ -97,13 +118,8 @@ impl Gateway {
             connections.clone(),
             ring_shutdown.clone(),
         ));
-        let linking = tokio::spawn(transport::serve(
-            socket,
-            admission,
-            connections,
-            events_in,
-            ring_shutdown.clone(),
-        ));
+        let linking =
+            tokio::spawn(transport::serve(socket, admission, connections, events_in, ring_shutdown.clone()));
 
         let app = http::router(coordinator, &config.http_settings());
         let rest = rest.tap_io(|stream| {
@@ -123,10 +139,7 @@ impl Gateway {
             () = deadline => warn!("some requests were still in flight when the time to stop was over"),
         }
         ring_shutdown.cancel();
-        linking
-            .await
-            .context("the link server panicked")?
-            .context("the link server failed")?;
+        linking.await.context("the link server panicked")?.context("the link server failed")?;
         coordinating.await.context("the coordinator panicked")?;
         info!("gateway stopped");
         Ok(())

@@ -30,10 +30,7 @@ impl Operation {
     pub fn into_change(self) -> Change {
         match self {
             Self::Create(change) | Self::Update(change) => change,
-            Self::Delete => Change {
-                alive: Some(false),
-                ..Change::default()
-            },
+            Self::Delete => Change { alive: Some(false), ..Change::default() },
         }
     }
 }

@@ -70,10 +70,7 @@ impl InstanceName {
 
     /// The name of the process at another place of the same ring: `db-1` and 2 give `db-2`.
     pub fn neighbour(&self, place: Place) -> String {
-        format!(
-            "{}{place}",
-            self.name.trim_end_matches(|c: char| c.is_ascii_digit())
-        )
+        format!("{}{place}", self.name.trim_end_matches(|c: char| c.is_ascii_digit()))
     }
 
     /// The name as configured.
@@ -105,13 +102,8 @@ impl FromStr for InstanceName {
         if name.len() > 64 || !name.bytes().all(allowed) || !(1..=3).contains(&digits) {
             return Err(NotAnInstanceName);
         }
-        let place = name[name.len() - digits..]
-            .parse()
-            .map_err(|_| NotAnInstanceName)?;
-        Ok(Self {
-            name: name.to_owned(),
-            place,
-        })
+        let place = name[name.len() - digits..].parse().map_err(|_| NotAnInstanceName)?;
+        Ok(Self { name: name.to_owned(), place })
     }
 }
 
@@ -152,52 +144,31 @@ mod tests {
             Uuid::from_u128(0x0190_a5b2_7c3d_7e4f_8a1b_2c3d_4e5f_6071),
             Uuid::from_u128(0xdead_beef_dead_4eef_beef_dead_beef_dead),
         ];
-        let placed: Vec<[u16; 5]> = ids
-            .iter()
-            .map(|id| [1, 3, 5, 7, 100].map(|n| partition_of(id, n)))
-            .collect();
+        let placed: Vec<[u16; 5]> =
+            ids.iter().map(|id| [1, 3, 5, 7, 100].map(|n| partition_of(id, n))).collect();
         assert_eq!(placed, PINNED);
     }
 
     /// Computed with independent implementations of both hashes.
-    const PINNED: [[u16; 5]; 5] = [
-        [0, 2, 2, 2, 43],
-        [0, 1, 1, 1, 1],
-        [0, 1, 4, 4, 65],
-        [0, 0, 3, 3, 87],
-        [0, 2, 2, 2, 2],
-    ];
+    const PINNED: [[u16; 5]; 5] =
+        [[0, 2, 2, 2, 43], [0, 1, 1, 1, 1], [0, 1, 4, 4, 65], [0, 0, 3, 3, 87], [0, 2, 2, 2, 2]];
 
     #[test]
     fn partitions_are_even_and_growing_moves_only_what_it_must() {
-        let ids: Vec<Uuid> = (0..30_000_u128)
-            .map(|i| Uuid::from_u128(i * 0x9e37_79b9_7f4a_7c15))
-            .collect();
+        let ids: Vec<Uuid> = (0..30_000_u128).map(|i| Uuid::from_u128(i * 0x9e37_79b9_7f4a_7c15)).collect();
         let mut sizes = [0_u32; 3];
         for id in &ids {
             sizes[usize::from(partition_of(id, 3))] += 1;
             let (three, four) = (partition_of(id, 3), partition_of(id, 4));
-            assert!(
-                four == three || four == 3,
-                "a user moves to the new partition or not at all"
-            );
+            assert!(four == three || four == 3, "a user moves to the new partition or not at all");
         }
-        assert!(
-            sizes.iter().all(|&size| (9_500..10_500).contains(&size)),
-            "{sizes:?}"
-        );
+        assert!(sizes.iter().all(|&size| (9_500..10_500).contains(&size)), "{sizes:?}");
     }
 
     #[test]
     fn the_replica_is_one_place_on_and_a_ring_of_one_has_none() {
-        assert_eq!(
-            (primary_of(2), replica_of(2, 3), replicated_at(0, 3)),
-            (2, Some(0), Some(2))
-        );
-        assert_eq!(
-            (primary_of(0), replica_of(0, 1), replicated_at(0, 1)),
-            (0, None, None)
-        );
+        assert_eq!((primary_of(2), replica_of(2, 3), replicated_at(0, 3)), (2, Some(0), Some(2)));
+        assert_eq!((primary_of(0), replica_of(0, 1), replicated_at(0, 1)), (0, None, None));
         for place in 0..5 {
             let partition = replicated_at(place, 5).expect("five processes");
             assert_eq!(replica_of(partition, 5), Some(place));

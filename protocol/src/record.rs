@@ -57,12 +57,7 @@ impl Record {
 
     /// The user as a caller sees it, whether alive or not.
     pub fn to_user(&self, id: UserId) -> User {
-        User {
-            id,
-            name: self.name.1.clone(),
-            email: self.email.1.clone(),
-            group: self.group.1,
-        }
+        User { id, name: self.name.1.clone(), email: self.email.1.clone(), group: self.group.1 }
     }
 
     /// Merges another state of the same user into this one. Returns whether anything changed.
@@ -136,7 +131,7 @@ mod tests {
 
     fn change(bits: u8, tag: u64) -> Change {
         Change {
-            alive: (bits & 1 != 0).then_some(tag % 2 == 0),
+            alive: (bits & 1 != 0).then_some(tag.is_multiple_of(2)),
             name: (bits & 2 != 0).then(|| format!("name-{tag}")),
             email: (bits & 4 != 0).then(|| format!("{tag}@example.org")),
             group: (bits & 8 != 0).then_some(tag as i32),
@@ -146,9 +141,8 @@ mod tests {
     /// Every order of the same operations, with repetitions, gives the same record.
     #[test]
     fn merge_is_commutative_associative_and_idempotent() {
-        let operations: Vec<(Version, Change)> = (1..=5)
-            .map(|tag| (Version(tag), change((tag * 7 % 16) as u8, tag)))
-            .collect();
+        let operations: Vec<(Version, Change)> =
+            (1..=5).map(|tag| (Version(tag), change((tag * 7 % 16) as u8, tag))).collect();
         let expected = fold(&operations);
         let mut order: Vec<usize> = (0..operations.len()).collect();
         permute(&mut order, 0, &mut |order| {

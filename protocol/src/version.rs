@@ -118,13 +118,7 @@ mod tests {
         let version = Version(0x0123_4567_89ab_cdef);
         assert_eq!(version.to_string(), "0123456789abcdef");
         assert_eq!("0123456789abcdef".parse(), Ok(version));
-        for bad in [
-            "",
-            "0123456789ABCDEF",
-            "+123456789abcdef",
-            "123",
-            "0123456789abcdef0",
-        ] {
+        for bad in ["", "0123456789ABCDEF", "+123456789abcdef", "123", "0123456789abcdef0"] {
             assert_eq!(bad.parse::<Version>(), Err(NotAVersion), "{bad}");
         }
     }

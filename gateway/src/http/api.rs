@@ -8,7 +8,7 @@ use protocol::{Condition, Operation, UserId};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::problem::Problem;
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, Unserved};
 use crate::routing::status::ClusterStatus;
 
 /// How long a request that is late already may take to find out which partition it was about.
@@ -23,10 +23,7 @@ pub(super) struct Api {
 
 impl Api {
     pub(super) fn new(coordinator: Coordinator, patience: Duration) -> Self {
-        Self {
-            coordinator,
-            patience,
-        }
+        Self { coordinator, patience }
     }
 
     /// When a request that starts now has to be answered. The deadline is kept here and in `body`, the only places where
@@ -50,21 +47,24 @@ impl Api {
         deadline: Instant,
     ) -> Result<WriteAnswer, Problem> {
         match timeout_at(deadline, self.coordinator.write(id, operation, condition)).await {
+            // It may have left before the end.
+            Ok(Err(Unserved::Stopping)) => Err(Problem::late_write(None)),
             Ok(answer) => Ok(answer?),
             Err(_) => Err(Problem::late_write(self.partition(id).await)),
         }
     }
 
     pub(super) async fn status(&self) -> Result<ClusterStatus, Problem> {
-        timeout(self.patience, self.coordinator.status())
-            .await
-            .map_err(|_| Problem::late_read(None))
+        match timeout(self.patience, self.coordinator.status()).await {
+            Ok(status) => Ok(status?),
+            Err(_) => Err(Problem::late_read(None)),
+        }
     }
 
     /// The partition of a user, for the problem of a request that got no answer; `None` where the coordinator does not
     /// even say how large the ring is.
     async fn partition(&self, id: UserId) -> Option<Partition> {
-        let status = timeout(NAMING, self.coordinator.status()).await.ok()?;
+        let status = timeout(NAMING, self.coordinator.status()).await.ok()?.ok()?;
         (status.size > 0).then(|| partition_of(&id, status.size))
     }
 }

@@ -49,10 +49,7 @@ pub(super) async fn read(
     match end {
         Ok(Ok(())) => {}
         Ok(Err(_)) => {
-            return Err(Problem::new(
-                Kind::MalformedBody,
-                "The body broke off, or its framing is wrong.",
-            ));
+            return Err(Problem::new(Kind::MalformedBody, "The body broke off, or its framing is wrong."));
         }
         Err(_) => {
             return Err(Problem::new(

@@ -63,9 +63,7 @@ fn is_domain(text: &str) -> bool {
     let is_label = |label: &str| {
         let bytes = label.as_bytes();
         (1..=MAX_LABEL).contains(&bytes.len())
-            && bytes
-                .iter()
-                .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
             && bytes[0] != b'-'
             && bytes[bytes.len() - 1] != b'-'
     };

@@ -46,13 +46,9 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<Condition>, Problem
         }
         Some(Tags::List(tags)) => {
             let strong = tags.iter().filter(|tag| !tag.weak);
-            Ok(Some(Condition::Versions(
-                strong.filter_map(Tag::version).collect(),
-            )))
+            Ok(Some(Condition::Versions(strong.filter_map(Tag::version).collect())))
         }
-        None => Err(malformed(
-            "If-Match is neither * nor a list of entity tags in double quotes.",
-        )),
+        None => Err(malformed("If-Match is neither * nor a list of entity tags in double quotes.")),
     }
 }
 
@@ -89,12 +85,7 @@ impl Tag<'_> {
 
 /// All tags of a header that may be given in several lines; `None` where it cannot be read.
 fn parse<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Tags<'a>> {
-    let lines = || {
-        headers
-            .get_all(name)
-            .iter()
-            .map(|line| line.as_bytes().trim_ascii())
-    };
+    let lines = || headers.get_all(name).iter().map(|line| line.as_bytes().trim_ascii());
     if lines().eq([b"*"]) {
         return Some(Tags::Any);
     }
@@ -141,10 +132,7 @@ mod tests {
     fn headers(name: HeaderName, lines: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for line in lines {
-            headers.append(
-                &name,
-                HeaderValue::from_bytes(line.as_bytes()).expect("a header value"),
-            );
+            headers.append(&name, HeaderValue::from_bytes(line.as_bytes()).expect("a header value"));
         }
         headers
     }
@@ -154,9 +142,7 @@ mod tests {
     }
 
     fn versions(numbers: &[u64]) -> Option<Option<Condition>> {
-        Some(Some(Condition::Versions(
-            numbers.iter().copied().map(Version).collect(),
-        )))
+        Some(Some(Condition::Versions(numbers.iter().copied().map(Version).collect())))
     }
 
     #[test]
@@ -184,22 +170,12 @@ mod tests {
         assert_eq!(condition(&["*"]), Some(Some(Condition::Any)));
         assert_eq!(condition(&[&format!("{one},{two}")]), versions(&[1, 2]));
         assert_eq!(condition(&[&format!(" ,{one} ,, {two},")]), versions(&[1, 2]));
-        assert_eq!(
-            condition(&[one, two]),
-            versions(&[1, 2]),
-            "several lines are one list"
-        );
+        assert_eq!(condition(&[one, two]), versions(&[1, 2]), "several lines are one list");
         assert_eq!(condition(&[&format!("W/{one}, {two}")]), versions(&[2]));
-        assert_eq!(
-            condition(&[r#""a,b", "", "ü", "0000000000000001x""#]),
-            versions(&[])
-        );
+        assert_eq!(condition(&[r#""a,b", "", "ü", "0000000000000001x""#]), versions(&[]));
         assert_eq!(condition(&[r#""000000000000000A""#]), versions(&[]));
         assert!(is_known(&headers(IF_NONE_MATCH, &["*"]), Version(1)));
-        assert!(is_known(
-            &headers(IF_NONE_MATCH, &["\"x\"", &format!("W/{one}")]),
-            Version(1)
-        ));
+        assert!(is_known(&headers(IF_NONE_MATCH, &["\"x\"", &format!("W/{one}")]), Version(1)));
     }
 
     #[test]

@@ -33,15 +33,8 @@ pub(super) fn create(body: &[u8]) -> Result<(Option<UserId>, Change), Problem> {
 /// The fields to set of an existing user. An id in the path wins nothing over one in the body: they have to agree.
 pub(super) fn update(body: &[u8], in_path: Option<Id>) -> Result<(UserId, Change), Problem> {
     let fields = parse(body, Purpose::Update { in_path })?;
-    let id = in_path
-        .or(fields.id)
-        .expect("an update without any id is refused");
-    let change = Change {
-        alive: None,
-        name: fields.name,
-        email: fields.email,
-        group: fields.group,
-    };
+    let id = in_path.or(fields.id).expect("an update without any id is refused");
+    let change = Change { alive: None, name: fields.name, email: fields.email, group: fields.group };
     Ok((id.0, change))
 }
 
@@ -137,18 +130,12 @@ fn thoroughly(body: &[u8], purpose: Purpose) -> Result<Fields, Problem> {
     for name in required.iter().filter(|name| !seen.contains(**name)) {
         errors.add(name, "is required");
     }
-    if let Purpose::Update {
-        in_path: Some(in_path),
-    } = purpose
+    if let Purpose::Update { in_path: Some(in_path) } = purpose
         && fields.id.is_some_and(|id| id != in_path)
     {
         errors.add("id", "must agree with the id in the path");
     }
-    if errors.0.is_empty() {
-        Ok(fields)
-    } else {
-        Err(Problem::invalid(errors.0))
-    }
+    if errors.0.is_empty() { Ok(fields) } else { Err(Problem::invalid(errors.0)) }
 }
 
 /// What is wrong so far.
@@ -158,10 +145,7 @@ struct Errors(Vec<InvalidField>);
 impl Errors {
     fn add(&mut self, name: &str, detail: &'static str) {
         let escaped = name.replace('~', "~0").replace('/', "~1");
-        self.0.push(InvalidField {
-            pointer: format!("/{escaped}"),
-            detail,
-        });
+        self.0.push(InvalidField { pointer: format!("/{escaped}"), detail });
     }
 
     fn keep<T>(&mut self, name: &str, value: Result<T, &'static str>) -> Option<T> {
@@ -244,11 +228,7 @@ mod tests {
         ];
         let names = ["id", "name", "email", "group", "other", "na\\u006de"];
         let mut taken = 0;
-        for purpose in [
-            Purpose::Create,
-            Purpose::Update { in_path: None },
-            Purpose::Update { in_path: id },
-        ] {
+        for purpose in [Purpose::Create, Purpose::Update { in_path: None }, Purpose::Update { in_path: id }] {
             for (first, second) in names.iter().flat_map(|a| names.iter().map(move |b| (a, b))) {
                 for (one, two) in values.iter().flat_map(|a| values.iter().map(move |b| (a, b))) {
                     let rest = r#""email":"b@c""#;
@@ -273,13 +253,8 @@ mod tests {
 
     #[test]
     fn pointers_are_escaped() {
-        let problem = thoroughly(
-            br#"{"a/b~c":1}"#,
-            Purpose::Update {
-                in_path: Id::parse(""),
-            },
-        )
-        .expect_err("unknown");
+        let problem =
+            thoroughly(br#"{"a/b~c":1}"#, Purpose::Update { in_path: Id::parse("") }).expect_err("unknown");
         assert!(format!("{problem:?}").contains("/a~1b~0c"), "{problem:?}");
     }
 }

@@ -44,10 +44,7 @@ struct Shared {
 
 impl GuardLayer {
     pub(super) fn new(tokens: Option<ApiTokens>) -> Self {
-        let shared = Arc::new(Shared {
-            tokens,
-            request_ids: RequestIds::default(),
-        });
+        let shared = Arc::new(Shared { tokens, request_ids: RequestIds::default() });
         Self { shared }
     }
 }
@@ -56,10 +53,7 @@ impl Layer<Route> for GuardLayer {
     type Service = Guard;
 
     fn layer(&self, route: Route) -> Guard {
-        Guard {
-            route,
-            shared: Arc::clone(&self.shared),
-        }
+        Guard { route, shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -100,8 +94,7 @@ impl Service<Request> for Guard {
 /// Whether a path is part of the API that a token protects. The router compares paths as they came, undecoded, and so
 /// does this: a route that matches cannot hide from it behind percent signs.
 fn is_api(path: &str) -> bool {
-    path.strip_prefix("/api")
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    path.strip_prefix("/api").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// A guarded request on its way.
@@ -186,9 +179,7 @@ struct RequestIds {
 
 impl Default for RequestIds {
     fn default() -> Self {
-        Self {
-            next: AtomicU64::new(Uuid::new_v4().as_u64_pair().1),
-        }
+        Self { next: AtomicU64::new(Uuid::new_v4().as_u64_pair().1) }
     }
 }
 
@@ -220,16 +211,10 @@ mod tests {
     use super::*;
 
     async fn answer(router: Router, request: Request) -> (Response<()>, Value) {
-        let response = router
-            .oneshot(request)
-            .await
-            .expect("a router answers everything");
+        let response = router.oneshot(request).await.expect("a router answers everything");
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, 1 << 20).await.expect("a whole body");
-        (
-            Response::from_parts(parts, ()),
-            serde_json::from_slice(&body).unwrap_or_default(),
-        )
+        (Response::from_parts(parts, ()), serde_json::from_slice(&body).unwrap_or_default())
     }
 
     #[tokio::test]
@@ -273,11 +258,7 @@ mod tests {
             assert_ne!(fresh, other);
             assert!(fresh.len() == 16 && is_sane(&fresh), "{fresh:?}");
         }
-        assert_ne!(
-            ids.of(&HeaderMap::new()),
-            ids.of(&HeaderMap::new()),
-            "fresh ids differ"
-        );
+        assert_ne!(ids.of(&HeaderMap::new()), ids.of(&HeaderMap::new()), "fresh ids differ");
     }
 
     #[test]

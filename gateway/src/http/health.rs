@@ -25,21 +25,15 @@ pub(super) async fn ready(State(api): State<Api>) -> Result<Json<Health>, Proble
     if status.ready {
         return Ok(Json(Health { status: "ready" }));
     }
-    let lacking: Vec<&PartitionStatus> = status
-        .partitions
-        .iter()
-        .filter(|partition| !(partition.reads && partition.writes))
-        .collect();
+    let lacking: Vec<&PartitionStatus> =
+        status.partitions.iter().filter(|partition| !(partition.reads && partition.writes)).collect();
     let reasons: Vec<String> = lacking.iter().map(|partition| reason(partition)).collect();
     let detail = if reasons.is_empty() {
         "The ring is not complete yet.".to_owned()
     } else {
         format!("{}.", reasons.join("; "))
     };
-    Err(Problem::not_ready(
-        lacking.first().map(|partition| partition.partition),
-        detail,
-    ))
+    Err(Problem::not_ready(lacking.first().map(|partition| partition.partition), detail))
 }
 
 fn reason(status: &PartitionStatus) -> String {

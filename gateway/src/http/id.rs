@@ -71,15 +71,9 @@ mod tests {
     fn every_form_of_an_id_is_that_id() {
         let mut number = 1_u128;
         for _ in 0..1_000 {
-            number = number
-                .wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645)
-                .wrapping_add(1);
+            number = number.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(1);
             let id = Uuid::from_u128(number);
-            let forms = [
-                id.hyphenated().to_string(),
-                id.simple().to_string(),
-                id.urn().to_string(),
-            ];
+            let forms = [id.hyphenated().to_string(), id.simple().to_string(), id.urn().to_string()];
             for form in forms.iter().flat_map(|form| [form.clone(), form.to_uppercase()]) {
                 assert_eq!(Id::parse(&form), Some(Id(id)), "{form}");
                 let quoted = format!("\"{form}\"");

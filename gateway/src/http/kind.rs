@@ -37,106 +37,72 @@ impl Kind {
     pub(super) fn describe(self) -> (StatusCode, &'static str, &'static str) {
         use StatusCode as S;
         match self {
-            Self::MalformedBody => (
-                S::BAD_REQUEST,
-                "urn:corro:problem:malformed-body",
-                "The body cannot be read",
-            ),
-            Self::MalformedId => (
-                S::BAD_REQUEST,
-                "urn:corro:problem:malformed-id",
-                "The id in the path is no UUID",
-            ),
-            Self::MalformedCondition => (
-                S::BAD_REQUEST,
-                "urn:corro:problem:malformed-condition",
-                "If-Match cannot be read",
-            ),
-            Self::Unauthorized => (
-                S::UNAUTHORIZED,
-                "urn:corro:problem:unauthorized",
-                "A valid token is needed",
-            ),
-            Self::UserNotFound => (
-                S::NOT_FOUND,
-                "urn:corro:problem:user-not-found",
-                "There is no such user",
-            ),
-            Self::RouteNotFound => (
-                S::NOT_FOUND,
-                "urn:corro:problem:route-not-found",
-                "There is nothing at this path",
-            ),
+            Self::MalformedBody => {
+                (S::BAD_REQUEST, "urn:corro:problem:malformed-body", "The body cannot be read")
+            }
+            Self::MalformedId => {
+                (S::BAD_REQUEST, "urn:corro:problem:malformed-id", "The id in the path is no UUID")
+            }
+            Self::MalformedCondition => {
+                (S::BAD_REQUEST, "urn:corro:problem:malformed-condition", "If-Match cannot be read")
+            }
+            Self::Unauthorized => {
+                (S::UNAUTHORIZED, "urn:corro:problem:unauthorized", "A valid token is needed")
+            }
+            Self::UserNotFound => (S::NOT_FOUND, "urn:corro:problem:user-not-found", "There is no such user"),
+            Self::RouteNotFound => {
+                (S::NOT_FOUND, "urn:corro:problem:route-not-found", "There is nothing at this path")
+            }
             Self::MethodNotAllowed => (
                 S::METHOD_NOT_ALLOWED,
                 "urn:corro:problem:method-not-allowed",
                 "The path does not take this method",
             ),
-            Self::BodyTooSlow => (
-                S::REQUEST_TIMEOUT,
-                "urn:corro:problem:body-too-slow",
-                "The body did not arrive in time",
-            ),
-            Self::UserExists => (
-                S::CONFLICT,
-                "urn:corro:problem:user-exists",
-                "The user exists already",
-            ),
+            Self::BodyTooSlow => {
+                (S::REQUEST_TIMEOUT, "urn:corro:problem:body-too-slow", "The body did not arrive in time")
+            }
+            Self::UserExists => (S::CONFLICT, "urn:corro:problem:user-exists", "The user exists already"),
             Self::PreconditionFailed => (
                 S::PRECONDITION_FAILED,
                 "urn:corro:problem:precondition-failed",
                 "The user has another version",
             ),
-            Self::BodyTooLarge => (
-                S::PAYLOAD_TOO_LARGE,
-                "urn:corro:problem:body-too-large",
-                "The body is too large",
-            ),
+            Self::BodyTooLarge => {
+                (S::PAYLOAD_TOO_LARGE, "urn:corro:problem:body-too-large", "The body is too large")
+            }
             Self::UnsupportedMediaType => (
                 S::UNSUPPORTED_MEDIA_TYPE,
                 "urn:corro:problem:unsupported-media-type",
                 "The body has the wrong type",
             ),
-            Self::InvalidFields => (
-                S::UNPROCESSABLE_ENTITY,
-                "urn:corro:problem:invalid-fields",
-                "The user is not valid",
-            ),
-            Self::Internal => (
-                S::INTERNAL_SERVER_ERROR,
-                "urn:corro:problem:internal",
-                "The gateway made a mistake",
-            ),
+            Self::InvalidFields => {
+                (S::UNPROCESSABLE_ENTITY, "urn:corro:problem:invalid-fields", "The user is not valid")
+            }
+            Self::Internal => {
+                (S::INTERNAL_SERVER_ERROR, "urn:corro:problem:internal", "The gateway made a mistake")
+            }
             Self::Unavailable => (
                 S::SERVICE_UNAVAILABLE,
                 "urn:corro:problem:partition-unavailable",
                 "The partition cannot be served now",
             ),
-            Self::Overloaded => (
-                S::SERVICE_UNAVAILABLE,
-                "urn:corro:problem:overloaded",
-                "Too much is asked at once",
-            ),
+            Self::Overloaded => {
+                (S::SERVICE_UNAVAILABLE, "urn:corro:problem:overloaded", "Too much is asked at once")
+            }
             Self::NotReady => (
                 S::SERVICE_UNAVAILABLE,
                 "urn:corro:problem:not-ready",
                 "Not every partition takes reads and writes",
             ),
-            Self::NoAnswer => (
-                S::GATEWAY_TIMEOUT,
-                "urn:corro:problem:no-answer",
-                "No answer in time",
-            ),
+            Self::NoAnswer => (S::GATEWAY_TIMEOUT, "urn:corro:problem:no-answer", "No answer in time"),
             Self::OutcomeUnknown => (
                 S::GATEWAY_TIMEOUT,
                 "urn:corro:problem:outcome-unknown",
                 "The outcome of the write is unknown",
             ),
-            Self::Framework(status) => (
-                status,
-                "about:blank",
-                status.canonical_reason().unwrap_or("The request failed"),
-            ),
+            Self::Framework(status) => {
+                (status, "about:blank", status.canonical_reason().unwrap_or("The request failed"))
+            }
         }
     }
 
@@ -155,10 +121,9 @@ impl Kind {
     /// Header that belongs to every problem of this kind.
     pub(super) fn header(self) -> Option<(HeaderName, HeaderValue)> {
         match self {
-            Self::Unauthorized => Some((
-                WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer realm=\"corro\""),
-            )),
+            Self::Unauthorized => {
+                Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"corro\"")))
+            }
             Self::Unavailable | Self::Overloaded | Self::NotReady => {
                 Some((RETRY_AFTER, HeaderValue::from_static("1")))
             }

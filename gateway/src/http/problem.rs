@@ -38,19 +38,11 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            kind,
-            detail: detail.into(),
-            partition: None,
-            errors: Vec::new(),
-        }
+        Self { kind, detail: detail.into(), partition: None, errors: Vec::new() }
     }
 
     pub(super) fn invalid(errors: Vec<InvalidField>) -> Self {
-        Self {
-            errors,
-            ..Self::new(Kind::InvalidFields, "The fields named in errors are not valid.")
-        }
+        Self { errors, ..Self::new(Kind::InvalidFields, "The fields named in errors are not valid.") }
     }
 
     pub(super) fn not_ready(partition: Option<Partition>, detail: String) -> Self {
@@ -70,10 +62,7 @@ impl Problem {
 
     /// A mistake of this program. What happened belongs in the log, not in the answer.
     pub(super) fn internal() -> Self {
-        Self::new(
-            Kind::Internal,
-            "The log of the gateway says more, under this request id.",
-        )
+        Self::new(Kind::Internal, "The log of the gateway says more, under this request id.")
     }
 
     fn of_framework(status: StatusCode) -> Self {
@@ -126,6 +115,7 @@ impl From<Unserved> for Problem {
             Unserved::Overloaded { partition } => {
                 Self::new(Kind::Overloaded, format!("Nothing was done: {unserved}.")).about(Some(*partition))
             }
+            Unserved::Stopping => Self::new(Kind::Unavailable, format!("No answer: {unserved}.")),
             Unserved::OutcomeUnknown { partition } => Self::late_write(Some(*partition)),
         }
     }
@@ -146,10 +136,8 @@ pub(super) fn finish(mut response: Response, request_id: &HeaderValue) -> Respon
     if !(status.is_client_error() || status.is_server_error()) {
         return response;
     }
-    let problem = response
-        .extensions_mut()
-        .remove::<Problem>()
-        .unwrap_or_else(|| Problem::of_framework(status));
+    let problem =
+        response.extensions_mut().remove::<Problem>().unwrap_or_else(|| Problem::of_framework(status));
     let instance = request_id.to_str().expect("request ids are visible ASCII");
     *response.body_mut() = problem.render(instance);
     let headers = response.headers_mut();

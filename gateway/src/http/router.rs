@@ -22,10 +22,7 @@ pub struct HttpSettings {
 
 impl Default for HttpSettings {
     fn default() -> Self {
-        Self {
-            deadline: Duration::from_secs(10),
-            tokens: None,
-        }
+        Self { deadline: Duration::from_secs(10), tokens: None }
     }
 }
 
@@ -34,22 +31,14 @@ impl Default for HttpSettings {
 pub fn router(coordinator: Coordinator, settings: &HttpSettings) -> Router {
     let routes = [
         ("/api/user", post(user::create).put(user::update_named_in_body)),
-        (
-            "/api/user/{id}",
-            get(user::read)
-                .put(user::update)
-                .patch(user::patch)
-                .delete(user::delete),
-        ),
+        ("/api/user/{id}", get(user::read).put(user::update).patch(user::patch).delete(user::delete)),
         ("/api/cluster", get(health::cluster)),
         ("/health/live", get(health::live)),
         ("/health/ready", get(health::ready)),
     ];
     let mut router = Router::new();
     for (path, methods) in routes {
-        router = router
-            .route(path, methods.clone())
-            .route(&format!("{path}/"), methods);
+        router = router.route(path, methods.clone()).route(&format!("{path}/"), methods);
     }
     router
         .with_state(Api::new(coordinator, settings.deadline))

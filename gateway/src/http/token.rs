@@ -30,11 +30,7 @@ impl ApiTokens {
             Ok(token) if text.trim().bytes().all(|byte| byte.is_ascii_graphic()) => Ok(token),
             _ => Err(BadTokens),
         };
-        list.expose()
-            .split(',')
-            .map(token)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        list.expose().split(',').map(token).collect::<Result<_, _>>().map(Self)
     }
 
     /// # Errors
@@ -51,17 +47,11 @@ impl ApiTokens {
             return Err(Problem::new(Kind::Unauthorized, detail));
         };
         // All are compared, whichever matches, so that the time does not tell which.
-        let known = self
-            .0
-            .iter()
-            .fold(false, |known, token| known | token.matches(shown));
+        let known = self.0.iter().fold(false, |known, token| known | token.matches(shown));
         if known {
             Ok(())
         } else {
-            Err(Problem::new(
-                Kind::Unauthorized,
-                "The token is not one of this API.",
-            ))
+            Err(Problem::new(Kind::Unauthorized, "The token is not one of this API."))
         }
     }
 }
@@ -85,16 +75,9 @@ mod tests {
         for good in ["Bearer one", "bearer two", "BEARER  one "] {
             assert!(admits(good), "{good}");
         }
-        for bad in [
-            "",
-            "one",
-            "Bearer",
-            "Bearer ",
-            "Bearer on",
-            "Bearer one,two",
-            "Bearer one, two",
-            "Basic one",
-        ] {
+        for bad in
+            ["", "one", "Bearer", "Bearer ", "Bearer on", "Bearer one,two", "Bearer one, two", "Basic one"]
+        {
             assert!(!admits(bad), "{bad}");
         }
         assert!(tokens.admit(&HeaderMap::new()).is_err());

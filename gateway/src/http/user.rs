@@ -79,9 +79,7 @@ async fn change(
     let in_path = in_path.transpose()?;
     let condition = etag::if_match(&parts.headers)?;
     let (id, change) = fields::update(&body, in_path)?;
-    let updated = api
-        .write(id, Operation::Update(change), condition, deadline)
-        .await?;
+    let updated = api.write(id, Operation::Update(change), condition, deadline).await?;
     Ok(document(StatusCode::OK, user_after(updated)?))
 }
 
@@ -92,9 +90,7 @@ pub(super) async fn delete(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let condition = etag::if_match(request.headers())?;
-    let deleted = api
-        .write(id, Operation::Delete, condition, api.deadline())
-        .await?;
+    let deleted = api.write(id, Operation::Delete, condition, api.deadline()).await?;
     allowed(deleted.outcome)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -111,10 +107,7 @@ fn user_after(answer: WriteAnswer) -> Result<Found, Problem> {
 fn allowed(outcome: Outcome) -> Result<(), Problem> {
     match outcome {
         Outcome::Applied | Outcome::Unchanged => Ok(()),
-        Outcome::Exists => Err(Problem::new(
-            Kind::UserExists,
-            "A user with that id exists already.",
-        )),
+        Outcome::Exists => Err(Problem::new(Kind::UserExists, "A user with that id exists already.")),
         Outcome::NotFound => Err(not_found()),
         Outcome::PreconditionFailed => Err(Problem::new(
             Kind::PreconditionFailed,

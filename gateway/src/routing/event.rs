@@ -148,6 +148,9 @@ pub enum Unserved {
         /// Which one.
         partition: Partition,
     },
+    /// The gateway is ending, and this request was not done in time.
+    #[error("the gateway is stopping")]
+    Stopping,
     /// The operation was sent and its answer is missing: it may have been applied, or may be yet.
     #[error("the outcome of a write to partition {partition} is unknown")]
     OutcomeUnknown {

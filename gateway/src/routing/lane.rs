@@ -20,12 +20,7 @@ pub(super) struct Lane<Q, F> {
 
 impl<Q, F> Lane<Q, F> {
     pub(super) fn new(window: usize) -> Self {
-        Self {
-            queue: VecDeque::new(),
-            flights: VecDeque::new(),
-            window,
-            batches: 0,
-        }
+        Self { queue: VecDeque::new(), flights: VecDeque::new(), window, batches: 0 }
     }
 
     pub(super) fn push(&mut self, item: Q) {
@@ -55,10 +50,7 @@ impl<Q, F> Lane<Q, F> {
     /// What was kept of the batch that is answered now; `None` for a number that is not in flight, or an answer that
     /// does not fit: then the flight stays, to be abandoned with the connection.
     pub(super) fn land(&mut self, batch: u64, fits: impl Fn(&F) -> bool) -> Option<F> {
-        let index = self
-            .flights
-            .iter()
-            .position(|(number, flight)| *number == batch && fits(flight))?;
+        let index = self.flights.iter().position(|(number, flight)| *number == batch && fits(flight))?;
         self.flights.remove(index).map(|(_, flight)| flight)
     }
 
@@ -81,22 +73,11 @@ mod tests {
         lane.departed(first, items);
         (2..=400).for_each(|item| lane.push(item));
         assert!(lane.depart().is_none(), "one frame is in flight");
-        assert_eq!(
-            lane.land(first + 7, |_| true),
-            None,
-            "a number that was never sent"
-        );
-        assert_eq!(
-            lane.land(first, |flight| flight.len() == 2),
-            None,
-            "an answer that does not fit"
-        );
+        assert_eq!(lane.land(first + 7, |_| true), None, "a number that was never sent");
+        assert_eq!(lane.land(first, |flight| flight.len() == 2), None, "an answer that does not fit");
         assert_eq!(lane.land(first, |_| true), Some(vec![1]));
         let (second, items) = lane.depart().expect("the window is open again");
-        assert_eq!(
-            (items.len(), items[0], lane.queued()),
-            (MAX_BATCH, 2, 399 - MAX_BATCH)
-        );
+        assert_eq!((items.len(), items[0], lane.queued()), (MAX_BATCH, 2, 399 - MAX_BATCH));
         lane.departed(second, items);
         let (queue, flights) = lane.abandon();
         assert_eq!(queue.len(), 399 - MAX_BATCH);

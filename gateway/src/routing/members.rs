@@ -81,9 +81,7 @@ impl Routing {
             _ => {}
         }
         // A ring that the process remembers as formed says how large it is, unless another is known already.
-        let size = formed(&self.ring)
-            .or(formed(&register.ring))
-            .map_or(self.size, |ring| ring.size);
+        let size = formed(&self.ring).or(formed(&register.ring)).map_or(self.size, |ring| ring.size);
         let place = register.instance.place();
         if place >= size {
             return Err(Refusal::OutsideRing { size });
@@ -91,10 +89,7 @@ impl Routing {
         match self.sessions.get(&place) {
             Some(holder) if holder.incarnation != register.incarnation => {
                 let holder_name = format!("{} at {}", holder.instance, holder.host);
-                Err(Refusal::NameTaken {
-                    holder: holder_name,
-                    incarnation: holder.incarnation,
-                })
+                Err(Refusal::NameTaken { holder: holder_name, incarnation: holder.incarnation })
             }
             _ => Ok(()),
         }
@@ -109,18 +104,11 @@ impl Routing {
             return;
         }
         if ring.size != self.size {
-            commands.push(Command::Report(RingEvent::SizeDiffers {
-                ring: ring.size,
-                configured: self.size,
-            }));
+            commands.push(Command::Report(RingEvent::SizeDiffers { ring: ring.size, configured: self.size }));
             self.resize(ring.size);
         }
         self.ring = Some(ring);
-        commands.push(Command::Report(RingEvent::RingKnown {
-            ring: ring.id,
-            size: ring.size,
-            new: false,
-        }));
+        commands.push(Command::Report(RingEvent::RingKnown { ring: ring.id, size: ring.size, new: false }));
     }
 
     /// Takes the forming of a new ring one step further, where all that the step needs is there.
@@ -129,22 +117,14 @@ impl Routing {
             return;
         }
         let size = self.size;
-        let ring = *self.ring.get_or_insert(Ring {
-            id: self.config.new_ring,
-            size,
-            formed: false,
-        });
+        let ring = *self.ring.get_or_insert(Ring { id: self.config.new_ring, size, formed: false });
         let joined = |session: &Session| {
             session.ring.is_some_and(|theirs| theirs.id == ring.id)
                 && Role::ALL.iter().all(|&role| session.copies.get(role).complete)
         };
         if !ring.formed && self.sessions.values().all(joined) {
             self.ring = Some(Ring { formed: true, ..ring });
-            commands.push(Command::Report(RingEvent::RingKnown {
-                ring: ring.id,
-                size,
-                new: true,
-            }));
+            commands.push(Command::Report(RingEvent::RingKnown { ring: ring.id, size, new: true }));
         }
     }
 
@@ -213,10 +193,8 @@ impl Routing {
         let Some(session) = self.sessions.remove(&place) else {
             return;
         };
-        commands.push(Command::Report(RingEvent::ProcessLost {
-            instance: session.instance.to_string(),
-            how,
-        }));
+        commands
+            .push(Command::Report(RingEvent::ProcessLost { instance: session.instance.to_string(), how }));
         self.abandon_writes(place, session.writes, commands);
         self.place_changed(place, commands);
         self.abandon_reads(id, session.reads, commands);
@@ -234,9 +212,7 @@ impl Routing {
 
     /// Tells a connection that it counts no longer.
     pub(super) fn void(&self, session: SessionId, commands: &mut Vec<Command>) {
-        let message = ToProcess::Refused(Refused {
-            reason: Refusal::Void,
-        });
+        let message = ToProcess::Refused(Refused { reason: Refusal::Void });
         commands.push(Command::Send { session, message });
     }
 
@@ -252,13 +228,8 @@ impl Routing {
         if !self.open {
             return;
         }
-        let before = (
-            self.partitions[usize::from(number)].serving,
-            self.replica_is_current(number),
-        );
-        let lead = self
-            .copy(number, Role::Primary)
-            .filter(|copy| copy.report.complete);
+        let before = (self.partitions[usize::from(number)].serving, self.replica_is_current(number));
+        let lead = self.copy(number, Role::Primary).filter(|copy| copy.report.complete);
         let replica = self.copy(number, Role::Replica);
         let partition = &mut self.partitions[usize::from(number)];
         match lead {
@@ -277,12 +248,7 @@ impl Routing {
                 }
             }
         }
-        if before
-            != (
-                self.partitions[usize::from(number)].serving,
-                self.replica_is_current(number),
-            )
-        {
+        if before != (self.partitions[usize::from(number)].serving, self.replica_is_current(number)) {
             self.report_serving(number, commands);
         }
         self.release_waiting(number, commands);
@@ -298,20 +264,10 @@ impl Routing {
     ) {
         for changes in lacking.chunks(MAX_BATCH) {
             self.merges += 1;
-            let message = MergeBatch {
-                batch: self.merges,
-                role: Role::Replica,
-                changes: changes.to_vec(),
-            };
-            commands.push(Command::Send {
-                session,
-                message: ToProcess::Merge(message),
-            });
+            let message = MergeBatch { batch: self.merges, role: Role::Replica, changes: changes.to_vec() };
+            commands.push(Command::Send { session, message: ToProcess::Merge(message) });
         }
-        self.partitions[usize::from(number)].serving = Serving::HandingOver {
-            session,
-            until: self.merges,
-        };
+        self.partitions[usize::from(number)].serving = Serving::HandingOver { session, until: self.merges };
     }
 
     /// The replica has merged one frame of a tail, and all before it.
@@ -323,12 +279,7 @@ impl Routing {
             return;
         };
         let partition = &mut self.partitions[usize::from(number)];
-        if partition.serving
-            != (Serving::HandingOver {
-                session: replica.session,
-                until: merged.batch,
-            })
-        {
+        if partition.serving != (Serving::HandingOver { session: replica.session, until: merged.batch }) {
             return;
         }
         partition.take_over(replica.report.incarnation);
@@ -356,10 +307,7 @@ impl Routing {
             Role::Replica => replica_of(number, self.size)?,
         };
         let session = self.sessions.get(&place)?;
-        Some(ConnectedCopy {
-            session: session.id,
-            report: *session.copies.get(role),
-        })
+        Some(ConnectedCopy { session: session.id, report: *session.copies.get(role) })
     }
 
     pub(super) fn replica_report(&self, number: u16) -> Option<CopyReport> {
@@ -375,11 +323,8 @@ impl Routing {
         let Some(ring) = self.ring else { return };
         let places: Vec<Place> = self.sessions.keys().copied().collect();
         for place in places {
-            let peer = |place: Option<Place>| {
-                place
-                    .and_then(|place| self.sessions.get(&place))
-                    .map(Session::peer)
-            };
+            let peer =
+                |place: Option<Place>| place.and_then(|place| self.sessions.get(&place)).map(Session::peer);
             let predecessor = replicated_at(place, self.size);
             let notice = RingNotice {
                 ring,
@@ -393,10 +338,7 @@ impl Routing {
             };
             if session.notice.as_ref() != Some(&notice) {
                 let message = ToProcess::Ring(notice.clone());
-                commands.push(Command::Send {
-                    session: session.id,
-                    message,
-                });
+                commands.push(Command::Send { session: session.id, message });
                 session.notice = Some(notice);
             }
         }
@@ -414,19 +356,14 @@ impl Routing {
     pub(super) fn resize(&mut self, size: u16) {
         self.size = size;
         self.frames = vec![0; usize::from(size)];
-        self.partitions = (0..size)
-            .map(|_| Partition::new(size > 1, self.config.tail_bytes))
-            .collect();
+        self.partitions = (0..size).map(|_| Partition::new(size > 1, self.config.tail_bytes)).collect();
     }
 }
 
 fn refusal_text(instance: &InstanceName, register: &Register, reason: &Refusal) -> String {
     match reason {
         Refusal::Revision { gateway } => {
-            format!(
-                "it speaks revision {} and this gateway {gateway}",
-                register.revision
-            )
+            format!("it speaks revision {} and this gateway {gateway}", register.revision)
         }
         Refusal::NameTaken { holder, incarnation } => format!(
             "{instance} is registered already: {holder} with data folder {incarnation}, this one has {}",

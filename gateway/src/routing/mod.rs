@@ -121,27 +121,12 @@ impl Routing {
     pub fn step(&mut self, now: Duration, event: Event, commands: &mut Vec<Command>) {
         match event {
             Event::Read { request, id } => self.read(now, request, id, commands),
-            Event::Write {
-                request,
-                id,
-                operation,
-                condition,
-                unix_millis,
-            } => {
+            Event::Write { request, id, operation, condition, unix_millis } => {
                 let version = self.clock.next(unix_millis);
-                let write = protocol::message::link::Write {
-                    version,
-                    id,
-                    operation,
-                    condition,
-                };
+                let write = protocol::message::link::Write { version, id, operation, condition };
                 self.write(request, write, commands);
             }
-            Event::Register {
-                session,
-                host,
-                register,
-            } => {
+            Event::Register { session, host, register } => {
                 self.register(now, session, host, *register, commands);
             }
             Event::Closed { session } => self.lose(session, "its connection ended", commands),
@@ -201,10 +186,11 @@ impl Routing {
             self.beat_sent = now;
             self.beat += 1;
             let message = ToProcess::Beat(Beat { beat: self.beat });
-            commands.extend(self.sessions.values().map(|session| Command::Send {
-                session: session.id,
-                message: message.clone(),
-            }));
+            commands.extend(
+                self.sessions
+                    .values()
+                    .map(|session| Command::Send { session: session.id, message: message.clone() }),
+            );
         }
         self.hedge(now, commands);
     }

@@ -167,10 +167,7 @@ impl Partition {
                 self.settle(id);
             }
         }
-        self.log = Some(LeadLog {
-            incarnation: lead.incarnation,
-            target: lead.head,
-        });
+        self.log = Some(LeadLog { incarnation: lead.incarnation, target: lead.head });
         self.handed_over = None;
         self.serving = Serving::Lead;
         self.replica_applied(replica);

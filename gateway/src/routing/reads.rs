@@ -48,13 +48,7 @@ impl Routing {
         id: UserId,
         commands: &mut Vec<Command>,
     ) {
-        self.reads.by_request.insert(
-            request,
-            PendingRead {
-                id,
-                asked: [None, None],
-            },
-        );
+        self.reads.by_request.insert(request, PendingRead { id, asked: [None, None] });
         self.reads.to_hedge.push_back((now + HEDGE_AFTER, request));
         self.route_read(request, commands);
     }
@@ -77,10 +71,7 @@ impl Routing {
         if !self.ask(request, id, number as u16, role) {
             self.reads.by_request.remove(&request);
             let partition = number as u16;
-            commands.push(Command::AnswerRead {
-                request,
-                result: Err(Unserved::Overloaded { partition }),
-            });
+            commands.push(Command::AnswerRead { request, result: Err(Unserved::Overloaded { partition }) });
         }
     }
 
@@ -89,11 +80,7 @@ impl Routing {
         let Some(session) = self.copy(number, role).map(|copy| copy.session) else {
             return false;
         };
-        let Some(session) = self
-            .places
-            .get(&session)
-            .and_then(|place| self.sessions.get_mut(place))
-        else {
+        let Some(session) = self.places.get(&session).and_then(|place| self.sessions.get_mut(place)) else {
             return false;
         };
         if session.reads.queued() >= MAX_QUEUED {
@@ -113,10 +100,7 @@ impl Routing {
         let waiting_for = self.waiting_for(partition);
         commands.push(Command::AnswerRead {
             request,
-            result: Err(Unserved::Unavailable {
-                partition,
-                waiting_for,
-            }),
+            result: Err(Unserved::Unavailable { partition, waiting_for }),
         });
     }
 
@@ -135,10 +119,7 @@ impl Routing {
                     Role::Primary => self.served.reads_by_primary += 1,
                     Role::Replica => self.served.reads_by_replica += 1,
                 }
-                commands.push(Command::AnswerRead {
-                    request: read.request,
-                    result: Ok(found),
-                });
+                commands.push(Command::AnswerRead { request: read.request, result: Ok(found) });
             }
         }
     }
@@ -185,9 +166,7 @@ impl Routing {
                 continue;
             };
             let (id, asked) = (read.id, read.asked);
-            self.reads
-                .to_give_up
-                .push_back((due + GIVE_UP_AFTER - HEDGE_AFTER, request));
+            self.reads.to_give_up.push_back((due + GIVE_UP_AFTER - HEDGE_AFTER, request));
             // Those that wait for a hand-over were asked of nobody, those that moved on account of a loss may have
             // been asked twice.
             let ([Some(asked), None] | [None, Some(asked)]) = asked else {
@@ -199,10 +178,7 @@ impl Routing {
             let other = Role::ALL.into_iter().find(|&role| {
                 let allowed = partition.serving == Serving::Lead
                     && (role == Role::Primary || partition.replica_reads(&id));
-                allowed
-                    && self
-                        .copy(number as u16, role)
-                        .is_some_and(|copy| copy.session != asked)
+                allowed && self.copy(number as u16, role).is_some_and(|copy| copy.session != asked)
             });
             if let Some(role) = other
                 && self.ask(request, id, number as u16, role)
@@ -227,22 +203,9 @@ impl Routing {
 pub(super) fn depart(session: &mut Session, commands: &mut Vec<Command>) {
     while let Some((batch, mut reads)) = session.reads.depart() {
         reads.sort_by_key(|read| read.role);
-        let of = |role| {
-            reads
-                .iter()
-                .filter(move |read| read.role == role)
-                .map(|read| read.id)
-                .collect()
-        };
-        let message = ReadBatch {
-            batch,
-            primary: of(Role::Primary),
-            replica: of(Role::Replica),
-        };
+        let of = |role| reads.iter().filter(move |read| read.role == role).map(|read| read.id).collect();
+        let message = ReadBatch { batch, primary: of(Role::Primary), replica: of(Role::Replica) };
         session.reads.departed(batch, reads);
-        commands.push(Command::Send {
-            session: session.id,
-            message: ToProcess::Reads(message),
-        });
+        commands.push(Command::Send { session: session.id, message: ToProcess::Reads(message) });
     }
 }

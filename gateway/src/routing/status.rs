@@ -77,15 +77,12 @@ pub struct Served {
 impl Routing {
     /// The ring as it is now.
     pub fn status(&self) -> ClusterStatus {
-        let partitions: Vec<PartitionStatus> = (0..self.size)
-            .map(|number| self.partition_status(number))
-            .collect();
+        let partitions: Vec<PartitionStatus> =
+            (0..self.size).map(|number| self.partition_status(number)).collect();
         ClusterStatus {
             ring: self.ring.filter(|_| self.open).map(|ring| ring.id.to_string()),
             size: self.size,
-            ready: partitions
-                .iter()
-                .all(|partition| partition.reads && partition.writes),
+            ready: partitions.iter().all(|partition| partition.reads && partition.writes),
             processes: (0..self.size).map(|place| self.process_status(place)).collect(),
             partitions,
             served: self.served,
@@ -164,10 +161,7 @@ impl Routing {
             }
             (Serving::Replica, _) => format!("{lead} is away; its replica answers reads, writes are refused"),
         };
-        commands.push(Command::Report(RingEvent::PartitionChanged {
-            partition: number,
-            now,
-        }));
+        commands.push(Command::Report(RingEvent::PartitionChanged { partition: number, now }));
     }
 
     /// The name of the process at a place: as it registered, or as its neighbours are called.

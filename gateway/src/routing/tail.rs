@@ -34,12 +34,7 @@ struct Entry {
 impl Tail {
     /// An empty tail of at most `limit` bytes.
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            base: 0,
-            entries: VecDeque::new(),
-            bytes: 0,
-            limit,
-        }
+        Self { base: 0, entries: VecDeque::new(), bytes: 0, limit }
     }
 
     /// The sequence up to which a copy must have applied the op-log so that the tail covers the rest.
@@ -60,9 +55,7 @@ impl Tail {
     pub(super) fn restart(&mut self, head: u64) -> impl Iterator<Item = UserId> {
         self.base = head;
         self.bytes = 0;
-        std::mem::take(&mut self.entries)
-            .into_iter()
-            .map(|entry| entry.write.id)
+        std::mem::take(&mut self.entries).into_iter().map(|entry| entry.write.id)
     }
 
     /// Adds an acknowledged write. Returns whom the tail had to let go to stay within its bound.
@@ -76,11 +69,7 @@ impl Tail {
             + write.change.name.as_ref().map_or(0, String::len)
             + write.change.email.as_ref().map_or(0, String::len);
         self.bytes += bytes;
-        self.entries.push_back(Entry {
-            sequence,
-            bytes,
-            write,
-        });
+        self.entries.push_back(Entry { sequence, bytes, write });
         while self.bytes > self.limit {
             dropped.extend(self.pop());
         }
@@ -90,11 +79,7 @@ impl Tail {
     /// The other copy has applied everything up to `sequence`. Returns whose writes were let go, once for each write.
     pub(super) fn release(&mut self, sequence: u64) -> Vec<UserId> {
         let mut released = Vec::new();
-        while self
-            .entries
-            .front()
-            .is_some_and(|entry| entry.sequence <= sequence)
-        {
+        while self.entries.front().is_some_and(|entry| entry.sequence <= sequence) {
             released.extend(self.pop());
         }
         // Entries count up without gaps, so with none left below it the base may rise to what is applied, though
@@ -105,10 +90,7 @@ impl Tail {
 
     /// The writes that a copy lacks which has applied everything up to `sequence`, oldest first.
     pub(super) fn after(&self, sequence: u64) -> impl Iterator<Item = &Versioned> {
-        self.entries
-            .iter()
-            .filter(move |entry| entry.sequence > sequence)
-            .map(|entry| &entry.write)
+        self.entries.iter().filter(move |entry| entry.sequence > sequence).map(|entry| &entry.write)
     }
 
     fn pop(&mut self) -> Option<UserId> {
@@ -126,15 +108,8 @@ mod tests {
     use super::*;
 
     fn write(number: u128) -> Versioned {
-        let change = Change {
-            name: Some("x".repeat(100)),
-            ..Change::default()
-        };
-        Versioned {
-            version: Version(number as u64),
-            id: UserId::from_u128(number),
-            change,
-        }
+        let change = Change { name: Some("x".repeat(100)), ..Change::default() };
+        Versioned { version: Version(number as u64), id: UserId::from_u128(number), change }
     }
 
     fn sequences(tail: &Tail, after: u64) -> Vec<u64> {
@@ -149,11 +124,7 @@ mod tests {
         assert_eq!(tail.release(12), [UserId::from_u128(11), UserId::from_u128(12)]);
         assert_eq!((tail.base(), tail.head(), tail.len()), (12, 14, 2));
         assert_eq!(sequences(&tail, 13), [14]);
-        assert_eq!(
-            tail.release(20).len(),
-            2,
-            "the other copy may know more than was acknowledged"
-        );
+        assert_eq!(tail.release(20).len(), 2, "the other copy may know more than was acknowledged");
         assert_eq!((tail.base(), tail.head()), (14, 14));
     }
 

@@ -20,10 +20,7 @@ impl Routing {
         let number = self.partition_of(&write.id);
         let partition = number as u16;
         let mut refuse = |unserved| {
-            commands.push(Command::AnswerWrite {
-                request,
-                result: Err(unserved),
-            })
+            commands.push(Command::AnswerWrite { request, result: Err(unserved) });
         };
         let lead = match self.partitions[number].serving {
             Serving::Lead => self.sessions.get_mut(&partition),
@@ -31,10 +28,7 @@ impl Routing {
         };
         let Some(lead) = lead else {
             let waiting_for = self.waiting_for(partition);
-            return refuse(Unserved::Unavailable {
-                partition,
-                waiting_for,
-            });
+            return refuse(Unserved::Unavailable { partition, waiting_for });
         };
         if lead.writes.queued() >= MAX_QUEUED {
             return refuse(Unserved::Overloaded { partition });
@@ -54,36 +48,21 @@ impl Routing {
             return;
         };
         let count = answers.results.len();
-        let Some(flight) = session
-            .writes
-            .land(answers.batch, |flight| flight.requests.len() == count)
-        else {
+        let Some(flight) = session.writes.land(answers.batch, |flight| flight.requests.len() == count) else {
             return self.distrust(place, "it sent an answer that fits no batch of writes", commands);
         };
         let partition = &mut self.partitions[usize::from(place)];
         let batch = Arc::unwrap_or_clone(flight.batch);
         for ((request, write), answer) in flight.requests.into_iter().zip(batch.writes).zip(answers.results) {
             if answer.outcome == Outcome::Applied {
-                let Write {
-                    version,
-                    id,
-                    operation,
-                    ..
-                } = write;
-                let write = Versioned {
-                    version,
-                    id,
-                    change: operation.into_change(),
-                };
+                let Write { version, id, operation, .. } = write;
+                let write = Versioned { version, id, change: operation.into_change() };
                 partition.acknowledge(answer.sequence, write, replica.as_ref());
             } else {
                 partition.settle(write.id);
             }
             self.served.writes += 1;
-            commands.push(Command::AnswerWrite {
-                request,
-                result: Ok(answer),
-            });
+            commands.push(Command::AnswerWrite { request, result: Ok(answer) });
         }
     }
 
@@ -101,23 +80,14 @@ impl Routing {
             for (request, write) in flight.requests.iter().zip(&flight.batch.writes) {
                 partition.settle(write.id);
                 let unknown = Unserved::OutcomeUnknown { partition: place };
-                commands.push(Command::AnswerWrite {
-                    request: *request,
-                    result: Err(unknown),
-                });
+                commands.push(Command::AnswerWrite { request: *request, result: Err(unknown) });
             }
         }
         for QueuedWrite { request, write } in queue {
             partition.settle(write.id);
             let waiting_for = waiting_for.clone();
-            let refused = Unserved::Unavailable {
-                partition: place,
-                waiting_for,
-            };
-            commands.push(Command::AnswerWrite {
-                request,
-                result: Err(refused),
-            });
+            let refused = Unserved::Unavailable { partition: place, waiting_for };
+            commands.push(Command::AnswerWrite { request, result: Err(refused) });
         }
     }
 }
@@ -125,25 +95,10 @@ impl Routing {
 /// Sends what has queued up for a lead.
 pub(super) fn depart(session: &mut Session, commands: &mut Vec<Command>) {
     while let Some((batch, queued)) = session.writes.depart() {
-        let (requests, writes): (Vec<RequestId>, Vec<Write>) = queued
-            .into_iter()
-            .map(|queued| (queued.request, queued.write))
-            .unzip();
-        let message = Arc::new(WriteBatch {
-            batch,
-            role: Role::Primary,
-            writes,
-        });
-        session.writes.departed(
-            batch,
-            WriteFlight {
-                requests,
-                batch: Arc::clone(&message),
-            },
-        );
-        commands.push(Command::Send {
-            session: session.id,
-            message: ToProcess::Writes(message),
-        });
+        let (requests, writes): (Vec<RequestId>, Vec<Write>) =
+            queued.into_iter().map(|queued| (queued.request, queued.write)).unzip();
+        let message = Arc::new(WriteBatch { batch, role: Role::Primary, writes });
+        session.writes.departed(batch, WriteFlight { requests, batch: Arc::clone(&message) });
+        commands.push(Command::Send { session: session.id, message: ToProcess::Writes(message) });
     }
 }

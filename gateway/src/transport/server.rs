@@ -50,16 +50,14 @@ impl Admission {
             Self::Secret(ours) => match secret {
                 Some(offered) if ours.matches(offered) => Ok(()),
                 Some(_) => Err(NotAdmitted("its CLUSTER_SECRET is not the one of this gateway")),
-                None => Err(NotAdmitted(
-                    "it has no CLUSTER_SECRET, and this gateway asks for one",
-                )),
+                None => Err(NotAdmitted("it has no CLUSTER_SECRET, and this gateway asks for one")),
             },
             Self::Loopback if address.is_some_and(|address| address.ip().to_canonical().is_loopback()) => {
                 Ok(())
             }
-            Self::Loopback => Err(NotAdmitted(
-                "without a CLUSTER_SECRET only processes of this machine may connect",
-            )),
+            Self::Loopback => {
+                Err(NotAdmitted("without a CLUSTER_SECRET only processes of this machine may connect"))
+            }
         }
     }
 }
@@ -116,9 +114,7 @@ pub async fn serve(
             warn!(%error, "TCP_NODELAY could not be set on a link");
         }
     });
-    let app = Router::new()
-        .layer(layer)
-        .into_make_service_with_connect_info::<SocketAddr>();
+    let app = Router::new().layer(layer).into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, app).into_future();
     // Links never end by themselves, so there is nothing to wait for.
     tokio::select! {
@@ -128,11 +124,7 @@ pub async fn serve(
 }
 
 fn address_of(socket: &SocketRef) -> Option<SocketAddr> {
-    socket
-        .req_parts()
-        .extensions
-        .get::<ConnectInfo<SocketAddr>>()
-        .map(|info| info.0)
+    socket.req_parts().extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
 }
 
 /// Numbers a connection and listens to it. The work is done before each handler's future: those are spawned, and would
@@ -140,11 +132,7 @@ fn address_of(socket: &SocketRef) -> Option<SocketAddr> {
 fn welcome(socket: &SocketRef, connections: &Connections, events: &UnboundedSender<Event>) {
     let session = connections.add(socket.clone());
     let host = address_of(socket).map_or_else(String::new, |address| address.ip().to_canonical().to_string());
-    let inbox = Inbox {
-        session,
-        events: events.clone(),
-        complaints: Arc::default(),
-    };
+    let inbox = Inbox { session, events: events.clone(), complaints: Arc::default() };
     debug!(session = session.0, host, "connected");
 
     inbox.on(socket, move |session, register: Register| Event::Register {
@@ -183,10 +171,7 @@ struct Inbox {
 
 impl Inbox {
     fn on_message<M: Message + Send + 'static>(&self, socket: &SocketRef, wrap: fn(M) -> FromProcess) {
-        self.on(socket, move |session, message| Event::Message {
-            session,
-            message: wrap(message),
-        });
+        self.on(socket, move |session, message| Event::Message { session, message: wrap(message) });
     }
 
     fn on<M, F>(&self, socket: &SocketRef, wrap: F)
@@ -196,10 +181,7 @@ impl Inbox {
     {
         let inbox = self.clone();
         socket.on(M::EVENT, move |TryData(text): TryData<String>| {
-            match text
-                .map_err(|error| error.to_string())
-                .and_then(|text| decode(&text))
-            {
+            match text.map_err(|error| error.to_string()).and_then(|text| decode(&text)) {
                 Ok(message) => {
                     let _ = inbox.events.send(wrap(inbox.session, message));
                 }
@@ -222,13 +204,8 @@ impl Inbox {
 
 fn decode<M: Message>(text: &str) -> Result<M, String> {
     // The place is enough: the message of the parser may quote what was sent.
-    M::decode(text).map_err(|error| {
-        format!(
-            "not such a message (line {}, column {})",
-            error.line(),
-            error.column()
-        )
-    })
+    M::decode(text)
+        .map_err(|error| format!("not such a message (line {}, column {})", error.line(), error.column()))
 }
 
 #[cfg(test)]

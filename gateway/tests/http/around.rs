@@ -9,14 +9,8 @@ use crate::ring::{Answer, Api, ID, Mood, SIZE, call};
 #[tokio::test]
 async fn health_tells_a_living_gateway_from_a_ready_ring() {
     let api = Api::new();
-    assert_eq!(
-        api.bare("GET", "/health/live").await.json(),
-        json!({"status": "live"})
-    );
-    assert_eq!(
-        api.bare("GET", "/health/ready").await.json(),
-        json!({"status": "ready"})
-    );
+    assert_eq!(api.bare("GET", "/health/live").await.json(), json!({"status": "live"}));
+    assert_eq!(api.bare("GET", "/health/ready").await.json(), json!({"status": "ready"}));
     api.set(Mood::Silent);
     assert_eq!(api.bare("GET", "/health/live").await.status, 200);
     let answer = api.bare("GET", "/health/ready").await;
@@ -30,16 +24,10 @@ async fn health_tells_a_living_gateway_from_a_ready_ring() {
 async fn the_ring_is_shown_as_json() {
     let api = Api::new();
     let answer = api.bare("GET", "/api/cluster").await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.header("content-type")),
-        (200, "application/json")
-    );
+    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, "application/json"));
     let status = answer.json();
     assert_eq!((&status["size"], &status["ready"]), (&json!(SIZE), &json!(true)));
-    assert_eq!(
-        status["partitions"].as_array().map(Vec::len),
-        Some(usize::from(SIZE))
-    );
+    assert_eq!(status["partitions"].as_array().map(Vec::len), Some(usize::from(SIZE)));
     assert_eq!(status["served"]["reads_by_replica"], 0);
 }
 
@@ -83,21 +71,11 @@ async fn every_response_carries_a_request_id() {
         assert_eq!(fresh.len(), 16, "{method} {path}");
         assert!(!seen.contains(&fresh), "{fresh} twice");
         seen.push(fresh);
-        for (given, kept) in [
-            ("mine-1", true),
-            ("with space", false),
-            ("", false),
-            (&"x".repeat(129), false),
-        ] {
-            let request = call(method, path)
-                .header("x-request-id", given)
-                .body(Body::empty());
+        for (given, kept) in [("mine-1", true), ("with space", false), ("", false), (&"x".repeat(129), false)]
+        {
+            let request = call(method, path).header("x-request-id", given).body(Body::empty());
             let answer = api.send(request.expect("a request")).await;
-            assert_eq!(
-                answer.header("x-request-id") == given,
-                kept,
-                "{method} {path} {given}"
-            );
+            assert_eq!(answer.header("x-request-id") == given, kept, "{method} {path} {given}");
             assert!(!answer.header("x-request-id").is_empty());
         }
     }
@@ -105,10 +83,7 @@ async fn every_response_carries_a_request_id() {
 
 fn protected(tokens: &str) -> Api {
     let tokens = ApiTokens::parse(&tokens.parse().expect("not empty")).expect("tokens");
-    Api::with(&HttpSettings {
-        tokens: Some(tokens),
-        ..HttpSettings::default()
-    })
+    Api::with(&HttpSettings { tokens: Some(tokens), ..HttpSettings::default() })
 }
 
 async fn with_token(api: &Api, path: &str, authorization: Option<&str>) -> Answer {
@@ -124,34 +99,20 @@ async fn with_a_token_set_the_api_asks_for_it() {
     let api = protected("old-token, new-token");
     let user = format!("/api/user/{ID}");
     for path in ["/api/cluster", &user, "/api/user/no-id", "/api/nothing", "/api"] {
-        for wrong in [
-            None,
-            Some("Bearer wrong"),
-            Some("Bearer "),
-            Some("Basic old-token"),
-            Some("old-token"),
-        ] {
+        for wrong in [None, Some("Bearer wrong"), Some("Bearer "), Some("Basic old-token"), Some("old-token")]
+        {
             let refused = with_token(&api, path, wrong).await;
             refused.problem(401, "unauthorized");
-            assert!(
-                refused.header("www-authenticate").starts_with("Bearer"),
-                "{refused:?}"
-            );
+            assert!(refused.header("www-authenticate").starts_with("Bearer"), "{refused:?}");
         }
         for token in ["Bearer old-token", "bearer new-token"] {
-            assert_ne!(
-                with_token(&api, path, Some(token)).await.status,
-                401,
-                "{path} {token}"
-            );
+            assert_ne!(with_token(&api, path, Some(token)).await.status, 401, "{path} {token}");
         }
     }
     for path in ["/health/live", "/health/ready"] {
         assert_eq!(with_token(&api, path, None).await.status, 200, "{path}");
     }
-    with_token(&api, "/nothing", None)
-        .await
-        .problem(404, "route-not-found");
+    with_token(&api, "/nothing", None).await.problem(404, "route-not-found");
 }
 
 /// Whatever a caller sends to a path that the token protects comes back as nothing but a refusal.
@@ -159,9 +120,7 @@ async fn with_a_token_set_the_api_asks_for_it() {
 async fn a_refused_write_writes_nothing() {
     let api = protected("token");
     let body = format!(r#"{{"id":"{ID}","name":"A","email":"a@b"}}"#);
-    api.json("POST", "/api/user", body)
-        .await
-        .problem(401, "unauthorized");
+    api.json("POST", "/api/user", body).await.problem(401, "unauthorized");
     let read = with_token(&api, &format!("/api/user/{ID}"), Some("Bearer token")).await;
     read.problem(404, "user-not-found");
 }

@@ -19,15 +19,10 @@ fn path() -> String {
 fn pointers(problem: &Value) -> Vec<&str> {
     let errors = problem["errors"].as_array().expect("a 422 lists its errors");
     assert!(
-        errors
-            .iter()
-            .all(|error| error["detail"].as_str().is_some_and(|detail| detail.len() > 5)),
+        errors.iter().all(|error| error["detail"].as_str().is_some_and(|detail| detail.len() > 5)),
         "{problem}"
     );
-    let mut pointers: Vec<&str> = errors
-        .iter()
-        .filter_map(|error| error["pointer"].as_str())
-        .collect();
+    let mut pointers: Vec<&str> = errors.iter().filter_map(|error| error["pointer"].as_str()).collect();
     pointers.sort_unstable();
     pointers
 }
@@ -60,12 +55,9 @@ async fn bodies_that_are_no_json() {
         deep.as_bytes(),
         deep_in_field.as_bytes(),
     ] {
-        for (method, path) in [
-            ("POST", "/api/user"),
-            ("PUT", "/api/user/"),
-            ("PUT", &path()),
-            ("PATCH", &path()),
-        ] {
+        for (method, path) in
+            [("POST", "/api/user"), ("PUT", "/api/user/"), ("PUT", &path()), ("PATCH", &path())]
+        {
             let answer = api.json(method, path, Bytes::copy_from_slice(body)).await;
             assert_eq!(
                 answer.status,
@@ -83,38 +75,22 @@ async fn all_that_is_wrong_with_a_body_is_listed_at_once() {
     let api = Api::new();
     let long_name = format!(r#"{{"name":"{}","email":"a@b"}}"#, "ä".repeat(257));
     let long_email = format!(r#"{{"name":"A","email":"a@{}"}}"#, "b.".repeat(126) + "b");
-    let deep = format!(
-        r#"{{"name":{}{},"email":"a@b"}}"#,
-        "[".repeat(30_000),
-        "]".repeat(30_000)
-    );
+    let deep = format!(r#"{{"name":{}{},"email":"a@b"}}"#, "[".repeat(30_000), "]".repeat(30_000));
     for (body, expected) in [
         ("{}", vec!["/email", "/name"]),
         (r#"{"name":"A"}"#, vec!["/email"]),
         ("[]", vec![""]),
-        (
-            r#"["0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071","A","a@b",1]"#,
-            vec![""],
-        ),
+        (r#"["0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071","A","a@b",1]"#, vec![""]),
         ("null", vec![""]),
         ("\"text\"", vec![""]),
-        (
-            r#"{"name":null,"email":null,"group":null,"id":null}"#,
-            vec!["/email", "/group", "/id", "/name"],
-        ),
-        (
-            r#"{"name":1,"email":true,"group":"1","id":[]}"#,
-            vec!["/email", "/group", "/id", "/name"],
-        ),
+        (r#"{"name":null,"email":null,"group":null,"id":null}"#, vec!["/email", "/group", "/id", "/name"]),
+        (r#"{"name":1,"email":true,"group":"1","id":[]}"#, vec!["/email", "/group", "/id", "/name"]),
         (
             r#"{"name":"","email":"a","group":1.5,"id":"x","age":3,"a/b~":{}}"#,
             vec!["/age", "/a~1b~0", "/email", "/group", "/id", "/name"],
         ),
         (r#"{"name":"A","name":"B","email":"a@b"}"#, vec!["/name"]),
-        (
-            r#"{"name":"A","na\u006de":"A","name":1,"email":"a@b","x":1,"x":1}"#,
-            vec!["/name", "/x", "/x"],
-        ),
+        (r#"{"name":"A","na\u006de":"A","name":1,"email":"a@b","x":1,"x":1}"#, vec!["/name", "/x", "/x"]),
         (r#"{"name":"a\u0000","email":"a@b"}"#, vec!["/name"]),
         (r#"{"name":"a\u001e","email":"a@b"}"#, vec!["/name"]),
         (r#"{"name":"\u0085","email":"a@b"}"#, vec!["/name"]),
@@ -125,19 +101,13 @@ async fn all_that_is_wrong_with_a_body_is_listed_at_once() {
         (r#"{"name":"A","email":"a b@c"}"#, vec!["/email"]),
         (r#"{"name":"A","email":"A <a@b>"}"#, vec!["/email"]),
         (r#"{"name":"A","email":"a@b","group":2147483648}"#, vec!["/group"]),
-        (
-            r#"{"name":"A","email":"a@b","group":-2147483649}"#,
-            vec!["/group"],
-        ),
+        (r#"{"name":"A","email":"a@b","group":-2147483649}"#, vec!["/group"]),
         (r#"{"name":"A","email":"a@b","group":1.0}"#, vec!["/group"]),
         (r#"{"name":"A","email":"a@b","group":1e2}"#, vec!["/group"]),
         (r#"{"name":"A","email":"a@b","group":1e999}"#, vec!["/group"]),
         (r#"{"Name":"A","email":"a@b"}"#, vec!["/Name", "/name"]),
     ] {
-        let problem = api
-            .json("POST", "/api/user", body.to_owned())
-            .await
-            .problem(422, "invalid-fields");
+        let problem = api.json("POST", "/api/user", body.to_owned()).await.problem(422, "invalid-fields");
         assert_eq!(pointers(&problem), expected, "{}", &body[..body.len().min(80)]);
     }
 }
@@ -153,12 +123,7 @@ async fn an_update_needs_one_id_and_no_more() {
         ("PUT", &path(), other, vec!["/group", "/id"]),
         ("PATCH", &path(), other, vec!["/group", "/id"]),
         ("PATCH", &path(), r#"{"id":null}"#, vec!["/id"]),
-        (
-            "PATCH",
-            &path(),
-            r#"{"name":null,"email":null,"group":null}"#,
-            vec!["/email", "/group", "/name"],
-        ),
+        ("PATCH", &path(), r#"{"name":null,"email":null,"group":null}"#, vec!["/email", "/group", "/name"]),
     ] {
         let problem = api.json(method, path, body).await.problem(422, "invalid-fields");
         assert_eq!(pointers(&problem), expected, "{method} {path} {body}");
@@ -187,17 +152,12 @@ async fn bodies_of_another_type() {
         }
         let answer = api.send(request.body(Body::from(GOOD)).expect("a request")).await;
         answer.problem(415, "unsupported-media-type");
-        assert!(
-            answer.header("accept").starts_with("application/json"),
-            "{answer:?}"
-        );
+        assert!(answer.header("accept").starts_with("application/json"), "{answer:?}");
     }
     let compressed = call("POST", "/api/user")
         .header("content-type", "application/json")
         .header("content-encoding", "gzip");
-    let answer = api
-        .send(compressed.body(Body::from(GOOD)).expect("a request"))
-        .await;
+    let answer = api.send(compressed.body(Body::from(GOOD)).expect("a request")).await;
     answer.problem(415, "unsupported-media-type");
 }
 
@@ -220,10 +180,8 @@ async fn bodies_that_are_too_large() {
 
 /// A body whose length is not known beforehand.
 fn in_pieces(bytes: &[u8], length: usize) -> Body {
-    let pieces: Vec<_> = bytes
-        .chunks(length)
-        .map(|piece| Ok::<_, io::Error>(Bytes::copy_from_slice(piece)))
-        .collect();
+    let pieces: Vec<_> =
+        bytes.chunks(length).map(|piece| Ok::<_, io::Error>(Bytes::copy_from_slice(piece))).collect();
     Body::from_stream(stream::iter(pieces))
 }
 
@@ -231,13 +189,7 @@ fn in_pieces(bytes: &[u8], length: usize) -> Body {
 async fn a_body_that_does_not_arrive_in_time_or_breaks_off() {
     let api = Api::impatient();
     let start = stream::iter([Ok::<_, io::Error>(Bytes::from_static(b"{"))]);
-    let answer = api
-        .json(
-            "POST",
-            "/api/user",
-            Body::from_stream(start.chain(stream::pending())),
-        )
-        .await;
+    let answer = api.json("POST", "/api/user", Body::from_stream(start.chain(stream::pending()))).await;
     answer.problem(408, "body-too-slow");
     assert_eq!(answer.header("connection"), "close");
 

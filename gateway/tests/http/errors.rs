@@ -16,15 +16,7 @@ fn path() -> String {
 #[tokio::test]
 async fn routes_and_methods_that_are_not_there() {
     let api = Api::new();
-    for path in [
-        "/nothing",
-        "/api",
-        "/api/",
-        "/api/users",
-        "/api/user/x/y",
-        "//api/user",
-        "/health",
-    ] {
+    for path in ["/nothing", "/api", "/api/", "/api/users", "/api/user/x/y", "//api/user", "/health"] {
         for method in ["GET", "POST", "DELETE"] {
             api.bare(method, path).await.problem(404, "route-not-found");
         }
@@ -33,11 +25,7 @@ async fn routes_and_methods_that_are_not_there() {
         ("GET", "/api/user", vec!["POST", "PUT"]),
         ("DELETE", "/api/user/", vec!["POST", "PUT"]),
         ("POST", &*path(), vec!["DELETE", "GET", "HEAD", "PATCH", "PUT"]),
-        (
-            "OPTIONS",
-            &*format!("{}/", path()),
-            vec!["DELETE", "GET", "HEAD", "PATCH", "PUT"],
-        ),
+        ("OPTIONS", &*format!("{}/", path()), vec!["DELETE", "GET", "HEAD", "PATCH", "PUT"]),
         ("POST", "/health/live", vec!["GET", "HEAD"]),
         ("BREW", "/api/cluster/", vec!["GET", "HEAD"]),
     ] {
@@ -77,24 +65,14 @@ async fn ids_in_the_path_that_are_no_uuid() {
 async fn users_that_are_there_already_or_not_at_all() {
     let api = Api::new();
     let ada = format!(r#"{{"id":"{ID}","name":"Ada","email":"ada@example.org"}}"#);
-    for (method, body) in [
-        ("GET", ""),
-        ("DELETE", ""),
-        ("PUT", "{}"),
-        ("PUT", r#"{"group":1}"#),
-        ("PATCH", "{}"),
-    ] {
-        api.json(method, &path(), body)
-            .await
-            .problem(404, "user-not-found");
+    for (method, body) in
+        [("GET", ""), ("DELETE", ""), ("PUT", "{}"), ("PUT", r#"{"group":1}"#), ("PATCH", "{}")]
+    {
+        api.json(method, &path(), body).await.problem(404, "user-not-found");
     }
-    api.json("PUT", "/api/user", ada.clone())
-        .await
-        .problem(404, "user-not-found");
+    api.json("PUT", "/api/user", ada.clone()).await.problem(404, "user-not-found");
     assert_eq!(api.json("POST", "/api/user", ada.clone()).await.status, 201);
-    api.json("POST", "/api/user", ada)
-        .await
-        .problem(409, "user-exists");
+    api.json("POST", "/api/user", ada).await.problem(409, "user-exists");
 }
 
 #[tokio::test]
@@ -102,53 +80,28 @@ async fn conditions_that_cannot_be_read() {
     let api = Api::new();
     for method in ["PUT", "PATCH", "DELETE"] {
         let request = call(method, &path()).header("if-match", "0190a5b27c3d0000");
-        let request = request
-            .header("content-type", "application/json")
-            .body(Body::from("{}"));
-        api.send(request.expect("a request"))
-            .await
-            .problem(400, "malformed-condition");
+        let request = request.header("content-type", "application/json").body(Body::from("{}"));
+        api.send(request.expect("a request")).await.problem(400, "malformed-condition");
     }
 }
 
 #[tokio::test]
 async fn a_ring_that_cannot_serve_names_the_partition() {
     let api = Api::new();
-    let unavailable = Unserved::Unavailable {
-        partition: 2,
-        waiting_for: "db-2 has to come back".to_owned(),
-    };
+    let unavailable = Unserved::Unavailable { partition: 2, waiting_for: "db-2 has to come back".to_owned() };
     for (why, status, name, told) in [
         (unavailable, 503, "partition-unavailable", "db-2 has to come back"),
-        (
-            Unserved::Overloaded { partition: 2 },
-            503,
-            "overloaded",
-            "Nothing was done",
-        ),
-        (
-            Unserved::OutcomeUnknown { partition: 2 },
-            504,
-            "outcome-unknown",
-            "outcome is unknown",
-        ),
+        (Unserved::Overloaded { partition: 2 }, 503, "overloaded", "Nothing was done"),
+        (Unserved::OutcomeUnknown { partition: 2 }, 504, "outcome-unknown", "outcome is unknown"),
     ] {
         api.set(Mood::Failing(why));
-        for (method, path) in [
-            ("POST", "/api/user"),
-            ("GET", &path()),
-            ("PATCH", &path()),
-            ("DELETE", &path()),
-        ] {
+        for (method, path) in
+            [("POST", "/api/user"), ("GET", &path()), ("PATCH", &path()), ("DELETE", &path())]
+        {
             let answer = api.json(method, path, GOOD).await;
             let problem = answer.problem(status, name);
             assert_eq!(problem["partition"], 2);
-            assert!(
-                problem["detail"]
-                    .as_str()
-                    .is_some_and(|detail| detail.contains(told)),
-                "{problem}"
-            );
+            assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(told)), "{problem}");
             assert_eq!(answer.header("retry-after"), if status == 503 { "1" } else { "" });
         }
     }
@@ -165,23 +118,11 @@ async fn a_ring_that_does_not_answer_is_a_504_in_time() {
         for (method, path, body) in [
             ("PUT", path(), "{}".to_owned()),
             ("DELETE", path(), String::new()),
-            (
-                "POST",
-                "/api/user".to_owned(),
-                format!(r#"{{"id":"{ID}","name":"A","email":"a@b"}}"#),
-            ),
+            ("POST", "/api/user".to_owned(), format!(r#"{{"id":"{ID}","name":"A","email":"a@b"}}"#)),
         ] {
-            let written = api
-                .json(method, &path, body)
-                .await
-                .problem(504, "outcome-unknown");
+            let written = api.json(method, &path, body).await.problem(504, "outcome-unknown");
             assert_eq!(written["partition"], named);
-            assert!(
-                written["detail"]
-                    .as_str()
-                    .is_some_and(|detail| detail.contains("unknown")),
-                "{written}"
-            );
+            assert!(written["detail"].as_str().is_some_and(|detail| detail.contains("unknown")), "{written}");
         }
     }
     api.bare("GET", "/health/ready").await.problem(504, "no-answer");

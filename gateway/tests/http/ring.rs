@@ -49,17 +49,11 @@ impl Api {
         let (coordinator, questions) = Coordinator::channel();
         let mood = Arc::default();
         tokio::spawn(answer(questions, Arc::clone(&mood)));
-        Self {
-            router: router(coordinator, settings),
-            mood,
-        }
+        Self { router: router(coordinator, settings), mood }
     }
 
     pub(crate) fn impatient() -> Self {
-        Self::with(&HttpSettings {
-            deadline: Duration::from_millis(50),
-            ..HttpSettings::default()
-        })
+        Self::with(&HttpSettings { deadline: Duration::from_millis(50), ..HttpSettings::default() })
     }
 
     pub(crate) fn set(&self, mood: Mood) {
@@ -67,25 +61,15 @@ impl Api {
     }
 
     pub(crate) async fn send(&self, request: HttpRequest<Body>) -> Answer {
-        let response = self
-            .router
-            .clone()
-            .oneshot(request)
-            .await
-            .expect("a router answers everything");
+        let response = self.router.clone().oneshot(request).await.expect("a router answers everything");
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.expect("a whole body");
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body: body.to_vec(),
-        }
+        Answer { status: parts.status, headers: parts.headers, body: body.to_vec() }
     }
 
     /// Sends without a body.
     pub(crate) async fn bare(&self, method: &str, path: &str) -> Answer {
-        self.send(call(method, path).body(Body::empty()).expect("a request"))
-            .await
+        self.send(call(method, path).body(Body::empty()).expect("a request")).await
     }
 
     /// Sends JSON.
@@ -109,9 +93,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().expect("ASCII"))
+        self.headers.get(name).map_or("", |value| value.to_str().expect("ASCII"))
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -127,10 +109,7 @@ impl Answer {
         assert_eq!(problem["status"], status);
         assert_eq!(problem["instance"], self.header("x-request-id"));
         for text in ["title", "detail"] {
-            assert!(
-                problem[text].as_str().is_some_and(|text| !text.is_empty()),
-                "{problem}"
-            );
+            assert!(problem[text].as_str().is_some_and(|text| !text.is_empty()), "{problem}");
         }
         problem
     }
@@ -150,15 +129,7 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
             (Mood::Failing(why), Request::Read { reply, .. }) => drop(reply.send(Err(why))),
             (Mood::Failing(why), Request::Write { reply, .. }) => drop(reply.send(Err(why))),
             (Mood::Serving, Request::Read { id, reply }) => drop(reply.send(Ok(users.read(id)))),
-            (
-                Mood::Serving,
-                Request::Write {
-                    id,
-                    operation,
-                    condition,
-                    reply,
-                },
-            ) => {
+            (Mood::Serving, Request::Write { id, operation, condition, reply }) => {
                 drop(reply.send(Ok(users.write(id, &operation, condition.as_ref()))));
             }
             (mood, Request::Status { reply }) => drop(reply.send(status(mood == Mood::Serving))),
@@ -195,36 +166,22 @@ struct Users {
 impl Users {
     fn read(&self, id: UserId) -> Option<Found> {
         let record = self.records.get(&id).filter(|record| record.is_alive())?;
-        Some(Found(
-            record.version(),
-            to_raw_value(&record.to_user(id)).expect("a user is JSON"),
-        ))
+        Some(Found(record.version(), to_raw_value(&record.to_user(id)).expect("a user is JSON")))
     }
 
     fn write(&mut self, id: UserId, operation: &Operation, condition: Option<&Condition>) -> WriteAnswer {
-        let live = self
-            .records
-            .get(&id)
-            .filter(|record| record.is_alive())
-            .map(Record::version);
+        let live = self.records.get(&id).filter(|record| record.is_alive()).map(Record::version);
         let outcome = decide(live, operation, condition);
         if outcome == Outcome::Applied {
             let (version, change) = (self.clock.next(1), operation.change());
             self.records
                 .entry(id)
                 .and_modify(|record| {
-                    assert!(
-                        record.apply(version, &change),
-                        "a newer version changes something"
-                    );
+                    assert!(record.apply(version, &change), "a newer version changes something");
                 })
                 .or_insert_with(|| Record::from_change(version, &change));
         }
-        WriteAnswer {
-            outcome,
-            sequence: 0,
-            user: self.read(id),
-        }
+        WriteAnswer { outcome, sequence: 0, user: self.read(id) }
     }
 }
 

@@ -25,15 +25,10 @@ impl Server {
 
     /// Sends the bytes on a new connection, and returns all that comes back until the server closes it.
     async fn exchange(&self, sent: &[u8]) -> String {
-        let mut stream = TcpStream::connect(self.address)
-            .await
-            .expect("the server listens");
+        let mut stream = TcpStream::connect(self.address).await.expect("the server listens");
         stream.write_all(sent).await.expect("the server reads all of it");
         let mut received = Vec::new();
-        timeout(PATIENCE, stream.read_to_end(&mut received))
-            .await
-            .expect("an end")
-            .expect("no reset");
+        timeout(PATIENCE, stream.read_to_end(&mut received)).await.expect("an end").expect("no reset");
         String::from_utf8(received).expect("text")
     }
 }
@@ -55,14 +50,9 @@ async fn what_is_no_http_is_refused_and_harms_nobody() {
         "POST /api/user HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}",
     ] {
         let answer = server.exchange(nonsense.as_bytes()).await;
-        assert!(
-            answer.starts_with("HTTP/1.1 400 "),
-            "{nonsense:?} gave {answer:?}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{nonsense:?} gave {answer:?}");
     }
-    let answer = server
-        .exchange(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        .await;
+    let answer = server.exchange(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
 }
 
@@ -72,34 +62,17 @@ async fn a_body_in_chunks_is_read_up_to_the_limit() {
     let user = r#"{"name":"Ada","email":"ada@example.org"}"#;
     let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
     let chunks: String = user.split_inclusive(',').map(chunk).collect();
-    let answer = server
-        .exchange(&post(
-            "transfer-encoding: chunked\r\n",
-            &format!("{chunks}0\r\n\r\n"),
-        ))
-        .await;
+    let answer =
+        server.exchange(&post("transfer-encoding: chunked\r\n", &format!("{chunks}0\r\n\r\n"))).await;
     assert!(answer.starts_with("HTTP/1.1 201 "), "{answer:?}");
 
     let large = chunk(&" ".repeat(1_000)).repeat(300);
-    let answer = server
-        .exchange(&post(
-            "transfer-encoding: chunked\r\n",
-            &format!("{large}0\r\n\r\n"),
-        ))
-        .await;
-    assert!(
-        answer.starts_with("HTTP/1.1 413 ") && answer.contains("problem:body-too-large"),
-        "{answer:?}"
-    );
+    let answer = server.exchange(&post("transfer-encoding: chunked\r\n", &format!("{large}0\r\n\r\n"))).await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("problem:body-too-large"), "{answer:?}");
 
     let broken = format!("{}not a length\r\n", chunk("{"));
-    let answer = server
-        .exchange(&post("transfer-encoding: chunked\r\n", &broken))
-        .await;
-    assert!(
-        answer.starts_with("HTTP/1.1 400 ") && answer.contains("problem:malformed-body"),
-        "{answer:?}"
-    );
+    let answer = server.exchange(&post("transfer-encoding: chunked\r\n", &broken)).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("problem:malformed-body"), "{answer:?}");
 }
 
 /// A caller that sends everything before it reads gets the answer, not a reset connection.
@@ -107,13 +80,8 @@ async fn a_body_in_chunks_is_read_up_to_the_limit() {
 async fn a_large_body_is_refused_with_an_answer() {
     let server = Server::start().await;
     let body = " ".repeat(2 << 20);
-    let answer = server
-        .exchange(&post(&format!("content-length: {}\r\n", body.len()), &body))
-        .await;
-    assert!(
-        answer.starts_with("HTTP/1.1 413 ") && answer.contains("problem:body-too-large"),
-        "{answer:?}"
-    );
+    let answer = server.exchange(&post(&format!("content-length: {}\r\n", body.len()), &body)).await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("problem:body-too-large"), "{answer:?}");
 }
 
 #[tokio::test]
@@ -129,9 +97,7 @@ async fn head_has_the_headers_and_no_body() {
     let server = Server::start().await;
     let user =
         r#"{"id":"0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071","name":"Ada","email":"ada@example.org","group":0}"#;
-    let created = server
-        .exchange(&post(&format!("content-length: {}\r\n", user.len()), user))
-        .await;
+    let created = server.exchange(&post(&format!("content-length: {}\r\n", user.len()), user)).await;
     assert!(created.starts_with("HTTP/1.1 201 "), "{created:?}");
     let ask = |method: &str, path: &str| {
         format!("{method} {path} HTTP/1.1\r\nhost: x\r\nx-request-id: same\r\nconnection: close\r\n\r\n")
@@ -146,14 +112,7 @@ async fn head_has_the_headers_and_no_body() {
         let get = server.exchange(&ask("GET", path)).await;
         let head = server.exchange(&ask("HEAD", path)).await;
         let (headers, body) = get.split_once("\r\n\r\n").expect("headers end");
-        assert_eq!(
-            head,
-            format!("{headers}\r\n\r\n"),
-            "the same headers, and nothing after them"
-        );
-        assert!(
-            headers.contains(&format!("content-length: {}", body.len())),
-            "{headers}"
-        );
+        assert_eq!(head, format!("{headers}\r\n\r\n"), "the same headers, and nothing after them");
+        assert!(headers.contains(&format!("content-length: {}", body.len())), "{headers}");
     }
 }

@@ -14,9 +14,7 @@ fn path() -> String {
 }
 
 async fn with_header(api: &Api, method: &str, name: &str, value: &str, body: &'static str) -> Answer {
-    let request = call(method, &path())
-        .header(name, value)
-        .header("content-type", "application/json");
+    let request = call(method, &path()).header(name, value).header("content-type", "application/json");
     api.send(request.body(Body::from(body)).expect("a request")).await
 }
 
@@ -29,46 +27,27 @@ async fn a_user_is_created_read_changed_and_deleted() {
     assert_eq!(created.header("content-type"), "application/json");
     assert_eq!(created.body, ADA.as_bytes());
     let first = created.header("etag").to_owned();
-    assert!(
-        first.len() == 18 && first.starts_with('"') && first.ends_with('"'),
-        "{first}"
-    );
+    assert!(first.len() == 18 && first.starts_with('"') && first.ends_with('"'), "{first}");
 
     let read = api.bare("GET", &path()).await;
     assert_eq!((read.status.as_u16(), read.header("etag")), (200, first.as_str()));
     assert_eq!(read.body, ADA.as_bytes());
 
-    let updated = api
-        .json("PUT", "/api/user/", format!(r#"{{"id":"{ID}","group":8}}"#))
-        .await;
+    let updated = api.json("PUT", "/api/user/", format!(r#"{{"id":"{ID}","group":8}}"#)).await;
     assert_eq!(updated.status, 200);
     let expected = json!({"id": ID, "name": "Ada", "email": "ada@example.org", "group": 8});
-    assert_eq!(
-        updated.json(),
-        expected,
-        "the whole user, the other fields as they were"
-    );
+    assert_eq!(updated.json(), expected, "the whole user, the other fields as they were");
     assert_ne!(updated.header("etag"), first);
 
     let renamed = api.json("PUT", &path(), r#"{"name":"Countess"}"#).await;
-    assert_eq!(
-        (renamed.status.as_u16(), &renamed.json()["name"]),
-        (200, &json!("Countess"))
-    );
+    assert_eq!((renamed.status.as_u16(), &renamed.json()["name"]), (200, &json!("Countess")));
     let patched = with_header(&api, "PATCH", "x-unused", "", r#"{"email":"c@example.org"}"#).await;
-    assert_eq!(
-        (patched.status.as_u16(), &patched.json()["email"]),
-        (200, &json!("c@example.org"))
-    );
+    assert_eq!((patched.status.as_u16(), &patched.json()["email"]), (200, &json!("c@example.org")));
 
     let deleted = api.bare("DELETE", &path()).await;
     assert_eq!((deleted.status.as_u16(), deleted.body.len()), (204, 0));
     api.bare("GET", &path()).await.problem(404, "user-not-found");
-    assert_eq!(
-        api.json("POST", "/api/user", ADA).await.status,
-        201,
-        "a deleted id may be created again"
-    );
+    assert_eq!(api.json("POST", "/api/user", ADA).await.status, 201, "a deleted id may be created again");
 }
 
 #[tokio::test]
@@ -76,20 +55,12 @@ async fn a_new_user_needs_neither_an_id_nor_a_group() {
     let api = Api::new();
     let mut last = Uuid::nil();
     for _ in 0..3 {
-        let created = api
-            .json("POST", "/api/user/", r#"{"email":"a@b","name":"A"}"#)
-            .await;
+        let created = api.json("POST", "/api/user/", r#"{"email":"a@b","name":"A"}"#).await;
         assert_eq!(created.status, 201);
         let user = created.json();
         assert_eq!(user["group"], 0);
-        let id: Uuid = user["id"]
-            .as_str()
-            .and_then(|id| id.parse().ok())
-            .expect("a UUID");
-        assert_eq!(
-            (id.get_version_num(), created.header("location")),
-            (7, &*format!("/api/user/{id}"))
-        );
+        let id: Uuid = user["id"].as_str().and_then(|id| id.parse().ok()).expect("a UUID");
+        assert_eq!((id.get_version_num(), created.header("location")), (7, &*format!("/api/user/{id}")));
         assert!(id > last, "later users have greater ids");
         last = id;
     }
@@ -108,10 +79,7 @@ async fn a_body_with_the_id_alone_changes_nothing() {
     ] {
         let unchanged = api.json(method, path, body.to_owned()).await;
         assert_eq!(unchanged.status, 200, "{method} {path} {body}");
-        assert_eq!(
-            (&unchanged.body, unchanged.header("etag")),
-            (&created.body, created.header("etag"))
-        );
+        assert_eq!((&unchanged.body, unchanged.header("etag")), (&created.body, created.header("etag")));
     }
 }
 
@@ -121,35 +89,17 @@ async fn ids_are_compared_by_value_and_answered_in_one_form() {
     let id: Uuid = ID.parse().expect("a UUID");
     let forms = [ID.to_owned(), id.simple().to_string(), id.urn().to_string()];
     for form in forms.iter().flat_map(|form| [form.clone(), form.to_uppercase()]) {
-        let created = api
-            .json(
-                "POST",
-                "/api/user",
-                format!(r#"{{"id":"{form}","name":"A","email":"a@b"}}"#),
-            )
-            .await;
-        assert_eq!(
-            (created.status.as_u16(), &created.json()["id"]),
-            (201, &json!(ID)),
-            "{form}"
-        );
+        let created =
+            api.json("POST", "/api/user", format!(r#"{{"id":"{form}","name":"A","email":"a@b"}}"#)).await;
+        assert_eq!((created.status.as_u16(), &created.json()["id"]), (201, &json!(ID)), "{form}");
         let path = format!("/api/user/{form}");
         for in_path in [path.clone(), path.replace(':', "%3A"), format!("{path}/")] {
             let read = api.bare("GET", &in_path).await;
-            assert_eq!(
-                (read.status.as_u16(), &read.json()["id"]),
-                (200, &json!(ID)),
-                "{in_path}"
-            );
+            assert_eq!((read.status.as_u16(), &read.json()["id"]), (200, &json!(ID)), "{in_path}");
         }
         let agreeing = format!(r#"{{"id":"{}","group":1}}"#, id.simple());
         assert_eq!(api.json("PUT", &path, agreeing).await.json()["group"], 1);
-        assert_eq!(
-            api.json("PUT", "/api/user", format!(r#"{{"id":"{form}"}}"#))
-                .await
-                .status,
-            200
-        );
+        assert_eq!(api.json("PUT", "/api/user", format!(r#"{{"id":"{form}"}}"#)).await.status, 200);
         assert_eq!(api.bare("DELETE", &path).await.status, 204);
     }
 }
@@ -161,19 +111,14 @@ async fn names_are_kept_in_normal_form_and_texts_survive_as_they_are() {
     for (given, kept) in [
         (r#""e\u0301""#, "\u{e9}"),
         ("\"e\u{301}\"", "\u{e9}"),
-        (
-            r#""\ud83d\ude00 \"quoted\" \\ \/ <b>""#,
-            "\u{1f600} \"quoted\" \\ / <b>",
-        ),
+        (r#""\ud83d\ude00 \"quoted\" \\ \/ <b>""#, "\u{1f600} \"quoted\" \\ / <b>"),
         ("\"\u{2028}\"", "\u{2028}"),
     ] {
         let updated = api.json("PUT", &path(), format!(r#"{{"name":{given}}}"#)).await;
         assert_eq!(updated.json()["name"], Value::from(kept), "{given}");
     }
     for group in [i32::MIN, -1, 0, i32::MAX] {
-        let updated = api
-            .json("PATCH", &path(), format!(r#"{{"group":{group}}}"#))
-            .await;
+        let updated = api.json("PATCH", &path(), format!(r#"{{"group":{group}}}"#)).await;
         assert_eq!(updated.json()["group"], group);
     }
 }
@@ -184,13 +129,8 @@ async fn patch_takes_a_merge_patch_too() {
     api.json("POST", "/api/user", ADA).await;
     for content_type in ["application/merge-patch+json", "Application/JSON ; charset=utf-8"] {
         let request = call("PATCH", &path()).header("content-type", content_type);
-        let patched = api
-            .send(request.body(Body::from(r#"{"group":9}"#)).expect("a request"))
-            .await;
-        assert_eq!(
-            (patched.status.as_u16(), &patched.json()["group"]),
-            (200, &json!(9))
-        );
+        let patched = api.send(request.body(Body::from(r#"{"group":9}"#)).expect("a request")).await;
+        assert_eq!((patched.status.as_u16(), &patched.json()["group"]), (200, &json!(9)));
     }
 }
 
@@ -198,17 +138,10 @@ async fn patch_takes_a_merge_patch_too() {
 async fn if_match_guards_writes() {
     let api = Api::new();
     let tag = api.json("POST", "/api/user", ADA).await.header("etag").to_owned();
-    for bad in [
-        "\"0000000000000000\"".to_owned(),
-        format!("W/{tag}"),
-        tag.replacen('"', "\"x", 1),
-    ] {
-        for (method, body) in [
-            ("PUT", "{\"group\":1}"),
-            ("PUT", "{}"),
-            ("PATCH", "{\"group\":1}"),
-            ("DELETE", ""),
-        ] {
+    for bad in ["\"0000000000000000\"".to_owned(), format!("W/{tag}"), tag.replacen('"', "\"x", 1)] {
+        for (method, body) in
+            [("PUT", "{\"group\":1}"), ("PUT", "{}"), ("PATCH", "{\"group\":1}"), ("DELETE", "")]
+        {
             let refused = with_header(&api, method, "if-match", &bad, body).await;
             refused.problem(412, "precondition-failed");
         }
@@ -219,17 +152,10 @@ async fn if_match_guards_writes() {
     }
     let updated = with_header(&api, "PATCH", "if-match", &tag, r#"{"group":2}"#).await;
     assert_eq!(updated.status, 200);
-    with_header(&api, "DELETE", "if-match", &tag, "")
-        .await
-        .problem(412, "precondition-failed");
+    with_header(&api, "DELETE", "if-match", &tag, "").await.problem(412, "precondition-failed");
     let newest = updated.header("etag");
-    assert_eq!(
-        with_header(&api, "DELETE", "if-match", newest, "").await.status,
-        204
-    );
-    with_header(&api, "DELETE", "if-match", "*", "")
-        .await
-        .problem(404, "user-not-found");
+    assert_eq!(with_header(&api, "DELETE", "if-match", newest, "").await.status, 204);
+    with_header(&api, "DELETE", "if-match", "*", "").await.problem(404, "user-not-found");
 }
 
 #[tokio::test]
@@ -237,21 +163,14 @@ async fn if_none_match_saves_the_body() {
     let api = Api::new();
     let tag = api.json("POST", "/api/user", ADA).await.header("etag").to_owned();
     for method in ["GET", "HEAD"] {
-        for known in [
-            "*".to_owned(),
-            tag.clone(),
-            format!("W/{tag}"),
-            format!("\"other\", {tag}"),
-        ] {
+        for known in ["*".to_owned(), tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}")] {
             let answer = with_header(&api, method, "if-none-match", &known, "").await;
             assert_eq!((answer.status.as_u16(), answer.body.len()), (304, 0), "{known}");
             assert_eq!(answer.header("etag"), tag);
         }
         for unknown in ["\"0000000000000000\"", "\"\"", "not a list"] {
             assert_eq!(
-                with_header(&api, method, "if-none-match", unknown, "")
-                    .await
-                    .status,
+                with_header(&api, method, "if-none-match", unknown, "").await.status,
                 200,
                 "{unknown}"
             );
@@ -264,24 +183,13 @@ async fn head_says_what_get_would() {
     let api = Api::new();
     api.json("POST", "/api/user", ADA).await;
     let missing = "/api/user/00000000-0000-0000-0000-000000000000";
-    for path in [
-        &*path(),
-        missing,
-        "/api/user/x",
-        "/api/cluster",
-        "/health/live",
-        "/health/ready/",
-    ] {
+    for path in [&*path(), missing, "/api/user/x", "/api/cluster", "/health/live", "/health/ready/"] {
         let (get, head) = (api.bare("GET", path).await, api.bare("HEAD", path).await);
         assert_eq!(head.status, get.status, "{path}");
         assert!(head.body.is_empty() && !get.body.is_empty(), "{path}");
         for name in ["content-type", "content-length", "etag"] {
             assert_eq!(head.header(name), get.header(name), "{name} of {path}");
         }
-        assert_eq!(
-            head.header("content-length"),
-            get.body.len().to_string(),
-            "{path}"
-        );
+        assert_eq!(head.header("content-length"), get.body.len().to_string(), "{path}");
     }
 }

@@ -180,10 +180,7 @@ pub enum Refusal {
 impl Refusal {
     /// Whether to try again is pointless: somebody has to change a setting or a data folder.
     pub fn is_final(&self) -> bool {
-        matches!(
-            self,
-            Self::Revision { .. } | Self::OutsideRing { .. } | Self::AnotherRing { .. }
-        )
+        matches!(self, Self::Revision { .. } | Self::OutsideRing { .. } | Self::AnotherRing { .. })
     }
 }
 
@@ -398,17 +395,11 @@ mod tests {
     fn documents_pass_unparsed_and_control_bytes_stay_escaped() {
         let document = r#"{"id":"00000000-0000-0000-0000-000000000000","name":"a\u001eb"}"#;
         let user = RawValue::from_string(document.to_owned()).expect("valid JSON");
-        let sent = ReadAnswers {
-            batch: 7,
-            results: vec![None, Some(Found(Version(9), user))],
-        };
+        let sent = ReadAnswers { batch: 7, results: vec![None, Some(Found(Version(9), user))] };
         let text = sent.encode();
         assert!(!text.contains('\u{1e}'));
         let received = ReadAnswers::decode(&text).expect("what was sent");
-        assert_eq!(
-            received.results[1].as_ref().map(|found| found.1.get()),
-            Some(document)
-        );
+        assert_eq!(received.results[1].as_ref().map(|found| found.1.get()), Some(document));
         assert!(received.results[0].is_none());
     }
 
@@ -417,10 +408,7 @@ mod tests {
         let write = Write {
             version: Version(3),
             id: Uuid::nil(),
-            operation: Operation::Update(Change {
-                group: Some(4),
-                ..Change::default()
-            }),
+            operation: Operation::Update(Change { group: Some(4), ..Change::default() }),
             condition: Some(Condition::Versions(vec![Version(2)])),
         };
         let text = serde_json::to_string(&write).expect("a message");

@@ -16,32 +16,20 @@ fn nothing_is_served_before_all_are_there() {
     assert_eq!(waiting_for, "db-1 has to connect");
     script.connect(1);
     assert!(script.routing.status().ready);
-    assert!(
-        script
-            .processes
-            .iter()
-            .all(|process| process.ring.is_some_and(|ring| ring.formed))
-    );
+    assert!(script.processes.iter().all(|process| process.ring.is_some_and(|ring| ring.formed)));
 }
 
 #[test]
 fn a_forming_that_was_cut_short_is_done_again() {
     let mut script = Script::new(3);
     script.connect(0);
-    let half_formed = Ring {
-        id: Uuid::from_u128(0xdead),
-        size: 3,
-        formed: false,
-    };
+    let half_formed = Ring { id: Uuid::from_u128(0xdead), size: 3, formed: false };
     script.processes[1].ring = Some(half_formed);
     script.processes[1].copies.primary.complete = true;
     script.connect(1);
     script.connect(2);
     assert!(script.routing.status().ready);
-    assert_eq!(
-        script.processes[1].ring.map(|ring| ring.id),
-        Some(Uuid::from_u128(0xca11))
-    );
+    assert_eq!(script.processes[1].ring.map(|ring| ring.id), Some(Uuid::from_u128(0xca11)));
 }
 
 #[test]
@@ -53,10 +41,7 @@ fn a_gateway_that_restarts_finds_the_ring_and_asks_the_primary_until_the_replica
     script.connect(1);
     let early = script.read(user_of(0, 3, 0));
     let refused = script.read_result(early);
-    assert!(
-        matches!(refused, Some(Err(Unserved::Unavailable { .. }))),
-        "the replica may lack a write"
-    );
+    assert!(matches!(refused, Some(Err(Unserved::Unavailable { .. }))), "the replica may lack a write");
     script.connect(0);
     script.read(user_of(0, 3, 0));
     assert_eq!(script.asked(), [(0, Role::Primary)]);
@@ -64,29 +49,18 @@ fn a_gateway_that_restarts_finds_the_ring_and_asks_the_primary_until_the_replica
     script.follow(0, 1);
     script.read(user_of(0, 3, 0));
     assert_eq!(script.asked(), [(1, Role::Replica)]);
-    let found = RingEvent::RingKnown {
-        ring: Uuid::from_u128(0xca11),
-        size: 3,
-        new: false,
-    };
+    let found = RingEvent::RingKnown { ring: Uuid::from_u128(0xca11), size: 3, new: false };
     assert!(script.reports.contains(&found));
 }
 
 #[test]
 fn the_data_say_how_large_the_ring_is() {
     let mut script = Script::formed(3);
-    let config = RoutingConfig {
-        size: 2,
-        new_ring: Uuid::from_u128(7),
-        tail_bytes: 1,
-    };
+    let config = RoutingConfig { size: 2, new_ring: Uuid::from_u128(7), tail_bytes: 1 };
     script.routing = Routing::new(config);
     (0..3).for_each(|place| script.connect(place));
     assert_eq!(script.routing.status().size, 3);
-    assert!(script.reports.contains(&RingEvent::SizeDiffers {
-        ring: 3,
-        configured: 2
-    }));
+    assert!(script.reports.contains(&RingEvent::SizeDiffers { ring: 3, configured: 2 }));
 }
 
 /// The refusal that the last connection got.
@@ -105,10 +79,7 @@ fn a_stranger_with_a_name_that_is_taken_is_refused_and_changes_nothing() {
     script.processes[1] = Process::fresh(0xbad);
     script.connect(1);
     let holder = "db-1 at 127.0.0.1".to_owned();
-    let reason = Refusal::NameTaken {
-        holder,
-        incarnation: real.incarnation,
-    };
+    let reason = Refusal::NameTaken { holder, incarnation: real.incarnation };
     assert_eq!(refusal(&script, 1), Some(reason));
     assert_eq!(script.routing.status(), before);
 }
@@ -118,27 +89,15 @@ fn places_outside_the_ring_other_rings_and_other_revisions_are_refused_for_good(
     let mut script = Script::formed(3);
     script.kill(2);
     let good = script.processes[2].clone();
-    let cases: [(fn(&mut Register), Refusal); 3] = [
-        (
-            |register| {
-                register.ring = Some(Ring {
-                    id: Uuid::from_u128(5),
-                    size: 3,
-                    formed: true,
-                })
-            },
-            Refusal::AnotherRing {
-                serving: Uuid::from_u128(0xca11),
-            },
-        ),
-        (
-            |register| register.instance = "db-3".parse().expect("a name"),
-            Refusal::OutsideRing { size: 3 },
-        ),
-        (
-            |register| register.revision += 1,
-            Refusal::Revision { gateway: REVISION },
-        ),
+    let foreign = |register: &mut Register| {
+        register.ring = Some(Ring { id: Uuid::from_u128(5), size: 3, formed: true });
+    };
+    let outside = |register: &mut Register| register.instance = "db-3".parse().expect("a name");
+    let modern = |register: &mut Register| register.revision += 1;
+    let cases: [(&dyn Fn(&mut Register), Refusal); 3] = [
+        (&foreign, Refusal::AnotherRing { serving: Uuid::from_u128(0xca11) }),
+        (&outside, Refusal::OutsideRing { size: 3 }),
+        (&modern, Refusal::Revision { gateway: REVISION }),
     ];
     for (spoil, expected) in cases {
         script.processes[2] = good.clone();
@@ -146,11 +105,7 @@ fn places_outside_the_ring_other_rings_and_other_revisions_are_refused_for_good(
         script.processes[2].session = Some(session);
         let mut register = Box::new(script.register_message(2));
         spoil(&mut register);
-        script.step(Event::Register {
-            session,
-            host: String::new(),
-            register,
-        });
+        script.step(Event::Register { session, host: String::new(), register });
         assert!(expected.is_final());
         assert_eq!(refusal(&script, 2), Some(expected));
     }
@@ -162,11 +117,7 @@ fn a_process_that_connects_again_replaces_its_dead_connection() {
     let request = script.read(user_of(0, 3, 0));
     script.inbox.clear();
     script.connect(1);
-    assert_eq!(
-        script.asked(),
-        [(0, Role::Primary)],
-        "what the dead connection was asked is asked elsewhere"
-    );
+    assert_eq!(script.asked(), [(0, Role::Primary)], "what the dead connection was asked is asked elsewhere");
     script.answer_reads(0);
     assert!(matches!(script.read_result(request), Some(Ok(_))));
 }
@@ -185,14 +136,7 @@ fn a_gateway_that_stood_still_itself_takes_nobody_for_lost() {
     let mut script = Script::formed(3);
     script.now += Duration::from_secs(3);
     script.step(Event::Tick);
-    assert!(
-        script
-            .routing
-            .status()
-            .processes
-            .iter()
-            .all(|process| process.connected)
-    );
+    assert!(script.routing.status().processes.iter().all(|process| process.connected));
 }
 
 #[test]
@@ -214,16 +158,9 @@ fn a_process_that_lost_its_disk_is_filled_before_it_serves() {
     script.processes[1].copies.primary.complete = true;
     script.processes[1].copies.replica.complete = true;
     script.copies_changed(1);
-    assert_eq!(
-        script.routing.status().partitions[1].lead.as_deref(),
-        Some("db-1")
-    );
+    assert_eq!(script.routing.status().partitions[1].lead.as_deref(), Some("db-1"));
     script.read(user_of(1, 3, 0));
-    assert_eq!(
-        script.asked(),
-        [(1, Role::Primary)],
-        "the replica has not followed the new op-log yet"
-    );
+    assert_eq!(script.asked(), [(1, Role::Primary)], "the replica has not followed the new op-log yet");
 }
 
 #[test]
@@ -231,10 +168,7 @@ fn notices_name_the_neighbours_that_are_there() {
     let mut script = Script::formed(3);
     let notice = script.last_notice(0);
     let port = |peer: &Option<protocol::message::link::Peer>| peer.as_ref().map(|peer| peer.port);
-    assert_eq!(
-        (port(&notice.successor), port(&notice.predecessor)),
-        (Some(4001), Some(4002))
-    );
+    assert_eq!((port(&notice.successor), port(&notice.predecessor)), (Some(4001), Some(4002)));
     script.kill(2);
     assert_eq!(port(&script.last_notice(0).predecessor), None);
 }
@@ -243,17 +177,8 @@ fn notices_name_the_neighbours_that_are_there() {
 fn an_answer_that_fits_nothing_ends_the_connection_of_whoever_sent_it() {
     let mut script = Script::formed(3);
     let request = script.read(user_of(0, 3, 0));
-    script.message(
-        1,
-        FromProcess::Read(ReadAnswers {
-            batch: 1,
-            results: Vec::new(),
-        }),
-    );
+    script.message(1, FromProcess::Read(ReadAnswers { batch: 1, results: Vec::new() }));
     assert_eq!(refusal(&script, 1), Some(Refusal::Void));
     script.answer_reads(0);
-    assert!(
-        matches!(script.read_result(request), Some(Ok(Some(_)))),
-        "asked elsewhere"
-    );
+    assert!(matches!(script.read_result(request), Some(Ok(Some(_)))), "asked elsewhere");
 }

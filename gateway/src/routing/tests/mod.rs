@@ -54,29 +54,20 @@ impl Process {
             session: None,
             incarnation: Uuid::from_u128(tag),
             ring: None,
-            copies: CopyReports {
-                primary: copy(tag + 1),
-                replica: copy(tag + 2),
-            },
+            copies: CopyReports { primary: copy(tag + 1), replica: copy(tag + 2) },
         }
     }
 }
 
 impl Script {
     fn new(size: u16) -> Self {
-        let config = RoutingConfig {
-            size,
-            new_ring: Uuid::from_u128(0xca11),
-            tail_bytes: 1 << 20,
-        };
+        let config = RoutingConfig { size, new_ring: Uuid::from_u128(0xca11), tail_bytes: 1 << 20 };
         Self {
             routing: Routing::new(config),
             now: Duration::from_secs(1),
             requests: 0,
             sessions: 0,
-            processes: (0..size)
-                .map(|place| Process::fresh(u128::from(place) * 100 + 100))
-                .collect(),
+            processes: (0..size).map(|place| Process::fresh(u128::from(place) * 100 + 100)).collect(),
             inbox: Vec::new(),
             reads: Vec::new(),
             writes: Vec::new(),
@@ -96,16 +87,10 @@ impl Script {
     /// The same processes with a gateway that has just started.
     fn restart_gateway(&mut self) {
         let size = self.processes.len() as u16;
-        let config = RoutingConfig {
-            size,
-            new_ring: Uuid::from_u128(0xca12),
-            tail_bytes: 1 << 20,
-        };
+        let config = RoutingConfig { size, new_ring: Uuid::from_u128(0xca12), tail_bytes: 1 << 20 };
         self.routing = Routing::new(config);
         self.inbox.clear();
-        self.processes
-            .iter_mut()
-            .for_each(|process| process.session = None);
+        self.processes.iter_mut().for_each(|process| process.session = None);
     }
 
     fn step(&mut self, event: Event) {
@@ -124,11 +109,7 @@ impl Script {
 
     /// Joining is done at once, as a real process does; the rest waits for the script.
     fn receive(&mut self, session: SessionId, message: ToProcess) {
-        let Some(place) = self
-            .processes
-            .iter()
-            .position(|process| process.session == Some(session))
-        else {
+        let Some(place) = self.processes.iter().position(|process| process.session == Some(session)) else {
             return;
         };
         let process = &mut self.processes[place];
@@ -161,10 +142,7 @@ impl Script {
             instance: format!("db-{place}").parse().expect("a name"),
             incarnation: process.incarnation,
             ring: process.ring,
-            replication: ReplicationAddress {
-                host: None,
-                port: 4000 + place,
-            },
+            replication: ReplicationAddress { host: None, port: 4000 + place },
             copies: process.copies,
         }
     }
@@ -174,18 +152,11 @@ impl Script {
         let session = SessionId(self.sessions);
         self.processes[usize::from(place)].session = Some(session);
         let register = Box::new(self.register_message(place));
-        self.step(Event::Register {
-            session,
-            host: "127.0.0.1".to_owned(),
-            register,
-        });
+        self.step(Event::Register { session, host: "127.0.0.1".to_owned(), register });
     }
 
     fn kill(&mut self, place: u16) {
-        let session = self.processes[usize::from(place)]
-            .session
-            .take()
-            .expect("connected");
+        let session = self.processes[usize::from(place)].session.take().expect("connected");
         self.inbox.retain(|(to, _)| *to != place);
         self.step(Event::Closed { session });
     }
@@ -213,20 +184,9 @@ impl Script {
     fn create(&mut self, id: UserId) -> RequestId {
         self.requests += 1;
         let request = RequestId(self.requests);
-        let change = Change {
-            alive: Some(true),
-            name: Some("n".into()),
-            email: None,
-            group: None,
-        };
+        let change = Change { alive: Some(true), name: Some("n".into()), email: None, group: None };
         let operation = Operation::Create(change);
-        self.step(Event::Write {
-            request,
-            id,
-            operation,
-            condition: None,
-            unix_millis: 5,
-        });
+        self.step(Event::Write { request, id, operation, condition: None, unix_millis: 5 });
         request
     }
 
@@ -245,48 +205,28 @@ impl Script {
     /// A process answers all the reads that it has: users whose id is even exist.
     fn answer_reads(&mut self, place: u16) {
         for message in self.take(place, |message| matches!(message, ToProcess::Reads(_))) {
-            let ToProcess::Reads(batch) = message else {
-                unreachable!("only reads were taken")
-            };
+            let ToProcess::Reads(batch) = message else { unreachable!("only reads were taken") };
             let ids = batch.primary.iter().chain(&batch.replica);
             let user = || RawValue::from_string("{}".to_owned()).expect("valid JSON");
-            let results = ids
-                .map(|id| (id.as_u128() % 2 == 0).then(|| Found(Version(1), user())))
-                .collect();
-            self.message(
-                place,
-                FromProcess::Read(ReadAnswers {
-                    batch: batch.batch,
-                    results,
-                }),
-            );
+            let results = ids.map(|id| (id.as_u128() % 2 == 0).then(|| Found(Version(1), user()))).collect();
+            self.message(place, FromProcess::Read(ReadAnswers { batch: batch.batch, results }));
         }
     }
 
     /// A lead applies all the writes that it has, and answers them.
     fn apply_writes(&mut self, place: u16) {
         for message in self.take(place, |message| matches!(message, ToProcess::Writes(_))) {
-            let ToProcess::Writes(batch) = message else {
-                unreachable!("only writes were taken")
-            };
+            let ToProcess::Writes(batch) = message else { unreachable!("only writes were taken") };
             let head = &mut self.processes[usize::from(place)].copies.primary.head;
             let results = batch
                 .writes
                 .iter()
                 .map(|_| {
                     *head += 1;
-                    WriteAnswer {
-                        outcome: Outcome::Applied,
-                        sequence: *head,
-                        user: None,
-                    }
+                    WriteAnswer { outcome: Outcome::Applied, sequence: *head, user: None }
                 })
                 .collect();
-            let answers = WriteAnswers {
-                batch: batch.batch,
-                role: batch.role,
-                results,
-            };
+            let answers = WriteAnswers { batch: batch.batch, role: batch.role, results };
             self.message(place, FromProcess::Written(answers));
         }
     }
@@ -295,18 +235,9 @@ impl Script {
     fn follow(&mut self, partition: u16, sequence: u64) {
         let place = (usize::from(partition) + 1) % self.processes.len();
         let incarnation = self.processes[usize::from(partition)].copies.primary.incarnation;
-        let position = Position {
-            incarnation,
-            sequence,
-        };
+        let position = Position { incarnation, sequence };
         self.processes[place].copies.replica.position = Some(position);
-        self.message(
-            place as u16,
-            FromProcess::Applied(Applied {
-                role: Role::Replica,
-                position,
-            }),
-        );
+        self.message(place as u16, FromProcess::Applied(Applied { role: Role::Replica, position }));
     }
 
     fn follow_all(&mut self) {
@@ -322,17 +253,9 @@ impl Script {
     fn confirm_merges(&mut self, place: u16) -> usize {
         let mut changes = 0;
         for message in self.take(place, |message| matches!(message, ToProcess::Merge(_))) {
-            let ToProcess::Merge(batch) = message else {
-                unreachable!("only merges were taken")
-            };
+            let ToProcess::Merge(batch) = message else { unreachable!("only merges were taken") };
             changes += batch.changes.len();
-            self.message(
-                place,
-                FromProcess::Merged(Merged {
-                    batch: batch.batch,
-                    role: batch.role,
-                }),
-            );
+            self.message(place, FromProcess::Merged(Merged { batch: batch.batch, role: batch.role }));
         }
         changes
     }

@@ -25,11 +25,7 @@ fn a_user_with_a_write_that_the_replica_may_lack_is_read_from_the_lead() {
     script.apply_writes(0);
     assert!(matches!(script.write_result(create), Some(Ok(_))));
     script.read(written);
-    assert_eq!(
-        script.asked(),
-        [(0, Role::Primary)],
-        "acknowledged, and in the tail"
-    );
+    assert_eq!(script.asked(), [(0, Role::Primary)], "acknowledged, and in the tail");
     script.answer_reads(0);
     script.read(other);
     assert_eq!(script.asked(), [(1, Role::Replica)], "others are not touched");
@@ -48,11 +44,7 @@ fn a_replica_that_is_faster_than_the_answer_keeps_nothing_in_the_tail() {
     script.create(id);
     script.follow(0, 1);
     script.read(id);
-    assert_eq!(
-        script.asked(),
-        [(0, Role::Primary)],
-        "the outcome is not known yet"
-    );
+    assert_eq!(script.asked(), [(0, Role::Primary)], "the outcome is not known yet");
     script.answer_reads(0);
     script.apply_writes(0);
     assert_eq!(script.routing.status().partitions[0].unreplicated, 0);
@@ -68,10 +60,7 @@ fn when_the_primary_is_lost_its_replica_is_handed_the_tail_before_it_answers() {
     script.apply_writes(0);
     let in_flight = script.create(user_of(0, 3, 1));
     script.kill(0);
-    assert!(matches!(
-        script.write_result(in_flight),
-        Some(Err(Unserved::OutcomeUnknown { partition: 0 }))
-    ));
+    assert!(matches!(script.write_result(in_flight), Some(Err(Unserved::OutcomeUnknown { partition: 0 }))));
 
     let request = script.read(id);
     assert_eq!(script.asked(), [], "the replica lacks an acknowledged write");
@@ -81,11 +70,7 @@ fn when_the_primary_is_lost_its_replica_is_handed_the_tail_before_it_answers() {
     assert!(matches!(script.read_result(request), Some(Ok(Some(_)))));
 
     let refused = script.create(id);
-    let Some(Err(Unserved::Unavailable {
-        partition: 0,
-        waiting_for,
-    })) = script.write_result(refused)
-    else {
+    let Some(Err(Unserved::Unavailable { partition: 0, waiting_for })) = script.write_result(refused) else {
         panic!("a partition without its primary takes no writes");
     };
     assert_eq!(waiting_for, "db-0 has to come back");
@@ -96,15 +81,9 @@ fn writes_that_never_left_are_refused_and_not_unknown() {
     let mut script = Script::formed(3);
     let requests: Vec<_> = (0..3).map(|nth| script.create(user_of(0, 3, nth))).collect();
     script.kill(0);
-    assert!(matches!(
-        script.write_result(requests[1]),
-        Some(Err(Unserved::OutcomeUnknown { .. }))
-    ));
+    assert!(matches!(script.write_result(requests[1]), Some(Err(Unserved::OutcomeUnknown { .. }))));
     let refused = script.write_result(requests[2]);
-    assert!(
-        matches!(refused, Some(Err(Unserved::Unavailable { .. }))),
-        "two frames are in flight at most"
-    );
+    assert!(matches!(refused, Some(Err(Unserved::Unavailable { .. }))), "two frames are in flight at most");
 }
 
 #[test]
@@ -142,16 +121,8 @@ fn a_late_confirmation_of_an_earlier_hand_over_counts_for_nothing() {
     script.create(user_of(0, 3, 1));
     script.apply_writes(0);
     script.kill(0);
-    let ToProcess::Merge(batch) = &late[0] else {
-        unreachable!("only merges were taken")
-    };
-    script.message(
-        1,
-        FromProcess::Merged(Merged {
-            batch: batch.batch,
-            role: Role::Replica,
-        }),
-    );
+    let ToProcess::Merge(batch) = &late[0] else { unreachable!("only merges were taken") };
+    script.message(1, FromProcess::Merged(Merged { batch: batch.batch, role: Role::Replica }));
     script.read(user_of(0, 3, 1));
     assert_eq!(script.asked(), []);
     assert_eq!(script.confirm_merges(1), 2);
@@ -167,11 +138,7 @@ fn a_primary_that_comes_back_with_what_was_known_leaves_the_tail_as_it_was() {
     script.connect(0);
     script.inbox.clear();
     script.kill(0);
-    assert_eq!(
-        script.confirm_merges(1),
-        1,
-        "the second loss is covered as the first was"
-    );
+    assert_eq!(script.confirm_merges(1), 1, "the second loss is covered as the first was");
     assert!(script.routing.status().partitions[0].reads);
 }
 
@@ -202,17 +169,9 @@ fn reads_under_way_to_a_lost_process_are_asked_of_the_other_copy() {
     let mut script = Script::formed(3);
     let first = script.read(user_of(0, 3, 0));
     let queued = script.read(user_of(0, 3, 1));
-    assert_eq!(
-        script.asked(),
-        [(1, Role::Replica)],
-        "one frame is in flight, the second read waits"
-    );
+    assert_eq!(script.asked(), [(1, Role::Replica)], "one frame is in flight, the second read waits");
     script.kill(1);
-    assert_eq!(
-        script.asked(),
-        [(0, Role::Primary), (0, Role::Primary)],
-        "asked again"
-    );
+    assert_eq!(script.asked(), [(0, Role::Primary), (0, Role::Primary)], "asked again");
     script.answer_reads(0);
     assert!(matches!(script.read_result(first), Some(Ok(Some(_)))));
     assert!(matches!(script.read_result(queued), Some(Ok(Some(_)))));
@@ -246,10 +205,7 @@ fn a_read_that_nobody_answers_is_given_up() {
     let mut script = Script::formed(1);
     let request = script.read(user_of(0, 1, 0));
     script.pass(5_100, &[]);
-    assert!(matches!(
-        script.read_result(request),
-        Some(Err(Unserved::Unavailable { .. }))
-    ));
+    assert!(matches!(script.read_result(request), Some(Err(Unserved::Unavailable { .. }))));
 }
 
 #[test]
@@ -276,8 +232,5 @@ fn versions_rise_above_all_that_registered_copies_hold() {
         ToProcess::Writes(batch) => Some(batch.writes[0].version),
         _ => None,
     });
-    assert_eq!(
-        versions.collect::<Vec<_>>(),
-        [Version((u64::from(u32::MAX) << 20) + 1)]
-    );
+    assert_eq!(versions.collect::<Vec<_>>(), [Version((u64::from(u32::MAX) << 20) + 1)]);
 }

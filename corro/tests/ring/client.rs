@@ -1,0 +1,101 @@
+//! A small HTTP client: one keep-alive connection, one request at a time.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use protocol::User;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use uuid::Uuid;
+
+/// Nothing that a test asks takes longer, unless it hangs.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// One connection to a gateway.
+pub(crate) struct Client {
+    port: u16,
+    sender: SendRequest<Full<Bytes>>,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) retry_after: bool,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub(crate) fn user(&self) -> User {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+impl Client {
+    pub(crate) async fn connect(port: u16) -> Self {
+        Self {
+            port,
+            sender: connection(port).await,
+        }
+    }
+
+    pub(crate) async fn send(&mut self, method: Method, path: &str, body: Option<&Value>) -> Answer {
+        let json = body.map(ToString::to_string).unwrap_or_default();
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost");
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let request = request.body(Full::from(json)).unwrap();
+        if self.sender.is_closed() {
+            self.sender = connection(self.port).await;
+        }
+        let exchange = async {
+            let response = self.sender.send_request(request).await.unwrap();
+            let (head, body) = response.into_parts();
+            let retry_after = head.headers.contains_key("retry-after");
+            Answer {
+                status: head.status,
+                retry_after,
+                body: body.collect().await.unwrap().to_bytes(),
+            }
+        };
+        tokio::time::timeout(DEADLINE, exchange)
+            .await
+            .expect("no request hangs")
+    }
+
+    pub(crate) async fn get(&mut self, id: Uuid) -> Answer {
+        self.send(Method::GET, &format!("/api/user/{id}"), None).await
+    }
+
+    pub(crate) async fn post(&mut self, user: &Value) -> Answer {
+        self.send(Method::POST, "/api/user", Some(user)).await
+    }
+
+    pub(crate) async fn put(&mut self, user: &Value) -> Answer {
+        self.send(Method::PUT, "/api/user", Some(user)).await
+    }
+
+    pub(crate) async fn cluster(&mut self) -> Value {
+        self.send(Method::GET, "/api/cluster", None).await.json()
+    }
+}
+
+async fn connection(port: u16) -> SendRequest<Full<Bytes>> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}

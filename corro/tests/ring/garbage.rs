@@ -1,0 +1,220 @@
+//! Whatever reaches the socket port: it changes nothing but a log line.
+
+use std::sync::atomic::Ordering;
+
+use futures_util::{SinkExt, StreamExt};
+use protocol::message::Message as _;
+use protocol::message::REVISION;
+use protocol::message::link::{
+    Auth, CopyReport, CopyReports, ReadAnswers, Refusal, Refused, Register, Registered, ReplicationAddress,
+};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use uuid::Uuid;
+
+use super::load::Load;
+use super::processes::{DEADLINE, Ring, SECRET};
+
+/// Somebody who speaks WebSocket and perhaps socket.io.
+struct Stranger {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+impl Stranger {
+    /// Opens a session of engine.io, without joining anything.
+    async fn connect(port: u16) -> Self {
+        let url = format!("ws://127.0.0.1:{port}/socket.io/?EIO=4&transport=websocket");
+        let (socket, _) = connect_async(url).await.unwrap();
+        let mut stranger = Self { socket };
+        assert!(
+            stranger.next().await.unwrap().starts_with('0'),
+            "the handshake of engine.io"
+        );
+        stranger
+    }
+
+    /// Joins with a secret; returns what the server says to that: `40…` is yes, `44…` is no.
+    async fn join(port: u16, secret: Option<&str>) -> (Self, String) {
+        let mut stranger = Self::connect(port).await;
+        let auth = serde_json::to_string(&Auth {
+            secret: secret.map(str::to_owned),
+        })
+        .unwrap();
+        stranger.send(&format!("40{auth}")).await;
+        let answer = stranger.next().await.unwrap();
+        (stranger, answer)
+    }
+
+    async fn send(&mut self, text: &str) {
+        // The server may have hung up on what came before.
+        let _ = self.socket.send(Message::text(text)).await;
+    }
+
+    async fn emit(&mut self, event: &str, argument: &str) {
+        let packet = Value::from(vec![event, argument]);
+        self.send(&format!("42{packet}")).await;
+    }
+
+    /// The next text that is not a ping; `None` where the server has hung up.
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            let message = tokio::time::timeout(DEADLINE, self.socket.next())
+                .await
+                .expect("an answer or an end");
+            match message?.ok()? {
+                Message::Text(text) if text == "2" => self.send("3").await,
+                Message::Text(text) => return Some(text.to_string()),
+                Message::Close(_) => return None,
+                _ => {}
+            }
+        }
+    }
+
+    /// The next event of that name.
+    async fn event<M: protocol::message::Message>(&mut self) -> Option<M> {
+        loop {
+            let text = self.next().await?;
+            let Ok(packet) = serde_json::from_str::<(String, String)>(text.strip_prefix("42")?) else {
+                continue;
+            };
+            if packet.0 == M::EVENT {
+                return Some(M::decode(&packet.1).unwrap());
+            }
+        }
+    }
+}
+
+fn register(name: &str) -> Register {
+    let copy = || CopyReport {
+        incarnation: Uuid::new_v4(),
+        complete: true,
+        head: 99,
+        position: None,
+        version: protocol::Version(7),
+    };
+    Register {
+        revision: REVISION,
+        instance: name.parse().unwrap(),
+        incarnation: Uuid::new_v4(),
+        ring: None,
+        replication: ReplicationAddress { host: None, port: 1 },
+        copies: CopyReports {
+            primary: copy(),
+            replica: copy(),
+        },
+    }
+}
+
+#[tokio::test]
+async fn garbage_on_the_socket_port_changes_nothing() {
+    let ring = Ring::start(3).await;
+    let before = ring.client().await.cluster().await;
+    let load = Load::start(ring.rest_port, 8, 100).await;
+    let port = ring.socket_port;
+
+    // Without the secret nobody joins, and what is sent all the same is not listened to.
+    for secret in [None, Some(""), Some("guess"), Some("of the tesu")] {
+        let (mut stranger, answer) = Stranger::join(port, secret).await;
+        assert!(answer.starts_with("44"), "{secret:?}: {answer}");
+        stranger.emit(Register::EVENT, &register("db-1").encode()).await;
+    }
+    // With it, strangers send what no db-process sends.
+    let (mut stranger, answer) = Stranger::join(port, Some(SECRET)).await;
+    assert!(answer.starts_with("40"), "{answer}");
+    for (event, argument) in [
+        ("nonsense", "{}"),
+        ("register", ""),
+        ("register", "{}"),
+        ("register", "\u{1e}\u{0}"),
+        ("read", "{\"batch\":1,\"results\":[]}"),
+        ("written", "[[[[[["),
+        ("applied", "{\"role\":\"primary\"}"),
+        ("__proto__", "x"),
+    ] {
+        stranger.emit(event, argument).await;
+    }
+    // A message of a registered process from a connection that never registered.
+    stranger
+        .emit(
+            ReadAnswers::EVENT,
+            &ReadAnswers {
+                batch: 1,
+                results: vec![None],
+            }
+            .encode(),
+        )
+        .await;
+    // Frames that are no socket.io at all, each on a connection of its own.
+    for frame in [
+        "42",
+        "42{",
+        "42[",
+        "42[1,2]",
+        "451-[\"a\",{}]",
+        "9",
+        "\u{1e}",
+        "4",
+        "41",
+        "42/other,[\"register\",\"\"]",
+    ] {
+        let (mut stranger, _) = Stranger::join(port, Some(SECRET)).await;
+        stranger.send(frame).await;
+    }
+    // More than a frame may hold.
+    let (mut stranger, _) = Stranger::join(port, Some(SECRET)).await;
+    stranger.emit("register", &"x".repeat(3 << 20)).await;
+    assert_eq!(
+        stranger.next().await,
+        None,
+        "whoever sends too much is hung up on"
+    );
+    let (mut stranger, _) = Stranger::join(port, Some(SECRET)).await;
+    let _ = stranger.socket.send(Message::binary(vec![0_u8; 4096])).await;
+
+    // A stranger under the name of somebody who is there.
+    let (mut stranger, _) = Stranger::join(port, Some(SECRET)).await;
+    stranger.emit(Register::EVENT, &register("db-1").encode()).await;
+    let refused: Refused = stranger.event().await.expect("an answer");
+    assert!(matches!(refused.reason, Refusal::NameTaken { .. }), "{refused:?}");
+    let (mut stranger, _) = Stranger::join(port, Some(SECRET)).await;
+    stranger.emit(Register::EVENT, &register("db-7").encode()).await;
+    let refused: Refused = stranger.event().await.expect("an answer");
+    assert_eq!(refused.reason, Refusal::OutsideRing { size: 3 });
+
+    load.until_more(500, 200).await;
+    let seen = load.finish(ring.rest_port).await;
+    assert_eq!(seen.failed_reads.load(Ordering::Relaxed), 0);
+    assert_eq!(seen.stale_reads.load(Ordering::Relaxed), 0);
+    assert_eq!(
+        seen.refused_writes.load(Ordering::Relaxed) + seen.unknown_writes.load(Ordering::Relaxed),
+        0
+    );
+    let after = ring.client().await.cluster().await;
+    for place in 0..3 {
+        let (before, after) = (&before["processes"][place], &after["processes"][place]);
+        assert_eq!(
+            (&before["incarnation"], &before["connected"]),
+            (&after["incarnation"], &after["connected"])
+        );
+    }
+    assert_eq!(after["ready"], true);
+}
+
+#[tokio::test]
+async fn a_process_that_is_away_can_be_replaced_by_one_that_knows_the_secret() {
+    let mut ring = Ring::start(3).await;
+    ring.kill(1);
+    ring.until("the loss is noticed", |cluster| {
+        cluster["processes"][1]["connected"] == false
+    })
+    .await;
+    let (mut stranger, _) = Stranger::join(ring.socket_port, Some(SECRET)).await;
+    stranger.emit(Register::EVENT, &register("db-1").encode()).await;
+    let registered: Registered = stranger.event().await.expect("an answer");
+    assert_eq!(registered.size, 3);
+    drop(stranger);
+    ring.start_process(1);
+    ring.until_ready().await;
+}

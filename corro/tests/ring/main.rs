@@ -1,0 +1,15 @@
+//! A whole ring of real processes, which are really killed. Each test starts its own, on free ports, in a folder of its
+//! own, and ends it.
+//!
+//! Measurements that take minutes are ignored by default; `resources/measurements.md` says how to run them.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod client;
+mod copies;
+mod failover;
+mod freshness;
+mod garbage;
+mod load;
+mod measure;
+mod processes;
+mod restart;
