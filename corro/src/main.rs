@@ -1,3 +1,104 @@
-//! The one command.
+//! `corro`, the one command that a person runs: a whole ring for a try, and the processes that it is made of.
 
-fn main() {}
+mod demo;
+mod parent;
+
+use std::num::NonZeroU32;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use db_process::config::DbProcessConfig;
+use gateway::config::GatewayConfig;
+use rustix::process::Signal;
+
+use demo::DemoArgs;
+
+/// A replicated, partitioned user store: a whole ring on this machine, or one of its processes
+#[derive(Parser, Debug)]
+#[command(name = "corro", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// End when this process, the parent, ends
+    #[arg(long, value_name = "PID", global = true)]
+    exit_with_parent: Option<NonZeroU32>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Start a ring on this machine, and drill with it
+    Demo(DemoArgs),
+    /// Run the gateway of a ring
+    Gateway(Box<GatewayConfig>),
+    /// Run a db-process of a ring
+    DbProcess(Box<DbProcessConfig>),
+}
+
+fn main() -> ExitCode {
+    let cli: Cli = process::settings();
+    if let Err(error) = watch_parent(&cli) {
+        return failed(&error);
+    }
+    match cli.command {
+        Command::Demo(demo) => run_demo(demo).map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS),
+        Command::Gateway(config) => gateway::run::main(*config),
+        Command::DbProcess(config) => db_process::run::main(*config),
+    }
+}
+
+/// The demo has no log of its own: it talks to a person.
+fn run_demo(DemoArgs { settings, drill }: DemoArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(async {
+        match drill {
+            Some(drill) => demo::drill(&settings, drill).await,
+            None => demo::run(settings, process::shutdown_on_signal()).await,
+        }
+    })
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("corro: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// A demo has something to put in order when its parent ends; a process of a ring is built for being killed.
+fn watch_parent(cli: &Cli) -> anyhow::Result<()> {
+    let signal = match cli.command {
+        Command::Demo(_) => Signal::TERM,
+        Command::Gateway(_) | Command::DbProcess(_) => Signal::KILL,
+    };
+    cli.exit_with_parent.map_or(Ok(()), |parent| parent::end_with(parent, signal))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_names_what_can_be_run() {
+        let help = Cli::command().render_help().to_string();
+        for part in
+            ["A replicated, partitioned user store", "demo", "gateway", "db-process", "--exit-with-parent"]
+        {
+            assert!(help.contains(part), "{part} is missing in {help}");
+        }
+    }
+
+    #[test]
+    fn the_drill_takes_the_name_of_a_process() {
+        let parsed = Cli::try_parse_from(["corro", "demo", "kill", "db-1", "--folder", "elsewhere"]).unwrap();
+        let Command::Demo(demo) = parsed.command else { panic!("another command: {parsed:?}") };
+        assert!(matches!(demo.drill, Some(demo::Drill::Kill { process }) if process == "db-1"));
+        assert_eq!(demo.settings.folder, std::path::Path::new("elsewhere"));
+        assert!(Cli::try_parse_from(["corro", "demo", "kill"]).is_err());
+    }
+}

@@ -51,19 +51,9 @@ pub fn start_log(process: &str, settings: &CommonSettings) -> std::io::Result<Lo
     let (file, file_writer) = tracing_appender::non_blocking(files(process, &settings.log_dir)?);
     let (terminal, terminal_writer) = tracing_appender::non_blocking(stdout());
     let to_file = fmt::layer().with_ansi(false).with_writer(file);
-    let to_stdout = fmt::layer()
-        .with_ansi(stdout().is_terminal())
-        .with_writer(terminal);
-    registry()
-        .with(filter)
-        .with(to_file)
-        .with(to_stdout)
-        .try_init()
-        .map_err(Error::other)?;
-    WRITERS
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .extend([file_writer, terminal_writer]);
+    let to_stdout = fmt::layer().with_ansi(stdout().is_terminal()).with_writer(terminal);
+    registry().with(filter).with(to_file).with(to_stdout).try_init().map_err(Error::other)?;
+    WRITERS.lock().unwrap_or_else(PoisonError::into_inner).extend([file_writer, terminal_writer]);
     Ok(LogGuard(()))
 }
 
@@ -71,10 +61,7 @@ pub fn start_log(process: &str, settings: &CommonSettings) -> std::io::Result<Lo
 fn filter(node_env: NodeEnv, rust_log: Option<&str>) -> std::io::Result<EnvFilter> {
     if let Some(wanted) = rust_log.filter(|text| !text.is_empty()) {
         return EnvFilter::try_new(wanted).map_err(|error| {
-            Error::new(
-                ErrorKind::InvalidInput,
-                format!("RUST_LOG: {wanted:?} is not allowed: {error}"),
-            )
+            Error::new(ErrorKind::InvalidInput, format!("RUST_LOG: {wanted:?} is not allowed: {error}"))
         });
     }
     let level = match node_env {
@@ -89,10 +76,7 @@ fn filter(node_env: NodeEnv, rust_log: Option<&str>) -> std::io::Result<EnvFilte
 fn files(process: &str, folder: &Path) -> std::io::Result<RollingFileAppender> {
     // Asked for here, as the appender's own message does not name the folder.
     std::fs::create_dir_all(folder).map_err(|error| {
-        Error::new(
-            error.kind(),
-            format!("LOG_DIR: {} cannot be made: {error}", folder.display()),
-        )
+        Error::new(error.kind(), format!("LOG_DIR: {} cannot be made: {error}", folder.display()))
     })?;
     RollingFileAppender::builder()
         .rotation(Rotation::DAILY)
@@ -100,12 +84,7 @@ fn files(process: &str, folder: &Path) -> std::io::Result<RollingFileAppender> {
         .filename_suffix("log")
         .max_log_files(FILES_KEPT)
         .build(folder)
-        .map_err(|error| {
-            Error::other(format!(
-                "LOG_DIR: {} cannot be written: {error}",
-                folder.display()
-            ))
-        })
+        .map_err(|error| Error::other(format!("LOG_DIR: {} cannot be written: {error}", folder.display())))
 }
 
 #[cfg(test)]
@@ -113,10 +92,7 @@ mod tests {
     use super::*;
 
     fn only_file(folder: &Path) -> std::path::PathBuf {
-        let files: Vec<_> = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
+        let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(files.len(), 1, "{files:?}");
         files.into_iter().next().unwrap()
     }
@@ -126,11 +102,8 @@ mod tests {
     fn writes_a_dated_file_of_our_lines_and_flushes_it() {
         let folder = tempfile::tempdir().unwrap();
         let log_dir = folder.path().join("a/b");
-        let settings = CommonSettings {
-            node_env: NodeEnv::Production,
-            log_dir: log_dir.clone(),
-            cluster_secret: None,
-        };
+        let settings =
+            CommonSettings { node_env: NodeEnv::Production, log_dir: log_dir.clone(), cluster_secret: None };
         let guard = start_log("db-7", &settings).unwrap();
         tracing::info!(partition = 3, "a line of ours");
         tracing::debug!("a detail of ours");
@@ -161,13 +134,8 @@ mod tests {
         assert!(shown(NodeEnv::Production, None).contains("gateway=info"));
         assert_eq!(shown(NodeEnv::Production, Some("trace")), "trace");
         assert!(shown(NodeEnv::Production, Some("")).contains("gateway=info"));
-        let error = filter(NodeEnv::Production, Some("gateway=loud"))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("RUST_LOG") && error.contains("gateway=loud"),
-            "{error}"
-        );
+        let error = filter(NodeEnv::Production, Some("gateway=loud")).unwrap_err().to_string();
+        assert!(error.contains("RUST_LOG") && error.contains("gateway=loud"), "{error}");
     }
 
     #[test]
@@ -184,9 +152,6 @@ mod tests {
     fn a_folder_that_cannot_be_made_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = files("db-7", &file.path().join("logs")).unwrap_err().to_string();
-        assert!(
-            error.contains("LOG_DIR") && error.contains(&file.path().display().to_string()),
-            "{error}"
-        );
+        assert!(error.contains("LOG_DIR") && error.contains(&file.path().display().to_string()), "{error}");
     }
 }

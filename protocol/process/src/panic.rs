@@ -44,11 +44,8 @@ mod tests {
             "panic::tests::a_panic_in_another_thread_ends_the_process_and_is_said",
             "--nocapture",
         ];
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(this)
-            .env(CHILD, "1")
-            .output()
-            .unwrap();
+        let child =
+            Command::new(std::env::current_exe().unwrap()).args(this).env(CHILD, "1").output().unwrap();
         assert_eq!(child.status.signal(), Some(6), "SIGABRT; {child:?}");
         let said = String::from_utf8_lossy(&child.stderr);
         assert!(said.contains("the invariant of the test"), "{said}");

@@ -31,10 +31,7 @@ fn status_line(port: u16, path: &str, within: Duration) -> std::io::Result<Strin
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, within)?;
     stream.set_write_timeout(Some(within))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let (mut answer, mut buffer) = (Vec::new(), [0; 512]);
     while !answer.contains(&b'\n') && answer.len() < 4096 {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -47,11 +44,7 @@ fn status_line(port: u16, path: &str, within: Duration) -> std::io::Result<Strin
             n => answer.extend_from_slice(&buffer[..n]),
         }
     }
-    Ok(String::from_utf8_lossy(&answer)
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned())
+    Ok(String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned())
 }
 
 #[cfg(test)]
@@ -81,39 +74,23 @@ mod tests {
     fn is_content_with_200() {
         let (port, server) = server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
         assert_eq!(probe(port, "/health/live"), Ok(()));
-        assert!(
-            server
-                .join()
-                .unwrap()
-                .starts_with("GET /health/live HTTP/1.1\r\n")
-        );
+        assert!(server.join().unwrap().starts_with("GET /health/live HTTP/1.1\r\n"));
     }
 
     #[test]
     fn says_what_was_answered_instead() {
-        for answer in [
-            "HTTP/1.1 503 Service Unavailable\r\n\r\n",
-            "HTTP/1.1 404 200\r\n\r\n",
-            "nonsense",
-            "",
-        ] {
+        for answer in ["HTTP/1.1 503 Service Unavailable\r\n\r\n", "HTTP/1.1 404 200\r\n\r\n", "nonsense", ""]
+        {
             let (port, server) = server(answer);
             let error = probe(port, "/health/ready").unwrap_err();
-            assert!(
-                error.contains(answer.trim_end()) && error.contains(&port.to_string()),
-                "{error}"
-            );
+            assert!(error.contains(answer.trim_end()) && error.contains(&port.to_string()), "{error}");
             server.join().unwrap();
         }
     }
 
     #[test]
     fn says_that_nothing_listens() {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         assert_eq!(probe(port, "/"), Err(format!("nothing listens on port {port}")));
     }
 
@@ -122,9 +99,6 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let error = status_line(port, "/", Duration::from_millis(50)).unwrap_err();
-        assert!(
-            matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
-            "{error}"
-        );
+        assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
     }
 }

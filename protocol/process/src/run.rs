@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -26,11 +27,12 @@ pub fn run<E: Display>(
     abort_on_panic();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(async {
-            work(shutdown_on_signal())
-                .await
-                .map_err(|error| format!("{error:#}"))
-        }),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(async { work(shutdown_on_signal()).await });
+            // A blocking call that nobody waits for any more, such as the look-up of a name, does not hold up the end.
+            runtime.shutdown_timeout(Duration::from_millis(100));
+            outcome.map_err(|error| format!("{error:#}"))
+        }
         Err(error) => Err(format!("no runtime: {error}")),
     };
     let code = match outcome {

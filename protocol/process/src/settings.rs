@@ -70,12 +70,8 @@ pub fn explain(error: &clap::Error, command: &Command) -> String {
     if let Some(allowed) = allowed.filter(|allowed| !allowed.is_empty()) {
         write!(line, "; allowed: {allowed}").expect("a string takes all text");
     } else if let Some(number) = known.and_then(whole_number) {
-        write!(
-            line,
-            "; allowed: {}",
-            range(error).unwrap_or_else(|| number.to_owned())
-        )
-        .expect("a string takes all text");
+        write!(line, "; allowed: {}", range(error).unwrap_or_else(|| number.to_owned()))
+            .expect("a string takes all text");
     } else if let Some(reason) = error.source() {
         write!(line, ": {reason}").expect("a string takes all text");
     }
@@ -97,11 +93,7 @@ fn find<'a>(command: &'a Command, shown: &str) -> Option<&'a Arg> {
     command
         .get_arguments()
         .find(|arg| arg.to_string() == shown)
-        .or_else(|| {
-            command
-                .get_subcommands()
-                .find_map(|subcommand| find(subcommand, shown))
-        })
+        .or_else(|| command.get_subcommands().find_map(|subcommand| find(subcommand, shown)))
 }
 
 /// What a number may be: for those, the reason that clap gives ("invalid digit found in string") helps nobody.
@@ -110,14 +102,9 @@ fn whole_number(arg: &Arg) -> Option<&'static str> {
     let of = |number: TypeId| kind == number;
     if of(TypeId::of::<u16>()) {
         Some("a whole number from 0 to 65535")
-    } else if [
-        TypeId::of::<u8>(),
-        TypeId::of::<u32>(),
-        TypeId::of::<u64>(),
-        TypeId::of::<usize>(),
-    ]
-    .into_iter()
-    .any(of)
+    } else if [TypeId::of::<u8>(), TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>()]
+        .into_iter()
+        .any(of)
     {
         Some("a whole number")
     } else {
@@ -228,10 +215,7 @@ mod tests {
     #[test]
     fn the_help_of_the_whole_is_its_own() {
         let help = Thing::command().render_help().to_string();
-        assert!(
-            help.contains("The whole thing") && !help.contains("both kinds"),
-            "{help}"
-        );
+        assert!(help.contains("The whole thing") && !help.contains("both kinds"), "{help}");
     }
 
     #[test]

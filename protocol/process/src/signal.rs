@@ -36,13 +36,9 @@ mod tests {
     async fn sigterm_cancels_the_token_and_the_process_lives_on() {
         let token = shutdown_on_signal();
         assert!(!token.is_cancelled());
-        let kill = Command::new("sh")
-            .args(["-c", &format!("kill -TERM {}", id())])
-            .stdin(Stdio::null())
-            .status();
+        let kill =
+            Command::new("sh").args(["-c", &format!("kill -TERM {}", id())]).stdin(Stdio::null()).status();
         assert!(kill.unwrap().success());
-        tokio::time::timeout(Duration::from_secs(10), token.cancelled())
-            .await
-            .expect("cancelled by SIGTERM");
+        tokio::time::timeout(Duration::from_secs(10), token.cancelled()).await.expect("cancelled by SIGTERM");
     }
 }

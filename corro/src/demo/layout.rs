@@ -1,0 +1,147 @@
+//! Where a demo keeps what it writes, and the size of the ring that is kept there.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+
+/// Size of a new ring, where none is asked for.
+const DEFAULT_SIZE: u16 = 3;
+
+/// The paths below the folder of a demo.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    /// `.corro`, where no other is asked for.
+    pub(crate) folder: PathBuf,
+    /// One folder a db-process.
+    pub(crate) data: PathBuf,
+    /// One folder a process for its daily log, and beside it what it printed.
+    pub(crate) logs: PathBuf,
+    /// The second terminal's way to the demo.
+    pub(crate) socket: PathBuf,
+    lock: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn of(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            data: folder.join("data"),
+            logs: folder.join("logs"),
+            socket: folder.join("demo.sock"),
+            lock: folder.join("demo.lock"),
+        }
+    }
+
+    /// Where a process prints to.
+    pub(crate) fn output_of(&self, process: &str) -> PathBuf {
+        self.logs.join(format!("{process}.out"))
+    }
+
+    /// Makes the folders and takes them for this demo, until the returned file is dropped.
+    ///
+    /// The lock is the kernel's: it ends with the process, so whoever has it may remove a socket that is left over.
+    ///
+    /// # Errors
+    /// Where another demo runs here.
+    pub(crate) fn take(&self) -> anyhow::Result<File> {
+        for folder in [&self.data, &self.logs] {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("{} cannot be made", folder.display()))?;
+        }
+        let open = File::options().read(true).write(true).create(true).truncate(false).open(&self.lock);
+        let mut lock = open.with_context(|| format!("{} cannot be opened", self.lock.display()))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let mut owner = String::new();
+                let _ = lock.read_to_string(&mut owner); // only for the message
+                bail!(
+                    "a demo runs in {} already (process {}); stop it first, or choose another folder with --folder",
+                    self.folder.display(),
+                    owner.trim()
+                );
+            }
+            Err(std::fs::TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("{} cannot be locked", self.lock.display()));
+            }
+        }
+        lock.set_len(0)?;
+        write!(lock, "{}", std::process::id())?;
+        if let Err(error) = std::fs::remove_file(&self.socket) {
+            ensure!(
+                error.kind() == ErrorKind::NotFound,
+                "{} cannot be removed: {error}",
+                self.socket.display()
+            );
+        }
+        Ok(lock)
+    }
+
+    /// The size of the ring to start: the one that the folder holds, which cannot change, or else the one asked for.
+    ///
+    /// # Errors
+    /// Where another size is asked for than the folder holds.
+    pub(crate) fn ring_size(&self, asked: Option<u16>) -> anyhow::Result<u16> {
+        let held = self.held()?;
+        match (held, asked) {
+            (0, asked) => Ok(asked.unwrap_or(DEFAULT_SIZE)),
+            (held, Some(asked)) if asked != held => bail!(
+                "{} holds a ring of {held} db-processes, whose size is fixed: leave out --db-processes (DB_PROCESSES) to \
+                 start it again, or remove the folder {} and its users to start a ring of {asked}",
+                self.data.display(),
+                self.folder.display()
+            ),
+            (held, _) => Ok(held),
+        }
+    }
+
+    /// How many db-processes have data here: they are numbered from 0 without a gap.
+    fn held(&self) -> anyhow::Result<u16> {
+        let mut held = 0;
+        for entry in std::fs::read_dir(&self.data).with_context(|| self.data.display().to_string())? {
+            let name = entry?.file_name();
+            let place = name.to_str().and_then(|name| name.strip_prefix("db-")?.parse::<u16>().ok());
+            held = held.max(place.map_or(0, |place| place.saturating_add(1)));
+        }
+        Ok(held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_demo_at_a_time_and_a_left_over_socket_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::of(&folder.path().join(".corro"));
+        std::fs::create_dir_all(&layout.folder).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(&layout.socket).unwrap()); // stays as a file
+        assert!(layout.socket.exists());
+        let lock = layout.take().unwrap();
+        assert!(!layout.socket.exists());
+
+        let refused = layout.take().unwrap_err().to_string();
+        assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+        drop(lock);
+        assert!(layout.take().is_ok());
+    }
+
+    #[test]
+    fn the_size_of_a_ring_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::of(folder.path());
+        let _lock = layout.take().unwrap();
+        assert_eq!(layout.ring_size(None).unwrap(), 3);
+        assert_eq!(layout.ring_size(Some(5)).unwrap(), 5);
+        for place in 0..5 {
+            std::fs::create_dir(layout.data.join(format!("db-{place}"))).unwrap();
+        }
+        assert_eq!(layout.ring_size(None).unwrap(), 5);
+        assert_eq!(layout.ring_size(Some(5)).unwrap(), 5);
+        let refused = layout.ring_size(Some(3)).unwrap_err().to_string();
+        assert!(refused.contains("ring of 5") && refused.contains("DB_PROCESSES"), "{refused}");
+    }
+}
