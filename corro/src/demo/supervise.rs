@@ -1,12 +1,14 @@
 //! The demo itself: starts the processes, waits until the ring is ready, and says what becomes of them.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,11 +26,26 @@ const GLANCE: Duration = Duration::from_millis(10);
 /// How often to say again what is waited for.
 const REMINDER: Duration = Duration::from_secs(5);
 
-/// Runs a demo until `shutdown`.
+/// Prints a line. Where nobody reads any more, because the terminal is closed, the demo still ends in order.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
+/// Runs a demo until `shutdown`, or until its terminal is closed.
 ///
 /// # Errors
 /// Where it cannot start: another demo in the folder, a port taken, a process that ends before the ring was ready.
 pub(crate) async fn run(settings: DemoSettings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut closed = signal(SignalKind::hangup()).context("SIGHUP cannot be listened for")?;
+    tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move {
+            closed.recv().await;
+            shutdown.cancel();
+        }
+    });
     let layout = Layout::of(&settings.folder);
     let _lock = layout.take()?;
     let ring = Ring {
@@ -75,9 +92,10 @@ impl Demo {
             // Of the demo before; the daily log keeps it.
             let _ = std::fs::remove_file(self.ring.layout.output_of(&process));
         }
-        println!(
+        say!(
             "Starting a gateway on port {} and {} db-processes; waiting until every partition takes reads and writes …",
-            self.ring.rest_port, self.ring.size
+            self.ring.rest_port,
+            self.ring.size
         );
         self.start("gateway")?;
         // The first connection of a db-process finds it listening, and so needs no second attempt.
@@ -94,7 +112,7 @@ impl Demo {
         let executable = std::env::current_exe().context("this executable cannot be found")?;
         let folder = std::env::current_dir().context("the current folder cannot be found")?;
         let command = command(&executable, &folder, std::env::var_os("PATH").as_deref());
-        println!("{}", banner(&self.ring, started.elapsed(), &command));
+        say!("{}", banner(&self.ring, started.elapsed(), &command));
         let never = tokio::spawn(std::future::pending());
         self.follow(shutdown, never, false).await
     }
@@ -122,7 +140,7 @@ impl Demo {
                         done.abort();
                         bail!(told);
                     }
-                    println!("{told}");
+                    say!("{told}");
                 }
             }
         }
@@ -210,7 +228,7 @@ impl Demo {
         match self.start(process) {
             Ok(pid) => {
                 let text = format!("{process} runs again as process {pid}");
-                println!("{text}");
+                say!("{text}");
                 Answer::Done { text }
             }
             Err(error) => refused(format!("{error:#}")),
@@ -238,7 +256,7 @@ impl Demo {
         if self.ends.is_empty() {
             return;
         }
-        println!("Stopping {} processes …", self.ends.len());
+        say!("Stopping {} processes …", self.ends.len());
         for state in self.processes.values() {
             if let State::Runs(running) | State::Ends { running, .. } = state {
                 running.end(Ending::Stop);
@@ -248,7 +266,7 @@ impl Demo {
             if let Ok(End { process, status: Ok(status), .. }) = end
                 && !status.success()
             {
-                println!("{process}: {}", manner(&status));
+                say!("{process}: {}", manner(&status));
             }
         }
     }
@@ -274,7 +292,7 @@ async fn until_well(port: u16, path: &'static str) {
     // A probe blocks its thread for up to 2 s; children are started on the main thread alone, so this may be another.
     while let Ok(Err(why)) = tokio::task::spawn_blocking(move || process::probe(port, path)).await {
         if Instant::now() > reminder {
-            println!("Still waiting: {why}");
+            say!("Still waiting: {why}");
             reminder = Instant::now() + REMINDER;
         }
         tokio::time::sleep(GLANCE).await;

@@ -1,0 +1,39 @@
+# `make demo` starts a ring on this machine; `make test` runs every test. Both install what is missing first.
+# All of them build with the one profile `release`, so that RocksDB is compiled once.
+
+.PHONY: help demo test build lint deny test-compose ci setup
+.DEFAULT_GOAL := help
+
+# ccache first, so that compiling RocksDB again (another checkout, a changed flag) takes a minute; a Rust that was installed
+# a moment ago is found before the next login.
+export PATH := /usr/lib/ccache:$(PATH):$(HOME)/.cargo/bin
+
+corro = "$${CARGO_TARGET_DIR:-target}/release/corro"
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## Start a gateway and three db-processes, and say how to use them; Ctrl-C stops them
+	@exec $(corro) demo --exit-with-parent $$PPID
+
+test: setup ## Run every test
+	cargo test --release --workspace
+
+build: setup ## Build everything
+	cargo build --release --workspace
+
+lint: setup ## Check format and lints
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- -D warnings
+
+deny: ## Check licences, sources and known faults of the dependencies; needs cargo-deny
+	cargo deny check
+
+test-compose: ## Run the ring in containers, stop one under load, and count failed reads; needs docker and docker-compose
+	corro/tests/compose.sh
+
+ci: ## All that is checked before a change is taken
+	.ci/run
+
+setup: ## Install what is missing: a C++ compiler, pkg-config, libclang, OpenSSL headers, ccache
+	@corro/setup.sh

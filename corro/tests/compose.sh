@@ -1,0 +1,153 @@
+#!/usr/bin/env bash
+# The ring in real containers, as docker-compose.yaml starts it: db-1 is stopped for ten seconds and started again while
+# users are read and written, and no read may fail or be older than what was acknowledged.
+#
+# Needs docker, docker-compose (1.29 or v2) and python3. Where the base images of the Dockerfiles are neither here nor to be
+# pulled, it makes them from Debian packages and this machine's Rust, which takes root. It leaves nothing behind.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+seconds_down=${SECONDS_DOWN:-10}
+export REST_PORT=${REST_PORT:-13001} SOCKET_PORT=${SOCKET_PORT:-13002}
+project=corro-test
+here=$PWD
+work=$(mktemp -d)
+made=()  # images that were made here
+load=    # the process that reads and writes
+
+say() { printf '%s  %s\n' "$(date +%T)" "$*"; }
+die() { say "FAILED: $*"; exit 1; }
+
+if docker-compose version >/dev/null 2>&1; then
+    compose() { docker-compose -p "$project" "$@"; }
+else
+    compose() { docker compose -p "$project" "$@"; }
+fi
+
+for name in gateway db-0 db-1 db-2; do
+    if docker inspect "$name" >/dev/null 2>&1; then
+        die "there is a container $name already; remove it first (docker-compose down)"
+    fi
+done
+
+clean_up() {
+    local outcome=$?
+    trap - EXIT
+    [ -z "$load" ] || kill "$load" 2>/dev/null || true
+    if [ "$outcome" -ne 0 ]; then
+        compose ps || true
+        compose logs --tail 40 --no-color || true
+    fi
+    compose down -v --rmi local --remove-orphans >/dev/null 2>&1 || true
+    docker image prune -f --filter "label=project=$project" >/dev/null 2>&1 || true
+    for image in "${made[@]}"; do docker rmi -f "$image" >/dev/null 2>&1 || true; done
+    rm -rf "$work"
+    exit "$outcome"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+# --- base images ---------------------------------------------------------------------------------------------------
+
+present() { docker image inspect "$1" >/dev/null 2>&1 || timeout 120 docker pull -q "$1" >/dev/null 2>&1; }
+
+make_debian() {
+    say "$1 cannot be pulled: making it with debootstrap"
+    command -v debootstrap >/dev/null || { apt-get update -q && apt-get install -q -y debootstrap; } >"$work/log" 2>&1 ||
+        { cat "$work/log"; die 'debootstrap is missing'; }
+    debootstrap --variant=minbase bookworm "$work/debian" http://deb.debian.org/debian >"$work/log" 2>&1 ||
+        { tail "$work/log"; die 'debootstrap failed'; }
+    # What this machine trusts: it may reach the world through a proxy with a certificate of its own.
+    install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$work/debian/etc/ssl/certs/ca-certificates.crt"
+    tar -C "$work/debian" --exclude='./var/cache/apt/archives/*.deb' -c . | docker import - "$1" >/dev/null
+    rm -rf "$work/debian"
+    made+=("$1")
+}
+
+# As the image of that name is: Rust beside the usual tools of C. And what this machine has compiled of RocksDB before.
+make_rust() {
+    say "$1 cannot be pulled: making it from Debian packages and this machine's Rust"
+    local context=$work/rust cache
+    mkdir -p "$context/ccache"
+    cp -r "$(rustc --print sysroot)" "$context/toolchain"
+    rm -rf "$context"/toolchain/share
+    cache=${CCACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/ccache}
+    [ ! -d "$cache" ] || cp -r "$cache/." "$context/ccache/"
+    cp /etc/ssl/certs/ca-certificates.crt "$context/"
+    cat >"$context/Dockerfile" <<DOCKERFILE
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends \
+    build-essential ca-certificates ccache libclang-dev libssl-dev pkg-config
+COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY toolchain /usr/local/rust
+COPY ccache /root/.cache/ccache
+ENV PATH=/usr/lib/ccache:/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+DOCKERFILE
+    docker build -q -t "$1" "$context" >"$work/log" 2>&1 || { cat "$work/log"; die 'it could not be made'; }
+    rm -rf "$context"
+    made+=("$1")
+}
+
+debian=debian:bookworm-slim
+rust=$(sed -n 's/^FROM \(rust:[^ ]*\) .*/\1/p' db-process/Dockerfile)
+present "$debian" || make_debian "$debian"
+present "$rust" || make_rust "$rust"
+
+# --- the ring ------------------------------------------------------------------------------------------------------
+
+say 'building the images'
+compose build >"$work/build" 2>&1 || { tail -n 60 "$work/build"; die 'the images could not be built'; }
+
+begun=$SECONDS
+compose up -d >"$work/log" 2>&1 || { cat "$work/log"; die 'up failed'; }
+api=http://127.0.0.1:$REST_PORT
+ready() { # within so many seconds
+    python3 - "$api/health/ready" "$1" <<'PYTHON'
+import sys, time, urllib.request
+url, deadline = sys.argv[1], time.monotonic() + float(sys.argv[2])
+while True:
+    try:
+        urllib.request.urlopen(url, timeout=2).close()
+        sys.exit(0)
+    except OSError as error:
+        if time.monotonic() > deadline:
+            sys.exit(f"not ready: {error}")
+    time.sleep(0.05)
+PYTHON
+}
+ready 60 || die 'the ring did not become ready within 60 s'
+say "the ring is ready $((SECONDS - begun)) s after up"
+
+python3 "$here/corro/tests/load.py" "$api" >"$work/load" 2>&1 &
+load=$!
+ready_to_stop() { grep -q '^running' "$work/load"; }
+for _ in $(seq 600); do ready_to_stop && break; sleep 0.1; done
+ready_to_stop || { cat "$work/load"; die 'the load did not start'; }
+
+say 'stopping db-1'
+compose stop db-1 >/dev/null 2>&1
+sleep "$seconds_down"
+[ "$(docker inspect -f '{{.State.Running}}' db-1)" = false ] || die 'db-1 runs: the restart policy undid the stop'
+say "starting db-1, which was away for $seconds_down s"
+compose start db-1 >/dev/null 2>&1
+ready 30 || die 'the ring was not ready again within 30 s'
+say 'ready again'
+sleep 2 # under load with all three
+kill -INT "$load"
+outcome=0
+wait "$load" || outcome=$?
+load=
+cat "$work/load"
+[ "$outcome" -eq 0 ] || die 'reads failed'
+
+for name in gateway db-0 db-1 db-2; do
+    user=$(docker exec "$name" id -u)
+    [ "$user" != 0 ] || die "$name runs as root"
+    health=$(docker inspect -f '{{.State.Health.Status}}' "$name")
+    [ "$health" = healthy ] || [ "$health" = starting ] || die "$name is $health"
+done
+
+begun=$SECONDS
+compose down -v >/dev/null 2>&1
+[ $((SECONDS - begun)) -lt 15 ] || die "down took $((SECONDS - begun)) s: a process waits for SIGKILL"
+say 'no read failed: the ring in containers is well'

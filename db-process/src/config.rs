@@ -1,0 +1,173 @@
+//! The settings of a db-process.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use process::{CommonSettings, NodeEnv};
+use protocol::InstanceName;
+use url::{Host, Url};
+
+/// Settings of a db-process: environment variables, and flags of the same names.
+#[derive(Args, Clone, Debug)]
+pub struct DbProcessConfig {
+    /// The gateway
+    #[arg(long, env = "SOCKET_SERVER_URL", default_value = "ws://localhost:3002", value_name = "URL", value_parser = server_url)]
+    pub socket_server_url: Url,
+    /// Name of this process; its last number is its place in the ring. No two alike
+    #[arg(long, env = "DB_INSTANCE_ID", default_value = "db-0", value_name = "NAME")]
+    pub db_instance_id: InstanceName,
+    /// Folder of its two databases and its identity [default: data/<DB_INSTANCE_ID>]
+    #[arg(long, env = "DATA_DIR", value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+    /// Port on which its neighbours follow it; 0 takes any free one
+    #[arg(long, env = "REPLICATION_PORT", default_value_t = 0, value_name = "PORT")]
+    pub replication_port: u16,
+    /// Host name or address at which its neighbours find it [default: the address that the gateway sees]
+    #[arg(long, env = "REPLICATION_ADDRESS", value_name = "HOST", value_parser = host)]
+    pub replication_address: Option<String>,
+    /// Asks the process that runs with these settings whether it is well, and exits with 0 if so
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "live", value_name = "WHAT")]
+    pub healthcheck: Option<Health>,
+    /// See there.
+    #[command(flatten)]
+    pub common: CommonSettings,
+}
+
+/// What a health check asks for.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Whether it runs.
+    Live,
+    /// Whether it has joined a ring, and both its copies can serve.
+    Ready,
+}
+
+impl Health {
+    /// Where the process answers it.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Live => "/health/live",
+            Self::Ready => "/health/ready",
+        }
+    }
+}
+
+impl DbProcessConfig {
+    /// Folder of the process's data.
+    pub fn data_dir(&self) -> PathBuf {
+        let default = || PathBuf::from("data").join(self.db_instance_id.as_str());
+        self.data_dir.clone().unwrap_or_else(default)
+    }
+
+    /// What the flags cannot check one by one.
+    ///
+    /// # Errors
+    /// One line that names the variable, and what is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        if self.common.node_env == NodeEnv::Production && self.common.cluster_secret.is_none() {
+            return Err(
+                "CLUSTER_SECRET (--cluster-secret): it is missing; with NODE_ENV=production the processes \
+                        of a ring have to share a secret"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Asks the process that runs with these settings whether it is well.
+    ///
+    /// # Errors
+    /// What is wrong, in words for a person.
+    pub fn probe(&self, health: Health) -> Result<(), String> {
+        match self.replication_port {
+            0 => Err("REPLICATION_PORT (--replication-port): a health check needs a fixed one".to_owned()),
+            port => process::probe(port, health.path()),
+        }
+    }
+}
+
+fn server_url(text: &str) -> Result<Url, String> {
+    let allowed = "a URL such as ws://gateway:3002";
+    let url = Url::parse(text).map_err(|error| format!("{error}; allowed: {allowed}"))?;
+    if !matches!(url.scheme(), "ws" | "wss" | "http" | "https") || url.host().is_none() {
+        return Err(format!("allowed: {allowed}"));
+    }
+    Ok(url)
+}
+
+fn host(text: &str) -> Result<String, String> {
+    let unbracketed = text.trim_start_matches('[').trim_end_matches(']');
+    let valid = unbracketed.parse::<std::net::IpAddr>().is_ok() || Host::parse(text).is_ok();
+    if valid && !text.contains([':', '/']) || unbracketed.parse::<std::net::Ipv6Addr>().is_ok() {
+        Ok(unbracketed.to_owned())
+    } else {
+        Err("allowed: a host name or an address, without a port".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    struct Command {
+        #[command(flatten)]
+        config: DbProcessConfig,
+    }
+
+    fn parse(args: &[&str]) -> Result<DbProcessConfig, String> {
+        Command::try_parse_from([&["db-process"], args].concat())
+            .map(|command| command.config)
+            .map_err(|error| process::explain(&error, &Command::command()))
+    }
+
+    #[test]
+    fn defaults_follow_the_name() {
+        let config = parse(&["--db-instance-id", "db-2"]).unwrap();
+        assert_eq!(config.data_dir(), PathBuf::from("data/db-2"));
+        assert_eq!((config.replication_port, config.replication_address), (0, None));
+        assert_eq!(config.healthcheck, None);
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_what_is_allowed() {
+        for (flag, value, allowed) in [
+            ("--socket-server-url", "gateway:3002", "ws://gateway:3002"),
+            ("--socket-server-url", "3002", "ws://gateway:3002"),
+            ("--db-instance-id", "db", "db-0, db-1"),
+            ("--replication-address", "10.0.0.1:77", "without a port"),
+            ("--replication-address", "http://x", "without a port"),
+        ] {
+            let line = parse(&[flag, value]).unwrap_err();
+            assert!(line.contains(flag) && line.contains(value) && line.contains(allowed), "{line}");
+        }
+    }
+
+    #[test]
+    fn addresses_may_be_names_and_both_kinds_of_numbers() {
+        for (given, kept) in
+            [("db-1.ring", "db-1.ring"), ("10.0.0.1", "10.0.0.1"), ("[::1]", "::1"), ("::1", "::1")]
+        {
+            let config = parse(&["--replication-address", given]).unwrap();
+            assert_eq!(config.replication_address.as_deref(), Some(kept));
+        }
+    }
+
+    #[test]
+    fn production_needs_a_secret() {
+        assert!(parse(&["--node-env", "development"]).unwrap().check().is_ok());
+        let line = parse(&["--node-env", "production"]).unwrap().check().unwrap_err();
+        assert!(line.starts_with("CLUSTER_SECRET"), "{line}");
+        assert!(parse(&["--node-env", "production", "--cluster-secret", "s"]).unwrap().check().is_ok());
+    }
+
+    #[test]
+    fn a_health_check_asks_for_live_unless_told() {
+        assert_eq!(parse(&["--healthcheck"]).unwrap().healthcheck, Some(Health::Live));
+        assert_eq!(parse(&["--healthcheck=ready"]).unwrap().healthcheck, Some(Health::Ready));
+        let error = parse(&[]).unwrap().probe(Health::Live).unwrap_err();
+        assert!(error.contains("REPLICATION_PORT"), "{error}");
+    }
+}

@@ -1,0 +1,122 @@
+//! What a write comes to: decided against the record as it is now.
+
+use protocol::message::link::{Found, Write, WriteAnswer};
+use protocol::message::replication::LogEntry;
+use protocol::{Operation, Outcome, Record, UserId, Version};
+
+use super::recent::{Left, Remembered};
+use super::{Copy, document};
+use crate::store::{Store, StoreError, encoding};
+
+/// What is to be done about a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// It is allowed: write it and give it a place in the op-log.
+    Accept,
+    /// The record shows that it was applied before: say so, and write nothing.
+    Repeated,
+    /// Nothing is written.
+    Answer(Outcome),
+}
+
+/// Decides a write against what is known of its user.
+///
+/// Usually a write is newer than all that the record holds. One that is older was under way while the newer ones were
+/// applied, so it may be answered as of any moment since it set out. It is answered as of just before the user was born or
+/// died, where the record knows of that: an old operation neither changes a user that was made after it, nor brings back
+/// one that was deleted after it.
+pub fn decide(record: Option<&Record>, write: &Write) -> Decision {
+    if record.is_some_and(|record| carries(record, write.version)) {
+        return Decision::Repeated;
+    }
+    let refused = |outcome| Decision::Answer(outcome);
+    let unmet =
+        |live: &Record| write.condition.as_ref().is_some_and(|condition| !condition.holds(live.version()));
+    let live = record.filter(|record| record.is_alive());
+    match (&write.operation, live) {
+        // `If-Match` never holds where there is no user.
+        (Operation::Create(_), None) if write.condition.is_some() => refused(Outcome::PreconditionFailed),
+        (Operation::Create(_), None) if record.is_some_and(|dead| dead.alive.0 > write.version) => {
+            refused(Outcome::Exists)
+        }
+        (Operation::Create(_), None) => Decision::Accept,
+        (Operation::Update(_) | Operation::Delete, None) => refused(Outcome::NotFound),
+        (Operation::Update(_) | Operation::Delete, Some(live)) if live.alive.0 > write.version => {
+            refused(Outcome::NotFound)
+        }
+        (_, Some(live)) if unmet(live) => refused(Outcome::PreconditionFailed),
+        (Operation::Create(_), Some(_)) => refused(Outcome::Exists),
+        (Operation::Update(change), Some(_)) if change.is_empty() => refused(Outcome::Unchanged),
+        (Operation::Update(_) | Operation::Delete, Some(_)) => Decision::Accept,
+    }
+}
+
+/// Whether one of the registers was set by the operation of that version.
+fn carries(record: &Record, version: Version) -> bool {
+    [record.alive.0, record.name.0, record.email.0, record.group.0].contains(&version)
+}
+
+impl<S: Store> Copy<S> {
+    /// Decides writes in their order and stages what is allowed. The answers may leave after the next commit.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn write(&mut self, writes: Vec<Write>) -> Result<Vec<WriteAnswer>, StoreError> {
+        // Even a refusal may rest on something that was replicated and is not on disk yet.
+        self.promised = true;
+        writes.into_iter().map(|write| self.write_one(write)).collect()
+    }
+
+    fn write_one(&mut self, write: Write) -> Result<WriteAnswer, StoreError> {
+        if let Some(known) = self.recent.get(write.version) {
+            let user = self.shown_before(&write, known)?;
+            let sequence = known.sequence.unwrap_or(self.staged.meta.head);
+            return Ok(WriteAnswer { outcome: Outcome::Applied, sequence, user });
+        }
+        let record = self.record(&write.id)?;
+        match decide(record.as_ref(), &write) {
+            Decision::Accept => self.accept(write),
+            Decision::Repeated => {
+                let change = write.operation.change();
+                let user =
+                    record.and_then(|record| document::left_by(write.id, write.version, &change, &record));
+                Ok(WriteAnswer { outcome: Outcome::Applied, sequence: self.staged.meta.head, user })
+            }
+            Decision::Answer(outcome) => {
+                let user = record.and_then(|record| document::live(write.id, &record));
+                Ok(WriteAnswer { outcome, sequence: self.staged.meta.head, user })
+            }
+        }
+    }
+
+    /// Stages an allowed write, with the next number of the op-log.
+    fn accept(&mut self, write: Write) -> Result<WriteAnswer, StoreError> {
+        let Write { version, id, operation, .. } = write;
+        let change = operation.change();
+        let sequence = self.staged.meta.head + 1;
+        let record = self.put_change(id, version, &change, Some(sequence))?;
+        let user = document::left_by(id, version, &change, &record);
+        let before = self.staged.log.last().map_or(self.staged.meta.head, |entry| entry.sequence);
+        assert_eq!(before + 1, sequence, "the op-log has no gaps");
+        self.staged.log.push(LogEntry { sequence, version, id, change });
+        self.staged.meta.head = sequence;
+        self.dirty = true;
+        Ok(WriteAnswer { outcome: Outcome::Applied, sequence, user })
+    }
+
+    /// What a repeated operation showed when it was applied.
+    fn shown_before(&self, write: &Write, known: &Remembered) -> Result<Option<Found>, StoreError> {
+        let id: UserId = write.id;
+        match &known.left {
+            Left::Record(bytes) => {
+                let record =
+                    encoding::read_record(bytes).map_err(StoreError::unreadable("a remembered record"))?;
+                Ok(document::live(id, &record))
+            }
+            Left::Change(change) => {
+                let record = self.record(&id)?;
+                Ok(record.and_then(|record| document::left_by(id, write.version, change, &record)))
+            }
+        }
+    }
+}

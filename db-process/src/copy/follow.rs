@@ -1,0 +1,221 @@
+//! Following the other copy, and being followed by it.
+
+use std::mem;
+use std::ops::ControlFlow;
+
+use protocol::message::MAX_FRAME_BYTES;
+use protocol::message::link::Position;
+use protocol::message::replication::{CopyChunk, Follow, LogBatch, LogEntry};
+use protocol::{Record, UserId};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::Copy;
+use crate::store::{Meta, Origin, Snapshot, Store, StoreError};
+
+/// From where a copy is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FollowStart {
+    /// Send the op-log after this entry.
+    Log {
+        /// Sequence of the last entry that the follower has.
+        after: u64,
+    },
+    /// The follower has everything up to `end`, though under no position in this op-log: this copy was filled from it.
+    /// Send a single [`CopyChunk`] without records and with this end, which gives it the position; then the op-log.
+    Adopt {
+        /// The position to give.
+        end: Position,
+    },
+    /// Send everything, then the op-log.
+    FullCopy,
+}
+
+/// Entries do not join on to what the copy has. It has to ask again from its position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("entry {sequence} of the op-log of {incarnation} does not follow on {position:?}")]
+pub struct Gap {
+    /// Whose op-log the entry is from.
+    pub incarnation: Uuid,
+    /// The entry.
+    pub sequence: u64,
+    /// What the copy has.
+    pub position: Option<Position>,
+}
+
+/// Why entries of the other copy's op-log were not applied.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum FollowError {
+    /// They do not join on. What came before the gap is staged, the copy is sound.
+    #[error(transparent)]
+    Gap(#[from] Gap),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl<S: Store> Copy<S> {
+    /// Stages entries of the other copy's op-log, and the position after them. Nobody is promised anything: after a crash
+    /// they come again.
+    ///
+    /// # Errors
+    /// If there is a gap, or the database cannot be read.
+    pub fn apply(&mut self, batch: LogBatch) -> Result<(), FollowError> {
+        for LogEntry { sequence, version, id, change } in batch.entries {
+            let position = self.staged.meta.position;
+            let followed = position.filter(|position| position.incarnation == batch.incarnation);
+            match followed {
+                Some(position) if sequence <= position.sequence => continue,
+                Some(position) if sequence == position.sequence + 1 => {}
+                _ => {
+                    return Err(Gap { incarnation: batch.incarnation, sequence, position }.into());
+                }
+            }
+            self.put_change(id, version, &change, None)?;
+            self.staged.meta.position = Some(Position { incarnation: batch.incarnation, sequence });
+            self.dirty = true;
+        }
+        Ok(())
+    }
+
+    /// Stages part of a full copy. With `end`, its last part, the copy counts as complete and goes on from there, which
+    /// will be on disk after the next commit.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn merge_chunk(
+        &mut self,
+        records: Vec<(UserId, Record)>,
+        end: Option<Position>,
+    ) -> Result<(), StoreError> {
+        for (id, theirs) in records {
+            match self.record(&id)? {
+                Some(mut ours) => {
+                    let before = ours.version();
+                    if ours.merge(&theirs) {
+                        self.put(id, Some(before), ours);
+                    }
+                }
+                None => self.put(id, None, theirs),
+            }
+        }
+        if let Some(end) = end {
+            let meta = &mut self.staged.meta;
+            if !meta.complete {
+                meta.complete = true;
+                meta.origin = Some(Origin { source: end.incarnation, head: meta.head });
+            }
+            meta.position = Some(end);
+            self.dirty = true;
+            self.promised = true;
+        }
+        Ok(())
+    }
+}
+
+/// From where the follower that asks is to be served by a copy in that state.
+pub fn start_for(meta: &Meta, follow: &Follow) -> FollowStart {
+    let own = follow.position.filter(|position| position.incarnation == meta.incarnation);
+    if let Some(Position { sequence, .. }) = own
+        && meta.log_reaches(sequence)
+    {
+        return FollowStart::Log { after: sequence };
+    }
+    match meta.origin {
+        Some(Origin { source, head }) if source == follow.incarnation && meta.log_reaches(head) => {
+            FollowStart::Adopt { end: Position { incarnation: meta.incarnation, sequence: head } }
+        }
+        _ => FollowStart::FullCopy,
+    }
+}
+
+/// Cuts a snapshot into the chunks of a full copy, none larger than a frame, for as long as `send` goes on.
+///
+/// # Errors
+/// If the database cannot be read.
+pub fn full_copy(
+    snapshot: &impl Snapshot,
+    mut send: impl FnMut(CopyChunk) -> ControlFlow<()>,
+) -> Result<(), StoreError> {
+    let Meta { incarnation, head: sequence, .. } = snapshot.meta();
+    let mut next = CopyChunk { chunk: 0, records: Vec::new(), end: None };
+    let mut size = 0;
+    for item in snapshot.records() {
+        let (id, record) = item?;
+        let more = record_size(&record);
+        if size + more > ROOM && !next.records.is_empty() {
+            let chunk = CopyChunk { chunk: next.chunk, records: mem::take(&mut next.records), end: None };
+            if send(chunk).is_break() {
+                return Ok(());
+            }
+            next.chunk += 1;
+            size = 0;
+        }
+        size += more;
+        next.records.push((id, record));
+    }
+    next.end = Some(Position { incarnation, sequence });
+    // Nothing is left to do if nobody wants it any more.
+    let _ = send(next);
+    Ok(())
+}
+
+/// Cuts entries off that would not fit into one frame. One always stays, so that there is progress.
+pub fn fit_frame(entries: &mut Vec<LogEntry>) {
+    let mut size = 0;
+    let fitting = entries.iter().take_while(|entry| {
+        size += entry_size(entry);
+        size <= ROOM
+    });
+    let count = fitting.count().max(1);
+    entries.truncate(count);
+}
+
+/// What a frame holds beside the envelope.
+const ROOM: usize = MAX_FRAME_BYTES - 1_024;
+
+/// A byte of a text is at most six in JSON: `\u001f`.
+const ESCAPED: usize = 6;
+
+/// No less than the size of the record and its id as JSON.
+fn record_size(record: &Record) -> usize {
+    220 + ESCAPED * (record.name.1.len() + record.email.1.len())
+}
+
+/// No less than the size of the entry as JSON.
+fn entry_size(entry: &LogEntry) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    180 + ESCAPED * (text(&entry.change.name) + text(&entry.change.email))
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{Change, Version};
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_never_underestimated() {
+        let worst = Change {
+            alive: Some(false),
+            name: Some("\u{1f}".repeat(256)),
+            email: Some("\"".repeat(254)),
+            group: Some(i32::MIN),
+        };
+        let (sequence, version) = (u64::MAX, Version(u64::MAX));
+        let record = Record::from_change(version, &worst);
+        let json = serde_json::to_string(&(Uuid::max(), &record)).expect("a message");
+        assert!(json.len() < record_size(&record), "{} bytes", json.len());
+        let entry = LogEntry { sequence, version, id: Uuid::max(), change: worst };
+        let json = serde_json::to_string(&entry).expect("a message");
+        assert!(json.len() < entry_size(&entry), "{} bytes", json.len());
+
+        let mut entries = vec![entry; 1_000];
+        fit_frame(&mut entries);
+        let json = serde_json::to_string(&entries).expect("a message");
+        assert!((100..1_000).contains(&entries.len()) && json.len() < MAX_FRAME_BYTES, "{}", json.len());
+        entries[0].change.name = Some("n".repeat(MAX_FRAME_BYTES));
+        fit_frame(&mut entries);
+        assert_eq!(entries.len(), 1, "an entry that is too large alone goes alone");
+    }
+}

@@ -1,0 +1,291 @@
+//! A copy: one of the two databases that hold a partition, and the rules by which it changes.
+//!
+//! Three kinds of things change a copy:
+//!
+//! * **Writes** ([`Copy::write`]), where the copy leads: each is *decided* against the records as they are now, the earlier
+//!   writes of the same batch included. Does the user exist? Does `If-Match` hold? What is allowed becomes records and, in
+//!   the same step, entries of the copy's own op-log.
+//! * **The other copy's op-log** ([`Copy::apply`]), where it follows: what was decided there is merged here, and the
+//!   position moves in the same step. What arrives twice is skipped; a gap is refused, since what lies in it would be
+//!   lost.
+//! * **States and changes from elsewhere** ([`Copy::merge`], [`Copy::merge_chunk`]): the tail that the gateway kept for a
+//!   copy that lacks it, or a full copy of the other's records.
+//!
+//! All three are merges of registers (see [`protocol::record`]), so they may come in any order and any number of times, and
+//! two copies that have exchanged everything are equal. They only gather in memory at first: [`Copy::commit`] writes all
+//! that has gathered as one batch, with one fsync if anybody was promised that it lasts. Until then no answer may leave.
+//! That is the whole of group commit: whoever drives the copy hands over everything that is waiting, then commits once.
+//!
+//! An operation may arrive twice: its answer was lost, the lead moved, a link broke. The version is the identity of an
+//! operation, so a copy remembers the versions that it applied lately, whether they were decided here or replicated
+//! ([`recent`]), and answers a repetition from memory. Where the memory is gone, the record tells: a register with this
+//! very version was written by this very operation. And an operation that is older than the birth or the death of the user
+//! as the copy knows it is answered as of just before that, a moment at which it was already under way.
+//!
+//! The **op-log** numbers the writes decided here from 1 on, without gaps. The other copy confirms what it has on disk, and
+//! that is trimmed, except for the last entries: they are the memory after a restart. It is bounded: past the bound the
+//! oldest entries go, and a copy that still wanted them must be copied in full.
+//!
+//! A copy is **complete** once it has held its whole partition: from the forming of the ring on, or since it was filled by
+//! a full copy. It remembers which copy it was filled from ([`Origin`](crate::store::Origin)), for that one can then follow
+//! it without a full copy in return.
+//!
+//! What a copy does not do: it does not know who leads, whether the other copy is there, or what time it is. It opens no
+//! socket, starts no thread and never retries. It checks no field of a user: the gateway has done that. It purges no
+//! tombstones. After a [`StoreError`] it must not be used again.
+//!
+//! * [`decide`]: what a write comes to.
+//! * [`document`]: the user as a caller gets it.
+//! * [`follow`]: following the other copy and being followed.
+//! * [`recent`]: the memory of what was applied lately.
+
+use std::mem;
+
+use protocol::message::link::{CopyReport, Versioned};
+use protocol::{Change, Record, UserId, Version};
+
+use crate::store::{Batch, Durability, Meta, Store, StoreError};
+
+pub mod decide;
+pub mod document;
+pub mod follow;
+#[cfg(test)]
+mod property;
+pub mod recent;
+#[cfg(test)]
+mod tests;
+
+pub use follow::{FollowError, FollowStart, Gap};
+use recent::{Left, Recent};
+
+/// How much a copy keeps beyond its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Operations remembered, and op-log entries kept for that even though the other copy has them: at least as many as
+    /// can be in flight.
+    pub recent: usize,
+    /// The op-log never grows past this many entries.
+    pub log: u64,
+    /// The op-log is trimmed by at least so many entries at once, since each trim leaves a mark in the database.
+    pub trim: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { recent: 65_536, log: 1_000_000, trim: 4_096 }
+    }
+}
+
+/// One copy of a partition. See the [module](self) for the rules.
+#[derive(Debug)]
+pub struct Copy<S> {
+    store: S,
+    limits: Limits,
+    /// What was applied lately, staged or committed.
+    recent: Recent,
+    /// Changes that are decided and not yet committed; its `meta` is the state after them.
+    staged: Batch,
+    /// Whether `staged` differs from what the store has.
+    dirty: bool,
+    /// Whether somebody was promised that what is staged, and all before it, will be on disk.
+    promised: bool,
+    /// Whether the store holds batches that were committed without a sync.
+    unsynced: bool,
+    /// The part of the position's sequence that is on disk.
+    durable: u64,
+    /// The other copy has the own op-log on disk up to here.
+    confirmed: u64,
+}
+
+impl<S: Store> Copy<S> {
+    /// Takes the database over. What it holds must be on disk.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn open(store: S, limits: Limits) -> Result<Self, StoreError> {
+        let meta = store.meta()?;
+        if meta.trimmed > meta.head {
+            let (trimmed, head) = (meta.trimmed, meta.head);
+            return Err(StoreError::Inconsistent(format!(
+                "the op-log is trimmed to {trimmed} and ends at {head}"
+            )));
+        }
+        let start = meta.head.saturating_sub(limits.recent as u64).max(meta.trimmed);
+        let mut recent = Recent::new(limits.recent);
+        for entry in store.log_after(start, usize::MAX)?.unwrap_or_default() {
+            recent.remember(entry.version, Some(entry.sequence), Left::Change(Box::new(entry.change)));
+        }
+        Ok(Self {
+            store,
+            limits,
+            recent,
+            staged: Batch::new(meta),
+            dirty: false,
+            promised: false,
+            unsynced: false,
+            durable: position_sequence(&meta),
+            confirmed: 0,
+        })
+    }
+
+    /// The state, with what is staged.
+    pub fn meta(&self) -> &Meta {
+        &self.staged.meta
+    }
+
+    /// The part of the position's sequence that is on disk: what may be confirmed to the other copy for trimming.
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Whether a power cut could take back something that was committed.
+    pub fn unsynced(&self) -> bool {
+        self.unsynced
+    }
+
+    /// The database.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// Gives the database back; what is staged is gone.
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
+    /// Merges changes that another copy accepted and this one may lack. They will be on disk after the next commit.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn merge(&mut self, changes: Vec<Versioned>) -> Result<(), StoreError> {
+        for Versioned { version, id, change } in changes {
+            self.put_change(id, version, &change, None)?;
+        }
+        self.promised = true;
+        Ok(())
+    }
+
+    /// The copy may count as complete as it is: the ring is being formed.
+    pub fn count_as_complete(&mut self) {
+        if !self.staged.meta.complete {
+            self.staged.meta.complete = true;
+            self.dirty = true;
+            self.promised = true;
+        }
+    }
+
+    /// The other copy has the op-log on disk up to here, so that it may go. What goes, goes with a later commit.
+    pub fn confirm(&mut self, upto: u64) {
+        self.confirmed = self.confirmed.max(upto.min(self.staged.meta.head));
+    }
+
+    /// Writes everything staged as one batch, and syncs if that was promised to anybody. Afterwards answers may leave.
+    ///
+    /// # Errors
+    /// If the database fails. The copy must not be used again then, and no answer may leave.
+    pub fn commit(&mut self) -> Result<(), StoreError> {
+        self.stage_trim();
+        let sync = mem::take(&mut self.promised);
+        if mem::take(&mut self.dirty) {
+            let durability = if sync { Durability::Synced } else { Durability::Unsynced };
+            self.store.commit(&self.staged, durability)?;
+            self.staged.records.clear();
+            self.staged.log.clear();
+            self.staged.trim = None;
+            self.unsynced = true;
+        } else if sync && self.unsynced {
+            self.store.sync()?;
+        }
+        if sync {
+            self.synced();
+        }
+        Ok(())
+    }
+
+    /// Brings to disk what was committed without a sync.
+    ///
+    /// # Errors
+    /// As for [`Copy::commit`].
+    pub fn sync(&mut self) -> Result<(), StoreError> {
+        if self.unsynced {
+            self.store.sync()?;
+            // What is staged is not in the store yet, so the position on disk is the committed one.
+            assert!(!self.dirty, "a sync comes after a commit");
+            self.synced();
+        }
+        Ok(())
+    }
+
+    fn synced(&mut self) {
+        self.unsynced = false;
+        self.durable = position_sequence(&self.staged.meta);
+    }
+
+    /// Lets go of the oldest op-log entries, where enough of them are confirmed or there are too many.
+    fn stage_trim(&mut self) {
+        let Meta { head, trimmed, .. } = self.staged.meta;
+        let Limits { recent, log, trim } = self.limits;
+        let spare = self.confirmed.min(head.saturating_sub(recent as u64));
+        let upto = if head - trimmed > log {
+            (head - log).max((trimmed + trim).min(head))
+        } else if spare >= trimmed + trim {
+            spare
+        } else {
+            return;
+        };
+        assert!(
+            trimmed < upto && upto <= head,
+            "a trim from {trimmed} to {upto} of an op-log that ends at {head}"
+        );
+        self.staged.trim = Some(trimmed + 1..=upto);
+        self.staged.meta.trimmed = upto;
+        self.dirty = true;
+    }
+
+    /// The record as it is with everything staged.
+    fn record(&self, id: &UserId) -> Result<Option<Record>, StoreError> {
+        match self.staged.records.get(id) {
+            Some(record) => Ok(Some(record.clone())),
+            None => self.store.get(id),
+        }
+    }
+
+    /// Stages the state of a record that follows on `before`.
+    fn put(&mut self, id: UserId, before: Option<Version>, record: Record) {
+        let version = record.version();
+        assert!(before <= Some(version), "the version of {id} fell from {before:?} to {version}");
+        self.staged.meta.version = self.staged.meta.version.max(version);
+        self.staged.records.insert(id, record);
+        self.dirty = true;
+    }
+
+    /// Stages one accepted operation, decided here or elsewhere, and remembers it. Returns the record that it left.
+    fn put_change(
+        &mut self,
+        id: UserId,
+        version: Version,
+        change: &Change,
+        sequence: Option<u64>,
+    ) -> Result<Record, StoreError> {
+        let mut known = self.record(&id)?;
+        let before = known.as_ref().map(Record::version);
+        let changed = known.as_mut().is_none_or(|record| record.apply(version, change));
+        let record = known.unwrap_or_else(|| Record::from_change(version, change));
+        self.recent.remember(version, sequence, Left::by(version, change, &record));
+        if changed {
+            self.put(id, before, record.clone());
+        }
+        Ok(record)
+    }
+}
+
+/// How far the other copy's op-log is applied; 0 where it was never followed.
+fn position_sequence(meta: &Meta) -> u64 {
+    meta.position.map_or(0, |position| position.sequence)
+}
+
+/// What the process tells of a copy in that state.
+pub fn report(meta: &Meta) -> CopyReport {
+    let Meta { incarnation, complete, head, position, version, .. } = *meta;
+    CopyReport { incarnation, complete, head, position, version }
+}

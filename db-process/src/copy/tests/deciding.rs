@@ -1,0 +1,126 @@
+//! What a write comes to.
+
+use protocol::message::link::Write;
+use protocol::message::replication::LogEntry;
+use protocol::{Change, Operation, Outcome, Record, Version};
+
+use super::{
+    create, delete, document, full, group, id, if_any, lines, log, name, new_copy, only_if, run, update,
+};
+use crate::copy::decide::{Decision, decide};
+use crate::copy::report;
+
+/// What is known of the user, the write, what is decided.
+type Row<'a> = (Option<&'a Record>, Write, Decision);
+
+#[test]
+fn a_write_is_decided_against_the_record() {
+    let live = Record::from_change(Version(10), &full(10));
+    let mut edited = live.clone();
+    edited.apply(Version(20), &name("newer"));
+    let mut dead = edited.clone();
+    dead.apply(Version(30), &Operation::Delete.change());
+    // Changes of a user whose creation has not come through yet.
+    let partial = Record::from_change(Version(10), &name("of an unknown user"));
+    let (live, edited, dead, partial) = (Some(&live), Some(&edited), Some(&dead), Some(&partial));
+
+    let make = |version| create(version, 1);
+    let edit = |version| update(version, 1, group(1));
+    let touch = |version| update(version, 1, Change::default());
+    let remove = |version| delete(version, 1);
+    let (accept, repeated) = (Decision::Accept, Decision::Repeated);
+    let exists = Decision::Answer(Outcome::Exists);
+    let absent = Decision::Answer(Outcome::NotFound);
+    let stale = Decision::Answer(Outcome::PreconditionFailed);
+    let same = Decision::Answer(Outcome::Unchanged);
+
+    let rows: Vec<Row<'_>> = vec![
+        // Creates.
+        (None, make(40), accept),
+        (live, make(40), exists),
+        (dead, make(40), accept),
+        (partial, make(40), accept),
+        (None, if_any(make(40)), stale),
+        (dead, only_if(&[30], make(40)), stale),
+        (live, only_if(&[10], make(40)), exists),
+        (live, only_if(&[9], make(40)), stale),
+        // Updates.
+        (live, edit(40), accept),
+        (None, edit(40), absent),
+        (dead, edit(40), absent),
+        (partial, edit(40), absent),
+        (edited, only_if(&[20], edit(40)), accept),
+        (edited, only_if(&[3, 20], edit(40)), accept),
+        (edited, only_if(&[10], edit(40)), stale),
+        (edited, only_if(&[], edit(40)), stale),
+        (edited, if_any(edit(40)), accept),
+        (None, if_any(edit(40)), absent),
+        (dead, only_if(&[30], edit(40)), absent),
+        // Updates that set nothing.
+        (live, touch(40), same),
+        (None, touch(40), absent),
+        (live, only_if(&[10], touch(40)), same),
+        (live, only_if(&[9], touch(40)), stale),
+        // Deletes.
+        (live, remove(40), accept),
+        (None, remove(40), absent),
+        (dead, remove(40), absent),
+        (edited, only_if(&[20], remove(40)), accept),
+        (edited, only_if(&[21], remove(40)), stale),
+        (edited, only_if(&[], remove(40)), stale),
+        // What the record shows to have been applied before.
+        (live, make(10), repeated),
+        (edited, make(10), repeated),
+        (edited, update(20, 1, name("newer")), repeated),
+        (dead, only_if(&[20], remove(30)), repeated),
+        // Older than the birth or the death of the user.
+        (dead, make(25), exists),
+        (live, make(5), exists),
+        (live, edit(5), absent),
+        (live, remove(5), absent),
+        // Older than the newest change only.
+        (edited, update(15, 1, name("old")), accept),
+        (edited, remove(15), accept),
+    ];
+    for (record, write, expected) in rows {
+        assert_eq!(decide(record, &write), expected, "{write:?} on {record:?}");
+    }
+}
+
+#[test]
+fn answers_carry_the_user_as_the_write_left_it() {
+    let mut copy = new_copy(1);
+    let answers = run(&mut copy, vec![create(10, 1), update(11, 1, group(-5)), create(12, 1), delete(13, 1)]);
+    let first = document(1, "name 10", "10@example.org", 10);
+    let second = document(1, "name 10", "10@example.org", -5);
+    let expected = [
+        format!("Applied 1 v10 {first}"),
+        format!("Applied 2 v11 {second}"),
+        format!("Exists 2 v11 {second}"),
+        "Applied 3".to_owned(),
+    ];
+    assert_eq!(lines(&answers), expected);
+    let answers = run(&mut copy, vec![delete(14, 1), create(15, 1), update(16, 1, Change::default())]);
+    let third = document(1, "name 15", "15@example.org", 15);
+    let expected =
+        ["NotFound 3".to_owned(), format!("Applied 4 v15 {third}"), format!("Unchanged 4 v15 {third}")];
+    assert_eq!(lines(&answers), expected);
+    let answers = run(&mut copy, vec![only_if(&[11], update(17, 1, group(0))), update(18, 2, group(0))]);
+    assert_eq!(lines(&answers), [format!("PreconditionFailed 4 v15 {third}"), "NotFound 4".to_owned()]);
+}
+
+#[test]
+fn the_op_log_holds_what_was_accepted_and_nothing_else() {
+    let mut copy = new_copy(1);
+    let writes = vec![create(10, 1), create(11, 1), update(12, 1, group(3)), delete(13, 2), delete(14, 1)];
+    run(&mut copy, writes);
+    let changes = [(10, full(10)), (12, group(3)), (14, Operation::Delete.change())];
+    let expected = (1..).zip(changes).map(|(sequence, (version, change))| LogEntry {
+        sequence,
+        version: Version(version),
+        id: id(1),
+        change,
+    });
+    assert_eq!(log(&copy, 0), expected.collect::<Vec<_>>());
+    assert_eq!((report(copy.meta()).head, report(copy.meta()).version), (3, Version(14)));
+}

@@ -1,0 +1,120 @@
+//! Following the other copy, and being followed.
+
+use std::ops::{ControlFlow, Range};
+
+use protocol::message::link::{Position, Role};
+use protocol::message::replication::{Follow, LogBatch, LogEntry};
+use protocol::message::{MAX_FRAME_BYTES, REVISION};
+use protocol::{Operation, Version};
+
+use super::{batch, create, delete, fill, full, group, id, new_copy, position, records, run, update, write};
+use crate::copy::follow::{full_copy, start_for};
+use crate::copy::{Copy, FollowError, FollowStart, Gap};
+use crate::store::{MemoryStore, Origin, Store};
+
+fn follow(incarnation: u128, position: Option<Position>) -> Follow {
+    Follow {
+        revision: REVISION,
+        ring: id(0),
+        instance: "db-1".parse().expect("a name"),
+        role: Role::Primary,
+        incarnation: id(incarnation),
+        position,
+    }
+}
+
+#[test]
+fn replicated_entries_are_applied_once_and_in_order() {
+    let mut source = new_copy(1);
+    run(&mut source, vec![create(10, 1), update(11, 1, group(2)), create(12, 2), delete(13, 2)]);
+    let mut copy = new_copy(2);
+    let all = batch(&source, 0);
+    let gap = |sequence, position| Err(FollowError::Gap(Gap { incarnation: id(1), sequence, position }));
+    assert_eq!(copy.apply(all.clone()), gap(1, None), "a copy that follows nobody has to be copied in full");
+    fill(&mut copy, &new_copy(1));
+    let part = |range: Range<usize>| LogBatch { entries: all.entries[range].to_vec(), ..all.clone() };
+    assert_eq!(copy.apply(part(0..2)), Ok(()));
+    assert_eq!(copy.apply(part(0..2)), Ok(()), "entries that come twice are skipped");
+    assert_eq!(copy.apply(part(3..4)), gap(4, Some(position(1, 2))));
+    assert_eq!(copy.apply(part(1..4)), Ok(()));
+    let another =
+        LogBatch { incarnation: id(9), entries: vec![LogEntry { sequence: 5, ..all.entries[0].clone() }] };
+    assert!(matches!(copy.apply(another), Err(FollowError::Gap(_))), "another op-log");
+    copy.commit().expect("memory");
+    assert_eq!((records(&copy), copy.meta().position), (records(&source), Some(position(1, 4))));
+    assert_eq!((copy.meta().head, copy.meta().version), (0, Version(13)), "its own op-log has none of it");
+}
+
+#[test]
+fn a_follower_starts_where_it_is_if_the_op_log_reaches_back() {
+    let mut copy = new_copy(1);
+    run(&mut copy, (1..=9).map(|version| create(version, u128::from(version))).collect());
+    copy.confirm(4);
+    copy.commit().expect("memory");
+    assert_eq!(copy.meta().trimmed, 4);
+    let start = |position| start_for(copy.meta(), &follow(2, position));
+    assert_eq!(start(None), FollowStart::FullCopy);
+    assert_eq!(start(Some(position(1, 3))), FollowStart::FullCopy);
+    assert_eq!(start(Some(position(1, 4))), FollowStart::Log { after: 4 });
+    assert_eq!(start(Some(position(1, 9))), FollowStart::Log { after: 9 });
+    assert_eq!(start(Some(position(1, 10))), FollowStart::FullCopy, "beyond the head");
+    assert_eq!(start(Some(position(3, 5))), FollowStart::FullCopy, "of another op-log");
+}
+
+/// A copy that was emptied is filled from the other one, and that one need not be filled in return.
+#[test]
+fn the_source_of_a_full_copy_follows_it_without_one() {
+    let mut old = new_copy(1);
+    old.count_as_complete();
+    run(&mut old, (1..=6).map(|version| create(version, u128::from(version))).collect());
+    let mut new = new_copy(2);
+    assert!(!new.meta().complete);
+    fill(&mut new, &old);
+    assert_eq!(records(&new), records(&old));
+    assert_eq!((new.meta().complete, new.meta().position), (true, Some(position(1, 6))));
+    assert_eq!(new.meta().origin, Some(Origin { source: id(1), head: 0 }));
+
+    let adopt = FollowStart::Adopt { end: position(2, 0) };
+    assert_eq!(start_for(new.meta(), &follow(1, None)), adopt);
+    assert_eq!(start_for(new.meta(), &follow(1, Some(position(7, 3)))), adopt, "it followed the lost one");
+    assert_eq!(start_for(new.meta(), &follow(3, None)), FollowStart::FullCopy, "nobody else may");
+
+    run(&mut new, vec![update(20, 1, group(9))]);
+    old.merge_chunk(vec![], Some(position(2, 0))).expect("memory");
+    old.apply(batch(&new, 0)).expect("entries that join on");
+    old.commit().expect("memory");
+    assert_eq!(records(&new), records(&old));
+    assert_eq!(old.meta().origin, None, "it was complete all along");
+    fill(&mut new, &old);
+    assert_eq!(new.meta().origin, Some(Origin { source: id(1), head: 0 }), "the first content counts");
+}
+
+#[test]
+fn a_full_copy_merges_and_comes_in_frames() {
+    let mut source = new_copy(1);
+    let mut large = full(1);
+    large.name = Some("n".repeat(MAX_FRAME_BYTES / 20));
+    for version in 1..=12_u64 {
+        run(&mut source, vec![write(version, u128::from(version), Operation::Create(large.clone()))]);
+    }
+    run(&mut source, vec![delete(20, 3)]);
+    let mut target = new_copy(2);
+    run(&mut target, vec![create(30, 3), create(31, 99)]);
+    let chunks = fill(&mut target, &source);
+    assert!((4..=12).contains(&chunks), "{chunks} chunks");
+    assert_eq!(records(&target).len(), 13, "what was there stays");
+    let record = |copy: &Copy<MemoryStore>, user| copy.store().get(&id(user)).expect("memory");
+    assert_eq!(record(&target, 12), record(&source, 12));
+    assert!(record(&target, 3).is_some_and(|record| record.is_alive()), "the newer register counts");
+    let (before, state) = (records(&target), *target.meta());
+    fill(&mut target, &source);
+    assert_eq!((records(&target), *target.meta()), (before, state), "a second full copy changes nothing");
+
+    let mut received = 0;
+    full_copy(&source.store().snapshot().expect("memory"), |_| {
+        received += 1;
+        ControlFlow::Break(())
+    })
+    .expect("memory");
+    assert_eq!(received, 1, "it ends when nobody wants it any more");
+}

@@ -1,0 +1,66 @@
+//! Operations that come again.
+
+use protocol::message::link::WriteAnswer;
+
+use super::{
+    SMALL, batch, create, delete, document, fill, group, line, lines, log, name, new_copy, outcomes, run,
+    update,
+};
+use crate::copy::Copy;
+
+#[test]
+fn an_operation_that_comes_again_gets_its_first_answer() {
+    let mut source = new_copy(1);
+    let writes = vec![create(10, 1), update(11, 1, group(2)), update(12, 1, name("n")), delete(13, 1)];
+    let first = run(&mut source, writes.clone());
+    let head = log(&source, 0);
+    assert_eq!(lines(&run(&mut source, writes.clone())), lines(&first));
+    assert_eq!(log(&source, 0), head, "nothing was written twice");
+
+    let twice = run(&mut source, vec![create(20, 2), create(20, 2)]);
+    assert_eq!(line(&twice[0]), line(&twice[1]), "twice in one batch");
+
+    // The other copy knows them from the op-log: the same users, though not the same sequences.
+    let mut follower = new_copy(2);
+    fill(&mut follower, &new_copy(1));
+    follower.apply(batch(&source, 0)).expect("entries that join on");
+    follower.commit().expect("memory");
+    let users = |answers: &[WriteAnswer]| -> Vec<_> {
+        answers.iter().map(|answer| line(&WriteAnswer { sequence: 0, ..answer.clone() })).collect()
+    };
+    // Its memory holds four, of five.
+    assert_eq!(users(&run(&mut follower, writes[1..].to_vec())), users(&first[1..]));
+    assert_eq!(follower.meta().head, 0, "nothing was decided twice");
+}
+
+#[test]
+fn the_memory_is_read_back_from_the_op_log() {
+    let mut copy = new_copy(1);
+    let writes = vec![create(10, 1), update(11, 1, group(2)), update(12, 1, name("n")), delete(13, 1)];
+    let first = run(&mut copy, writes.clone());
+    let mut copy = Copy::open(copy.into_store().crash(0), SMALL).expect("memory");
+    let again = run(&mut copy, writes);
+    // What later updates overwrote is gone from the disk; what an operation itself set is not.
+    let sequences =
+        |answers: &[WriteAnswer]| answers.iter().map(|answer| answer.sequence).collect::<Vec<_>>();
+    assert_eq!((outcomes(&again), sequences(&again)), (outcomes(&first), sequences(&first)));
+    assert_eq!((line(&again[0]), line(&again[3])), (line(&first[0]), line(&first[3])));
+    let version_and_group = format!("Applied 2 v11 {}", document(1, "n", "10@example.org", 2));
+    assert_eq!(line(&again[1]), version_and_group);
+    assert_eq!(copy.meta().head, 4);
+}
+
+/// A memory that is too small for all in flight is not the end: the record still tells of its last writes.
+#[test]
+fn a_forgotten_operation_is_recognised_by_its_record() {
+    let mut copy = new_copy(1);
+    run(&mut copy, vec![create(10, 1), update(11, 1, group(2))]);
+    run(&mut copy, (20..30).map(|version| create(version, u128::from(version))).collect());
+    let answers = run(&mut copy, vec![create(10, 1), update(11, 1, group(2))]);
+    let expected = [
+        format!("Applied 12 v10 {}", document(1, "name 10", "10@example.org", 10)),
+        format!("Applied 12 v11 {}", document(1, "name 10", "10@example.org", 2)),
+    ];
+    assert_eq!(lines(&answers), expected);
+    assert_eq!(copy.meta().head, 12);
+}

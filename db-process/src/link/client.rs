@@ -1,0 +1,252 @@
+//! One connection to a socket.io server: it connects once, and at the first doubt it is over.
+//!
+//! What rust_socketio does not do is done here, since links are only as good as their ends are noticed:
+//!
+//! - Connecting and sending have deadlines. Sending that is stuck means that the other side does not read.
+//! - The library reconnects by itself, or not at all, depending on how a connection ended. Here it never does:
+//!   whoever holds the [`Connection`] drops it, and opens another.
+//! - When its stream ends cleanly the library calls no callback, and the server's pings never surface. So the other
+//!   side has to say something now and then ([`Connection::next`] takes how long it may be silent), and the socket
+//!   beneath is looked at in between.
+//! - Dropping a [`Connection`] closes its TCP connection at once, even if the other side hangs.
+//! - Callbacks run inside the library's read loop, where a slow one delays the answer to the server's pings: they only
+//!   queue.
+//!
+//! A message is one event with one string argument that holds JSON (see [`protocol::message`]). The library's
+//! acknowledgements and binary attachments are not used; both have bugs.
+//!
+//! What it does not do: it does not know what the messages mean, and it does not try again.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use process::Secret;
+use protocol::message::Message;
+use protocol::message::link::Auth;
+use rust_socketio::asynchronous::{Client, ClientBuilder};
+use rust_socketio::{Event, Payload, TransportType};
+use serde_json::Value;
+use thiserror::Error;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, timeout, timeout_at};
+use url::Url;
+
+use super::tcp::{TcpHandle, local_address};
+
+/// For finding the address, connecting, the handshakes of all layers, and being let in.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// For handing one message to the system; it takes long only when the other side does not read.
+pub const SEND_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long after the last message the socket beneath is looked at.
+const LOOK_AFTER: Duration = Duration::from_millis(300);
+
+/// Why a connection is over, or did not come about. Drop it and open another.
+#[derive(Debug, Error)]
+pub enum Lost {
+    /// There is no such host, nobody listens there, or it is no socket.io server.
+    #[error("cannot connect to {url}: {reason}")]
+    Unreachable {
+        /// Where to.
+        url: String,
+        /// As the system or the library says.
+        reason: String,
+    },
+    /// The server does not let this process in.
+    #[error("turned away: {0}")]
+    TurnedAway(String),
+    /// The server, or something on the way, has ended it.
+    #[error("the connection was closed: {0}")]
+    Closed(String),
+    /// Nothing was heard for that long.
+    #[error("nothing heard for {0:?}")]
+    Silent(Duration),
+    /// Nothing could be sent for that long.
+    #[error("the other side has not read for {0:?}")]
+    Stuck(Duration),
+}
+
+/// One event as it arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Name of the event.
+    pub event: String,
+    /// Its argument; empty, and so no message, where it was something else than one string.
+    pub text: String,
+}
+
+/// What the callbacks queue.
+#[derive(Debug)]
+enum Incoming {
+    /// The server has let this client in.
+    Connected,
+    Frame(Frame),
+    /// An error, or the end.
+    Ended(String),
+}
+
+/// An open connection. Dropping it closes it.
+pub struct Connection {
+    client: Client,
+    incoming: UnboundedReceiver<Incoming>,
+    /// When something arrived last.
+    heard: Instant,
+    tcp: TcpHandle,
+}
+
+impl Connection {
+    /// Connects, and returns once the server has let this client in.
+    ///
+    /// # Errors
+    /// If that does not succeed within [`CONNECT_DEADLINE`].
+    pub async fn open(url: &Url, secret: Option<&Secret>) -> Result<Self, Lost> {
+        // Boxed, as it is large and lives shortly.
+        let opened = timeout(CONNECT_DEADLINE, Box::pin(Self::connect(url, secret))).await;
+        opened.unwrap_or_else(|_| Err(unreachable(url, format!("no answer within {CONNECT_DEADLINE:?}"))))
+    }
+
+    async fn connect(url: &Url, secret: Option<&Secret>) -> Result<Self, Lost> {
+        let fails = |error: &dyn std::fmt::Display| unreachable(url, error.to_string());
+        let peers = addresses(url).await?;
+        let (queue, incoming) = unbounded_channel();
+        // Two new connections to one server cannot be told apart by looking at them: one after the other, then.
+        let turn = turn(url);
+        let turn = turn.lock().await;
+        let before = TcpHandle::connected_to(&peers).map_err(|error| fails(&error))?;
+        let client = builder(url, secret, queue).connect().await.map_err(|error| fails(&error))?;
+        let known = |socket: &_| before.iter().any(|old| local_address(old) == local_address(socket));
+        let mut new = TcpHandle::connected_to(&peers).map_err(|error| fails(&error))?;
+        new.retain(|socket| !known(socket));
+        drop(turn);
+        // None: it was closed at once. Several: another task of this process connects to the same server by another
+        // name. In both cases the next attempt will do better.
+        let (Some(socket), true) = (new.pop(), new.is_empty()) else {
+            let _ = timeout(SEND_DEADLINE, client.disconnect()).await;
+            return Err(fails(&"the connection did not last"));
+        };
+        let tcp = TcpHandle::take(socket).map_err(|error| fails(&error))?;
+        let mut connection = Self { client, incoming, heard: Instant::now(), tcp };
+        match connection.incoming.recv().await {
+            Some(Incoming::Connected) => Ok(connection),
+            Some(Incoming::Ended(reason)) => Err(Lost::TurnedAway(reason)),
+            Some(Incoming::Frame(_)) | None => Err(fails(&"the server skipped the handshake")),
+        }
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// If the connection is over, or the other side does not read for [`SEND_DEADLINE`].
+    pub async fn send<M: Message>(&self, message: &M) -> Result<(), Lost> {
+        let argument = Payload::Text(vec![Value::String(message.encode())]);
+        match timeout(SEND_DEADLINE, self.client.emit(M::EVENT, argument)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Lost::Closed(error.to_string())),
+            Err(_) => Err(Lost::Stuck(SEND_DEADLINE)),
+        }
+    }
+
+    /// The next event. Nothing is lost if the future is dropped.
+    ///
+    /// # Errors
+    /// If the connection is over, or nothing at all has arrived for `silence`.
+    pub async fn next(&mut self, silence: Duration) -> Result<Frame, Lost> {
+        loop {
+            let look_at = (Instant::now() + LOOK_AFTER).min(self.heard + silence);
+            let frame = match timeout_at(look_at, self.incoming.recv()).await {
+                Ok(Some(Incoming::Frame(frame))) => frame,
+                Ok(Some(Incoming::Connected)) => continue,
+                Ok(Some(Incoming::Ended(reason))) => return Err(Lost::Closed(reason)),
+                Ok(None) => return Err(Lost::Closed("the library gave up".to_owned())),
+                Err(_) if self.tcp.is_closed() => return Err(Lost::Closed("the other side left".to_owned())),
+                Err(_) if self.heard.elapsed() >= silence => return Err(Lost::Silent(silence)),
+                Err(_) => continue,
+            };
+            self.heard = Instant::now();
+            return Ok(frame);
+        }
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("tcp", &self.tcp).finish_non_exhaustive()
+    }
+}
+
+fn unreachable(url: &Url, reason: String) -> Lost {
+    Lost::Unreachable { url: url.to_string(), reason }
+}
+
+/// Where the server may be found.
+async fn addresses(url: &Url) -> Result<Vec<SocketAddr>, Lost> {
+    let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+        return Err(unreachable(url, "no host, or no port".to_owned()));
+    };
+    match tokio::net::lookup_host(format!("{host}:{port}")).await {
+        Ok(found) => Ok(found.collect()),
+        Err(error) => Err(unreachable(url, error.to_string())),
+    }
+}
+
+/// Whose turn it is to connect to that server.
+fn turn(url: &Url) -> Arc<tokio::sync::Mutex<()>> {
+    static TURNS: LazyLock<Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>> =
+        LazyLock::new(Mutex::default);
+    let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+    turns.retain(|_, turn| turn.strong_count() > 0);
+    let server = url.authority().to_owned();
+    if let Some(turn) = turns.get(&server).and_then(Weak::upgrade) {
+        return turn;
+    }
+    let turn = Arc::default();
+    turns.insert(server, Arc::downgrade(&turn));
+    turn
+}
+
+fn builder(url: &Url, secret: Option<&Secret>, queue: UnboundedSender<Incoming>) -> ClientBuilder {
+    let auth = Auth { secret: secret.map(|secret| secret.expose().to_owned()) };
+    let put = move |incoming| -> BoxFuture<'static, ()> {
+        // Nobody is there to hear it if the connection was dropped meanwhile.
+        let _ = queue.send(incoming);
+        ready(()).boxed()
+    };
+    let (connected, failed, closed) = (put.clone(), put.clone(), put.clone());
+    ClientBuilder::new(url.as_str())
+        .transport_type(TransportType::Websocket)
+        .reconnect(false)
+        .auth(serde_json::to_value(auth).unwrap_or_default())
+        .on(Event::Connect, move |_, _| connected(Incoming::Connected))
+        .on(Event::Error, move |payload, _| failed(Incoming::Ended(reason(&payload))))
+        .on(Event::Close, move |_, _| closed(Incoming::Ended("the server said so".to_owned())))
+        .on_any(move |event, payload, _| put(Incoming::Frame(frame(event, payload))))
+}
+
+fn frame(event: Event, payload: Payload) -> Frame {
+    let text = match payload {
+        Payload::Text(mut arguments) if arguments.len() == 1 => match arguments.pop() {
+            Some(Value::String(text)) => text,
+            _ => String::new(),
+        },
+        _ => String::new(),
+    };
+    Frame { event: event.into(), text }
+}
+
+fn reason(payload: &Payload) -> String {
+    match payload {
+        Payload::Text(values) => values
+            .iter()
+            .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+            .collect(),
+        _ => "no reason given".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

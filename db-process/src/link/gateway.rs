@@ -1,0 +1,368 @@
+//! The link to the gateway: registers this process, and then answers what the gateway asks of its copies.
+//!
+//! One task owns the connection and does everything on it in turn, so whoever gets an [`Alive`] knows that work gets
+//! done. Reads are answered on the spot; writes go to the copy's worker, and their answers come back through a channel.
+//! When the connection is over, whatever was under way on it is forgotten, and the whole begins again with a
+//! registration: the gateway sends again what it has no answer for.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use process::Secret;
+use protocol::UserId;
+use protocol::message::Message;
+use protocol::message::link::{
+    Alive, Applied, Beat, CopyReport, Found, MergeBatch, Merged, ReadAnswers, ReadBatch, Refusal, Refused,
+    Registered, ReplicationAddress, RingNotice, Role, WriteAnswers, WriteBatch,
+};
+use thiserror::Error;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use url::Url;
+
+use super::client::{Connection, Frame, Lost};
+use super::retry::{Seldom, Waits};
+use crate::node::{Node, NoticeError, PerRole};
+use crate::store::StoreError;
+use crate::worker::CopyState;
+
+/// How long the gateway may take to answer a registration.
+const REGISTRATION_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A gateway that says nothing for that long is lost; it sends a [`Beat`] several times a second.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// A link that held for that long was a good one: the next attempt comes quickly again.
+const STABLE_AFTER: Duration = Duration::from_secs(2);
+
+/// What the link needs.
+pub struct GatewayLink {
+    /// The gateway.
+    pub url: Url,
+    /// What it asks for at the door.
+    pub secret: Option<Secret>,
+    /// Where this process can be followed.
+    pub replication: ReplicationAddress,
+    /// This process.
+    pub node: Arc<Node>,
+}
+
+/// Why there will be no further attempt.
+#[derive(Debug, Error)]
+pub enum LinkError {
+    /// The gateway does not want this process as it is, now or later.
+    #[error("the gateway at {url} refuses {name}: {reason}")]
+    Refused {
+        /// The gateway.
+        url: String,
+        /// This process.
+        name: String,
+        /// What somebody has to change.
+        reason: String,
+    },
+    /// A copy cannot be read.
+    #[error("the {} copy failed: {error}", role.as_str())]
+    Copy {
+        /// Which one.
+        role: Role,
+        /// How.
+        error: StoreError,
+    },
+    /// The ring could not be kept, or not by this process.
+    #[error(transparent)]
+    Notice(NoticeError),
+}
+
+/// Why a connection was given up.
+#[derive(Debug)]
+enum Over {
+    Lost(Lost),
+    Refused(Refusal),
+    /// The gateway told what cannot be true: another one may know better.
+    Contradiction(NoticeError),
+    /// A worker has ended; who ended it knows why.
+    Stopped,
+    Final(LinkError),
+}
+
+impl From<Lost> for Over {
+    fn from(lost: Lost) -> Self {
+        Self::Lost(lost)
+    }
+}
+
+impl GatewayLink {
+    /// Keeps this process registered until `shutdown`.
+    ///
+    /// # Errors
+    /// When further attempts are pointless.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), LinkError> {
+        let (mut waits, mut seldom) = (Waits::new(), Seldom::default());
+        loop {
+            let mut registered = None;
+            let session = async {
+                let Err(over) = self.session(&mut registered).await;
+                over
+            };
+            let over = tokio::select! {
+                () = shutdown.cancelled() => None,
+                over = session => Some(over),
+            };
+            self.node.set_registered(false);
+            match over {
+                None | Some(Over::Stopped) => return Ok(()),
+                Some(Over::Final(error)) => return Err(error),
+                Some(over) => self.report(&over, registered.is_some(), &mut seldom)?,
+            }
+            if registered.is_some_and(|since: Instant| since.elapsed() >= STABLE_AFTER) {
+                waits = Waits::new();
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = sleep(waits.next_wait()) => {}
+            }
+        }
+    }
+
+    /// Says why a connection was given up. Returns an error where another attempt is pointless.
+    fn report(&self, over: &Over, was_registered: bool, seldom: &mut Seldom) -> Result<(), LinkError> {
+        let (name, url) = (self.node.name().as_str(), self.url.as_str());
+        if was_registered {
+            seldom.forget();
+        }
+        let news = |seldom: &mut Seldom, text: &str| seldom.is_news(text, Instant::now().into_std());
+        match over {
+            Over::Lost(lost) if was_registered => warn!(name, reason = %lost, "gateway lost"),
+            Over::Lost(lost) => {
+                if news(seldom, &lost.to_string()) {
+                    warn!(name, reason = %lost, "no gateway yet; trying on");
+                }
+            }
+            Over::Refused(reason) => {
+                let (text, incarnation) = (self.explain(reason), self.node.incarnation());
+                if reason.is_final() {
+                    error!(name, %incarnation, url, reason = text, "refused by the gateway");
+                    return Err(LinkError::Refused {
+                        url: url.to_owned(),
+                        name: name.to_owned(),
+                        reason: text,
+                    });
+                }
+                if news(seldom, &text) {
+                    warn!(name, %incarnation, url, reason = text, "refused by the gateway; trying on");
+                }
+            }
+            Over::Contradiction(error) => {
+                if news(seldom, &error.to_string()) {
+                    warn!(name, url, reason = %error, "the gateway contradicts what is known; trying on");
+                }
+            }
+            Over::Stopped | Over::Final(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A refusal, for a person.
+    fn explain(&self, refusal: &Refusal) -> String {
+        let name = self.node.name();
+        match refusal {
+            Refusal::Revision { gateway } => {
+                format!(
+                    "it speaks revision {gateway}, {name} speaks {}: start the same version of both",
+                    protocol::message::REVISION
+                )
+            }
+            Refusal::NameTaken { holder, incarnation } => format!(
+                "another process is registered as {name}: it came from {holder} and its data are {incarnation}, this one's \
+                 are {}",
+                self.node.incarnation()
+            ),
+            Refusal::OutsideRing { size } => {
+                format!("the ring has {size} places, and {name} would have place {}", name.place())
+            }
+            Refusal::AnotherRing { serving } => {
+                let kept = self.node.ring().map_or_else(|| "none".to_owned(), |ring| ring.id.to_string());
+                format!("it serves ring {serving}, the data of {name} belong to ring {kept}")
+            }
+            Refusal::Void => format!("it took {name} for lost"),
+        }
+    }
+
+    /// Connects, registers and serves. `registered` tells since when.
+    async fn session(&self, registered: &mut Option<Instant>) -> Result<Infallible, Over> {
+        let mut connection = Connection::open(&self.url, self.secret.as_ref()).await?;
+        // Watched from before the registration, so that no change falls between.
+        let states = PerRole::both(|role| self.node.copy(role).state());
+        let registration = self.node.registration(self.replication.clone());
+        let told = PerRole { primary: registration.copies.primary, replica: registration.copies.replica };
+        connection.send(&registration).await?;
+        let answer = timeout(REGISTRATION_DEADLINE, registration_answer(&mut connection)).await;
+        let Registered { size } = answer.unwrap_or(Err(Over::Lost(Lost::Silent(REGISTRATION_DEADLINE))))?;
+        *registered = Some(Instant::now());
+        self.node.set_registered(true);
+        info!(name = %self.node.name(), incarnation = %self.node.incarnation(), gateway = %self.url, size, "registered");
+        let (answers, answered) = unbounded_channel();
+        let serving =
+            Serving { node: &self.node, connection, states, told, answers, seldom: Seldom::default() };
+        serving.serve(answered).await
+    }
+}
+
+async fn registration_answer(connection: &mut Connection) -> Result<Registered, Over> {
+    loop {
+        let frame = connection.next(SILENCE).await?;
+        match frame.event.as_str() {
+            Registered::EVENT => {
+                if let Ok(registered) = Registered::decode(&frame.text) {
+                    return Ok(registered);
+                }
+            }
+            Refused::EVENT => {
+                if let Ok(Refused { reason }) = Refused::decode(&frame.text) {
+                    return Err(Over::Refused(reason));
+                }
+            }
+            // Beats may come before, and say nothing about the registration.
+            _ => {}
+        }
+    }
+}
+
+/// What a worker has finished.
+#[derive(Debug)]
+enum Done {
+    Written(WriteAnswers),
+    Merged(Merged),
+}
+
+/// A registered connection.
+struct Serving<'a> {
+    node: &'a Arc<Node>,
+    connection: Connection,
+    states: PerRole<watch::Receiver<CopyState>>,
+    /// What the gateway knows of the copies.
+    told: PerRole<CopyReport>,
+    answers: UnboundedSender<Done>,
+    seldom: Seldom,
+}
+
+impl Serving<'_> {
+    async fn serve(mut self, mut answered: UnboundedReceiver<Done>) -> Result<Infallible, Over> {
+        loop {
+            tokio::select! {
+                frame = self.connection.next(SILENCE) => self.handle(frame?).await?,
+                Some(done) = answered.recv() => match done {
+                    Done::Written(answers) => self.connection.send(&answers).await?,
+                    Done::Merged(merged) => self.connection.send(&merged).await?,
+                },
+                changed = self.states.primary.changed() => self.tell(Role::Primary, changed.is_ok()).await?,
+                changed = self.states.replica.changed() => self.tell(Role::Replica, changed.is_ok()).await?,
+            }
+        }
+    }
+
+    async fn handle(&mut self, frame: Frame) -> Result<(), Over> {
+        match frame.event.as_str() {
+            ReadBatch::EVENT => match self.decode(&frame) {
+                Some(batch) => self.read(batch).await,
+                None => Ok(()),
+            },
+            WriteBatch::EVENT => {
+                if let Some(WriteBatch { batch, role, writes }) = self.decode(&frame) {
+                    let answers = self.answers.clone();
+                    // The receiver is gone where the connection was lost meanwhile: the gateway will ask again.
+                    self.node.copy(role).write(writes, move |results| {
+                        let _ = answers.send(Done::Written(WriteAnswers { batch, role, results }));
+                    });
+                }
+                Ok(())
+            }
+            MergeBatch::EVENT => {
+                if let Some(MergeBatch { batch, role, changes }) = self.decode(&frame) {
+                    let answers = self.answers.clone();
+                    self.node.copy(role).merge(changes, move || {
+                        let _ = answers.send(Done::Merged(Merged { batch, role }));
+                    });
+                }
+                Ok(())
+            }
+            Beat::EVENT => match self.decode(&frame) {
+                Some(Beat { beat }) => Ok(self.connection.send(&Alive { beat }).await?),
+                None => Ok(()),
+            },
+            RingNotice::EVENT => match self.decode(&frame) {
+                Some(notice) => self.take(notice).await,
+                None => Ok(()),
+            },
+            Refused::EVENT => match self.decode(&frame) {
+                Some(Refused { reason }) => Err(Over::Refused(reason)),
+                None => Ok(()),
+            },
+            _ => {
+                self.ignore(&frame, "an event that is not known");
+                Ok(())
+            }
+        }
+    }
+
+    fn decode<M: Message>(&mut self, frame: &Frame) -> Option<M> {
+        let message = M::decode(&frame.text);
+        if message.is_err() {
+            self.ignore(frame, "a message that cannot be read");
+        }
+        message.ok()
+    }
+
+    fn ignore(&mut self, frame: &Frame, what: &str) {
+        if self.seldom.is_time(Instant::now().into_std()) {
+            let event: String = frame.event.chars().take(32).collect();
+            warn!(?event, bytes = frame.text.len(), what, "ignored something from the gateway");
+        }
+    }
+
+    async fn read(&mut self, batch: ReadBatch) -> Result<(), Over> {
+        let ReadBatch { batch, primary, replica } = batch;
+        let mut results = Vec::with_capacity(primary.len() + replica.len());
+        self.look_up(Role::Primary, &primary, &mut results)?;
+        self.look_up(Role::Replica, &replica, &mut results)?;
+        Ok(self.connection.send(&ReadAnswers { batch, results }).await?)
+    }
+
+    fn look_up(&self, role: Role, ids: &[UserId], results: &mut Vec<Option<Found>>) -> Result<(), Over> {
+        let copy = self.node.copy(role);
+        for id in ids {
+            let found = copy.read(id).map_err(|error| Over::Final(LinkError::Copy { role, error }))?;
+            results.push(found);
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, notice: RingNotice) -> Result<(), Over> {
+        match self.node.take(notice).await {
+            Ok(true) => Ok(self.connection.send(&self.node.changes()).await?),
+            Ok(false) => Ok(()),
+            Err(error @ NoticeError::Contradiction(_)) => Err(Over::Contradiction(error)),
+            Err(error @ NoticeError::Identity(_)) => Err(Over::Final(LinkError::Notice(error))),
+        }
+    }
+
+    /// Tells the gateway what has changed of a copy, if it is something that matters there.
+    async fn tell(&mut self, role: Role, works: bool) -> Result<(), Over> {
+        if !works {
+            return Err(Over::Stopped);
+        }
+        let now = self.states.get_mut(role).borrow_and_update().report;
+        let told = std::mem::replace(self.told.get_mut(role), now);
+        if (told.complete, told.incarnation) != (now.complete, now.incarnation) {
+            info!(copy = role.as_str(), complete = now.complete, "copy changed");
+            self.connection.send(&self.node.changes()).await?;
+        } else if let Some(position) = now.position.filter(|_| told.position != now.position) {
+            self.connection.send(&Applied { role, position }).await?;
+        }
+        Ok(())
+    }
+}

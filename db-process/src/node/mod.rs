@@ -1,0 +1,164 @@
+//! What this process is in its ring: its two copies, its identity, and what the last notice of the ring asks for.
+//!
+//! * [`plan`]: decides what a notice means, as a pure function.
+//! * [`Node`]: carries it out, and is where the links find the copies.
+//!
+//! It opens no connection itself: the followers watch [`Node::peer`].
+
+mod per_role;
+pub mod plan;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use protocol::InstanceName;
+use protocol::message::REVISION;
+use protocol::message::link::{
+    CopiesChanged, CopyReports, Peer, Register, ReplicationAddress, Ring, RingNotice, Role,
+};
+use thiserror::Error;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+pub use per_role::PerRole;
+
+use crate::identity::{DataDir, IdentityError};
+use crate::worker::CopyHandle;
+use plan::{Contradiction, Plan, plan};
+
+/// See the module.
+pub struct Node {
+    name: InstanceName,
+    incarnation: Uuid,
+    copies: PerRole<CopyHandle>,
+    /// As it is kept on disk.
+    ring: Mutex<Option<Ring>>,
+    /// Whom each copy is to follow.
+    peers: PerRole<watch::Sender<Option<Peer>>>,
+    registered: AtomicBool,
+    /// Last, so that the folder is unlocked when the databases are closed.
+    data: Mutex<DataDir>,
+}
+
+/// Why a notice could not be followed.
+#[derive(Debug, Error)]
+pub enum NoticeError {
+    /// It cannot be true.
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
+    /// The ring could not be kept.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+impl Node {
+    /// Of a folder and the copies in it.
+    pub fn new(data: DataDir, copies: PerRole<CopyHandle>) -> Self {
+        let identity = data.identity();
+        Self {
+            name: identity.instance.clone(),
+            incarnation: identity.incarnation,
+            copies,
+            ring: Mutex::new(identity.ring),
+            peers: PerRole::both(|_| watch::Sender::new(None)),
+            registered: AtomicBool::new(false),
+            data: Mutex::new(data),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &InstanceName {
+        &self.name
+    }
+
+    /// Of its data folder.
+    pub fn incarnation(&self) -> Uuid {
+        self.incarnation
+    }
+
+    /// One of its copies.
+    pub fn copy(&self, role: Role) -> &CopyHandle {
+        self.copies.get(role)
+    }
+
+    /// The ring that it belongs to, as it is kept on disk.
+    pub fn ring(&self) -> Option<Ring> {
+        *lock(&self.ring)
+    }
+
+    /// Whom a copy is to follow; tells of every change.
+    pub fn peer(&self, role: Role) -> watch::Receiver<Option<Peer>> {
+        self.peers.get(role).subscribe()
+    }
+
+    /// State of both copies.
+    pub fn reports(&self) -> CopyReports {
+        CopyReports { primary: self.copies.primary.report(), replica: self.copies.replica.report() }
+    }
+
+    /// With what it registers at a gateway.
+    pub fn registration(&self, replication: ReplicationAddress) -> Register {
+        Register {
+            revision: REVISION,
+            instance: self.name.clone(),
+            incarnation: self.incarnation,
+            ring: self.ring(),
+            replication,
+            copies: self.reports(),
+        }
+    }
+
+    /// What a gateway is told when something of the registration has changed.
+    pub fn changes(&self) -> CopiesChanged {
+        CopiesChanged { ring: self.ring(), copies: self.reports() }
+    }
+
+    /// Does what a notice asks for. Returns whether the ring in it is news, and is kept now.
+    ///
+    /// # Errors
+    /// If the notice cannot be true; nothing has changed then. Or if the ring cannot be kept.
+    pub async fn take(self: &Arc<Self>, notice: RingNotice) -> Result<bool, NoticeError> {
+        let Plan { keep, count_as_complete, follow } = plan(self.ring(), &self.reports(), notice)?;
+        // First of all: a copy that counts as complete without its ring would be complete in any ring.
+        if let Some(ring) = keep {
+            self.keep(ring).await?;
+            tracing::info!(ring = %ring.id, size = ring.size, formed = ring.formed, "ring kept");
+        }
+        for role in count_as_complete {
+            tracing::info!(copy = role.as_str(), "counts as complete: the ring is new");
+            self.copy(role).count_as_complete();
+        }
+        for (role, peer) in follow.into_pairs() {
+            self.peers.get(role).send_if_modified(|now| {
+                let changed = *now != peer;
+                *now = peer;
+                changed
+            });
+        }
+        Ok(keep.is_some())
+    }
+
+    async fn keep(self: &Arc<Self>, ring: Ring) -> Result<(), IdentityError> {
+        let node = Arc::clone(self);
+        let kept = tokio::task::spawn_blocking(move || lock(&node.data).keep(ring)).await;
+        kept.expect("writing a file does not panic")?;
+        *lock(&self.ring) = Some(ring);
+        Ok(())
+    }
+
+    /// Remembers whether a gateway counts on it now.
+    pub fn set_registered(&self, registered: bool) {
+        self.registered.store(registered, Ordering::Relaxed);
+    }
+
+    /// Whether it does its part of the ring: registered, and all its copies are complete.
+    pub fn is_ready(&self) -> bool {
+        let copies = self.reports();
+        let replica = |ring: Ring| ring.size == 1 || copies.replica.complete;
+        self.registered.load(Ordering::Relaxed) && copies.primary.complete && self.ring().is_some_and(replica)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,174 @@
+//! What a notice of the ring means for this process.
+
+use protocol::message::link::{CopyReports, Grant, Peer, Ring, RingNotice, Role};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::PerRole;
+
+/// What to do, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Keep this ring on disk.
+    pub keep: Option<Ring>,
+    /// These copies count as complete as they are.
+    pub count_as_complete: Vec<Role>,
+    /// Whom each copy follows from now on.
+    pub follow: PerRole<Option<Peer>>,
+}
+
+/// A notice that cannot be true.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Contradiction {
+    /// It speaks of another ring than the one that these data belong to.
+    #[error("the gateway speaks of ring {told}, the data belong to ring {kept}")]
+    AnotherRing {
+        /// Whose data these are.
+        kept: Uuid,
+        /// In the notice.
+        told: Uuid,
+    },
+    /// It speaks of another n, which never changes.
+    #[error("the gateway speaks of {told} processes, the ring has {kept}")]
+    AnotherSize {
+        /// n.
+        kept: u16,
+        /// In the notice.
+        told: u16,
+    },
+    /// It takes a copy for complete as it is, in a ring that may have users.
+    #[error("the gateway takes an empty {} for complete, and the ring has been formed", .0.as_str())]
+    EmptyInFormedRing(Role),
+}
+
+/// Decides what `notice` means for a process that has kept `kept`, and whose copies are in that state.
+///
+/// # Errors
+/// If the notice contradicts what is known. Then nothing of it is to be done.
+pub fn plan(kept: Option<Ring>, copies: &CopyReports, notice: RingNotice) -> Result<Plan, Contradiction> {
+    let keep = ring_to_keep(kept, notice.ring)?;
+    let formed = keep.or(kept).is_some_and(|ring| ring.formed);
+    let PerRole { primary, replica } = PerRole {
+        primary: (Role::Primary, notice.primary, notice.successor),
+        replica: (Role::Replica, notice.replica, notice.predecessor),
+    };
+    let mut plan = Plan { keep, count_as_complete: Vec::new(), follow: PerRole::default() };
+    for (role, grant, peer) in [primary, replica] {
+        let complete = copies.get(role).complete;
+        if !complete && grant == Grant::Empty {
+            if formed {
+                return Err(Contradiction::EmptyInFormedRing(role));
+            }
+            plan.count_as_complete.push(role);
+        }
+        // What a copy that is not complete may do is the gateway's to say: the other copy may have been lost, too.
+        if notice.ring.size > 1 && (complete || grant != Grant::Wait) {
+            *plan.follow.get_mut(role) = peer;
+        }
+    }
+    Ok(plan)
+}
+
+/// The ring of the notice, if it is news. A ring that was formed stays so, whatever an older gateway may think; one that
+/// was not has no users, and may be given up for another.
+fn ring_to_keep(kept: Option<Ring>, told: Ring) -> Result<Option<Ring>, Contradiction> {
+    match kept {
+        Some(kept) if kept.id == told.id && kept.size != told.size => {
+            Err(Contradiction::AnotherSize { kept: kept.size, told: told.size })
+        }
+        Some(kept) if kept.id == told.id => Ok((told.formed && !kept.formed).then_some(told)),
+        Some(kept) if kept.formed => Err(Contradiction::AnotherRing { kept: kept.id, told: told.id }),
+        Some(_) | None => Ok(Some(told)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::Version;
+    use protocol::message::link::CopyReport;
+
+    use super::*;
+
+    fn ring(id: u128, formed: bool) -> Ring {
+        Ring { id: Uuid::from_u128(id), size: 3, formed }
+    }
+
+    fn copies(primary: bool, replica: bool) -> CopyReports {
+        let copy = |complete| CopyReport {
+            incarnation: Uuid::nil(),
+            complete,
+            head: 0,
+            position: None,
+            version: Version::ZERO,
+        };
+        CopyReports { primary: copy(primary), replica: copy(replica) }
+    }
+
+    fn peer(name: &str) -> Option<Peer> {
+        Some(Peer { instance: name.parse().unwrap(), host: "::1".to_owned(), port: 1 })
+    }
+
+    /// As db-1 of three gets it.
+    fn notice(ring: Ring, primary: Grant, replica: Grant) -> RingNotice {
+        RingNotice { ring, successor: peer("db-2"), predecessor: peer("db-0"), primary, replica }
+    }
+
+    #[test]
+    fn a_new_process_joins_a_new_ring() {
+        let plan =
+            plan(None, &copies(false, false), notice(ring(1, false), Grant::Empty, Grant::Empty)).unwrap();
+        assert_eq!(plan.keep, Some(ring(1, false)));
+        assert_eq!(plan.count_as_complete, [Role::Primary, Role::Replica]);
+        assert_eq!(plan.follow, PerRole { primary: peer("db-2"), replica: peer("db-0") });
+    }
+
+    #[test]
+    fn complete_copies_follow_and_are_not_counted_again() {
+        let told = notice(ring(1, true), Grant::Empty, Grant::Wait);
+        let plan = plan(Some(ring(1, true)), &copies(true, true), told).unwrap();
+        assert_eq!((plan.keep, plan.count_as_complete), (None, vec![]));
+        assert_eq!(plan.follow, PerRole { primary: peer("db-2"), replica: peer("db-0") });
+    }
+
+    #[test]
+    fn an_emptied_process_fills_what_it_may() {
+        let told = notice(ring(1, true), Grant::Wait, Grant::Fill);
+        let plan = plan(None, &copies(false, false), told).unwrap();
+        assert_eq!((plan.keep, plan.count_as_complete), (Some(ring(1, true)), vec![]));
+        assert_eq!(plan.follow, PerRole { primary: None, replica: peer("db-0") });
+    }
+
+    #[test]
+    fn nothing_in_a_formed_ring_is_taken_for_complete_because_it_is_empty() {
+        for kept in [None, Some(ring(1, true))] {
+            let told = notice(ring(1, true), Grant::Fill, Grant::Empty);
+            let error = plan(kept, &copies(false, false), told).unwrap_err();
+            assert_eq!(error, Contradiction::EmptyInFormedRing(Role::Replica));
+        }
+        // A gateway that has forgotten that the ring was formed is not believed either.
+        let told = notice(ring(1, false), Grant::Empty, Grant::Fill);
+        let error = plan(Some(ring(1, true)), &copies(false, false), told).unwrap_err();
+        assert_eq!(error, Contradiction::EmptyInFormedRing(Role::Primary));
+    }
+
+    #[test]
+    fn a_formed_ring_stays_formed_and_is_never_exchanged() {
+        let wait = |ring| notice(ring, Grant::Wait, Grant::Wait);
+        let keep = |kept, told| plan(kept, &copies(true, true), wait(told)).map(|plan| plan.keep);
+        assert_eq!(keep(Some(ring(1, false)), ring(1, true)), Ok(Some(ring(1, true))));
+        assert_eq!(keep(Some(ring(1, true)), ring(1, false)), Ok(None));
+        assert_eq!(keep(Some(ring(1, false)), ring(2, false)), Ok(Some(ring(2, false))));
+        let (kept, told) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        assert_eq!(keep(Some(ring(1, true)), ring(2, true)), Err(Contradiction::AnotherRing { kept, told }));
+        let larger = Ring { size: 4, ..ring(1, true) };
+        let differs = Contradiction::AnotherSize { kept: 3, told: 4 };
+        assert_eq!(keep(Some(ring(1, false)), larger), Err(differs));
+    }
+
+    #[test]
+    fn a_ring_of_one_follows_nobody() {
+        let alone = Ring { size: 1, ..ring(1, true) };
+        let plan = plan(Some(alone), &copies(true, false), notice(alone, Grant::Wait, Grant::Fill)).unwrap();
+        assert_eq!(plan.follow, PerRole::default());
+    }
+}

@@ -1,0 +1,284 @@
+//! Serves one follower of one of this process's copies.
+//!
+//! ```text
+//! Follow ─→ Declined
+//!        ─→ the op-log still has what the follower lacks ──────────→ LogBatch, LogBatch, … for as long as it stays
+//!        ─→ it does not: CopyChunk, CopyChunk, …, the last one says where in the op-log it ends ─↗
+//! ```
+//!
+//! At most two frames are unanswered at any time: one is being worked on while the next is on its way, and what piles up
+//! behind them forms larger batches. What the follower has on disk may go from the op-log. If entries went before the
+//! follower had them (the op-log is bounded), it is copied in full again.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use protocol::message::link::{Position, Role};
+use protocol::message::replication::{
+    ChunkMerged, Confirmed, CopyChunk, Decline, Declined, Follow, LogBatch, LogEntry,
+};
+use protocol::message::{Message, REVISION};
+use protocol::placement::{replica_of, replicated_at};
+use socketioxide::extract::SocketRef;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::copy::FollowStart;
+use crate::node::Node;
+use crate::store::StoreError;
+use crate::worker::CopyHandle;
+
+/// How many frames may be unanswered.
+const WINDOW: usize = 2;
+
+/// How long a follower may take to say what it wants.
+const FOLLOW_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often the follower hears something, even when nothing is written.
+const KEEP_ALIVE: Duration = Duration::from_millis(500);
+
+/// What a follower may send.
+#[derive(Debug)]
+pub(super) enum FromFollower {
+    Follow(Follow),
+    Confirmed(Confirmed),
+    ChunkMerged(ChunkMerged),
+}
+
+impl FromFollower {
+    /// Reads an event of a follower; `None` if it is none.
+    pub(super) fn decode(event: &str, text: &str) -> Option<Self> {
+        match event {
+            Follow::EVENT => Follow::decode(text).ok().map(Self::Follow),
+            Confirmed::EVENT => Confirmed::decode(text).ok().map(Self::Confirmed),
+            ChunkMerged::EVENT => ChunkMerged::decode(text).ok().map(Self::ChunkMerged),
+            _ => None,
+        }
+    }
+}
+
+/// Why a follower is not served any longer.
+#[derive(Debug, Error)]
+pub(super) enum Ended {
+    #[error("it left")]
+    Left,
+    #[error("it cannot follow: {0:?}")]
+    Declined(Decline),
+    #[error("it sent {0}")]
+    Nonsense(&'static str),
+    #[error("it does not read")]
+    Stuck,
+    #[error("the copy was closed")]
+    Stopped,
+    #[error("the copy cannot be read: {0}")]
+    Copy(#[from] StoreError),
+}
+
+/// One follower.
+pub(super) struct Feeder<'a> {
+    pub(super) node: &'a Node,
+    pub(super) socket: &'a SocketRef,
+    pub(super) inbox: mpsc::Receiver<FromFollower>,
+    /// Cancelled when the follower leaves, or this process stops.
+    pub(super) gone: CancellationToken,
+}
+
+impl Feeder<'_> {
+    /// Serves it until it ends, and says who it was and why it ended.
+    pub(super) async fn run(mut self) -> (Option<Follow>, Ended) {
+        let first = tokio::select! {
+            first = timeout(FOLLOW_DEADLINE, self.inbox.recv()) => first.ok().flatten(),
+            () = self.gone.cancelled() => return (None, Ended::Left),
+        };
+        let Some(FromFollower::Follow(follow)) = first else {
+            return (None, Ended::Nonsense("something else than what it wants to follow"));
+        };
+        let Err(ended) = self.serve(&follow).await;
+        (Some(follow), ended)
+    }
+
+    async fn serve(self, follow: &Follow) -> Result<std::convert::Infallible, Ended> {
+        if let Err(reason) = admit(self.node, follow) {
+            send(self.socket, &Declined { reason })?;
+            return Err(Ended::Declined(reason));
+        }
+        let copy = self.node.copy(follow.role);
+        let mut keep_alive = interval(KEEP_ALIVE);
+        keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let Self { socket, inbox, gone, .. } = self;
+        let mut feed = Feed { copy, follow, socket, inbox, gone, keep_alive };
+        let mut start = copy.start_for(follow)?;
+        loop {
+            let after = match start {
+                FollowStart::Log { after } => after,
+                FollowStart::Adopt { end } => feed.adopt(end).await?,
+                FollowStart::FullCopy => feed.full_copy().await?,
+            };
+            feed.log(after).await?;
+            info!(follower = %follow.instance, copy = follow.role.as_str(), "op-log trimmed past a follower");
+            start = FollowStart::FullCopy;
+        }
+    }
+}
+
+/// Whether the sender may follow that copy of this process.
+fn admit(node: &Node, follow: &Follow) -> Result<(), Decline> {
+    if follow.revision != REVISION {
+        return Err(Decline::Revision);
+    }
+    let ring = node.ring().filter(|ring| ring.id == follow.ring).ok_or(Decline::AnotherRing)?;
+    if other_holder(node.name().place(), follow.role, ring.size) != Some(follow.instance.place()) {
+        return Err(Decline::NotANeighbour);
+    }
+    let complete = node.copy(follow.role).report().complete;
+    if complete { Ok(()) } else { Err(Decline::Incomplete) }
+}
+
+/// Place of the other copy of the partition whose copy at `place` has that role.
+fn other_holder(place: u16, role: Role, size: u16) -> Option<u16> {
+    match role {
+        Role::Primary => replica_of(place, size),
+        Role::Replica => replicated_at(place, size),
+    }
+}
+
+/// A follower that was admitted.
+struct Feed<'a> {
+    copy: &'a CopyHandle,
+    follow: &'a Follow,
+    socket: &'a SocketRef,
+    inbox: mpsc::Receiver<FromFollower>,
+    gone: CancellationToken,
+    keep_alive: Interval,
+}
+
+impl Feed<'_> {
+    /// The next message of the follower, to whom this side stays alive meanwhile. Nothing is lost if it is dropped.
+    async fn heard(&mut self) -> Result<FromFollower, Ended> {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.gone.cancelled() => return Err(Ended::Left),
+                _ = self.keep_alive.tick() => self.send_log(Vec::new())?,
+                message = self.inbox.recv() => return message.ok_or(Ended::Left),
+            }
+        }
+    }
+
+    fn send_log(&self, entries: Vec<LogEntry>) -> Result<(), Ended> {
+        send(self.socket, &LogBatch { incarnation: self.copy.report().incarnation, entries })
+    }
+
+    /// Tells the follower, which has everything up to `end` without knowing it, that it has. Returns where that is.
+    async fn adopt(&mut self, end: Position) -> Result<u64, Ended> {
+        send(self.socket, &CopyChunk { chunk: 0, records: Vec::new(), end: Some(end) })?;
+        while !matches!(self.heard().await?, FromFollower::ChunkMerged(ChunkMerged { chunk: 0 })) {}
+        Ok(end.sequence)
+    }
+
+    /// Sends everything. Returns where in the op-log that ends, once the follower has it.
+    async fn full_copy(&mut self) -> Result<u64, Ended> {
+        let (follower, copy) = (self.follow.instance.as_str(), self.follow.role.as_str());
+        info!(follower, copy, "copying in full");
+        let (sender, mut chunks) = mpsc::channel(1);
+        self.copy.full_copy(sender);
+        let (mut unanswered, mut end) = (VecDeque::new(), None);
+        loop {
+            tokio::select! {
+                chunk = chunks.recv(), if unanswered.len() < WINDOW && end.is_none() => {
+                    // Without an end, whoever reads the database has failed.
+                    let chunk = chunk.ok_or(Ended::Stopped)?;
+                    end = chunk.end;
+                    send(self.socket, &chunk)?;
+                    unanswered.push_back(chunk.chunk);
+                }
+                message = self.heard() => if let FromFollower::ChunkMerged(ChunkMerged { chunk }) = message?
+                    && unanswered.pop_front() != Some(chunk)
+                {
+                    return Err(Ended::Nonsense("an answer to a chunk that it was not sent"));
+                }
+            }
+            if let Some(end) = end.filter(|_| unanswered.is_empty()) {
+                info!(follower, copy, sequence = end.sequence, "copied in full");
+                return Ok(end.sequence);
+            }
+        }
+    }
+
+    /// Sends the op-log after `sent`, as it grows. Returns when it does not reach back that far any more.
+    async fn log(&mut self, mut sent: u64) -> Result<(), Ended> {
+        let mut state = self.copy.state();
+        let mut unanswered = VecDeque::new();
+        let mut caught_up = false;
+        loop {
+            // Before the op-log is read: what is written after that wakes this task again.
+            state.borrow_and_update();
+            while unanswered.len() < WINDOW {
+                let Some(entries) = self.copy.log_after(sent)? else { return Ok(()) };
+                let Some(last) = entries.last() else { break };
+                sent = last.sequence;
+                unanswered.push_back(sent);
+                self.send_log(entries)?;
+            }
+            if unanswered.is_empty() && !caught_up {
+                caught_up = true;
+                let (follower, copy) = (self.follow.instance.as_str(), self.follow.role.as_str());
+                info!(follower, copy, sequence = sent, "caught up");
+            }
+            tokio::select! {
+                message = self.heard() => if let FromFollower::Confirmed(Confirmed { applied, durable }) = message? {
+                    // Trimming what the follower cannot have would lose it.
+                    if applied > sent || durable > applied {
+                        return Err(Ended::Nonsense("a confirmation of what it was not sent"));
+                    }
+                    while unanswered.front().is_some_and(|last| *last <= applied) {
+                        unanswered.pop_front();
+                    }
+                    self.copy.trim(durable);
+                },
+                changed = state.changed(), if unanswered.len() < WINDOW => changed.map_err(|_| Ended::Stopped)?,
+            }
+        }
+    }
+}
+
+fn send<M: Message>(socket: &SocketRef, message: &M) -> Result<(), Ended> {
+    // It fails when the session is closed, or so many messages wait in it that nobody can be reading them.
+    socket.emit(M::EVENT, &message.encode()).map_err(|_| Ended::Stuck)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_copies_of_a_partition_find_each_other() {
+        for size in 2..5 {
+            for place in 0..size {
+                for role in Role::ALL {
+                    let other = other_holder(place, role, size).unwrap();
+                    assert_eq!(
+                        other_holder(other, role.other(), size),
+                        Some(place),
+                        "{place} of {size}, {role:?}"
+                    );
+                }
+            }
+        }
+        assert_eq!(other_holder(1, Role::Primary, 3), Some(2));
+        assert_eq!(other_holder(1, Role::Replica, 3), Some(0));
+        assert_eq!(other_holder(0, Role::Primary, 1), None);
+    }
+
+    #[test]
+    fn only_what_a_follower_sends_is_understood() {
+        let confirmed = Confirmed { applied: 2, durable: 1 };
+        let decoded = FromFollower::decode(Confirmed::EVENT, &confirmed.encode());
+        assert!(matches!(decoded, Some(FromFollower::Confirmed(got)) if got == confirmed));
+        assert!(FromFollower::decode(Confirmed::EVENT, "{}").is_none());
+        assert!(FromFollower::decode(LogBatch::EVENT, "{}").is_none());
+    }
+}

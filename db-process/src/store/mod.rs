@@ -1,0 +1,201 @@
+//! The store: where one copy keeps its records, its op-log and its own state.
+//!
+//! A store does little, and does it atomically: [`Store::commit`] writes one [`Batch`], and after a crash either all of it
+//! is there or nothing. With [`Durability::Synced`] it is on disk when the call returns. Without, a power cut may take it
+//! back, but only together with everything after it: what is left is always a prefix of the batches.
+//!
+//! * [`rocks`]: on disk, in RocksDB.
+//! * [`memory`]: in memory, with crashes on demand, for tests and simulations. Both pass the same suite of tests, and are
+//!   run side by side.
+//! * [`encoding`]: the bytes on disk.
+//!
+//! What it does not do: it decides nothing. Which write is allowed, what a sequence or a position means, when to sync and
+//! what to trim are the rules of [`crate::copy`]. It also repairs nothing: after an error the copy is not to be trusted.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use protocol::message::link::Position;
+use protocol::message::replication::LogEntry;
+use protocol::{Record, UserId, Version};
+use thiserror::Error;
+use uuid::Uuid;
+
+pub mod encoding;
+pub mod memory;
+pub mod rocks;
+#[cfg(test)]
+pub(crate) mod suite;
+
+pub use encoding::DecodeError;
+pub use memory::MemoryStore;
+pub use rocks::{BlockCache, ReadOnlyStore, RocksStore};
+
+/// One copy's database. There is one writer; readers may be anywhere.
+pub trait Store {
+    /// What is known of one user, live or deleted.
+    ///
+    /// # Errors
+    /// If the database fails or the record is damaged.
+    fn get(&self, id: &UserId) -> Result<Option<Record>, StoreError>;
+
+    /// The state that the last committed batch left.
+    ///
+    /// # Errors
+    /// If the database fails or the state is damaged.
+    fn meta(&self) -> Result<Meta, StoreError>;
+
+    /// Op-log entries after `sequence`, in order, at most `limit` of them: none at the head. `None` where the op-log does
+    /// not reach back that far, or has not got that far.
+    ///
+    /// # Errors
+    /// If the database fails, or an entry is damaged or missing.
+    fn log_after(&self, sequence: u64, limit: usize) -> Result<Option<Vec<LogEntry>>, StoreError>;
+
+    /// Everything as of now, whatever is written from here on.
+    ///
+    /// # Errors
+    /// If the database fails or the state is damaged.
+    fn snapshot(&self) -> Result<impl Snapshot, StoreError>;
+
+    /// Writes the batch, all or nothing.
+    ///
+    /// # Errors
+    /// If the database fails. Nothing can be said of the batch then, and the store must not be used again.
+    fn commit(&mut self, batch: &Batch, durability: Durability) -> Result<(), StoreError>;
+
+    /// Brings to disk what was committed unsynced.
+    ///
+    /// # Errors
+    /// As for [`Store::commit`].
+    fn sync(&mut self) -> Result<(), StoreError>;
+}
+
+/// A store at one moment. The records and the state belong to the same batch.
+pub trait Snapshot {
+    /// The state then.
+    fn meta(&self) -> Meta;
+
+    /// All records, live users and tombstones, in id order.
+    fn records(&self) -> impl Iterator<Item = Result<(UserId, Record), StoreError>>;
+}
+
+/// What is written at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// The state of the copy after it.
+    pub meta: Meta,
+    /// Records to put, whole. A map, because the last state of a user is the one that counts, and ordered, because the
+    /// same batch has to be the same bytes.
+    pub records: BTreeMap<UserId, Record>,
+    /// Entries to append: they end with `meta.head`.
+    pub log: Vec<LogEntry>,
+    /// Entries to drop: they end with `meta.trimmed`.
+    pub trim: Option<RangeInclusive<u64>>,
+}
+
+impl Batch {
+    /// Nothing but the state of the copy.
+    pub fn new(meta: Meta) -> Self {
+        Self { meta, records: BTreeMap::new(), log: Vec::new(), trim: None }
+    }
+}
+
+/// When a batch has to be on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Before the call returns: somebody is promised that it is there.
+    Synced,
+    /// Some time later: it can be had again from elsewhere.
+    Unsynced,
+}
+
+/// What a copy knows of itself. It is written with every batch, so it always fits the records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// Made with the database, never changed.
+    pub incarnation: Uuid,
+    /// Whether the copy ever held all of its partition.
+    pub complete: bool,
+    /// Sequence of the last entry appended to its op-log; 0 where there was none.
+    pub head: u64,
+    /// Entries up to and including this one are gone from the op-log. Never above `head`.
+    pub trimmed: u64,
+    /// How far it has applied the other copy's op-log.
+    pub position: Option<Position>,
+    /// Where its first content came from; `None` where it was complete from the start or is not yet.
+    pub origin: Option<Origin>,
+    /// The highest version of any write in it.
+    pub version: Version,
+}
+
+impl Meta {
+    /// Of a database that holds nothing yet.
+    pub fn new(incarnation: Uuid) -> Self {
+        let (complete, head, trimmed, version) = (false, 0, 0, Version::ZERO);
+        Self { incarnation, complete, head, trimmed, position: None, origin: None, version }
+    }
+
+    /// Whether the op-log holds everything after `sequence`.
+    pub fn log_reaches(&self, sequence: u64) -> bool {
+        (self.trimmed..=self.head).contains(&sequence)
+    }
+}
+
+/// A copy that was filled from another holds what that one held, and its own writes since. So that other copy, and no
+/// one else, can follow it by its op-log from there on without being copied in full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Incarnation of the copy that it was filled from.
+    pub source: Uuid,
+    /// Its own head when it had been filled.
+    pub head: u64,
+}
+
+/// Why a store did not do as told.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StoreError {
+    /// The database cannot be opened: it is in use, not readable, or damaged.
+    #[error("the database in {path} cannot be opened: {source}")]
+    Open {
+        /// Folder of the database.
+        path: PathBuf,
+        /// What RocksDB says.
+        source: rocksdb::Error,
+    },
+    /// There is no database to look at.
+    #[error("there is no database in {path}")]
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// RocksDB failed: the disk is full or broken, or the database is damaged.
+    #[error("the database failed: {0}")]
+    Database(#[from] rocksdb::Error),
+    /// A value is not what this program writes.
+    #[error("{what} in the database cannot be read: {source}")]
+    Unreadable {
+        /// Which value; never its content.
+        what: String,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// The values do not fit together.
+    #[error("the database contradicts itself: {0}")]
+    Inconsistent(String),
+    /// The system gives no thread to work with the database.
+    #[error("no thread can be started: {0}")]
+    NoThread(std::io::ErrorKind),
+    /// The copy failed before. It answers nothing since then.
+    #[error("the copy failed before and is not used any more")]
+    Poisoned,
+}
+
+impl StoreError {
+    /// Names the value that cannot be read.
+    pub(crate) fn unreadable(what: impl Into<String>) -> impl FnOnce(DecodeError) -> Self {
+        let what = what.into();
+        move |source| Self::Unreadable { what, source }
+    }
+}

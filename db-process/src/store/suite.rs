@@ -1,0 +1,278 @@
+//! The tests that every store passes, and the comparison of one with another.
+
+use protocol::message::link::Position;
+use protocol::message::replication::LogEntry;
+use protocol::{Change, Record, UserId, Version};
+use uuid::Uuid;
+
+use super::{
+    Batch, BlockCache, Durability, MemoryStore, Meta, Origin, ReadOnlyStore, RocksStore, Snapshot, Store,
+    StoreError,
+};
+
+/// Random numbers that repeat: SplitMix64 (Steele, Lea and Flood, 2014).
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// One of `0..bound`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    /// True once in `n` times.
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// The seeds of a randomized test: those given, or the one in `CORRO_SEED`.
+pub(crate) fn seeds(count: u64) -> Vec<u64> {
+    match std::env::var("CORRO_SEED") {
+        Ok(seed) => vec![seed.parse().expect("CORRO_SEED is a number")],
+        Err(_) => (0..count).collect(),
+    }
+}
+
+fn id(n: u128) -> UserId {
+    Uuid::from_u128(n)
+}
+
+fn change(tag: u64) -> Change {
+    Change {
+        alive: Some(!tag.is_multiple_of(5)),
+        name: Some(format!("name {tag}")),
+        email: Some(format!("{tag}@example.org")),
+        group: Some(tag as i32),
+    }
+}
+
+fn entry(sequence: u64) -> LogEntry {
+    let user = id(u128::from(sequence % 7));
+    LogEntry { sequence, version: Version(sequence), id: user, change: change(sequence) }
+}
+
+/// A batch with the next `count` writes after `meta`.
+fn writes(meta: Meta, count: u64) -> Batch {
+    let mut batch = Batch::new(Meta { head: meta.head + count, ..meta });
+    for sequence in meta.head + 1..=meta.head + count {
+        let entry = entry(sequence);
+        batch.records.insert(entry.id, Record::from_change(entry.version, &entry.change));
+        batch.log.push(entry);
+    }
+    batch.meta.version = Version(batch.meta.head);
+    batch
+}
+
+fn trim(meta: Meta, upto: u64) -> Batch {
+    let mut batch = Batch::new(Meta { trimmed: upto, ..meta });
+    batch.trim = Some(meta.trimmed + 1..=upto);
+    batch
+}
+
+fn log(store: &impl Store, after: u64, limit: usize) -> Option<Vec<u64>> {
+    let entries = store.log_after(after, limit).expect("a sound store");
+    entries.map(|entries| entries.iter().map(|entry| entry.sequence).collect())
+}
+
+/// Everything that can be seen of a store.
+fn content(store: &impl Store) -> (Meta, Vec<(UserId, Record)>, Option<Vec<LogEntry>>) {
+    let snapshot = store.snapshot().expect("a sound store");
+    let records = snapshot.records().map(|record| record.expect("a sound store")).collect();
+    let meta = snapshot.meta();
+    (meta, records, store.log_after(meta.trimmed, usize::MAX).expect("a sound store"))
+}
+
+/// What holds for every store; `store` is empty, `reopen` closes it and opens it again.
+fn every_store<S: Store>(mut store: S, reopen: impl Fn(S) -> S) {
+    let fresh = store.meta().expect("the state of an empty store");
+    assert_eq!(fresh, Meta::new(fresh.incarnation));
+    assert_eq!(store.get(&id(1)), Ok(None));
+    assert_eq!(log(&store, 0, 10), Some(vec![]), "at the head there is nothing more");
+    assert_eq!(log(&store, 1, 10), None, "beyond the head there is no place to go on from");
+
+    store.commit(&writes(fresh, 20), Durability::Synced).expect("room on the disk");
+    assert_eq!(
+        store.get(&id(3)),
+        Ok(Some(Record::from_change(Version(17), &change(17)))),
+        "the last put counts"
+    );
+    assert_eq!(log(&store, 0, 3), Some(vec![1, 2, 3]));
+    assert_eq!(log(&store, 18, 3), Some(vec![19, 20]));
+    assert_eq!(log(&store, 20, 3), Some(vec![]));
+    assert_eq!(log(&store, 21, 3), None);
+    let entries = store.log_after(4, 2).expect("a sound store").expect("entries");
+    assert_eq!(entries, [entry(5), entry(6)], "entries come back as they were written");
+
+    let meta = store.meta().expect("a sound store");
+    store.commit(&trim(meta, 12), Durability::Unsynced).expect("room on the disk");
+    assert_eq!(log(&store, 11, 3), None, "what was trimmed is not offered");
+    assert_eq!(log(&store, 12, 3), Some(vec![13, 14, 15]));
+
+    // A snapshot is one moment, and its state is of that moment.
+    let before = content(&store);
+    let meta = store.meta().expect("a sound store");
+    let used = Meta {
+        complete: true,
+        position: Some(Position { incarnation: id(8), sequence: 9 }),
+        origin: Some(Origin { source: id(8), head: 3 }),
+        ..meta
+    };
+    store.commit(&writes(used, 5), Durability::Unsynced).expect("room on the disk");
+    let after = content(&store);
+    assert_ne!(before, after);
+    assert!(after.1.is_sorted_by_key(|(id, _)| *id), "records come in id order");
+    assert_eq!(after.1.len(), 7, "tombstones are listed too");
+
+    store.sync().expect("a working disk");
+    let mut store = reopen(store);
+    assert_eq!(content(&store), after, "what was synced is there after a restart");
+    let all = trim(after.0, after.0.head);
+    store.commit(&all, Durability::Synced).expect("room on the disk");
+    let store = reopen(store);
+    assert_eq!(log(&store, 25, 9), Some(vec![]), "a position at the head stays good when all is trimmed");
+    assert_eq!(log(&store, 24, 9), None);
+}
+
+fn open(folder: &tempfile::TempDir) -> RocksStore {
+    RocksStore::open(folder.path(), &BlockCache::default()).expect("a folder that can be written")
+}
+
+#[test]
+fn the_store_in_memory_is_a_store() {
+    every_store(MemoryStore::new(id(1)), |store| store.crash(0));
+}
+
+#[test]
+fn the_store_on_disk_is_a_store() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    every_store(open(&folder), |store| {
+        drop(store);
+        open(&folder)
+    });
+}
+
+#[test]
+fn a_crash_takes_back_a_suffix_of_what_was_not_synced() {
+    let mut store = MemoryStore::new(id(1));
+    store.commit(&writes(Meta::new(id(1)), 2), Durability::Synced).expect("memory");
+    for _ in 0..3 {
+        let meta = store.meta().expect("memory");
+        store.commit(&writes(meta, 1), Durability::Unsynced).expect("memory");
+    }
+    let head_after = |survivors| store.clone().crash(survivors).meta().expect("memory").head;
+    assert_eq!([0, 1, 2, 3, 9].map(head_after), [2, 3, 4, 5, 5]);
+    let mut synced = store.clone();
+    synced.sync().expect("memory");
+    assert_eq!(content(&synced.crash(0)), content(&store));
+}
+
+/// The same random batches to both, with restarts: nobody can tell them apart.
+#[test]
+fn the_stores_cannot_be_told_apart() {
+    for seed in seeds(3) {
+        println!("CORRO_SEED={seed}");
+        let mut random = Random::new(seed);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut disk = open(&folder);
+        let incarnation = disk.meta().expect("a sound store").incarnation;
+        let mut memory = MemoryStore::new(incarnation);
+        for step in 0..400 {
+            let meta = memory.meta().expect("memory");
+            let mut batch = writes(meta, random.below(6));
+            for _ in 0..random.below(4) {
+                let (user, version) = (id(u128::from(random.below(40))), random.below(99));
+                batch.records.insert(user, Record::from_change(Version(version), &change(version)));
+            }
+            if random.one_in(8) && batch.meta.head > meta.trimmed {
+                let upto = meta.trimmed + 1 + random.below(batch.meta.head - meta.trimmed);
+                batch.trim = Some(meta.trimmed + 1..=upto);
+                batch.meta.trimmed = upto;
+            }
+            let durability = if random.one_in(10) { Durability::Synced } else { Durability::Unsynced };
+            disk.commit(&batch, durability).expect("room on the disk");
+            memory.commit(&batch, durability).expect("memory");
+            if random.one_in(40) {
+                disk.flush().expect("a working disk");
+            }
+            if random.one_in(50) {
+                drop(disk);
+                disk = open(&folder);
+                memory = memory.crash(usize::MAX);
+            }
+            let (after, limit) = (random.below(batch.meta.head + 3), random.below(9) as usize);
+            assert_eq!(log(&disk, after, limit), log(&memory, after, limit), "step {step}");
+            let user = id(u128::from(random.below(45)));
+            assert_eq!(disk.get(&user), memory.get(&user), "step {step}");
+            if random.one_in(20) {
+                assert_eq!(content(&disk), content(&memory), "step {step}");
+            }
+        }
+        assert_eq!(content(&disk), content(&memory));
+    }
+}
+
+#[test]
+fn a_database_is_looked_at_while_it_is_open_and_belongs_to_one() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut store = open(&folder);
+    let meta = store.meta().expect("a sound store");
+    store.commit(&writes(meta, 9), Durability::Unsynced).expect("room on the disk");
+
+    let look = ReadOnlyStore::open(folder.path()).expect("a database");
+    let snapshot = look.snapshot().expect("a sound store");
+    let records: Vec<_> = snapshot.records().map(|record| record.expect("a sound store")).collect();
+    assert_eq!((snapshot.meta(), records), (content(&store).0, content(&store).1));
+    assert_eq!(look.get(&id(3)), store.get(&id(3)));
+
+    let second = RocksStore::open(folder.path(), &BlockCache::default());
+    assert!(matches!(second.err(), Some(StoreError::Open { .. })), "a second writer is kept out");
+    drop(store);
+    assert_eq!(open(&folder).meta().expect("a sound store").head, 9);
+    let missing = ReadOnlyStore::open(&folder.path().join("nothing"));
+    assert!(matches!(missing.err(), Some(StoreError::Missing { .. })));
+    assert!(!folder.path().join("nothing").exists(), "looking makes no database");
+}
+
+#[test]
+fn a_damaged_database_is_an_error() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut store = open(&folder);
+    let meta = store.meta().expect("a sound store");
+    store.commit(&writes(meta, 9), Durability::Synced).expect("room on the disk");
+    drop(store);
+
+    let families = ["records", "oplog", "meta"];
+    let raw =
+        rocksdb::DB::open_cf(&rocksdb::Options::default(), folder.path(), families).expect("a database");
+    let family = |name: &str| raw.cf_handle(name).expect("a column family");
+    raw.put_cf(family("records"), id(3).as_bytes(), [1, 0, 7]).expect("a working disk");
+    raw.delete_cf(family("oplog"), 4_u64.to_be_bytes()).expect("a working disk");
+    raw.put_cf(family("oplog"), 8_u64.to_be_bytes(), [99]).expect("a working disk");
+    drop(raw);
+
+    let store = open(&folder);
+    assert!(matches!(store.get(&id(3)), Err(StoreError::Unreadable { .. })));
+    assert!(matches!(store.log_after(2, 9), Err(StoreError::Inconsistent(_))), "a hole");
+    assert!(matches!(store.log_after(4, 9), Err(StoreError::Unreadable { .. })));
+    assert_eq!(log(&store, 4, 3), Some(vec![5, 6, 7]));
+    drop(store);
+
+    let raw =
+        rocksdb::DB::open_cf(&rocksdb::Options::default(), folder.path(), families).expect("a database");
+    raw.delete_cf(raw.cf_handle("meta").expect("a column family"), b"state").expect("a working disk");
+    drop(raw);
+    let opened = RocksStore::open(folder.path(), &BlockCache::default());
+    assert!(matches!(opened.err(), Some(StoreError::Inconsistent(_))), "records without a state");
+}

@@ -1,0 +1,240 @@
+//! A copy at work: the thread that owns it, and the handle by which everything else reaches it.
+//!
+//! Whatever changes the copy is a job in the queue of its thread (see [`thread`]) and is answered by calling a closure on
+//! that thread, which should do no more than hand the answer on. Reading does not wait for the thread: it goes straight
+//! to the database, on the thread that asks, and sees what the last finished round left.
+//!
+//! When the database fails, the copy is **poisoned**: [`CopyFailure`] is sent once, and from then on nothing is answered,
+//! neither writes, whose closures are dropped uncalled, nor reads, which are errors. There is no way back but a restart.
+//!
+//! What it does not do: it does not bound its queue. Whoever sends work waits for answers before sending more.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use protocol::message::MAX_BATCH;
+use protocol::message::link::{CopyReport, Found, Position, Role, Versioned, Write, WriteAnswer};
+use protocol::message::replication::{CopyChunk, Follow, LogBatch, LogEntry};
+use protocol::{Record, UserId};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
+
+use crate::copy::{Copy, FollowStart, Limits, document, follow};
+use crate::store::{RocksStore, Store, StoreError};
+
+mod thread;
+
+use thread::{Job, Worker};
+
+/// What a copy tells continuously; the latest value wins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CopyState {
+    /// State of the copy, all of it readable.
+    pub report: CopyReport,
+    /// The part of the report's position (its sequence) that is on disk.
+    pub durable: u64,
+    /// How many batches of the other copy's op-log did not join on to what the copy has, since the start. Whoever follows
+    /// has to ask again from the position when this rises.
+    pub gaps: u64,
+}
+
+/// Sent once when the database of a copy fails.
+#[derive(Debug, Clone)]
+pub struct CopyFailure {
+    /// Which copy.
+    pub role: Role,
+    /// What happened.
+    pub error: StoreError,
+}
+
+/// One copy at work. Cheap to clone; the database closes when the last handle is dropped.
+#[derive(Clone)]
+pub struct CopyHandle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    role: Role,
+    store: RocksStore,
+    jobs: mpsc::Sender<Job>,
+    state: watch::Receiver<CopyState>,
+    trust: Arc<Trust>,
+    /// Taken by whoever stops the copy first.
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Whether the copy is still to be trusted.
+struct Trust {
+    role: Role,
+    poisoned: AtomicBool,
+    failed: UnboundedSender<CopyFailure>,
+}
+
+impl Trust {
+    fn check(&self) -> Result<(), StoreError> {
+        if self.poisoned.load(Ordering::Acquire) { Err(StoreError::Poisoned) } else { Ok(()) }
+    }
+
+    /// Ends the trust, and tells so the first time.
+    fn end(&self, error: &StoreError) {
+        if !self.poisoned.swap(true, Ordering::AcqRel) {
+            // Nobody listens any more when the process is ending.
+            let _ = self.failed.send(CopyFailure { role: self.role, error: error.clone() });
+        }
+    }
+
+    /// Runs something on the database, unless the copy failed before.
+    fn run<T>(&self, operation: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.check()?;
+        operation().inspect_err(|error| self.end(error))
+    }
+}
+
+/// Opens the copy in that database and starts its thread.
+///
+/// # Errors
+/// If the database cannot be read, or no thread can be started.
+pub fn start(
+    role: Role,
+    store: RocksStore,
+    failed: UnboundedSender<CopyFailure>,
+) -> Result<CopyHandle, StoreError> {
+    let copy = Copy::open(store.clone(), Limits::default())?;
+    let trust = Arc::new(Trust { role, poisoned: AtomicBool::new(false), failed });
+    let (jobs, queue) = mpsc::channel();
+    let (worker, state) = Worker::new(copy, queue, Arc::clone(&trust));
+    let thread = spawn(format!("copy-{}", role.as_str()), move || worker.run())?;
+    let thread = Mutex::new(Some(thread));
+    Ok(CopyHandle { shared: Arc::new(Shared { role, store, jobs, state, trust, thread }) })
+}
+
+impl CopyHandle {
+    /// Which of the two copies of the process it is.
+    pub fn role(&self) -> Role {
+        self.shared.role
+    }
+
+    /// Looks a live user up.
+    ///
+    /// # Errors
+    /// If the database fails, now or before.
+    pub fn read(&self, id: &UserId) -> Result<Option<Found>, StoreError> {
+        let record = self.shared.trust.run(|| self.shared.store.get(id))?;
+        Ok(record.and_then(|record| document::live(*id, &record)))
+    }
+
+    /// Decides writes. `done` gets the answers when what they rest on is on disk.
+    pub fn write(&self, writes: Vec<Write>, done: impl FnOnce(Vec<WriteAnswer>) + Send + 'static) {
+        self.send(Job::Write { writes, done: Box::new(done) });
+    }
+
+    /// Merges changes that the other copy accepted. `done` is called when they are on disk.
+    pub fn merge(&self, changes: Vec<Versioned>, done: impl FnOnce() + Send + 'static) {
+        self.send(Job::Merge { changes, done: Box::new(done) });
+    }
+
+    /// Applies entries of the other copy's op-log. They are readable soon and on disk a little later; both shows in the
+    /// state, and so does a batch that does not join on.
+    pub fn apply(&self, batch: LogBatch) {
+        self.send(Job::Apply(batch));
+    }
+
+    /// Merges part of a full copy. With `end`, the last part, `done` is called when all of it is on disk.
+    pub fn merge_chunk(
+        &self,
+        records: Vec<(UserId, Record)>,
+        end: Option<Position>,
+        done: impl FnOnce() + Send + 'static,
+    ) {
+        self.send(Job::Chunk { records, end, done: Box::new(done) });
+    }
+
+    /// The copy may count as complete as it is.
+    pub fn count_as_complete(&self) {
+        self.send(Job::CountAsComplete);
+    }
+
+    /// The other copy has the op-log on disk up to here.
+    pub fn trim(&self, upto: u64) {
+        self.send(Job::Confirm(upto));
+    }
+
+    /// What the copy tells continuously. A receiver that is cloned for each use sees every later change.
+    pub fn state(&self) -> watch::Receiver<CopyState> {
+        self.shared.state.clone()
+    }
+
+    /// The state as of now.
+    pub fn report(&self) -> CopyReport {
+        self.shared.state.borrow().report
+    }
+
+    /// From where the follower that asks is to be served.
+    ///
+    /// # Errors
+    /// If the database fails, now or before.
+    pub fn start_for(&self, asked: &Follow) -> Result<FollowStart, StoreError> {
+        let meta = self.shared.trust.run(|| self.shared.store.meta())?;
+        Ok(follow::start_for(&meta, asked))
+    }
+
+    /// Entries of the own op-log after `sequence`, as many as fit into one frame: none at the head. `None` where the op-log
+    /// no longer reaches back that far. All of them are on disk.
+    ///
+    /// # Errors
+    /// If the database fails, now or before.
+    pub fn log_after(&self, sequence: u64) -> Result<Option<Vec<LogEntry>>, StoreError> {
+        let mut entries = self.shared.trust.run(|| self.shared.store.log_after(sequence, MAX_BATCH))?;
+        if let Some(entries) = &mut entries {
+            follow::fit_frame(entries);
+        }
+        Ok(entries)
+    }
+
+    /// Sends everything as of now, in chunks of at most a frame, the last one with the position. It runs on a thread of
+    /// its own, waits where the channel is full, and ends when the receiver is dropped. A channel that closes without a
+    /// last chunk means that the database failed.
+    pub fn full_copy(&self, chunks: tokio::sync::mpsc::Sender<CopyChunk>) {
+        let (mut store, trust) = (self.shared.store.clone(), Arc::clone(&self.shared.trust));
+        let copy_all = move || {
+            // What is copied has to last here as well: the follower will be taken to have nothing that this copy lacks.
+            store.sync()?;
+            follow::full_copy(&store.snapshot()?, |chunk| match chunks.blocking_send(chunk) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            })
+        };
+        let name = format!("full-copy-{}", self.shared.role.as_str());
+        let started = spawn(name, move || {
+            // An error is told where the trust ends.
+            let _ = trust.run(copy_all);
+        });
+        if let Err(error) = started {
+            tracing::warn!(role = self.shared.role.as_str(), %error, "a full copy was not started");
+        }
+    }
+
+    /// Finishes what is queued, writes everything out and ends the thread. Blocks until then. What is sent afterwards is
+    /// never answered.
+    pub fn stop(&self) {
+        self.send(Job::Stop);
+        let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!(role = self.shared.role.as_str(), "the thread of the copy panicked");
+        }
+    }
+
+    fn send(&self, job: Job) {
+        // The thread has ended: the copy failed, which was told, or was stopped.
+        let _ = self.shared.jobs.send(job);
+    }
+}
+
+fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+    let thread = std::thread::Builder::new().name(name).spawn(body);
+    thread.map_err(|error| StoreError::NoThread(error.kind()))
+}

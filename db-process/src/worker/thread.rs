@@ -1,0 +1,189 @@
+//! The thread of a copy. It works in rounds: take everything that is queued, let the copy decide and stage it, commit once,
+//! tell the new state, then call the closures. While one round waits for the disk the next one gathers, so the batches
+//! grow by themselves as the load does, and nobody waits for a timer.
+//!
+//! A round that nobody was promised anything of, such as one with replicated entries alone, is committed without an fsync.
+//! That follows within [`SYNC_WITHIN`], or with the next round that needs one.
+
+use std::mem;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use protocol::message::link::{Position, Versioned, Write, WriteAnswer};
+use protocol::message::replication::LogBatch;
+use protocol::{Record, UserId};
+use tokio::sync::watch;
+
+use super::{CopyState, Trust};
+use crate::copy::{Copy, FollowError, report};
+use crate::store::{RocksStore, StoreError};
+
+/// What was replicated is on disk after this time.
+const SYNC_WITHIN: Duration = Duration::from_millis(50);
+
+/// A round takes no more jobs once it has this many operations: the first one waits for the last.
+const ROUND: usize = 1_024;
+
+/// Something to do for the thread.
+pub(super) enum Job {
+    Write { writes: Vec<Write>, done: Box<dyn FnOnce(Vec<WriteAnswer>) + Send> },
+    Merge { changes: Vec<Versioned>, done: Box<dyn FnOnce() + Send> },
+    Apply(LogBatch),
+    Chunk { records: Vec<(UserId, Record)>, end: Option<Position>, done: Box<dyn FnOnce() + Send> },
+    CountAsComplete,
+    Confirm(u64),
+    Stop,
+}
+
+/// Somebody to tell after the commit.
+enum Promise {
+    Answers(Box<dyn FnOnce(Vec<WriteAnswer>) + Send>, Vec<WriteAnswer>),
+    Done(Box<dyn FnOnce() + Send>),
+}
+
+/// What the thread owns.
+pub(super) struct Worker {
+    copy: Copy<RocksStore>,
+    queue: Receiver<Job>,
+    state: watch::Sender<CopyState>,
+    trust: Arc<Trust>,
+    promises: Vec<Promise>,
+    gaps: u64,
+    /// When what is not on disk has to be, at the latest. Set whenever the copy is unsynced.
+    sync_at: Option<Instant>,
+    stopping: bool,
+}
+
+impl Worker {
+    pub(super) fn new(
+        copy: Copy<RocksStore>,
+        queue: Receiver<Job>,
+        trust: Arc<Trust>,
+    ) -> (Self, watch::Receiver<CopyState>) {
+        let first = CopyState { report: report(copy.meta()), durable: copy.durable(), gaps: 0 };
+        let (state, receiver) = watch::channel(first);
+        let promises = Vec::new();
+        (Self { copy, queue, state, trust, promises, gaps: 0, sync_at: None, stopping: false }, receiver)
+    }
+
+    /// Works until it is stopped, every handle is gone, or the database fails.
+    pub(super) fn run(mut self) {
+        let mut ended = Ok(());
+        while ended.is_ok() && !self.stopping {
+            ended = self.round();
+        }
+        if let Err(error) = ended.and_then(|()| self.close()) {
+            self.trust.end(&error);
+        }
+    }
+
+    fn round(&mut self) -> Result<(), StoreError> {
+        if let Some(first) = self.next()? {
+            // A reader may have found the database failing.
+            self.trust.check()?;
+            let mut taken = self.stage(first)?;
+            while taken < ROUND && !self.stopping {
+                let Ok(job) = self.queue.try_recv() else { break };
+                taken += self.stage(job)?;
+            }
+            self.copy.commit()?;
+            self.sync_at = match self.sync_at {
+                _ if !self.copy.unsynced() => None,
+                None => Some(Instant::now() + SYNC_WITHIN),
+                at => at,
+            };
+        }
+        self.tell();
+        Ok(())
+    }
+
+    /// Waits for work. `None` when there is none to do: what was left to sync is synced, or everything is over.
+    fn next(&mut self) -> Result<Option<Job>, StoreError> {
+        let received = match self.sync_at {
+            None => self.queue.recv().map_err(RecvTimeoutError::from),
+            Some(at) => self.queue.recv_timeout(at.saturating_duration_since(Instant::now())),
+        };
+        // Where work never stops coming the time still comes.
+        let due = self.sync_at.is_some_and(|at| at <= Instant::now());
+        if due || received.is_err() {
+            self.copy.sync()?;
+            self.sync_at = None;
+        }
+        match received {
+            Ok(job) => Ok(Some(job)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => {
+                self.stopping = true;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Lets the copy decide and stage a job. Returns how many operations it was.
+    fn stage(&mut self, job: Job) -> Result<usize, StoreError> {
+        Ok(match job {
+            Job::Write { writes, done } => {
+                let answers = self.copy.write(writes)?;
+                let count = answers.len();
+                self.promises.push(Promise::Answers(done, answers));
+                count
+            }
+            Job::Merge { changes, done } => {
+                let count = changes.len();
+                self.copy.merge(changes)?;
+                self.promises.push(Promise::Done(done));
+                count
+            }
+            Job::Apply(batch) => {
+                let count = batch.entries.len();
+                match self.copy.apply(batch) {
+                    Ok(()) => {}
+                    Err(FollowError::Store(error)) => return Err(error),
+                    Err(FollowError::Gap(gap)) => {
+                        tracing::warn!(role = self.trust.role.as_str(), %gap, "replicated entries were refused");
+                        self.gaps += 1;
+                    }
+                }
+                count
+            }
+            Job::Chunk { records, end, done } => {
+                let count = records.len();
+                self.copy.merge_chunk(records, end)?;
+                self.promises.push(Promise::Done(done));
+                count
+            }
+            Job::CountAsComplete => {
+                self.copy.count_as_complete();
+                0
+            }
+            Job::Confirm(upto) => {
+                self.copy.confirm(upto);
+                0
+            }
+            Job::Stop => {
+                self.stopping = true;
+                0
+            }
+        })
+    }
+
+    /// Tells what the round came to: the state first, so that whoever gets an answer finds it there.
+    fn tell(&mut self) {
+        let now =
+            CopyState { report: report(self.copy.meta()), durable: self.copy.durable(), gaps: self.gaps };
+        self.state.send_if_modified(|state| mem::replace(state, now) != now);
+        for promise in self.promises.drain(..) {
+            match promise {
+                Promise::Answers(done, answers) => done(answers),
+                Promise::Done(done) => done(),
+            }
+        }
+    }
+
+    /// Leaves everything on disk, with nothing to replay at the next start.
+    fn close(&mut self) -> Result<(), StoreError> {
+        self.copy.sync()?;
+        self.copy.store().flush()
+    }
+}

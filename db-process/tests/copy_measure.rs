@@ -1,0 +1,155 @@
+//! What a copy does in a second, and how long a large one takes to open. Run it with
+//! `cargo test --release -p db-process --test copy_measure -- --ignored --nocapture`.
+
+use std::ops::Range;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use db_process::store::{BlockCache, RocksStore};
+use db_process::worker::{self, CopyHandle};
+use protocol::message::link::{Position, Role, Write};
+use protocol::message::replication::LogBatch;
+use protocol::{Change, Operation, Version};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+const USERS: u64 = 1_000_000;
+const BATCH: u64 = 64;
+
+fn open(folder: &TempDir) -> CopyHandle {
+    let store = RocksStore::open(folder.path(), &BlockCache::default()).expect("a database");
+    worker::start(Role::Primary, store, mpsc::unbounded_channel().0).expect("a sound database")
+}
+
+/// As random as the ids of users are, and the same in every run.
+fn id(n: u64) -> Uuid {
+    Uuid::from_u128(u128::from(n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+}
+
+fn create(n: u64) -> Write {
+    let change = Change {
+        alive: Some(true),
+        name: Some(format!("Ada Lovelace the {n}th of her name")),
+        email: Some(format!("ada.lovelace.{n}@example.org")),
+        group: Some(n as i32),
+    };
+    Write { version: Version(n + 1), id: id(n), operation: Operation::Create(change), condition: None }
+}
+
+/// Writes users in batches, at most `window` of them unanswered. Returns how long it took.
+fn write(copy: &CopyHandle, users: Range<u64>, batch: u64, window: usize) -> Duration {
+    let started = Instant::now();
+    let (answered, answers) = channel();
+    let mut waiting = 0;
+    for first in users.clone().step_by(batch as usize) {
+        let answered = answered.clone();
+        let writes = (first..(first + batch).min(users.end)).map(create).collect();
+        copy.write(writes, move |answers| drop(answered.send(answers.len())));
+        waiting += 1;
+        while waiting >= window {
+            answers.recv().expect("an answer");
+            waiting -= 1;
+        }
+    }
+    for _ in 0..waiting {
+        answers.recv().expect("an answer");
+    }
+    started.elapsed()
+}
+
+fn rate(what: &str, count: u64, took: Duration) {
+    println!("{what}: {:.0}/s ({count} in {took:.1?})", count as f64 / took.as_secs_f64());
+}
+
+/// From nothing to a copy that answers.
+fn time_to_open(folder: &TempDir) -> Duration {
+    let started = Instant::now();
+    let copy = open(folder);
+    assert!(copy.read(&id(USERS / 2)).expect("a sound database").is_some());
+    let took = started.elapsed();
+    assert_eq!(copy.report().head, USERS);
+    copy.stop();
+    took
+}
+
+/// How much is in tables, and how much in the write-ahead log.
+fn sizes(folder: &TempDir) -> String {
+    let size_of = |ending: &str| {
+        let files = std::fs::read_dir(folder.path()).expect("the database").map(|file| file.expect("a file"));
+        let ours = files.filter(|file| file.path().extension().is_some_and(|found| found == ending));
+        ours.map(|file| file.metadata().map_or(0, |data| data.len())).sum::<u64>() >> 20
+    };
+    format!("{} MiB of tables, {} MiB of log", size_of("sst"), size_of("log"))
+}
+
+#[tokio::test]
+#[ignore = "a measurement: it takes a minute"]
+async fn measure() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let copy = open(&folder);
+    rate("writes, one at a time, fsync each", 500, write(&copy, 0..500, 1, 1));
+    rate("writes, batches of 64, one in flight, fsync each", 20_000, write(&copy, 500..20_500, BATCH, 1));
+    let rest = USERS - 20_500;
+    rate("writes, batches of 64, four in flight", rest, write(&copy, 20_500..USERS, BATCH, 4));
+
+    // What a killed process leaves is what its files are now.
+    let killed = tempfile::tempdir().expect("a temporary folder");
+    for file in std::fs::read_dir(folder.path()).expect("the database") {
+        let file = file.expect("a file");
+        std::fs::copy(file.path(), killed.path().join(file.file_name())).expect("room on the disk");
+    }
+    let before = sizes(&killed);
+    println!("opened after a kill in {:.0?}: {before}", time_to_open(&killed));
+    copy.stop();
+    drop(copy);
+    let before = sizes(&folder);
+    println!("opened after a stop in {:.0?}: {before}", time_to_open(&folder));
+    let copy = open(&folder);
+
+    let reads = 400_000;
+    let started = Instant::now();
+    for n in 0..reads {
+        let found = copy.read(&id(n * 7_919 % USERS)).expect("a sound database");
+        assert!(found.is_some());
+    }
+    rate("reads, all over the database, one thread", reads, started.elapsed());
+    let started = Instant::now();
+    for n in 0..reads {
+        assert!(copy.read(&id(n * 31 % 1_000)).expect("a sound database").is_some());
+    }
+    rate("reads of the same 1,000 users, one thread", reads, started.elapsed());
+
+    let other = tempfile::tempdir().expect("a temporary folder");
+    let follower = open(&other);
+    let started = Instant::now();
+    let (send, mut chunks) = mpsc::channel(2);
+    copy.full_copy(send);
+    let (merged, done) = channel();
+    while let Some(chunk) = chunks.recv().await {
+        let merged = merged.clone();
+        follower.merge_chunk(chunk.records, chunk.end, move || drop(merged.send(())));
+        done.recv().expect("the chunk is merged");
+    }
+    rate("full copy, records", USERS, started.elapsed());
+
+    let more = 200_000;
+    write(&copy, USERS..USERS + more, BATCH, 4);
+    let started = Instant::now();
+    let report = copy.report();
+    let mut after = USERS;
+    while after < report.head {
+        let entries = copy.log_after(after).expect("a sound database").expect("an op-log that reaches back");
+        after += entries.len() as u64;
+        follower.apply(LogBatch { incarnation: report.incarnation, entries });
+    }
+    let end = Some(Position { incarnation: report.incarnation, sequence: report.head });
+    let mut state = follower.state();
+    state
+        .wait_for(|state| state.report.position == end && state.durable == report.head)
+        .await
+        .expect("a state");
+    rate("op-log entries followed, to disk", more, started.elapsed());
+    follower.stop();
+    copy.stop();
+}

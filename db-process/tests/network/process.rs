@@ -1,0 +1,75 @@
+//! A db-process in the test's own process, and the requests that anybody may make of its replication port.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use db_process::config::DbProcessConfig;
+use process::{CommonSettings, NodeEnv};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::soon;
+
+pub(crate) struct Process {
+    shutdown: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+pub(crate) fn config(name: &str, folder: &Path, gateway: SocketAddr) -> DbProcessConfig {
+    DbProcessConfig {
+        socket_server_url: format!("ws://{gateway}").parse().unwrap(),
+        db_instance_id: name.parse().unwrap(),
+        data_dir: Some(folder.join(name)),
+        replication_port: 0,
+        replication_address: None,
+        healthcheck: None,
+        common: CommonSettings {
+            node_env: NodeEnv::Development,
+            log_dir: "unused".into(),
+            cluster_secret: None,
+        },
+    }
+}
+
+impl Process {
+    pub(crate) fn start(config: DbProcessConfig) -> Self {
+        let shutdown = CancellationToken::new();
+        let running = db_process::run::run(config, shutdown.clone());
+        let task = tokio::spawn(async {
+            // A test that waits for such a process in vain should show why.
+            running.await.inspect_err(|error| println!("a process ended: {error:#}"))
+        });
+        Self { shutdown, task }
+    }
+
+    /// None, as a placeholder.
+    pub(crate) fn none() -> Self {
+        Self { shutdown: CancellationToken::new(), task: tokio::spawn(async { Ok(()) }) }
+    }
+
+    /// Asks it to stop, and sees that it does so well and quickly.
+    pub(crate) async fn stop(self) {
+        let start = Instant::now();
+        self.shutdown.cancel();
+        soon(self.task).await.unwrap().unwrap();
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    }
+
+    /// Waits until it ends by itself, and returns why.
+    pub(crate) async fn fails(self) -> String {
+        format!("{:#}", soon(self.task).await.unwrap().unwrap_err())
+    }
+}
+
+/// Status of `GET path` on that port of this machine.
+pub(crate) async fn status(port: u16, path: &str) -> u16 {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
