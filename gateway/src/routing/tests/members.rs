@@ -94,7 +94,8 @@ fn places_outside_the_ring_other_rings_and_other_revisions_are_refused_for_good(
     };
     let outside = |register: &mut Register| register.instance = "db-3".parse().expect("a name");
     let modern = |register: &mut Register| register.revision += 1;
-    let cases: [(&dyn Fn(&mut Register), Refusal); 3] = [
+    type Spoil<'a> = &'a dyn Fn(&mut Register);
+    let cases: [(Spoil, Refusal); 3] = [
         (&foreign, Refusal::AnotherRing { serving: Uuid::from_u128(0xca11) }),
         (&outside, Refusal::OutsideRing { size: 3 }),
         (&modern, Refusal::Revision { gateway: REVISION }),
