@@ -41,18 +41,12 @@ impl Answer {
 
 impl Client {
     pub(crate) async fn connect(port: u16) -> Self {
-        Self {
-            port,
-            sender: connection(port).await,
-        }
+        Self { port, sender: connection(port).await }
     }
 
     pub(crate) async fn send(&mut self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         let json = body.map(ToString::to_string).unwrap_or_default();
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "localhost");
+        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
         if body.is_some() {
             request = request.header("content-type", "application/json");
         }
@@ -64,15 +58,9 @@ impl Client {
             let response = self.sender.send_request(request).await.unwrap();
             let (head, body) = response.into_parts();
             let retry_after = head.headers.contains_key("retry-after");
-            Answer {
-                status: head.status,
-                retry_after,
-                body: body.collect().await.unwrap().to_bytes(),
-            }
+            Answer { status: head.status, retry_after, body: body.collect().await.unwrap().to_bytes() }
         };
-        tokio::time::timeout(DEADLINE, exchange)
-            .await
-            .expect("no request hangs")
+        tokio::time::timeout(DEADLINE, exchange).await.expect("no request hangs")
     }
 
     pub(crate) async fn get(&mut self, id: Uuid) -> Answer {

@@ -27,10 +27,7 @@ pub(crate) fn until_equal(ring: &Ring, deadline: Duration) -> (usize, Duration) 
                 total += primary.len();
                 break;
             }
-            let differ = primary
-                .iter()
-                .filter(|(id, record)| replica.get(id) != Some(record))
-                .count()
+            let differ = primary.iter().filter(|(id, record)| replica.get(id) != Some(record)).count()
                 + replica.keys().filter(|id| !primary.contains_key(id)).count();
             assert!(
                 start.elapsed() < deadline,

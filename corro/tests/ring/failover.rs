@@ -36,10 +36,7 @@ async fn a_process_that_hangs_fails_no_read_and_comes_back() {
     let load = Load::start(ring.rest_port, 16, 300).await;
     load.until_more(1_000, 500).await;
     ring.signal(1, rustix::process::Signal::STOP);
-    ring.until("the silence is noticed", |cluster| {
-        cluster["processes"][1]["connected"] == false
-    })
-    .await;
+    ring.until("the silence is noticed", |cluster| cluster["processes"][1]["connected"] == false).await;
     load.until_more(1_000, 500).await;
     ring.signal(1, rustix::process::Signal::CONT);
     ring.until_ready().await;

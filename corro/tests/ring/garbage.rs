@@ -28,20 +28,14 @@ impl Stranger {
         let url = format!("ws://127.0.0.1:{port}/socket.io/?EIO=4&transport=websocket");
         let (socket, _) = connect_async(url).await.unwrap();
         let mut stranger = Self { socket };
-        assert!(
-            stranger.next().await.unwrap().starts_with('0'),
-            "the handshake of engine.io"
-        );
+        assert!(stranger.next().await.unwrap().starts_with('0'), "the handshake of engine.io");
         stranger
     }
 
     /// Joins with a secret; returns what the server says to that: `40…` is yes, `44…` is no.
     async fn join(port: u16, secret: Option<&str>) -> (Self, String) {
         let mut stranger = Self::connect(port).await;
-        let auth = serde_json::to_string(&Auth {
-            secret: secret.map(str::to_owned),
-        })
-        .unwrap();
+        let auth = serde_json::to_string(&Auth { secret: secret.map(str::to_owned) }).unwrap();
         stranger.send(&format!("40{auth}")).await;
         let answer = stranger.next().await.unwrap();
         (stranger, answer)
@@ -60,9 +54,8 @@ impl Stranger {
     /// The next text that is not a ping; `None` where the server has hung up.
     async fn next(&mut self) -> Option<String> {
         loop {
-            let message = tokio::time::timeout(DEADLINE, self.socket.next())
-                .await
-                .expect("an answer or an end");
+            let message =
+                tokio::time::timeout(DEADLINE, self.socket.next()).await.expect("an answer or an end");
             match message?.ok()? {
                 Message::Text(text) if text == "2" => self.send("3").await,
                 Message::Text(text) => return Some(text.to_string()),
@@ -100,10 +93,7 @@ fn register(name: &str) -> Register {
         incarnation: Uuid::new_v4(),
         ring: None,
         replication: ReplicationAddress { host: None, port: 1 },
-        copies: CopyReports {
-            primary: copy(),
-            replica: copy(),
-        },
+        copies: CopyReports { primary: copy(), replica: copy() },
     }
 }
 
@@ -136,16 +126,7 @@ async fn garbage_on_the_socket_port_changes_nothing() {
         stranger.emit(event, argument).await;
     }
     // A message of a registered process from a connection that never registered.
-    stranger
-        .emit(
-            ReadAnswers::EVENT,
-            &ReadAnswers {
-                batch: 1,
-                results: vec![None],
-            }
-            .encode(),
-        )
-        .await;
+    stranger.emit(ReadAnswers::EVENT, &ReadAnswers { batch: 1, results: vec![None] }.encode()).await;
     // Frames that are no socket.io at all, each on a connection of its own.
     for frame in [
         "42",
@@ -165,11 +146,7 @@ async fn garbage_on_the_socket_port_changes_nothing() {
     // More than a frame may hold.
     let (mut stranger, _) = Stranger::join(port, Some(SECRET)).await;
     stranger.emit("register", &"x".repeat(3 << 20)).await;
-    assert_eq!(
-        stranger.next().await,
-        None,
-        "whoever sends too much is hung up on"
-    );
+    assert_eq!(stranger.next().await, None, "whoever sends too much is hung up on");
     let (mut stranger, _) = Stranger::join(port, Some(SECRET)).await;
     let _ = stranger.socket.send(Message::binary(vec![0_u8; 4096])).await;
 
@@ -187,10 +164,7 @@ async fn garbage_on_the_socket_port_changes_nothing() {
     let seen = load.finish(ring.rest_port).await;
     assert_eq!(seen.failed_reads.load(Ordering::Relaxed), 0);
     assert_eq!(seen.stale_reads.load(Ordering::Relaxed), 0);
-    assert_eq!(
-        seen.refused_writes.load(Ordering::Relaxed) + seen.unknown_writes.load(Ordering::Relaxed),
-        0
-    );
+    assert_eq!(seen.refused_writes.load(Ordering::Relaxed) + seen.unknown_writes.load(Ordering::Relaxed), 0);
     let after = ring.client().await.cluster().await;
     for place in 0..3 {
         let (before, after) = (&before["processes"][place], &after["processes"][place]);
@@ -206,10 +180,7 @@ async fn garbage_on_the_socket_port_changes_nothing() {
 async fn a_process_that_is_away_can_be_replaced_by_one_that_knows_the_secret() {
     let mut ring = Ring::start(3).await;
     ring.kill(1);
-    ring.until("the loss is noticed", |cluster| {
-        cluster["processes"][1]["connected"] == false
-    })
-    .await;
+    ring.until("the loss is noticed", |cluster| cluster["processes"][1]["connected"] == false).await;
     let (mut stranger, _) = Stranger::join(ring.socket_port, Some(SECRET)).await;
     stranger.emit(Register::EVENT, &register("db-1").encode()).await;
     let registered: Registered = stranger.event().await.expect("an answer");

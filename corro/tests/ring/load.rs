@@ -83,12 +83,7 @@ impl Load {
             };
             tasks.spawn(worker.run(connection, connections, Arc::clone(&stop)));
         }
-        Self {
-            seen,
-            users,
-            stop,
-            tasks,
-        }
+        Self { seen, users, stop, tasks }
     }
 
     /// Waits until so many more reads and writes have been answered.
@@ -107,12 +102,8 @@ impl Load {
             ended.unwrap();
         }
         let client = Client::connect(port).await;
-        let mut reader = Worker {
-            client,
-            users: Arc::clone(&self.users),
-            seen: Arc::clone(&self.seen),
-            random: 1,
-        };
+        let mut reader =
+            Worker { client, users: Arc::clone(&self.users), seen: Arc::clone(&self.seen), random: 1 };
         for user in self.users.iter() {
             reader.read(user).await;
         }
@@ -173,11 +164,7 @@ impl Worker {
             eprintln!("a read failed: {} {:?}", answer.status, answer.body);
             &self.seen.failed_reads
         } else if answer.user().group < acknowledged {
-            eprintln!(
-                "a read of {} found {} after {acknowledged}",
-                user.id,
-                answer.user().group
-            );
+            eprintln!("a read of {} found {} after {acknowledged}", user.id, answer.user().group);
             &self.seen.stale_reads
         } else if answer.user().group > sent {
             &self.seen.impossible_reads

@@ -42,10 +42,7 @@ async fn how_long_a_new_ring_takes_to_be_ready() {
     for round in 1..=5 {
         let start = Instant::now();
         let ring = Ring::start(3).await;
-        println!(
-            "round {round}: a new ring of 3 was ready after {:?}",
-            start.elapsed()
-        );
+        println!("round {round}: a new ring of 3 was ready after {:?}", start.elapsed());
         drop(ring);
     }
 }
@@ -65,33 +62,21 @@ async fn how_long_a_ring_with_a_million_users_takes_to_be_ready_again() {
     ring.start_gateway();
     (0..3).for_each(|place| ring.start_process(place));
     ring.until_ready().await;
-    println!(
-        "restarted to ready in {:?} after an orderly stop",
-        start.elapsed()
-    );
+    println!("restarted to ready in {:?} after an orderly stop", start.elapsed());
     (0..3).for_each(|place| ring.kill(place));
     ring.kill_gateway();
     let start = Instant::now();
     ring.start_gateway();
     (0..3).for_each(|place| ring.start_process(place));
     ring.until_ready().await;
-    println!(
-        "restarted to ready in {:?} after kill -9 of everything",
-        start.elapsed()
-    );
+    println!("restarted to ready in {:?} after kill -9 of everything", start.elapsed());
     ring.kill(1);
     std::fs::remove_dir_all(ring.data_dir(1)).unwrap();
     let start = Instant::now();
     ring.start_process(1);
-    ring.until("it has to be filled", |cluster| {
-        cluster["processes"][1]["connected"] == true
-    })
-    .await;
+    ring.until("it has to be filled", |cluster| cluster["processes"][1]["connected"] == true).await;
     ring.until_ready().await;
-    println!(
-        "a process with an emptied folder filled two copies of 333,000 users in {:?}",
-        start.elapsed()
-    );
+    println!("a process with an emptied folder filled two copies of 333,000 users in {:?}", start.elapsed());
 }
 
 /// Processor time of a process so far, in seconds.
@@ -119,18 +104,11 @@ async fn what_one_read_costs_in_rings_of_three_and_of_seven() {
             })
             .await;
             let (gateway, processes) = ring.pids();
-            let cpu = || {
-                (
-                    cpu_seconds(gateway),
-                    processes.iter().map(|pid| cpu_seconds(*pid)).sum::<f64>(),
-                )
-            };
+            let cpu = || (cpu_seconds(gateway), processes.iter().map(|pid| cpu_seconds(*pid)).sum::<f64>());
             let frames = async || {
                 let cluster = ring.client().await.cluster().await;
                 let frames = cluster["processes"].as_array().unwrap().iter();
-                frames
-                    .map(|process| process["frames"].as_u64().unwrap())
-                    .sum::<u64>()
+                frames.map(|process| process["frames"].as_u64().unwrap()).sum::<u64>()
             };
             let (cpu_before, frames_before, start) = (cpu(), frames().await, Instant::now());
             // One request at a time, so that nothing is batched: the cost of a single read.

@@ -56,34 +56,23 @@ impl Ring {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = lines
-            .by_ref()
-            .map(Result::unwrap)
-            .find(|line| line.contains("gateway started"))
-            .unwrap();
+        let line = lines.by_ref().map(Result::unwrap).find(|line| line.contains("gateway started")).unwrap();
         self.rest_port = port(&line, " rest=");
         self.socket_port = port(&line, " socket=");
         let mut log = File::create(self.folder.path().join("gateway.out")).unwrap();
         std::thread::spawn(move || {
-            lines
-                .map_while(Result::ok)
-                .for_each(|line| writeln!(log, "{line}").unwrap())
+            lines.map_while(Result::ok).for_each(|line| writeln!(log, "{line}").unwrap())
         });
         self.gateway = Some(child);
     }
 
     pub(crate) fn start_process(&mut self, place: u16) {
         let name = format!("db-{place}");
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.folder.path().join(format!("{name}.out")));
+        let log =
+            File::options().create(true).append(true).open(self.folder.path().join(format!("{name}.out")));
         let child = self
             .command("db-process")
-            .env(
-                "SOCKET_SERVER_URL",
-                format!("ws://127.0.0.1:{}", self.socket_port),
-            )
+            .env("SOCKET_SERVER_URL", format!("ws://127.0.0.1:{}", self.socket_port))
             .env("DB_INSTANCE_ID", name)
             .env("DATA_DIR", self.data_dir(place))
             .stdout(log.unwrap())
@@ -110,9 +99,7 @@ impl Ring {
 
     /// `kill -9`, and waits until it is dead.
     pub(crate) fn kill(&mut self, place: u16) {
-        let mut child = self.processes[usize::from(place)]
-            .take()
-            .expect("the process runs");
+        let mut child = self.processes[usize::from(place)].take().expect("the process runs");
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -130,43 +117,29 @@ impl Ring {
     /// Asks everybody to stop, waits, and says how long it took.
     pub(crate) fn stop_all(&mut self) -> Duration {
         let start = Instant::now();
-        let children: Vec<Child> = self
-            .processes
-            .iter_mut()
-            .filter_map(Option::take)
-            .chain(self.gateway.take())
-            .collect();
+        let children: Vec<Child> =
+            self.processes.iter_mut().filter_map(Option::take).chain(self.gateway.take()).collect();
         for child in &children {
             kill_process(Pid::from_child(child), Signal::TERM).unwrap();
         }
         for mut child in children {
-            assert!(
-                child.wait().unwrap().success(),
-                "a process that is asked to stop ends well"
-            );
+            assert!(child.wait().unwrap().success(), "a process that is asked to stop ends well");
         }
         start.elapsed()
     }
 
     pub(crate) fn is_running(&mut self, place: u16) -> bool {
-        self.processes[usize::from(place)]
-            .as_mut()
-            .is_some_and(|child| child.try_wait().unwrap().is_none())
+        self.processes[usize::from(place)].as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
     fn child(&self, place: u16) -> &Child {
-        self.processes[usize::from(place)]
-            .as_ref()
-            .expect("the process runs")
+        self.processes[usize::from(place)].as_ref().expect("the process runs")
     }
 
     /// Process ids of the gateway and of the db-processes.
     pub(crate) fn pids(&self) -> (u32, Vec<u32>) {
         let gateway = self.gateway.as_ref().expect("the gateway runs").id();
-        (
-            gateway,
-            (0..self.size).map(|place| self.child(place).id()).collect(),
-        )
+        (gateway, (0..self.size).map(|place| self.child(place).id()).collect())
     }
 
     pub(crate) async fn client(&self) -> Client {
@@ -207,16 +180,11 @@ impl Ring {
 
     /// What the processes wrote, for the message of a test that fails.
     pub(crate) fn logs(&self) -> String {
-        let names = (0..self.size)
-            .map(|place| format!("db-{place}.out"))
-            .chain(["gateway.out".to_owned()]);
+        let names = (0..self.size).map(|place| format!("db-{place}.out")).chain(["gateway.out".to_owned()]);
         let read = |name: String| {
             let text = std::fs::read_to_string(self.folder.path().join(&name)).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
-            format!(
-                "--- {name}\n{}\n",
-                lines[lines.len().saturating_sub(30)..].join("\n")
-            )
+            format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(30)..].join("\n"))
         };
         names.map(read).collect()
     }
@@ -224,12 +192,7 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        for mut child in self
-            .processes
-            .iter_mut()
-            .filter_map(Option::take)
-            .chain(self.gateway.take())
-        {
+        for mut child in self.processes.iter_mut().filter_map(Option::take).chain(self.gateway.take()) {
             // It may be dead already, as the test wanted it.
             let _ = child.kill();
             let _ = child.wait();
@@ -238,10 +201,6 @@ impl Drop for Ring {
 }
 
 fn port(line: &str, field: &str) -> u16 {
-    let address = line
-        .split(field)
-        .nth(1)
-        .and_then(|rest| rest.split_whitespace().next())
-        .unwrap();
+    let address = line.split(field).nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
     address.rsplit(':').next().unwrap().parse().unwrap()
 }
