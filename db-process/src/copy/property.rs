@@ -248,9 +248,10 @@ impl Pair {
         self.disconnect(1);
     }
 
-    /// The disk of one copy is lost, at a moment when the other one has all that it held.
+    /// The disk of one copy is lost, at a moment when the other one has all that it held on its own.
     fn lose_disk(&mut self, place: usize) {
         self.quiesce();
+        self.copy(1 - place).sync().expect("memory");
         self.copies[place] = Some(self.empty_copy());
         self.disconnect(0);
         self.disconnect(1);
