@@ -44,6 +44,8 @@ if [ -n "$install" ]; then
             # shellcheck disable=SC2086
             $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $install; } >&2 ||
             installed=no
+        # Installed together with the compiler, ccache does not see all of its names.
+        if [ -x /usr/sbin/update-ccache-symlinks ]; then $as_root /usr/sbin/update-ccache-symlinks || true; fi
     else
         installed=no
     fi

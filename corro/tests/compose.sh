@@ -13,6 +13,7 @@ project=corro-test
 here=$PWD
 work=$(mktemp -d)
 made=()  # images that were made here
+dangling=$(docker images -qf dangling=true | sort)
 load=    # the process that reads and writes
 
 say() { printf '%s  %s\n' "$(date +%T)" "$*"; }
@@ -39,8 +40,14 @@ clean_up() {
         compose logs --tail 40 --no-color || true
     fi
     compose down -v --rmi local --remove-orphans >/dev/null 2>&1 || true
-    docker image prune -f --filter "label=project=$project" >/dev/null 2>&1 || true
-    for image in "${made[@]}"; do docker rmi -f "$image" >/dev/null 2>&1 || true; done
+    # Layers on images that were pulled are kept, as docker keeps them: the next build is quick with them.
+    for image in "${made[@]}"; do
+        docker ps -aq --filter "ancestor=$image" | xargs -r docker rm -f >/dev/null 2>&1 || true
+        docker rmi -f "$image" >/dev/null 2>&1 || true
+    done
+    if [ "${#made[@]}" -gt 0 ]; then
+        comm -13 <(echo "$dangling") <(docker images -qf dangling=true | sort) | xargs -r docker rmi -f >/dev/null 2>&1 || true
+    fi
     rm -rf "$work"
     exit "$outcome"
 }
@@ -77,7 +84,7 @@ make_rust() {
     cat >"$context/Dockerfile" <<DOCKERFILE
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \
-    build-essential ca-certificates ccache libclang-dev libssl-dev pkg-config
+    build-essential ca-certificates ccache libclang-dev libssl-dev pkg-config && update-ccache-symlinks
 COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY toolchain /usr/local/rust
 COPY ccache /root/.cache/ccache
