@@ -146,7 +146,7 @@ impl Connection {
         let argument = Payload::Text(vec![Value::String(message.encode())]);
         match timeout(SEND_DEADLINE, self.client.emit(M::EVENT, argument)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Lost::Closed(error.to_string())),
+            Ok(Err(error)) => Err(Lost::Closed(with_causes(&error))),
             Err(_) => Err(Lost::Stuck(SEND_DEADLINE)),
         }
     }
@@ -161,9 +161,12 @@ impl Connection {
             let frame = match timeout_at(look_at, self.incoming.recv()).await {
                 Ok(Some(Incoming::Frame(frame))) => frame,
                 Ok(Some(Incoming::Connected)) => continue,
+                // The library's own words say less.
+                Ok(Some(Incoming::Ended(_))) | Err(_) if self.tcp.is_closed() => {
+                    return Err(Lost::Closed("the other side left".to_owned()));
+                }
                 Ok(Some(Incoming::Ended(reason))) => return Err(Lost::Closed(reason)),
                 Ok(None) => return Err(Lost::Closed("the library gave up".to_owned())),
-                Err(_) if self.tcp.is_closed() => return Err(Lost::Closed("the other side left".to_owned())),
                 Err(_) if self.heard.elapsed() >= silence => return Err(Lost::Silent(silence)),
                 Err(_) => continue,
             };
@@ -181,6 +184,17 @@ impl std::fmt::Debug for Connection {
 
 fn unreachable(url: &Url, reason: String) -> Lost {
     Lost::Unreachable { url: url.to_string(), reason }
+}
+
+/// An error of the library, whose own words leave out why.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// Where the server may be found.

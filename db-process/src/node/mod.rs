@@ -24,7 +24,7 @@ pub use per_role::PerRole;
 
 use crate::identity::{DataDir, IdentityError};
 use crate::worker::CopyHandle;
-use plan::{Contradiction, Plan, plan};
+use plan::{Contradiction, Plan, Source, plan};
 
 /// See the module.
 pub struct Node {
@@ -128,7 +128,12 @@ impl Node {
             tracing::info!(copy = role.as_str(), "counts as complete: the ring is new");
             self.copy(role).count_as_complete();
         }
-        for (role, peer) in follow.into_pairs() {
+        for (role, source) in follow.into_pairs() {
+            let peer = match source {
+                Source::AsBefore => continue,
+                Source::Nobody => None,
+                Source::Peer(peer) => Some(peer),
+            };
             self.peers.get(role).send_if_modified(|now| {
                 let changed = *now != peer;
                 *now = peer;

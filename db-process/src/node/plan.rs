@@ -14,7 +14,19 @@ pub struct Plan {
     /// These copies count as complete as they are.
     pub count_as_complete: Vec<Role>,
     /// Whom each copy follows from now on.
-    pub follow: PerRole<Option<Peer>>,
+    pub follow: PerRole<Source>,
+}
+
+/// Whom a copy follows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody: there is no other copy, or this one is to wait.
+    #[default]
+    Nobody,
+    /// The other copy, at this neighbour.
+    Peer(Peer),
+    /// The other copy, where it was last known to be. A neighbour that has lost its gateway may well be there.
+    AsBefore,
 }
 
 /// A notice that cannot be true.
@@ -63,7 +75,7 @@ pub fn plan(kept: Option<Ring>, copies: &CopyReports, notice: RingNotice) -> Res
         }
         // What a copy that is not complete may do is the gateway's to say: the other copy may have been lost, too.
         if notice.ring.size > 1 && (complete || grant != Grant::Wait) {
-            *plan.follow.get_mut(role) = peer;
+            *plan.follow.get_mut(role) = peer.map_or(Source::AsBefore, Source::Peer);
         }
     }
     Ok(plan)
@@ -108,6 +120,10 @@ mod tests {
         Some(Peer { instance: name.parse().unwrap(), host: "::1".to_owned(), port: 1 })
     }
 
+    fn source(name: &str) -> Source {
+        Source::Peer(peer(name).unwrap())
+    }
+
     /// As db-1 of three gets it.
     fn notice(ring: Ring, primary: Grant, replica: Grant) -> RingNotice {
         RingNotice { ring, successor: peer("db-2"), predecessor: peer("db-0"), primary, replica }
@@ -119,7 +135,7 @@ mod tests {
             plan(None, &copies(false, false), notice(ring(1, false), Grant::Empty, Grant::Empty)).unwrap();
         assert_eq!(plan.keep, Some(ring(1, false)));
         assert_eq!(plan.count_as_complete, [Role::Primary, Role::Replica]);
-        assert_eq!(plan.follow, PerRole { primary: peer("db-2"), replica: peer("db-0") });
+        assert_eq!(plan.follow, PerRole { primary: source("db-2"), replica: source("db-0") });
     }
 
     #[test]
@@ -127,7 +143,7 @@ mod tests {
         let told = notice(ring(1, true), Grant::Empty, Grant::Wait);
         let plan = plan(Some(ring(1, true)), &copies(true, true), told).unwrap();
         assert_eq!((plan.keep, plan.count_as_complete), (None, vec![]));
-        assert_eq!(plan.follow, PerRole { primary: peer("db-2"), replica: peer("db-0") });
+        assert_eq!(plan.follow, PerRole { primary: source("db-2"), replica: source("db-0") });
     }
 
     #[test]
@@ -135,7 +151,7 @@ mod tests {
         let told = notice(ring(1, true), Grant::Wait, Grant::Fill);
         let plan = plan(None, &copies(false, false), told).unwrap();
         assert_eq!((plan.keep, plan.count_as_complete), (Some(ring(1, true)), vec![]));
-        assert_eq!(plan.follow, PerRole { primary: None, replica: peer("db-0") });
+        assert_eq!(plan.follow, PerRole { primary: Source::Nobody, replica: source("db-0") });
     }
 
     #[test]
@@ -163,6 +179,13 @@ mod tests {
         let larger = Ring { size: 4, ..ring(1, true) };
         let differs = Contradiction::AnotherSize { kept: 3, told: 4 };
         assert_eq!(keep(Some(ring(1, false)), larger), Err(differs));
+    }
+
+    #[test]
+    fn a_neighbour_that_the_gateway_does_not_see_is_followed_where_it_was() {
+        let told = RingNotice { successor: None, ..notice(ring(1, true), Grant::Wait, Grant::Wait) };
+        let plan = plan(Some(ring(1, true)), &copies(true, true), told).unwrap();
+        assert_eq!(plan.follow, PerRole { primary: Source::AsBefore, replica: source("db-0") });
     }
 
     #[test]

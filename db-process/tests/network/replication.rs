@@ -145,6 +145,19 @@ async fn what_one_copy_accepts_the_other_gets_both_ways() {
 }
 
 #[tokio::test]
+async fn a_neighbour_that_the_gateway_does_not_see_is_still_followed() {
+    let mut pair = Pair::form().await;
+    let mut ids = pair.create(0, Role::Primary, 0..10, "seen").await;
+    pair.equal(0, &ids).await;
+    let alone = notice(ring(2, true), Grant::Wait, None, None);
+    pair.members[1].session.send(&alone);
+    pair.members[1].session.receive::<CopiesChanged>().await;
+    ids.extend(pair.create(0, Role::Primary, 10..20, "unseen").await);
+    pair.equal(0, &ids).await;
+    pair.stop().await;
+}
+
+#[tokio::test]
 async fn it_catches_up_from_where_it_was() {
     let mut pair = Pair::form().await;
     let mut ids = pair.create(0, Role::Primary, 0..10, "before").await;
