@@ -167,7 +167,7 @@ impl GatewayLink {
                     warn!(name, url, reason = %error, "the gateway contradicts what is known; trying on");
                 }
             }
-            Over::Stopped | Over::Final(_) => {}
+            Over::Stopped | Over::Released | Over::Final(_) => {}
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Whole db-processes on real sockets and real databases, with a gateway that does as each test says.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod gateway;
 mod link;
 mod process;

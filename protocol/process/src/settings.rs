@@ -37,8 +37,8 @@ pub enum NodeEnv {
 /// Parses flags and environment. `--help` works as usual; a bad value ends the process with exit code 2 and one line.
 pub fn settings<T: Parser>() -> T {
     T::try_parse().unwrap_or_else(|error| {
-        if !error.use_stderr() {
-            error.exit(); // --help or --version
+        if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            error.exit(); // the help or the version is what is wanted
         }
         eprintln!("{}", explain(&error, &T::command()));
         exit(2)
@@ -84,7 +84,7 @@ fn variable(arg: &Arg) -> String {
         (Some(variable), Some(flag)) => format!("{} (--{flag})", variable.to_string_lossy()),
         (Some(variable), None) => variable.to_string_lossy().into_owned(),
         (None, Some(flag)) => format!("--{flag}"),
-        (None, None) => arg.get_id().to_string(),
+        (None, None) => arg.to_string(),
     }
 }
 
@@ -153,6 +153,11 @@ mod tests {
     enum Part {
         /// One part
         One(One),
+        /// Another
+        Other {
+            /// What it is about
+            what: String,
+        },
     }
 
     #[derive(Args, Debug)]
@@ -208,6 +213,8 @@ mod tests {
             let line = said(args);
             assert!(!line.is_empty() && !line.contains('\n'), "{line}");
         }
+        let error = Thing::try_parse_from(["thing", "other"]).unwrap_err();
+        assert_eq!(explain(&error, &Thing::command()), "<WHAT>: it is missing");
         let error = Thing::try_parse_from(["thing", "two"]).unwrap_err();
         assert!(explain(&error, &Thing::command()).starts_with("two: there is no such command"));
     }
@@ -222,7 +229,7 @@ mod tests {
     fn defaults_hold_and_a_secret_is_kept_out_of_debug_output() {
         let thing = Thing::try_parse_from(["thing", "one", "--cluster-secret", "sesame"]).unwrap();
         assert!(!format!("{thing:?}").contains("sesame"), "{thing:?}");
-        let Part::One(one) = thing.command;
+        let Part::One(one) = thing.command else { panic!("another part: {thing:?}") };
         assert_eq!((one.rest_port, one.size), (3001, 3));
         assert!(one.common.cluster_secret.unwrap().matches("sesame"));
     }
