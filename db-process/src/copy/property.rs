@@ -29,8 +29,10 @@ enum Frame {
 struct Pair {
     random: Random,
     copies: [Option<Copy<MemoryStore>>; 2],
-    /// On the way to each copy, in order; what is left of older connections is never delivered.
+    /// On the way to each copy, in order. Chunks that are left when a connection ends are never delivered.
     links: [VecDeque<Frame>; 2],
+    /// Entries that were overtaken, and may come at any time or never.
+    late: [Vec<LogBatch>; 2],
     /// What each copy has been sent of the other's op-log; `None` where it has not asked yet.
     sent: [Option<u64>; 2],
     /// Incarnations made so far.
@@ -46,6 +48,7 @@ impl Pair {
             random: Random::new(seed),
             copies: [None, None],
             links: [VecDeque::new(), VecDeque::new()],
+            late: [Vec::new(), Vec::new()],
             sent: [None, None],
             made: 0,
             version: 0,
@@ -74,7 +77,8 @@ impl Pair {
         match self.random.below(100) {
             0..=34 => self.write(place),
             35..=39 => self.write_again(place),
-            40..=89 => self.exchange(place),
+            40..=86 => self.exchange(place),
+            87..=89 => self.deliver_late(place),
             90..=93 => self.copy(place).sync().expect("memory"),
             94..=97 => self.disconnect(place),
             98 => self.crash(place),
@@ -166,6 +170,12 @@ impl Pair {
                 }
             }
         } else if let Some(frame) = self.links[to].pop_front() {
+            if let Frame::Log(batch) = &frame
+                && self.random.one_in(20)
+            {
+                self.late[to].push(batch.clone());
+                return;
+            }
             self.deliver(to, &frame);
             if self.random.one_in(5) {
                 self.deliver(to, &frame);
@@ -234,6 +244,14 @@ impl Pair {
         }
     }
 
+    fn deliver_late(&mut self, to: usize) {
+        let count = self.late[to].len() as u64;
+        if count > 0 {
+            let batch = self.late[to].swap_remove(self.random.below(count) as usize);
+            self.deliver(to, &Frame::Log(batch));
+        }
+    }
+
     fn disconnect(&mut self, to: usize) {
         self.links[to].clear();
         self.sent[to] = None;
@@ -259,9 +277,14 @@ impl Pair {
 
     /// Lets both follow until neither lacks anything.
     fn quiesce(&mut self) {
-        for _ in 0..10_000 {
+        for attempt in 0..10_000 {
             if self.equal_heads() {
                 return;
+            }
+            // Nobody notices that the last entries are lost, so ask again now and then.
+            if attempt % 200 == 0 {
+                self.disconnect(0);
+                self.disconnect(1);
             }
             self.exchange(0);
             self.exchange(1);

@@ -64,9 +64,13 @@ impl RocksStore {
     /// # Errors
     /// If it is in use, or cannot be read or written.
     pub fn open(path: &Path, cache: &BlockCache) -> Result<Self, StoreError> {
+        Self::open_with(&database_options(), path, cache)
+    }
+
+    fn open_with(options: &Options, path: &Path, cache: &BlockCache) -> Result<Self, StoreError> {
         let families = [(RECORDS, 24 * MIB), (OPLOG, 8 * MIB), (META, MIB)];
         let families = families.map(|(name, memtable)| (name, family_options(cache, memtable)));
-        let db = DB::open_cf_with_opts(&database_options(), path, families).map_err(cannot_open(path))?;
+        let db = DB::open_cf_with_opts(options, path, families).map_err(cannot_open(path))?;
         let mut store = Self { db: Arc::new(db) };
         if store.read_meta()?.is_none() {
             if store.db.iterator_cf(store.family(RECORDS), IteratorMode::Start).next().is_some() {
@@ -293,4 +297,36 @@ fn decode_meta(bytes: &[u8]) -> Result<Meta, StoreError> {
 
 fn decode_record(id: &UserId, bytes: &[u8]) -> Result<Record, StoreError> {
     encoding::read_record(bytes).map_err(StoreError::unreadable(format!("the record of {id}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use rocksdb::statistics::Ticker;
+
+    use super::*;
+
+    /// No test can cut the power, so this one counts.
+    #[test]
+    fn a_batch_costs_one_fsync_where_it_is_asked_for_and_none_otherwise() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut options = database_options();
+        options.enable_statistics();
+        let cache = BlockCache::default();
+        let mut store =
+            RocksStore::open_with(&options, folder.path(), &cache).expect("a folder that can be written");
+        let mut batch = Batch::new(store.meta().expect("a sound store"));
+        let mut synced_by = |work: &mut dyn FnMut(&mut RocksStore)| {
+            let before = options.get_ticker_count(Ticker::WalFileSynced);
+            work(&mut store);
+            options.get_ticker_count(Ticker::WalFileSynced) - before
+        };
+        batch.meta.complete = true;
+        let commit = |durability| {
+            let batch = &batch;
+            move |store: &mut RocksStore| store.commit(batch, durability).expect("room on the disk")
+        };
+        assert_eq!(synced_by(&mut commit(Durability::Synced)), 1);
+        assert_eq!(synced_by(&mut commit(Durability::Unsynced)), 0);
+        assert_eq!(synced_by(&mut |store| store.sync().expect("a working disk")), 1);
+    }
 }
