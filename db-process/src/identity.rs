@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DATA_DIR/LOCK            held for as long as the process lives; says who holds it
-//! DATA_DIR/identity.json   name, incarnation, ring
+//! DATA_DIR/identity.json   name, incarnation, ring and view
 //! DATA_DIR/primary/        RocksDB, copy of its own partition
 //! DATA_DIR/replica/        RocksDB, copy of its predecessor's partition
 //! ```
@@ -15,7 +15,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use protocol::InstanceName;
-use protocol::message::link::{Ring, Role};
+use protocol::message::link::{Ring, Role, View};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
@@ -28,7 +28,16 @@ pub struct Identity {
     /// Made with the folder: tells it from another that the same name had before.
     pub incarnation: Uuid,
     /// The ring that it joined; `None` until then.
-    pub ring: Option<Ring>,
+    pub membership: Option<Membership>,
+}
+
+/// What a process keeps of its ring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// Which ring.
+    pub ring: Ring,
+    /// The newest view of it that the process was told.
+    pub view: View,
 }
 
 /// The folder of a process's data, locked for this process for as long as this value lives.
@@ -107,7 +116,7 @@ impl DataDir {
                 return Err(IdentityError::Unsigned { folder: folder.into(), name: name.clone() });
             }
             None => {
-                let new = Identity { instance: name.clone(), incarnation: Uuid::new_v4(), ring: None };
+                let new = Identity { instance: name.clone(), incarnation: Uuid::new_v4(), membership: None };
                 write(folder, &new)?;
                 new
             }
@@ -120,12 +129,12 @@ impl DataDir {
         &self.identity
     }
 
-    /// Keeps the ring, on disk when it returns. It blocks: not for a task of the runtime.
+    /// Keeps a ring and a view, on disk when it returns. It blocks: not for a task of the runtime.
     ///
     /// # Errors
     /// If it cannot be written; the old state stands then.
-    pub fn keep(&mut self, ring: Ring) -> Result<(), IdentityError> {
-        let identity = Identity { ring: Some(ring), ..self.identity.clone() };
+    pub fn keep(&mut self, membership: Membership) -> Result<(), IdentityError> {
+        let identity = Identity { membership: Some(membership), ..self.identity.clone() };
         write(&self.folder, &identity)?;
         self.identity = identity;
         Ok(())
@@ -207,14 +216,15 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("data/db-1");
         let mut first = DataDir::open(&folder, &name("db-1")).unwrap();
-        assert_eq!(first.identity().ring, None);
+        assert_eq!(first.identity().membership, None);
         let ring = Ring { id: Uuid::new_v4(), size: 3, formed: true };
-        first.keep(ring).unwrap();
+        let member = Membership { ring, view: View::first(3) };
+        first.keep(member.clone()).unwrap();
         let identity = first.identity().clone();
         drop(first);
         let second = DataDir::open(&folder, &name("db-1")).unwrap();
         assert_eq!(*second.identity(), identity);
-        assert_eq!(second.identity().ring, Some(ring));
+        assert_eq!(second.identity().membership, Some(member));
     }
 
     #[test]

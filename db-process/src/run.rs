@@ -11,7 +11,7 @@ use protocol::message::link::{ReplicationAddress, Role};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -23,6 +23,9 @@ use crate::replication::follower::Follower;
 use crate::replication::server::ReplicationServer;
 use crate::store::{BlockCache, RocksStore};
 use crate::worker::{self, CopyFailure, CopyHandle};
+
+/// How long the gateway may take to let this process go.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(3);
 
 /// How long links may take to end.
 const STOP_DEADLINE: Duration = Duration::from_millis(1200);
@@ -69,7 +72,8 @@ pub async fn run(config: DbProcessConfig, shutdown: CancellationToken) -> anyhow
         "opened"
     );
 
-    let stop = shutdown.child_token();
+    // Until the gateway lets go of it, everything has to work on.
+    let stop = CancellationToken::new();
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let secret = config.common.cluster_secret;
     let server = ReplicationServer { secret: secret.clone(), node: Arc::clone(&node) };
@@ -88,12 +92,17 @@ pub async fn run(config: DbProcessConfig, shutdown: CancellationToken) -> anyhow
     let replication = ReplicationAddress { host: config.replication_address, port: address.port() };
     let link = GatewayLink { url: config.socket_server_url, secret, replication, node: Arc::clone(&node) };
     tasks.spawn({
-        let stop = stop.clone();
-        async move { Ok(link.run(stop).await?) }
+        let (shutdown, stop) = (shutdown.clone(), stop.clone());
+        async move { Ok(link.run(shutdown, stop).await?) }
     });
 
+    let leave_deadline = async {
+        shutdown.cancelled().await;
+        info!(%name, "asked to stop");
+        sleep(LEAVE_DEADLINE).await;
+    };
     let outcome = tokio::select! {
-        () = shutdown.cancelled() => Ok(()),
+        () = leave_deadline => Ok(()),
         Some(CopyFailure { role, error }) = failures.recv() => {
             Err(anyhow!(error).context(format!("the {} copy failed and is not used any more", role.as_str())))
         }

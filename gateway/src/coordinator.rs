@@ -233,6 +233,9 @@ fn report(event: RingEvent) {
                 configured, "DB_PROCESSES is not the size of the ring that the data belong to, which counts"
             );
         }
+        RingEvent::ViewChanged { epoch, partition, lead, why } => {
+            info!(epoch, partition, lead, why, "view changed");
+        }
         RingEvent::PartitionChanged { partition, now } => info!(partition, "partition {partition}: {now}"),
     }
 }

@@ -7,6 +7,7 @@ use protocol::message::Message as _;
 use protocol::message::REVISION;
 use protocol::message::link::{
     Auth, CopyReport, CopyReports, ReadAnswers, Refusal, Refused, Register, Registered, ReplicationAddress,
+    View,
 };
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -92,6 +93,7 @@ fn register(name: &str) -> Register {
         instance: name.parse().unwrap(),
         incarnation: Uuid::new_v4(),
         ring: None,
+        view: View::default(),
         replication: ReplicationAddress { host: None, port: 1 },
         copies: CopyReports { primary: copy(), replica: copy() },
     }

@@ -104,6 +104,15 @@ impl Ring {
         child.wait().unwrap();
     }
 
+    /// Asks one to stop, waits, and says how long it took.
+    pub(crate) fn stop(&mut self, place: u16) -> Duration {
+        let start = Instant::now();
+        self.signal(place, Signal::TERM);
+        let mut child = self.processes[usize::from(place)].take().expect("the process runs");
+        assert!(child.wait().unwrap().success(), "a process that is asked to stop ends well");
+        start.elapsed()
+    }
+
     pub(crate) fn kill_gateway(&mut self) {
         let mut child = self.gateway.take().expect("the gateway runs");
         child.kill().unwrap();

@@ -13,8 +13,8 @@ use process::Secret;
 use protocol::UserId;
 use protocol::message::Message;
 use protocol::message::link::{
-    Alive, Applied, Beat, CopyReport, Found, MergeBatch, Merged, ReadAnswers, ReadBatch, Refusal, Refused,
-    Registered, ReplicationAddress, RingNotice, Role, WriteAnswers, WriteBatch,
+    Alive, Applied, Beat, CopyReport, Found, Leaving, MergeBatch, Merged, ReadAnswers, ReadBatch, Refusal,
+    Refused, Registered, Released, ReplicationAddress, RingNotice, Role, WriteAnswers, WriteBatch,
 };
 use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -86,6 +86,8 @@ enum Over {
     Contradiction(NoticeError),
     /// A worker has ended; who ended it knows why.
     Stopped,
+    /// The gateway needs this process no more.
+    Released,
     Final(LinkError),
 }
 
@@ -96,16 +98,17 @@ impl From<Lost> for Over {
 }
 
 impl GatewayLink {
-    /// Keeps this process registered until `shutdown`.
+    /// Keeps this process registered until `shutdown`. When it is to `leave`, it says so to the gateway, serves on until
+    /// that lets it go, and returns.
     ///
     /// # Errors
     /// When further attempts are pointless.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), LinkError> {
+    pub async fn run(self, leave: CancellationToken, shutdown: CancellationToken) -> Result<(), LinkError> {
         let (mut waits, mut seldom) = (Waits::new(), Seldom::default());
         loop {
             let mut registered = None;
             let session = async {
-                let Err(over) = self.session(&mut registered).await;
+                let Err(over) = self.session(&mut registered, &leave).await;
                 over
             };
             let over = tokio::select! {
@@ -114,14 +117,17 @@ impl GatewayLink {
             };
             self.node.set_registered(false);
             match over {
-                None | Some(Over::Stopped) => return Ok(()),
+                None | Some(Over::Stopped | Over::Released) => return Ok(()),
                 Some(Over::Final(error)) => return Err(error),
+                // There is nobody to tell.
+                Some(_) if leave.is_cancelled() => return Ok(()),
                 Some(over) => self.report(&over, registered.is_some(), &mut seldom)?,
             }
             if registered.is_some_and(|since: Instant| since.elapsed() >= STABLE_AFTER) {
                 waits = Waits::new();
             }
             tokio::select! {
+                () = leave.cancelled() => return Ok(()),
                 () = shutdown.cancelled() => return Ok(()),
                 () = sleep(waits.next_wait()) => {}
             }
@@ -161,7 +167,7 @@ impl GatewayLink {
                     warn!(name, url, reason = %error, "the gateway contradicts what is known; trying on");
                 }
             }
-            Over::Stopped | Over::Final(_) => {}
+            Over::Stopped | Over::Released | Over::Final(_) => {}
         }
         Ok(())
     }
@@ -193,7 +199,11 @@ impl GatewayLink {
     }
 
     /// Connects, registers and serves. `registered` tells since when.
-    async fn session(&self, registered: &mut Option<Instant>) -> Result<Infallible, Over> {
+    async fn session(
+        &self,
+        registered: &mut Option<Instant>,
+        leave: &CancellationToken,
+    ) -> Result<Infallible, Over> {
         let mut connection = Connection::open(&self.url, self.secret.as_ref()).await?;
         // Watched from before the registration, so that no change falls between.
         let states = PerRole::both(|role| self.node.copy(role).state());
@@ -208,7 +218,7 @@ impl GatewayLink {
         let (answers, answered) = unbounded_channel();
         let serving =
             Serving { node: &self.node, connection, states, told, answers, seldom: Seldom::default() };
-        serving.serve(answered).await
+        serving.serve(answered, leave).await
     }
 }
 
@@ -251,9 +261,18 @@ struct Serving<'a> {
 }
 
 impl Serving<'_> {
-    async fn serve(mut self, mut answered: UnboundedReceiver<Done>) -> Result<Infallible, Over> {
+    async fn serve(
+        mut self,
+        mut answered: UnboundedReceiver<Done>,
+        leave: &CancellationToken,
+    ) -> Result<Infallible, Over> {
+        let mut leaving = false;
         loop {
             tokio::select! {
+                () = leave.cancelled(), if !leaving => {
+                    leaving = true;
+                    self.connection.send(&Leaving {}).await?;
+                }
                 frame = self.connection.next(SILENCE) => self.handle(frame?).await?,
                 Some(done) = answered.recv() => match done {
                     Done::Written(answers) => self.connection.send(&answers).await?,
@@ -298,6 +317,7 @@ impl Serving<'_> {
                 Some(notice) => self.take(notice).await,
                 None => Ok(()),
             },
+            Released::EVENT => Err(Over::Released),
             Refused::EVENT => match self.decode(&frame) {
                 Some(Refused { reason }) => Err(Over::Refused(reason)),
                 None => Ok(()),

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use protocol::InstanceName;
 use protocol::message::REVISION;
 use protocol::message::link::{
-    CopiesChanged, CopyReports, Peer, Register, ReplicationAddress, Ring, RingNotice, Role,
+    CopiesChanged, CopyReports, Peer, Register, ReplicationAddress, Ring, RingNotice, Role, View,
 };
 use thiserror::Error;
 use tokio::sync::watch;
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 pub use per_role::PerRole;
 
-use crate::identity::{DataDir, IdentityError};
+use crate::identity::{DataDir, IdentityError, Membership};
 use crate::worker::CopyHandle;
 use plan::{Contradiction, Plan, Source, plan};
 
@@ -32,7 +32,7 @@ pub struct Node {
     incarnation: Uuid,
     copies: PerRole<CopyHandle>,
     /// As it is kept on disk.
-    ring: Mutex<Option<Ring>>,
+    membership: Mutex<Option<Membership>>,
     /// Whom each copy is to follow.
     peers: PerRole<watch::Sender<Option<Peer>>>,
     registered: AtomicBool,
@@ -59,7 +59,7 @@ impl Node {
             name: identity.instance.clone(),
             incarnation: identity.incarnation,
             copies,
-            ring: Mutex::new(identity.ring),
+            membership: Mutex::new(identity.membership.clone()),
             peers: PerRole::both(|_| watch::Sender::new(None)),
             registered: AtomicBool::new(false),
             data: Mutex::new(data),
@@ -83,7 +83,12 @@ impl Node {
 
     /// The ring that it belongs to, as it is kept on disk.
     pub fn ring(&self) -> Option<Ring> {
-        *lock(&self.ring)
+        lock(&self.membership).as_ref().map(|kept| kept.ring)
+    }
+
+    /// The view that is kept of it; the first one before it joined any.
+    pub fn view(&self) -> View {
+        lock(&self.membership).as_ref().map(|kept| kept.view.clone()).unwrap_or_default()
     }
 
     /// Whom a copy is to follow; tells of every change.
@@ -103,6 +108,7 @@ impl Node {
             instance: self.name.clone(),
             incarnation: self.incarnation,
             ring: self.ring(),
+            view: self.view(),
             replication,
             copies: self.reports(),
         }
@@ -110,19 +116,22 @@ impl Node {
 
     /// What a gateway is told when something of the registration has changed.
     pub fn changes(&self) -> CopiesChanged {
-        CopiesChanged { ring: self.ring(), copies: self.reports() }
+        CopiesChanged { ring: self.ring(), epoch: self.view().epoch, copies: self.reports() }
     }
 
-    /// Does what a notice asks for. Returns whether the ring in it is news, and is kept now.
+    /// Does what a notice asks for. Returns whether the ring or the view in it is news, and is kept now.
     ///
     /// # Errors
     /// If the notice cannot be true; nothing has changed then. Or if the ring cannot be kept.
     pub async fn take(self: &Arc<Self>, notice: RingNotice) -> Result<bool, NoticeError> {
-        let Plan { keep, count_as_complete, follow } = plan(self.ring(), &self.reports(), notice)?;
+        let Plan { keep, count_as_complete, follow } =
+            plan(lock(&self.membership).as_ref(), &self.reports(), notice)?;
         // First of all: a copy that counts as complete without its ring would be complete in any ring.
-        if let Some(ring) = keep {
-            self.keep(ring).await?;
-            tracing::info!(ring = %ring.id, size = ring.size, formed = ring.formed, "ring kept");
+        let news = keep.is_some();
+        if let Some(membership) = keep {
+            let Membership { ring, view } = &membership;
+            tracing::info!(ring = %ring.id, size = ring.size, formed = ring.formed, epoch = view.epoch, "ring kept");
+            self.keep(membership).await?;
         }
         for role in count_as_complete {
             tracing::info!(copy = role.as_str(), "counts as complete: the ring is new");
@@ -140,14 +149,14 @@ impl Node {
                 changed
             });
         }
-        Ok(keep.is_some())
+        Ok(news)
     }
 
-    async fn keep(self: &Arc<Self>, ring: Ring) -> Result<(), IdentityError> {
-        let node = Arc::clone(self);
-        let kept = tokio::task::spawn_blocking(move || lock(&node.data).keep(ring)).await;
+    async fn keep(self: &Arc<Self>, membership: Membership) -> Result<(), IdentityError> {
+        let (node, new) = (Arc::clone(self), membership.clone());
+        let kept = tokio::task::spawn_blocking(move || lock(&node.data).keep(new)).await;
         kept.expect("writing a file does not panic")?;
-        *lock(&self.ring) = Some(ring);
+        *lock(&self.membership) = Some(membership);
         Ok(())
     }
 

@@ -5,12 +5,13 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::PerRole;
+use crate::identity::Membership;
 
 /// What to do, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Keep this ring on disk.
-    pub keep: Option<Ring>,
+    /// Keep this on disk.
+    pub keep: Option<Membership>,
     /// These copies count as complete as they are.
     pub count_as_complete: Vec<Role>,
     /// Whom each copy follows from now on.
@@ -57,9 +58,23 @@ pub enum Contradiction {
 ///
 /// # Errors
 /// If the notice contradicts what is known. Then nothing of it is to be done.
-pub fn plan(kept: Option<Ring>, copies: &CopyReports, notice: RingNotice) -> Result<Plan, Contradiction> {
-    let keep = ring_to_keep(kept, notice.ring)?;
-    let formed = keep.or(kept).is_some_and(|ring| ring.formed);
+pub fn plan(
+    kept: Option<&Membership>,
+    copies: &CopyReports,
+    notice: RingNotice,
+) -> Result<Plan, Contradiction> {
+    let kept_ring = kept.map(|kept| kept.ring);
+    let new_ring = ring_to_keep(kept_ring, notice.ring)?;
+    let ring = new_ring.or(kept_ring).unwrap_or(notice.ring);
+    let formed = ring.formed;
+    // A view of a ring that was given up means nothing in the next one.
+    let old_view = kept.filter(|kept| kept.ring.id == ring.id).map(|kept| &kept.view);
+    let view = match old_view {
+        Some(old) if old.epoch >= notice.view.epoch => old.clone(),
+        Some(_) | None => notice.view,
+    };
+    let now = Membership { ring, view };
+    let keep = (Some(&now) != kept).then_some(now);
     let PerRole { primary, replica } = PerRole {
         primary: (Role::Primary, notice.primary, notice.successor),
         replica: (Role::Replica, notice.replica, notice.predecessor),
@@ -97,12 +112,20 @@ fn ring_to_keep(kept: Option<Ring>, told: Ring) -> Result<Option<Ring>, Contradi
 #[cfg(test)]
 mod tests {
     use protocol::Version;
-    use protocol::message::link::CopyReport;
+    use protocol::message::link::{CopyReport, View};
 
     use super::*;
 
     fn ring(id: u128, formed: bool) -> Ring {
         Ring { id: Uuid::from_u128(id), size: 3, formed }
+    }
+
+    fn view(epoch: u64) -> View {
+        View { epoch, ..View::first(3) }
+    }
+
+    fn member(ring: Ring) -> Membership {
+        Membership { ring, view: view(3) }
     }
 
     fn copies(primary: bool, replica: bool) -> CopyReports {
@@ -126,14 +149,21 @@ mod tests {
 
     /// As db-1 of three gets it.
     fn notice(ring: Ring, primary: Grant, replica: Grant) -> RingNotice {
-        RingNotice { ring, successor: peer("db-2"), predecessor: peer("db-0"), primary, replica }
+        RingNotice {
+            ring,
+            view: view(3),
+            successor: peer("db-2"),
+            predecessor: peer("db-0"),
+            primary,
+            replica,
+        }
     }
 
     #[test]
     fn a_new_process_joins_a_new_ring() {
         let plan =
             plan(None, &copies(false, false), notice(ring(1, false), Grant::Empty, Grant::Empty)).unwrap();
-        assert_eq!(plan.keep, Some(ring(1, false)));
+        assert_eq!(plan.keep, Some(member(ring(1, false))));
         assert_eq!(plan.count_as_complete, [Role::Primary, Role::Replica]);
         assert_eq!(plan.follow, PerRole { primary: source("db-2"), replica: source("db-0") });
     }
@@ -141,7 +171,7 @@ mod tests {
     #[test]
     fn complete_copies_follow_and_are_not_counted_again() {
         let told = notice(ring(1, true), Grant::Empty, Grant::Wait);
-        let plan = plan(Some(ring(1, true)), &copies(true, true), told).unwrap();
+        let plan = plan(Some(&member(ring(1, true))), &copies(true, true), told).unwrap();
         assert_eq!((plan.keep, plan.count_as_complete), (None, vec![]));
         assert_eq!(plan.follow, PerRole { primary: source("db-2"), replica: source("db-0") });
     }
@@ -150,27 +180,30 @@ mod tests {
     fn an_emptied_process_fills_what_it_may() {
         let told = notice(ring(1, true), Grant::Wait, Grant::Fill);
         let plan = plan(None, &copies(false, false), told).unwrap();
-        assert_eq!((plan.keep, plan.count_as_complete), (Some(ring(1, true)), vec![]));
+        assert_eq!((plan.keep, plan.count_as_complete), (Some(member(ring(1, true))), vec![]));
         assert_eq!(plan.follow, PerRole { primary: Source::Nobody, replica: source("db-0") });
     }
 
     #[test]
     fn nothing_in_a_formed_ring_is_taken_for_complete_because_it_is_empty() {
-        for kept in [None, Some(ring(1, true))] {
+        for kept in [None, Some(member(ring(1, true)))] {
             let told = notice(ring(1, true), Grant::Fill, Grant::Empty);
-            let error = plan(kept, &copies(false, false), told).unwrap_err();
+            let error = plan(kept.as_ref(), &copies(false, false), told).unwrap_err();
             assert_eq!(error, Contradiction::EmptyInFormedRing(Role::Replica));
         }
         // A gateway that has forgotten that the ring was formed is not believed either.
         let told = notice(ring(1, false), Grant::Empty, Grant::Fill);
-        let error = plan(Some(ring(1, true)), &copies(false, false), told).unwrap_err();
+        let error = plan(Some(&member(ring(1, true))), &copies(false, false), told).unwrap_err();
         assert_eq!(error, Contradiction::EmptyInFormedRing(Role::Primary));
     }
 
     #[test]
     fn a_formed_ring_stays_formed_and_is_never_exchanged() {
         let wait = |ring| notice(ring, Grant::Wait, Grant::Wait);
-        let keep = |kept, told| plan(kept, &copies(true, true), wait(told)).map(|plan| plan.keep);
+        let keep = |kept: Option<Ring>, told| {
+            let plan = plan(kept.map(member).as_ref(), &copies(true, true), wait(told));
+            plan.map(|plan| plan.keep.map(|kept| kept.ring))
+        };
         assert_eq!(keep(Some(ring(1, false)), ring(1, true)), Ok(Some(ring(1, true))));
         assert_eq!(keep(Some(ring(1, true)), ring(1, false)), Ok(None));
         assert_eq!(keep(Some(ring(1, false)), ring(2, false)), Ok(Some(ring(2, false))));
@@ -184,14 +217,29 @@ mod tests {
     #[test]
     fn a_neighbour_that_the_gateway_does_not_see_is_followed_where_it_was() {
         let told = RingNotice { successor: None, ..notice(ring(1, true), Grant::Wait, Grant::Wait) };
-        let plan = plan(Some(ring(1, true)), &copies(true, true), told).unwrap();
+        let plan = plan(Some(&member(ring(1, true))), &copies(true, true), told).unwrap();
         assert_eq!(plan.follow, PerRole { primary: Source::AsBefore, replica: source("db-0") });
+    }
+
+    #[test]
+    fn the_newest_view_is_kept_and_an_older_one_is_not() {
+        let told =
+            |epoch| RingNotice { view: view(epoch), ..notice(ring(1, true), Grant::Wait, Grant::Wait) };
+        let keep = |kept: Membership, epoch| {
+            plan(Some(&kept), &copies(true, true), told(epoch)).unwrap().keep.map(|kept| kept.view.epoch)
+        };
+        assert_eq!(keep(member(ring(1, true)), 4), Some(4));
+        assert_eq!(keep(member(ring(1, true)), 3), None);
+        assert_eq!(keep(member(ring(1, true)), 2), None);
+        // That of a ring that never was counts for nothing.
+        assert_eq!(keep(member(ring(2, false)), 2), Some(2));
     }
 
     #[test]
     fn a_ring_of_one_follows_nobody() {
         let alone = Ring { size: 1, ..ring(1, true) };
-        let plan = plan(Some(alone), &copies(true, false), notice(alone, Grant::Wait, Grant::Fill)).unwrap();
+        let plan = plan(Some(&member(alone)), &copies(true, false), notice(alone, Grant::Wait, Grant::Fill))
+            .unwrap();
         assert_eq!(plan.follow, PerRole::default());
     }
 }

@@ -9,7 +9,7 @@ use axum::Router;
 use protocol::message::Message;
 use protocol::message::link::{
     Alive, Auth, Beat, CopiesChanged, Found, Grant, Peer, ReadAnswers, ReadBatch, Register, Registered, Ring,
-    RingNotice, Role, Write, WriteAnswer, WriteAnswers, WriteBatch,
+    RingNotice, Role, View, Write, WriteAnswer, WriteAnswers, WriteBatch,
 };
 use protocol::{Change, Operation, UserId, Version};
 use socketioxide::extract::{Event, SocketRef, TryData};
@@ -209,7 +209,7 @@ pub(crate) fn notice(
         port: register.replication.port,
     };
     let (predecessor, successor) = (predecessor.map(peer), successor.map(peer));
-    RingNotice { ring, successor, predecessor, primary: grant, replica: grant }
+    RingNotice { ring, view: View::first(ring.size), successor, predecessor, primary: grant, replica: grant }
 }
 
 pub(crate) fn id(number: u64) -> UserId {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use protocol::message::link::{
     Applied, Beat, CopiesChanged, Found, MergeBatch, Merged, ReadAnswers, ReadBatch, Refused, Register,
-    Registered, RingNotice, WriteAnswer, WriteAnswers, WriteBatch,
+    Registered, Released, RingNotice, WriteAnswer, WriteAnswers, WriteBatch,
 };
 use protocol::placement::Partition;
 use protocol::{Condition, Operation, UserId};
@@ -80,6 +80,8 @@ pub enum FromProcess {
     Applied(Applied),
     /// A copy was filled, or the ring joined.
     Copies(CopiesChanged),
+    /// It was asked to stop.
+    Leaving,
     /// It is there.
     Alive,
 }
@@ -127,6 +129,8 @@ pub enum ToProcess {
     Writes(Arc<WriteBatch>),
     /// Tail of a lost lead.
     Merge(MergeBatch),
+    /// It may go.
+    Released(Released),
     /// Are you there?
     Beat(Beat),
 }
@@ -202,6 +206,17 @@ pub enum RingEvent {
         ring: u16,
         /// As configured.
         configured: u16,
+    },
+    /// There is a new view.
+    ViewChanged {
+        /// Its number.
+        epoch: u64,
+        /// The partition on whose account.
+        partition: Partition,
+        /// Name of the process whose copy leads it, or is about to.
+        lead: String,
+        /// Why.
+        why: &'static str,
     },
     /// Another copy answers a partition's reads, or takes its writes, than before.
     PartitionChanged {

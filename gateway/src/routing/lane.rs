@@ -32,6 +32,11 @@ impl<Q, F> Lane<Q, F> {
         self.queue.len()
     }
 
+    /// Whether nothing waits and nothing is in flight.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.flights.is_empty()
+    }
+
     /// The next batch with its number, if there is one and the window has room. The caller sends it and says what to
     /// keep by [`Self::departed`].
     pub(super) fn depart(&mut self) -> Option<(u64, Vec<Q>)> {

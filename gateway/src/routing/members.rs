@@ -6,16 +6,16 @@
 
 use std::time::Duration;
 
+use protocol::message::REVISION;
 use protocol::message::link::{
-    Applied, CopiesChanged, CopyReport, Grant, MergeBatch, Merged, Refusal, Refused, Register, Registered,
-    Ring, RingNotice, Role, Versioned,
+    Applied, CopiesChanged, CopyReport, Grant, Refusal, Refused, Register, Registered, Ring, RingNotice,
+    Role, View,
 };
-use protocol::message::{MAX_BATCH, REVISION};
 use protocol::placement::{InstanceName, Place, replica_of, replicated_at};
 
 use super::Routing;
 use super::event::{Command, RingEvent, SessionId, ToProcess};
-use super::partition::{ConnectedCopy, Partition, Serving};
+use super::partition::{ConnectedCopy, Partition};
 use super::session::Session;
 
 impl Routing {
@@ -39,13 +39,13 @@ impl Routing {
             return;
         }
         if self.places.contains_key(&id) {
-            self.lose(id, "it registered twice on one connection", commands);
+            self.lose(now, id, "it registered twice on one connection", commands);
         }
         let place = register.instance.place();
         if let Some(earlier) = self.sessions.get(&place).map(|session| session.id) {
             // The same data folder on a new connection: the earlier one is dead, its end was only not seen yet.
             self.void(earlier, commands);
-            self.lose(earlier, "it connected again", commands);
+            self.lose(now, earlier, "it connected again", commands);
         }
         self.find_ring(&register, commands);
         commands.push(Command::Report(RingEvent::ProcessRegistered {
@@ -60,11 +60,20 @@ impl Routing {
         commands.push(Command::Send { session: id, message });
         self.places.insert(id, place);
         self.names.insert(place, register.instance.clone());
+        let view = register.view.clone();
         self.sessions.insert(place, Session::new(id, host, register, now));
         self.form(commands);
-        self.open(commands);
-        self.replica_arrived_at(place, commands);
-        self.place_changed(place, commands);
+        self.open();
+        for role in Role::ALL {
+            if let Some(number) = self.partition_at(place, role)
+                && self.partitions[usize::from(number)].lead != role
+            {
+                self.partitions[usize::from(number)].other_arrived();
+            }
+        }
+        self.learn_view(&view);
+        // Who has registered decides for every partition what is known, and which views can be kept.
+        self.reconsider_all(now, commands);
         self.notify(commands);
     }
 
@@ -129,85 +138,92 @@ impl Routing {
     }
 
     /// Opens the ring for requests, once: when its members are known to have joined, or remember that they had.
-    fn open(&mut self, commands: &mut Vec<Command>) {
-        let Some(ring) = self.ring.filter(|ring| ring.formed && !self.open) else {
-            return;
-        };
+    fn open(&mut self) {
+        let Some(ring) = self.ring.filter(|ring| ring.formed && !self.open) else { return };
         let formed_before = ring.id != self.config.new_ring;
         let all_know = self.sessions.len() == usize::from(self.size)
             && self.sessions.values().all(|session| session.ring == Some(ring));
-        if formed_before || all_know {
-            self.open = true;
-            for number in 0..self.size {
-                self.reconsider(number, commands);
-            }
-        }
+        self.open = formed_before || all_know;
     }
 
     pub(super) fn copies_changed(
         &mut self,
+        now: Duration,
         place: Place,
         changed: CopiesChanged,
         commands: &mut Vec<Command>,
     ) {
-        let Some(session) = self.sessions.get_mut(&place) else {
-            return;
-        };
+        let Some(session) = self.sessions.get_mut(&place) else { return };
         session.ring = changed.ring;
+        session.epoch = changed.epoch;
         session.copies = changed.copies;
         for role in Role::ALL {
             self.clock.observe(changed.copies.get(role).version);
         }
         self.form(commands);
-        self.open(commands);
-        self.place_changed(place, commands);
+        self.open();
+        self.reconsider_all(now, commands);
         self.notify(commands);
     }
 
-    pub(super) fn applied(&mut self, place: Place, applied: Applied, commands: &mut Vec<Command>) {
-        let Some(session) = self.sessions.get_mut(&place) else {
-            return;
-        };
-        match applied.role {
-            Role::Primary => session.copies.primary.position = Some(applied.position),
-            Role::Replica => session.copies.replica.position = Some(applied.position),
+    fn reconsider_all(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        for number in 0..self.size {
+            self.reconsider(now, number, commands);
         }
-        if applied.role == Role::Replica
-            && let Some(number) = replicated_at(place, self.size)
-        {
-            let report = session.copies.replica;
-            let partition = &mut self.partitions[usize::from(number)];
-            let before = partition.replica_is_current();
-            partition.replica_applied(Some(&report));
-            if partition.replica_is_current() && !before {
-                self.report_serving(number, commands);
-            }
+    }
+
+    pub(super) fn applied(
+        &mut self,
+        now: Duration,
+        place: Place,
+        applied: Applied,
+        commands: &mut Vec<Command>,
+    ) {
+        let Some(session) = self.sessions.get_mut(&place) else { return };
+        session.copies.get_mut(applied.role).position = Some(applied.position);
+        if let Some(number) = self.partition_at(place, applied.role) {
+            self.reconsider(now, number, commands);
         }
     }
 
     /// Forgets a connection: what it was asked is asked elsewhere or answered with why not.
-    pub(super) fn lose(&mut self, id: SessionId, how: &'static str, commands: &mut Vec<Command>) {
-        let Some(place) = self.places.remove(&id) else {
-            return;
-        };
-        let Some(session) = self.sessions.remove(&place) else {
-            return;
-        };
+    pub(super) fn lose(
+        &mut self,
+        now: Duration,
+        id: SessionId,
+        how: &'static str,
+        commands: &mut Vec<Command>,
+    ) {
+        let Some(place) = self.places.remove(&id) else { return };
+        let Some(mut session) = self.sessions.remove(&place) else { return };
         commands
             .push(Command::Report(RingEvent::ProcessLost { instance: session.instance.to_string(), how }));
-        self.abandon_writes(place, session.writes, commands);
-        self.place_changed(place, commands);
+        for role in Role::ALL {
+            let Some(number) = self.partition_at(place, role) else { continue };
+            // Before all that came later: a partition's writes keep their order, whoever decides them.
+            let held = &mut self.partitions[usize::from(number)].held;
+            let mut first = session.take_writes(role);
+            first.append(held);
+            *held = first;
+        }
+        self.reconsider_all(now, commands);
         self.abandon_reads(id, session.reads, commands);
         self.notify(commands);
     }
 
     /// Gives up a connection whose messages make no sense; what it was asked is asked elsewhere.
-    pub(super) fn distrust(&mut self, place: Place, why: &'static str, commands: &mut Vec<Command>) {
+    pub(super) fn distrust(
+        &mut self,
+        now: Duration,
+        place: Place,
+        why: &'static str,
+        commands: &mut Vec<Command>,
+    ) {
         let Some(id) = self.sessions.get(&place).map(|session| session.id) else {
             return;
         };
         self.void(id, commands);
-        self.lose(id, why, commands);
+        self.lose(now, id, why, commands);
     }
 
     /// Tells a connection that it counts no longer.
@@ -216,126 +232,48 @@ impl Routing {
         commands.push(Command::Send { session, message });
     }
 
-    /// Decides anew who serves the two partitions that a process has copies of.
-    fn place_changed(&mut self, place: Place, commands: &mut Vec<Command>) {
-        self.reconsider(place, commands);
-        if let Some(number) = replicated_at(place, self.size) {
-            self.reconsider(number, commands);
-        }
-    }
-
-    fn reconsider(&mut self, number: u16, commands: &mut Vec<Command>) {
-        if !self.open {
-            return;
-        }
-        let before = (self.partitions[usize::from(number)].serving, self.replica_is_current(number));
-        let lead = self.copy(number, Role::Primary).filter(|copy| copy.report.complete);
-        let replica = self.copy(number, Role::Replica);
-        let partition = &mut self.partitions[usize::from(number)];
-        match lead {
-            Some(lead)
-                if partition.lead_session != Some(lead.session) || partition.serving != Serving::Lead =>
-            {
-                partition.lead_session = Some(lead.session);
-                partition.lead_arrived(&lead.report, replica.map(|copy| copy.report).as_ref());
-            }
-            Some(_) => partition.replica_applied(replica.map(|copy| copy.report).as_ref()),
-            None => {
-                partition.lead_session = None;
-                let lacking = partition.without_lead(replica);
-                if let (false, Some(replica)) = (lacking.is_empty(), replica) {
-                    self.hand_over(number, replica.session, &lacking, commands);
-                }
-            }
-        }
-        if before != (self.partitions[usize::from(number)].serving, self.replica_is_current(number)) {
-            self.report_serving(number, commands);
-        }
-        self.release_waiting(number, commands);
-    }
-
-    /// Sends a replica what it lacks.
-    fn hand_over(
-        &mut self,
-        number: u16,
-        session: SessionId,
-        lacking: &[Versioned],
-        commands: &mut Vec<Command>,
-    ) {
-        for changes in lacking.chunks(MAX_BATCH) {
-            self.merges += 1;
-            let message = MergeBatch { batch: self.merges, role: Role::Replica, changes: changes.to_vec() };
-            commands.push(Command::Send { session, message: ToProcess::Merge(message) });
-        }
-        self.partitions[usize::from(number)].serving = Serving::HandingOver { session, until: self.merges };
-    }
-
-    /// The replica has merged one frame of a tail, and all before it.
-    pub(super) fn handed_over(&mut self, place: Place, merged: Merged, commands: &mut Vec<Command>) {
-        let Some(number) = replicated_at(place, self.size) else {
-            return;
-        };
-        let Some(replica) = self.copy(number, Role::Replica) else {
-            return;
-        };
-        let partition = &mut self.partitions[usize::from(number)];
-        if partition.serving != (Serving::HandingOver { session: replica.session, until: merged.batch }) {
-            return;
-        }
-        partition.take_over(replica.report.incarnation);
-        self.report_serving(number, commands);
-        self.release_waiting(number, commands);
-        self.notify(commands);
-    }
-
-    fn replica_arrived_at(&mut self, place: Place, commands: &mut Vec<Command>) {
-        let Some(number) = replicated_at(place, self.size) else {
-            return;
-        };
-        let report = self.replica_report(number);
-        let before = self.replica_is_current(number);
-        self.partitions[usize::from(number)].replica_arrived(report.as_ref());
-        if before != self.replica_is_current(number) {
-            self.report_serving(number, commands);
+    /// The partition of which a process holds the copy with that role.
+    pub(super) fn partition_at(&self, place: Place, role: Role) -> Option<u16> {
+        match role {
+            Role::Primary => Some(place),
+            Role::Replica => replicated_at(place, self.size),
         }
     }
 
     /// The copy of a partition, if its process is connected.
     pub(super) fn copy(&self, number: u16, role: Role) -> Option<ConnectedCopy> {
-        let place = match role {
-            Role::Primary => number,
-            Role::Replica => replica_of(number, self.size)?,
-        };
-        let session = self.sessions.get(&place)?;
+        let session = self.sessions.get(&self.place_of(number, role)?)?;
         Some(ConnectedCopy { session: session.id, report: *session.copies.get(role) })
     }
 
-    pub(super) fn replica_report(&self, number: u16) -> Option<CopyReport> {
-        self.copy(number, Role::Replica).map(|copy| copy.report)
+    pub(super) fn report(&self, number: u16, role: Role) -> Option<CopyReport> {
+        self.copy(number, role).map(|copy| copy.report)
     }
 
-    fn replica_is_current(&self, number: u16) -> bool {
-        self.partitions[usize::from(number)].replica_is_current()
+    pub(super) fn session(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(self.places.get(&id)?)
+    }
+
+    pub(super) fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(self.places.get(&id)?)
     }
 
     /// Sends each process the ring as it looks from its place, where that has changed.
-    fn notify(&mut self, commands: &mut Vec<Command>) {
+    pub(super) fn notify(&mut self, commands: &mut Vec<Command>) {
         let Some(ring) = self.ring else { return };
         let places: Vec<Place> = self.sessions.keys().copied().collect();
         for place in places {
             let peer =
                 |place: Option<Place>| place.and_then(|place| self.sessions.get(&place)).map(Session::peer);
-            let predecessor = replicated_at(place, self.size);
             let notice = RingNotice {
                 ring,
+                view: self.view.clone(),
                 successor: peer(replica_of(place, self.size)),
-                predecessor: peer(predecessor),
-                primary: self.grant(ring, Some(place), Serving::Replica),
-                replica: self.grant(ring, predecessor, Serving::Lead),
+                predecessor: peer(replicated_at(place, self.size)),
+                primary: self.grant(ring, place, Role::Primary),
+                replica: self.grant(ring, place, Role::Replica),
             };
-            let Some(session) = self.sessions.get_mut(&place) else {
-                continue;
-            };
+            let Some(session) = self.sessions.get_mut(&place) else { continue };
             if session.notice.as_ref() != Some(&notice) {
                 let message = ToProcess::Ring(notice.clone());
                 commands.push(Command::Send { session: session.id, message });
@@ -344,18 +282,19 @@ impl Routing {
         }
     }
 
-    /// What a copy may do if it is not complete, when its partition must be served by `source` for it to be filled.
-    fn grant(&self, ring: Ring, partition: Option<u16>, source: Serving) -> Grant {
-        match partition {
-            _ if !ring.formed => Grant::Empty,
-            Some(number) if self.partitions[usize::from(number)].serving == source => Grant::Fill,
-            _ => Grant::Wait,
-        }
+    /// What a copy may do if it is not complete: it is filled from the other one while that leads.
+    fn grant(&self, ring: Ring, place: Place, role: Role) -> Grant {
+        let Some(number) = self.partition_at(place, role).filter(|_| ring.formed) else {
+            return if ring.formed { Grant::Wait } else { Grant::Empty };
+        };
+        let partition = &self.partitions[usize::from(number)];
+        if partition.serves() && partition.lead != role { Grant::Fill } else { Grant::Wait }
     }
 
     pub(super) fn resize(&mut self, size: u16) {
         self.size = size;
         self.frames = vec![0; usize::from(size)];
+        self.view = View::first(size);
         self.partitions = (0..size).map(|_| Partition::new(size > 1, self.config.tail_bytes)).collect();
     }
 }

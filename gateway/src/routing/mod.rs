@@ -9,21 +9,23 @@
 //!
 //! * `members`: who is registered, the forming of the ring, and what each process is told about it.
 //! * `session`: one registered process, with its `lane`s, which form batches.
-//! * `partition`: who serves a partition, which of its users have writes that the replica may lack, and the `tail` of
-//!   acknowledged writes that covers the loss of the lead.
+//! * `view`: who leads each partition, and which processes know.
+//! * `partition`: who may answer for a partition, which of its users have writes that the other copy may lack, and the
+//!   `tail` of acknowledged writes that covers the loss of the lead.
+//! * `failover`: moving the lead when a process is lost, leaves or comes back.
 //! * `reads` and `writes`: the way of one request.
 //!
-//! What it does not do: it does not move the lead. The primary copy takes the writes of a partition; while it is away
-//! they are refused, and the replica answers reads.
+//! What it does not do: it does not expect a second gateway. Several active ones are not part of this design.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use protocol::message::link::{Beat, Ring};
+use protocol::message::link::{Beat, Ring, View};
 use protocol::{InstanceName, VersionClock};
 use uuid::Uuid;
 
 mod event;
+mod failover;
 mod lane;
 mod members;
 mod partition;
@@ -33,6 +35,7 @@ pub mod status;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod view;
 mod writes;
 
 pub use event::{Command, Event, FromProcess, RequestId, RingEvent, SessionId, ToProcess, Unserved};
@@ -70,6 +73,7 @@ pub struct Routing {
     ring: Option<Ring>,
     /// n: as configured until the ring is known.
     size: u16,
+    view: View,
     /// By place. Ordered, so that a seeded run repeats.
     sessions: BTreeMap<u16, Session>,
     places: HashMap<SessionId, u16>,
@@ -99,6 +103,7 @@ impl Routing {
             config,
             ring: None,
             size: 0,
+            view: View::default(),
             sessions: BTreeMap::new(),
             places: HashMap::new(),
             names: BTreeMap::new(),
@@ -129,7 +134,7 @@ impl Routing {
             Event::Register { session, host, register } => {
                 self.register(now, session, host, *register, commands);
             }
-            Event::Closed { session } => self.lose(session, "its connection ended", commands),
+            Event::Closed { session } => self.lose(now, session, "its connection ended", commands),
             Event::Message { session, message } => self.message(now, session, message, commands),
             Event::Tick => self.tick(now, commands),
         }
@@ -155,11 +160,12 @@ impl Routing {
         }
         self.frames[usize::from(place)] += 1;
         match message {
-            FromProcess::Read(answers) => self.read_answered(place, answers, commands),
-            FromProcess::Written(answers) => self.write_answered(place, answers, commands),
-            FromProcess::Merged(merged) => self.handed_over(place, merged, commands),
-            FromProcess::Applied(applied) => self.applied(place, applied, commands),
-            FromProcess::Copies(changed) => self.copies_changed(place, changed, commands),
+            FromProcess::Read(answers) => self.read_answered(now, place, answers, commands),
+            FromProcess::Written(answers) => self.write_answered(now, place, answers, commands),
+            FromProcess::Merged(merged) => self.merged(now, place, merged, commands),
+            FromProcess::Applied(applied) => self.applied(now, place, applied, commands),
+            FromProcess::Copies(changed) => self.copies_changed(now, place, changed, commands),
+            FromProcess::Leaving => self.leave(now, place),
             FromProcess::Alive => {}
         }
     }
@@ -180,7 +186,7 @@ impl Routing {
             .collect();
         for session in silent {
             self.void(session, commands);
-            self.lose(session, "it is silent", commands);
+            self.lose(now, session, "it is silent", commands);
         }
         if now.saturating_sub(self.beat_sent) >= BEAT_INTERVAL {
             self.beat_sent = now;
@@ -192,6 +198,7 @@ impl Routing {
                     .map(|session| Command::Send { session: session.id, message: message.clone() }),
             );
         }
+        self.look_after(now, commands);
         self.hedge(now, commands);
     }
 

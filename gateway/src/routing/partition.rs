@@ -1,21 +1,26 @@
-//! One partition: who serves it, and what its other copy is not known to have.
+//! One partition: who leads it, who may answer its reads, and what its other copy is not known to have.
 //!
-//! The primary copy leads whenever it is there and complete. Three things keep reads truthful meanwhile:
+//! The *lead* is the copy that takes the writes: the primary, or the replica while the primary is away. The other copy
+//! follows it and answers reads. Four things keep reads truthful:
 //!
-//! * *Unsettled* users: those with a write that the replica is not known to have (queued, in flight, or in the tail).
+//! * *Unsettled* users: those with a write that the other copy is not known to have (queued, in flight, or in the tail).
 //!   Their reads go to the lead.
-//! * The *target*: when a lead or a replica registers, the replica answers no reads until it has applied the lead's
-//!   op-log as it stood then. Whatever happened while one of them was away is below the target.
-//! * The *tail*: when the lead is lost, the replica is handed every acknowledged write that it may lack, and answers
-//!   only then. Where the tail does not reach back to what the replica has, nobody answers: a late truth is no truth.
+//! * The *target*: when a copy registers, the other one answers no reads until it has applied the lead's op-log as it
+//!   stood then. Whatever happened while one of them was away is below the target.
+//! * The *exchange*: a copy that led before may hold writes that nobody was told of. Until the lead has them too, one
+//!   reader could see them and the next one not; so the lead has to have applied the other's op-log to its end.
+//! * The *tail*: when the lead is lost, the other copy is handed every acknowledged write that it may lack before it
+//!   leads. Where the tail does not reach back to what it has, it does not lead: a late truth is no truth.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use protocol::UserId;
-use protocol::message::link::{CopyReport, Versioned};
+use protocol::message::link::{CopyReport, Role, Versioned};
 use uuid::Uuid;
 
 use super::event::{RequestId, SessionId};
+use super::session::QueuedWrite;
 use super::tail::Tail;
 
 /// See the module.
@@ -23,42 +28,61 @@ use super::tail::Tail;
 pub(super) struct Partition {
     /// False in a ring of one: there is no other copy, so nothing is ever replicated.
     replicated: bool,
-    pub(super) serving: Serving,
+    /// As in the view.
+    pub(super) lead: Role,
+    /// Whether the view is known to be right about this partition: no newer one can come from a process that is away.
+    pub(super) known: bool,
+    /// Epoch of the view that last changed its lead.
+    pub(super) decided: u64,
+    /// Whether that view has been kept by enough processes at any time.
+    pub(super) kept: bool,
+    pub(super) phase: Phase,
     /// Connection of the lead that serves.
     pub(super) lead_session: Option<SessionId>,
-    /// The op-log of the lead, as last seen; `None` until a lead was seen.
+    /// The op-log of the last copy that led in earnest; `None` until one was seen.
     log: Option<LeadLog>,
     tail: Tail,
-    /// How many writes of a user the replica is not known to have; users with none are absent.
+    /// How many writes of a user the other copy is not known to have; users with none are absent.
     unsettled: HashMap<UserId, u32>,
-    /// Incarnation of the replica that was handed the whole tail since the lead was lost.
-    handed_over: Option<Uuid>,
-    /// Whether the replica may answer reads while the lead serves.
-    replica_reads: bool,
-    /// Reads that wait for a hand-over to end.
+    /// Whether the other copy may answer reads.
+    other_reads: bool,
+    /// Reads that wait until it is settled who leads.
     pub(super) waiting: Vec<RequestId>,
+    /// Writes that wait for the same, in version order.
+    pub(super) held: VecDeque<QueuedWrite>,
+    /// A move that came to nothing is not tried again before.
+    pub(super) move_after: Duration,
 }
 
-/// Who answers for a partition.
+/// What a partition is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Serving {
-    /// Nobody that is there is known to hold every acknowledged write.
-    Nobody,
-    /// The primary takes writes; reads go to the replica where it is up to date.
-    Lead,
-    /// The lead is gone and the replica is being handed the tail.
-    HandingOver {
-        /// Connection of the replica.
-        session: SessionId,
-        /// Number of the last frame: once it is confirmed, all are.
-        until: u64,
+pub(super) enum Phase {
+    /// Nobody that is there is known to hold every acknowledged write: requests are refused.
+    Down,
+    /// The lead serves.
+    Serving,
+    /// The lead serves reads and finishes the writes that it has; new ones are held until the other copy has all, and
+    /// leads.
+    Draining {
+        /// When it began.
+        since: Duration,
     },
-    /// The lead is gone and the replica, which has everything, answers reads.
-    Replica,
+    /// The copy that the view names as lead does not serve before enough processes keep that view, and before it has
+    /// the tail. Reads wait and writes are held.
+    Confirming {
+        /// Connection of the copy that is to lead.
+        session: SessionId,
+        /// Number of the last frame of the tail, while it is not confirmed.
+        merging: Option<u64>,
+        /// When it began.
+        since: Duration,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
 struct LeadLog {
+    /// Whose it is.
+    role: Role,
     incarnation: Uuid,
     /// See the module.
     target: u64,
@@ -75,38 +99,59 @@ impl Partition {
     pub(super) fn new(replicated: bool, tail_bytes: usize) -> Self {
         Self {
             replicated,
-            serving: Serving::Nobody,
+            lead: Role::Primary,
+            known: false,
+            decided: 0,
+            kept: false,
+            phase: Phase::Down,
             lead_session: None,
             log: None,
             tail: Tail::new(tail_bytes),
             unsettled: HashMap::new(),
-            handed_over: None,
-            replica_reads: false,
+            other_reads: false,
             waiting: Vec::new(),
+            held: VecDeque::new(),
+            move_after: Duration::ZERO,
         }
     }
 
-    /// Whether the replica answers the reads of this user while the lead is there.
-    pub(super) fn replica_reads(&self, id: &UserId) -> bool {
-        self.replica_reads && !self.unsettled.contains_key(id)
+    /// Whether a copy serves reads now.
+    pub(super) fn serves(&self) -> bool {
+        matches!(self.phase, Phase::Serving | Phase::Draining { .. })
     }
 
-    pub(super) fn replica_is_current(&self) -> bool {
-        self.replica_reads
+    /// The role of the last copy that led in earnest: it holds every acknowledged write.
+    pub(super) fn last_lead(&self) -> Option<Role> {
+        self.log.map(|log| log.role)
+    }
+
+    /// Which copy answers the reads of this user, while one serves.
+    pub(super) fn reader(&self, id: &UserId) -> Role {
+        if self.other_may_read(id) { self.lead.other() } else { self.lead }
+    }
+
+    /// Whether the other copy may answer the reads of this user.
+    pub(super) fn other_may_read(&self, id: &UserId) -> bool {
+        self.other_reads && !self.unsettled.contains_key(id)
+    }
+
+    /// Whether the other copy may answer reads of users without unsettled writes.
+    pub(super) fn other_is_current(&self) -> bool {
+        self.other_reads
     }
 
     pub(super) fn unreplicated(&self) -> usize {
         self.tail.len()
     }
 
-    /// A write is about to be queued for the lead.
+    /// A write was taken on.
     pub(super) fn unsettle(&mut self, id: UserId) {
         if self.replicated {
             *self.unsettled.entry(id).or_default() += 1;
         }
     }
 
-    /// A write of the user is either known to be at the replica, or was not applied, or is covered by the target.
+    /// A write of the user is either known to be at the other copy, or was not applied, or is covered by the target.
     pub(super) fn settle(&mut self, id: UserId) {
         if let Some(count) = self.unsettled.get_mut(&id) {
             *count -= 1;
@@ -117,102 +162,78 @@ impl Partition {
     }
 
     /// The lead has acknowledged a write that it applied.
-    pub(super) fn acknowledge(&mut self, sequence: u64, write: Versioned, replica: Option<&CopyReport>) {
+    pub(super) fn acknowledge(&mut self, sequence: u64, write: Versioned, other: Option<&CopyReport>) {
         if !self.replicated {
             return;
         }
         if sequence <= self.tail.head() {
-            // An operation that was sent again, answered from memory.
+            // An operation that was sent again, answered from memory: the other copy is where it came from.
             return self.settle(write.id);
         }
-        if self.applied_by(replica) >= Some(sequence) {
-            // The replica was faster than the answer, so it has all before it as well.
+        if self.applied_by(other) >= Some(sequence) {
+            // The other copy was faster than the answer, so it has all before it as well.
             self.settle(write.id);
-            for id in self.tail.restart(sequence).collect::<Vec<_>>() {
-                self.settle(id);
-            }
-            return;
+            return self.restart_tail(sequence);
         }
-        let dropped = self.tail.push(sequence, write);
-        if !dropped.is_empty() {
-            // What the tail lets go, only the op-log can bring: the replica is not current until it has it.
+        for id in self.tail.push(sequence, write) {
+            // What the tail lets go, only the op-log can bring: the other copy is not current until it has it.
             self.raise_target(self.tail.base());
-            dropped.into_iter().for_each(|id| self.settle(id));
-            self.judge_replica(replica);
+            self.other_reads = false;
+            self.settle(id);
         }
     }
 
-    /// The replica has applied more of an op-log.
-    pub(super) fn replica_applied(&mut self, replica: Option<&CopyReport>) {
-        if let Some(applied) = self.applied_by(replica) {
+    /// One of the copies has applied more of the other's op-log, or the other copy has come or gone.
+    pub(super) fn exchanged(&mut self, lead: Option<&CopyReport>, other: Option<&CopyReport>) {
+        if let Some(applied) = self.applied_by(other) {
             for id in self.tail.release(applied) {
                 self.settle(id);
             }
         }
-        self.judge_replica(replica);
+        self.other_reads = self.serves()
+            && other.is_some_and(|report| report.complete)
+            && self.applied_by(other) >= Some(self.log.map_or(u64::MAX, |log| log.target))
+            && has_all_of(lead, other);
     }
 
-    /// The replica has come back, perhaps with less than it had: it has to reach the lead as it stands.
-    pub(super) fn replica_arrived(&mut self, replica: Option<&CopyReport>) {
+    /// The other copy has come back, perhaps with less than it had: it has to reach the lead as it stands.
+    pub(super) fn other_arrived(&mut self) {
         self.raise_target(self.tail.head());
-        self.replica_applied(replica);
     }
 
-    /// A complete primary has registered, or has become complete: it leads.
-    pub(super) fn lead_arrived(&mut self, lead: &CopyReport, replica: Option<&CopyReport>) {
-        let same_log = self.log.is_some_and(|log| log.incarnation == lead.incarnation);
-        if !(same_log && self.tail.head() == lead.head) {
+    /// A copy serves as the lead from now on.
+    pub(super) fn serve(&mut self, role: Role, lead: ConnectedCopy, other: Option<&CopyReport>) {
+        let ConnectedCopy { session, report } = lead;
+        let same_log = self.log.is_some_and(|log| log.incarnation == report.incarnation);
+        if !(same_log && self.tail.head() == report.head) {
             // Writes whose answers never came are in there, or it is another log: only the target covers them.
-            for id in self.tail.restart(lead.head).collect::<Vec<_>>() {
-                self.settle(id);
-            }
+            self.restart_tail(report.head);
         }
-        self.log = Some(LeadLog { incarnation: lead.incarnation, target: lead.head });
-        self.handed_over = None;
-        self.serving = Serving::Lead;
-        self.replica_applied(replica);
+        self.log = Some(LeadLog { role, incarnation: report.incarnation, target: report.head });
+        self.lead = role;
+        self.lead_session = Some(session);
+        self.phase = Phase::Serving;
+        self.exchanged(Some(&report), other);
     }
 
-    /// Who serves while there is no lead. Returns what the replica has to be handed first.
-    pub(super) fn without_lead(&mut self, replica: Option<ConnectedCopy>) -> Vec<Versioned> {
-        self.replica_reads = false;
-        let covered = replica.filter(|copy| {
-            copy.report.complete
-                && (self.handed_over == Some(copy.report.incarnation)
-                    || self.applied_by(Some(&copy.report)) >= Some(self.tail.base()))
-        });
-        let Some(copy) = covered else {
-            self.serving = Serving::Nobody;
-            return Vec::new();
-        };
-        if self.serving == Serving::Replica || self.handed_over == Some(copy.report.incarnation) {
-            self.serving = Serving::Replica;
-            return Vec::new();
-        }
-        if matches!(self.serving, Serving::HandingOver { session, .. } if session == copy.session) {
-            return Vec::new();
-        }
-        let applied = self.applied_by(Some(&copy.report)).unwrap_or(0);
-        let lacking: Vec<Versioned> = self.tail.after(applied).cloned().collect();
-        if lacking.is_empty() {
-            self.take_over(copy.report.incarnation);
-        }
-        lacking
+    /// Whether a copy, together with the tail, has every acknowledged write of the last lead.
+    pub(super) fn covers(&self, copy: &CopyReport) -> bool {
+        copy.complete && self.applied_by(Some(copy)) >= Some(self.tail.base())
     }
 
-    /// The replica holds the whole tail.
-    pub(super) fn take_over(&mut self, replica: Uuid) {
-        self.handed_over = Some(replica);
-        self.serving = Serving::Replica;
+    /// What a copy lacks of the tail.
+    pub(super) fn lacking(&self, copy: &CopyReport) -> Vec<Versioned> {
+        self.tail.after(self.applied_by(Some(copy)).unwrap_or(0)).cloned().collect()
     }
 
-    fn applied_by(&self, replica: Option<&CopyReport>) -> Option<u64> {
-        let (log, position) = (self.log?, replica?.position?);
+    /// How many acknowledged writes a copy lacks; `None` where that is not known.
+    pub(super) fn lag(&self, copy: &CopyReport) -> Option<u64> {
+        Some(self.tail.head().saturating_sub(self.applied_by(Some(copy))?))
+    }
+
+    fn applied_by(&self, copy: Option<&CopyReport>) -> Option<u64> {
+        let (log, position) = (self.log?, copy?.position?);
         (position.incarnation == log.incarnation).then_some(position.sequence)
-    }
-
-    fn target(&self) -> u64 {
-        self.log.map_or(u64::MAX, |log| log.target)
     }
 
     fn raise_target(&mut self, sequence: u64) {
@@ -221,9 +242,16 @@ impl Partition {
         }
     }
 
-    fn judge_replica(&mut self, replica: Option<&CopyReport>) {
-        self.replica_reads = self.serving == Serving::Lead
-            && replica.is_some_and(|report| report.complete)
-            && self.applied_by(replica) >= Some(self.target());
+    fn restart_tail(&mut self, sequence: u64) {
+        for id in self.tail.restart(sequence).collect::<Vec<_>>() {
+            self.settle(id);
+        }
     }
+}
+
+/// Whether `reader` has applied all of the op-log of `source`. While it does not lead, that has a fixed end.
+pub(super) fn has_all_of(reader: Option<&CopyReport>, source: Option<&CopyReport>) -> bool {
+    let (Some(reader), Some(source)) = (reader, source) else { return false };
+    let applied = reader.position.filter(|position| position.incarnation == source.incarnation);
+    source.head == 0 || applied.is_some_and(|position| position.sequence >= source.head)
 }

@@ -11,7 +11,7 @@ use protocol::placement::Place;
 use super::Routing;
 use super::event::{Command, RequestId, SessionId, ToProcess, Unserved};
 use super::lane::Lane;
-use super::partition::Serving;
+use super::partition::Phase;
 use super::session::{QueuedRead, Session};
 
 /// A read without an answer for this long is sent to the other copy too.
@@ -61,12 +61,10 @@ impl Routing {
         let id = read.id;
         let number = self.partition_of(&id);
         let partition = &mut self.partitions[number];
-        let role = match partition.serving {
-            Serving::Lead if partition.replica_reads(&id) => Role::Replica,
-            Serving::Lead => Role::Primary,
-            Serving::Replica => Role::Replica,
-            Serving::HandingOver { .. } => return partition.waiting.push(request),
-            Serving::Nobody => return self.refuse_read(request, number as u16, commands),
+        let role = match partition.phase {
+            Phase::Serving | Phase::Draining { .. } => partition.reader(&id),
+            Phase::Confirming { .. } => return partition.waiting.push(request),
+            Phase::Down => return self.refuse_read(request, number as u16, commands),
         };
         if !self.ask(request, id, number as u16, role) {
             self.reads.by_request.remove(&request);
@@ -104,13 +102,19 @@ impl Routing {
         });
     }
 
-    pub(super) fn read_answered(&mut self, place: Place, answers: ReadAnswers, commands: &mut Vec<Command>) {
+    pub(super) fn read_answered(
+        &mut self,
+        now: Duration,
+        place: Place,
+        answers: ReadAnswers,
+        commands: &mut Vec<Command>,
+    ) {
         let Some(session) = self.sessions.get_mut(&place) else {
             return;
         };
         let count = answers.results.len();
         let Some(reads) = session.reads.land(answers.batch, |reads| reads.len() == count) else {
-            return self.distrust(place, "it sent an answer that fits no batch of reads", commands);
+            return self.distrust(now, place, "it sent an answer that fits no batch of reads", commands);
         };
         for (read, found) in reads.into_iter().zip(answers.results) {
             // The first of two answers counts.
@@ -145,10 +149,10 @@ impl Routing {
         }
     }
 
-    /// A hand-over has ended, well or badly: the reads that waited for it go on.
+    /// It is settled who leads: the reads that waited for that go on.
     pub(super) fn release_waiting(&mut self, number: u16, commands: &mut Vec<Command>) {
         let partition = &mut self.partitions[usize::from(number)];
-        if !matches!(partition.serving, Serving::HandingOver { .. }) {
+        if !matches!(partition.phase, Phase::Confirming { .. }) {
             for request in std::mem::take(&mut partition.waiting) {
                 self.route_read(request, commands);
             }
@@ -174,10 +178,9 @@ impl Routing {
             };
             let number = self.partition_of(&id);
             let partition = &self.partitions[number];
-            // Only the lead and a replica that is current for this user may answer.
+            // Only the lead may answer, and the other copy if it is current for this user.
             let other = Role::ALL.into_iter().find(|&role| {
-                let allowed = partition.serving == Serving::Lead
-                    && (role == Role::Primary || partition.replica_reads(&id));
+                let allowed = partition.serves() && (role == partition.lead || partition.other_may_read(&id));
                 allowed && self.copy(number as u16, role).is_some_and(|copy| copy.session != asked)
             });
             if let Some(role) = other

@@ -1,5 +1,6 @@
 //! A registered db-process: its connection, what it said of its copies, and the lanes to it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,8 +37,14 @@ pub(super) struct Session {
     /// When anything was last heard of it.
     pub(super) heard: Duration,
     pub(super) reads: Lane<QueuedRead, Vec<QueuedRead>>,
-    /// To the primary copy: without write failover, no other takes writes.
-    pub(super) writes: Lane<QueuedWrite, WriteFlight>,
+    /// To each of its copies; only one that leads gets any.
+    writes: [Lane<QueuedWrite, WriteFlight>; 2],
+    /// Of the view that it keeps.
+    pub(super) epoch: u64,
+    /// Since when it wants to go.
+    pub(super) leaving: Option<Duration>,
+    /// Whether it was told that it may.
+    pub(super) released: bool,
 }
 
 /// A read on its way to one copy.
@@ -53,6 +60,8 @@ pub(super) struct QueuedRead {
 pub(super) struct QueuedWrite {
     pub(super) request: RequestId,
     pub(super) write: Write,
+    /// Whether it was sent before, to a lead that was lost: it may have been applied.
+    pub(super) sent: bool,
 }
 
 /// A frame of writes whose outcomes are not known yet.
@@ -60,6 +69,15 @@ pub(super) struct QueuedWrite {
 pub(super) struct WriteFlight {
     pub(super) requests: Vec<RequestId>,
     pub(super) batch: Arc<WriteBatch>,
+}
+
+impl WriteFlight {
+    /// The writes again, to be sent to another lead.
+    fn into_queued(self) -> impl Iterator<Item = QueuedWrite> {
+        let writes = Arc::unwrap_or_clone(self.batch).writes;
+        let requests = self.requests.into_iter();
+        requests.zip(writes).map(|(request, write)| QueuedWrite { request, write, sent: true })
+    }
 }
 
 impl Session {
@@ -80,8 +98,28 @@ impl Session {
             notice: None,
             heard: now,
             reads: Lane::new(READ_WINDOW),
-            writes: Lane::new(WRITE_WINDOW),
+            writes: [Lane::new(WRITE_WINDOW), Lane::new(WRITE_WINDOW)],
+            epoch: register.view.epoch,
+            leaving: None,
+            released: false,
         }
+    }
+
+    /// The lane to one of its copies.
+    pub(super) fn writes(&mut self, role: Role) -> &mut Lane<QueuedWrite, WriteFlight> {
+        &mut self.writes[role as usize]
+    }
+
+    /// Takes back the writes of that copy that have no answer, in version order.
+    pub(super) fn take_writes(&mut self, role: Role) -> VecDeque<QueuedWrite> {
+        let lane = std::mem::replace(self.writes(role), Lane::new(WRITE_WINDOW));
+        let (queue, flights) = lane.abandon();
+        flights.flat_map(WriteFlight::into_queued).chain(queue).collect()
+    }
+
+    /// Whether no write is queued for that copy or in flight to it.
+    pub(super) fn is_drained(&self, role: Role) -> bool {
+        self.writes[role as usize].is_empty()
     }
 
     /// Where its neighbours find it.

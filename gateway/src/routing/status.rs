@@ -1,12 +1,12 @@
 //! The ring as it is shown at `/api/cluster` and judged at `/health/ready`.
 
 use protocol::message::link::Role;
-use protocol::placement::{Partition, Place, replica_of};
+use protocol::placement::{Partition, Place};
 use serde::Serialize;
 
 use super::Routing;
 use super::event::{Command, RingEvent};
-use super::partition::Serving;
+use super::partition::Phase;
 
 /// The whole ring at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -15,6 +15,8 @@ pub struct ClusterStatus {
     pub ring: Option<String>,
     /// n.
     pub size: u16,
+    /// Number of the view: it counts up whenever a lead moves.
+    pub epoch: u64,
     /// Whether every partition can take reads and writes.
     pub ready: bool,
     /// The db-processes, by place.
@@ -49,12 +51,14 @@ pub struct PartitionStatus {
     pub partition: Partition,
     /// Name of the process whose copy takes the writes; absent where none can.
     pub lead: Option<String>,
+    /// Which of its copies leads, or has to come back to lead.
+    pub role: Role,
     /// Whether reads are answered now.
     pub reads: bool,
     /// Whether writes are taken now.
     pub writes: bool,
-    /// Whether the replica answers reads now.
-    pub replica_reads: bool,
+    /// Whether the copy that does not lead answers reads as well.
+    pub both_read: bool,
     /// Acknowledged writes that the other copy is not known to have.
     pub unreplicated: u64,
     /// What has to happen before the partition is whole again, for a person.
@@ -80,6 +84,7 @@ impl Routing {
         let partitions: Vec<PartitionStatus> =
             (0..self.size).map(|number| self.partition_status(number)).collect();
         ClusterStatus {
+            epoch: self.view.epoch,
             ring: self.ring.filter(|_| self.open).map(|ring| ring.id.to_string()),
             size: self.size,
             ready: partitions.iter().all(|partition| partition.reads && partition.writes),
@@ -103,15 +108,16 @@ impl Routing {
 
     fn partition_status(&self, number: Partition) -> PartitionStatus {
         let partition = &self.partitions[usize::from(number)];
-        let leads = partition.serving == Serving::Lead;
-        let current = partition.replica_is_current();
-        let whole = leads && (current || self.size == 1);
+        let served = partition.phase != Phase::Down;
+        let current = partition.other_is_current();
+        let whole = served && partition.lead == Role::Primary && (current || self.size == 1);
         PartitionStatus {
             partition: number,
-            lead: leads.then(|| self.name_of(number)),
-            reads: partition.serving != Serving::Nobody,
-            writes: leads,
-            replica_reads: current || partition.serving == Serving::Replica,
+            lead: self.place_of(number, partition.lead).filter(|_| served).map(|place| self.name_of(place)),
+            role: partition.lead,
+            reads: served,
+            writes: served,
+            both_read: current,
             unreplicated: partition.unreplicated() as u64,
             waiting_for: (!whole).then(|| self.waiting_for(number)),
         }
@@ -129,37 +135,40 @@ impl Routing {
                 names => format!("{} has to connect", names.join(", ")),
             };
         }
-        let describe = |place: Place, role: Role| match self.copy(number, role) {
-            None => format!("{} has to come back", self.name_of(place)),
-            Some(copy) if !copy.report.complete => format!("{} has to be filled", self.name_of(place)),
-            Some(_) => format!("{} has to catch up", self.name_of(place)),
-        };
-        match replica_of(number, self.size) {
-            Some(replica) if self.partitions[usize::from(number)].serving == Serving::Lead => {
-                describe(replica, Role::Replica)
+        let partition = &self.partitions[usize::from(number)];
+        let missing = |role: Role| {
+            let place = self.place_of(number, role)?;
+            match self.copy(number, role) {
+                None => Some(format!("{} has to come back", self.name_of(place))),
+                Some(copy) if !copy.report.complete => {
+                    Some(format!("{} has to be filled", self.name_of(place)))
+                }
+                Some(_) => None,
             }
-            _ => describe(number, Role::Primary),
+        };
+        let (lead, other) = (missing(partition.lead), missing(partition.lead.other()));
+        match partition.phase {
+            Phase::Down if partition.known => lead,
+            Phase::Down => lead.or(other),
+            _ => other.or_else(|| {
+                let place = self.place_of(number, partition.lead.other())?;
+                Some(format!("{} has to catch up", self.name_of(place)))
+            }),
         }
+        .unwrap_or_else(|| "more db-processes have to come back".to_owned())
     }
 
     /// Says in the log who serves a partition now.
     pub(super) fn report_serving(&self, number: Partition, commands: &mut Vec<Command>) {
         let partition = &self.partitions[usize::from(number)];
-        let lead = self.name_of(number);
-        let replica = replica_of(number, self.size).map(|place| self.name_of(place));
-        let now = match (partition.serving, replica) {
-            (Serving::Nobody, _) => format!("nobody serves it: {}", self.waiting_for(number)),
-            (Serving::Lead, None) => format!("{lead} serves it, without a replica: the ring has one process"),
-            (Serving::Lead, Some(replica)) if partition.replica_is_current() => {
-                format!("{lead} takes writes and {replica}, which has caught up, answers reads")
-            }
-            (Serving::Lead, Some(replica)) => {
-                format!("{lead} takes writes and answers reads until {replica} has caught up")
-            }
-            (Serving::HandingOver { .. }, _) => {
-                format!("{lead} is away; its replica is handed the writes that it may lack")
-            }
-            (Serving::Replica, _) => format!("{lead} is away; its replica answers reads, writes are refused"),
+        let name = |role| self.place_of(number, role).map(|place| self.name_of(place)).unwrap_or_default();
+        let (lead, other) = (name(partition.lead), name(partition.lead.other()));
+        let now = match partition.phase {
+            Phase::Down => format!("nobody serves it: {}", self.waiting_for(number)),
+            Phase::Confirming { .. } => format!("{lead} is about to lead"),
+            _ if self.size == 1 => format!("{lead} leads, without a replica: the ring has one process"),
+            _ if partition.other_is_current() => format!("{lead} leads, and {other} answers reads"),
+            _ => format!("{lead} leads, and answers reads until {other} has caught up"),
         };
         commands.push(Command::Report(RingEvent::PartitionChanged { partition: number, now }));
     }

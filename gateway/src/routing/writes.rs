@@ -1,6 +1,7 @@
 //! The way of one write: to the lead of its partition, in version order, and back with what came of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::Outcome;
 use protocol::message::link::{Role, Versioned, Write, WriteAnswers, WriteBatch};
@@ -8,97 +9,94 @@ use protocol::placement::Place;
 
 use super::Routing;
 use super::event::{Command, RequestId, ToProcess, Unserved};
-use super::lane::Lane;
-use super::partition::Serving;
+use super::partition::Phase;
 use super::session::{QueuedWrite, Session, WriteFlight};
 
-/// Writes queued for one lead beyond which the gateway takes on no more.
+/// Writes queued for one lead, or held, beyond which the gateway takes on no more.
 const MAX_QUEUED: usize = 16_384;
 
 impl Routing {
     pub(super) fn write(&mut self, request: RequestId, write: Write, commands: &mut Vec<Command>) {
         let number = self.partition_of(&write.id);
-        let partition = number as u16;
-        let mut refuse = |unserved| {
-            commands.push(Command::AnswerWrite { request, result: Err(unserved) });
+        let (id, queued) = (write.id, QueuedWrite { request, write, sent: false });
+        let partition = &mut self.partitions[number];
+        let queue = match partition.phase {
+            Phase::Serving => partition
+                .lead_session
+                .and_then(|session| self.places.get(&session))
+                .and_then(|place| self.sessions.get_mut(place))
+                .map(|session| session.writes(partition.lead))
+                .filter(|lane| lane.queued() < MAX_QUEUED)
+                .map(|lane| lane.push(queued)),
+            Phase::Draining { .. } | Phase::Confirming { .. } => {
+                (partition.held.len() < MAX_QUEUED).then(|| partition.held.push_back(queued))
+            }
+            Phase::Down => {
+                let partition = number as u16;
+                let refused = Unserved::Unavailable { partition, waiting_for: self.waiting_for(partition) };
+                return commands.push(Command::AnswerWrite { request, result: Err(refused) });
+            }
         };
-        let lead = match self.partitions[number].serving {
-            Serving::Lead => self.sessions.get_mut(&partition),
-            _ => None,
-        };
-        let Some(lead) = lead else {
-            let waiting_for = self.waiting_for(partition);
-            return refuse(Unserved::Unavailable { partition, waiting_for });
-        };
-        if lead.writes.queued() >= MAX_QUEUED {
-            return refuse(Unserved::Overloaded { partition });
+        match queue {
+            Some(()) => partition.unsettle(id),
+            None => {
+                let refused = Unserved::Overloaded { partition: number as u16 };
+                commands.push(Command::AnswerWrite { request, result: Err(refused) });
+            }
         }
-        self.partitions[number].unsettle(write.id);
-        lead.writes.push(QueuedWrite { request, write });
     }
 
     pub(super) fn write_answered(
         &mut self,
+        now: Duration,
         place: Place,
         answers: WriteAnswers,
         commands: &mut Vec<Command>,
     ) {
-        let replica = self.replica_report(place);
-        let Some(session) = self.sessions.get_mut(&place) else {
-            return;
-        };
+        let role = answers.role;
         let count = answers.results.len();
-        let Some(flight) = session.writes.land(answers.batch, |flight| flight.requests.len() == count) else {
-            return self.distrust(place, "it sent an answer that fits no batch of writes", commands);
+        let flight = self.sessions.get_mut(&place).and_then(|session| {
+            session.writes(role).land(answers.batch, |flight| flight.requests.len() == count)
+        });
+        let (Some(flight), Some(number)) = (flight, self.partition_at(place, role)) else {
+            return self.distrust(now, place, "it sent an answer that fits no batch of writes", commands);
         };
-        let partition = &mut self.partitions[usize::from(place)];
+        let other = self.report(number, role.other());
+        let partition = &mut self.partitions[usize::from(number)];
         let batch = Arc::unwrap_or_clone(flight.batch);
+        let mut head = 0;
         for ((request, write), answer) in flight.requests.into_iter().zip(batch.writes).zip(answers.results) {
+            head = head.max(answer.sequence);
             if answer.outcome == Outcome::Applied {
                 let Write { version, id, operation, .. } = write;
                 let write = Versioned { version, id, change: operation.into_change() };
-                partition.acknowledge(answer.sequence, write, replica.as_ref());
+                partition.acknowledge(answer.sequence, write, other.as_ref());
             } else {
                 partition.settle(write.id);
             }
             self.served.writes += 1;
             commands.push(Command::AnswerWrite { request, result: Ok(answer) });
         }
-    }
-
-    /// The writes of a lost lead: what never left was not done, of the rest nobody knows.
-    pub(super) fn abandon_writes(
-        &mut self,
-        place: Place,
-        lane: Lane<QueuedWrite, WriteFlight>,
-        commands: &mut Vec<Command>,
-    ) {
-        let waiting_for = self.waiting_for(place);
-        let partition = &mut self.partitions[usize::from(place)];
-        let (queue, flights) = lane.abandon();
-        for flight in flights {
-            for (request, write) in flight.requests.iter().zip(&flight.batch.writes) {
-                partition.settle(write.id);
-                let unknown = Unserved::OutcomeUnknown { partition: place };
-                commands.push(Command::AnswerWrite { request: *request, result: Err(unknown) });
-            }
+        let draining = matches!(partition.phase, Phase::Draining { .. });
+        if let Some(session) = self.sessions.get_mut(&place) {
+            let report = session.copies.get_mut(role);
+            report.head = report.head.max(head);
         }
-        for QueuedWrite { request, write } in queue {
-            partition.settle(write.id);
-            let waiting_for = waiting_for.clone();
-            let refused = Unserved::Unavailable { partition: place, waiting_for };
-            commands.push(Command::AnswerWrite { request, result: Err(refused) });
+        if draining {
+            self.advance(now, number, commands);
         }
     }
 }
 
-/// Sends what has queued up for a lead.
+/// Sends what has queued up for the copies of a process.
 pub(super) fn depart(session: &mut Session, commands: &mut Vec<Command>) {
-    while let Some((batch, queued)) = session.writes.depart() {
-        let (requests, writes): (Vec<RequestId>, Vec<Write>) =
-            queued.into_iter().map(|queued| (queued.request, queued.write)).unzip();
-        let message = Arc::new(WriteBatch { batch, role: Role::Primary, writes });
-        session.writes.departed(batch, WriteFlight { requests, batch: Arc::clone(&message) });
-        commands.push(Command::Send { session: session.id, message: ToProcess::Writes(message) });
+    for role in Role::ALL {
+        while let Some((batch, queued)) = session.writes(role).depart() {
+            let (requests, writes): (Vec<RequestId>, Vec<Write>) =
+                queued.into_iter().map(|queued| (queued.request, queued.write)).unzip();
+            let message = Arc::new(WriteBatch { batch, role, writes });
+            session.writes(role).departed(batch, WriteFlight { requests, batch: Arc::clone(&message) });
+            commands.push(Command::Send { session: session.id, message: ToProcess::Writes(message) });
+        }
     }
 }

@@ -40,6 +40,7 @@ impl Connections {
             ToProcess::Reads(message) => emit(&socket, message),
             ToProcess::Writes(message) => emit(&socket, &**message),
             ToProcess::Merge(message) => emit(&socket, message),
+            ToProcess::Released(message) => emit(&socket, message),
             ToProcess::Beat(message) => emit(&socket, message),
         }
     }

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use gateway::coordinator::{Coordinator, Request, Unserved};
 use gateway::http::{HttpSettings, router};
 use gateway::routing::status::{ClusterStatus, PartitionStatus, Served};
-use protocol::message::link::{Found, WriteAnswer};
+use protocol::message::link::{Found, Role, WriteAnswer};
 use protocol::{Condition, Operation, Outcome, Record, UserId, Version, VersionClock};
 use serde_json::Value;
 use serde_json::value::to_raw_value;
@@ -141,13 +141,15 @@ fn status(ready: bool) -> ClusterStatus {
     let partitions = (0..SIZE).map(|partition| PartitionStatus {
         partition,
         lead: None,
+        role: Role::Primary,
         reads: true,
         writes: ready || partition != 1,
-        replica_reads: ready,
+        both_read: ready,
         unreplicated: 0,
         waiting_for: (!ready && partition == 1).then(|| "db-1 has to come back".to_owned()),
     });
     ClusterStatus {
+        epoch: 0,
         ring: None,
         size: SIZE,
         ready,

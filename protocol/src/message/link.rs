@@ -63,6 +63,34 @@ pub struct Ring {
     pub formed: bool,
 }
 
+/// Who leads each partition, as of one epoch. The gateway makes views, one after the other; every db-process keeps the
+/// newest that it was told, and a view counts for a partition only once enough of them have (see the gateway's
+/// `routing::view`). So a gateway that starts can find out who leads.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Counts up with every change; 0 is the view with which a ring is formed: every primary leads.
+    pub epoch: u64,
+    /// By partition.
+    pub leads: Vec<Lead>,
+}
+
+impl View {
+    /// The view with which a ring of `size` is formed.
+    pub fn first(size: u16) -> Self {
+        Self { epoch: 0, leads: vec![Lead { role: Role::Primary, promoting: false }; usize::from(size)] }
+    }
+}
+
+/// The copy of a partition that takes its writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lead {
+    /// Which of the two.
+    pub role: Role,
+    /// It is about to lead and may still lack acknowledged writes, which only the gateway that made the view has. A
+    /// gateway that starts and finds this lets nobody lead until both copies have exchanged what they have.
+    pub promoting: bool,
+}
+
 /// State of one copy, as its process knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyReport {
@@ -96,6 +124,14 @@ impl CopyReports {
             Role::Replica => &self.replica,
         }
     }
+
+    /// The report of one of the copies, to be brought up to date.
+    pub fn get_mut(&mut self, role: Role) -> &mut CopyReport {
+        match role {
+            Role::Primary => &mut self.primary,
+            Role::Replica => &mut self.replica,
+        }
+    }
 }
 
 /// Sent with the socket.io connect packet by both kinds of client, before anything else is accepted.
@@ -117,6 +153,8 @@ pub struct Register {
     pub incarnation: Uuid,
     /// `None` for a folder that never joined a ring.
     pub ring: Option<Ring>,
+    /// The newest view that it was told; the first one for a folder that never joined a ring.
+    pub view: View,
     /// Where its neighbours can follow its copies. Without a host: at the address from which this connection came.
     pub replication: ReplicationAddress,
     /// State of both copies.
@@ -190,6 +228,8 @@ impl Refusal {
 pub struct RingNotice {
     /// The ring that it belongs to; the db-process keeps it, and answers with [`CopiesChanged`] when it is news.
     pub ring: Ring,
+    /// Who leads; kept and answered in the same way when its epoch is higher than what was kept before.
+    pub view: View,
     /// Holder of the replica of its own partition, where that is connected.
     pub successor: Option<Peer>,
     /// Holder of the partition whose replica it keeps, where that is connected.
@@ -223,11 +263,13 @@ pub enum Grant {
     Fill,
 }
 
-/// db-process → gateway: what [`Register`] said has changed; a copy was filled, or the ring was joined.
+/// db-process → gateway: what [`Register`] said has changed; a copy was filled, or the ring or a view is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopiesChanged {
     /// As it is kept now.
     pub ring: Option<Ring>,
+    /// Of the view that is kept now.
+    pub epoch: u64,
     /// State of both copies.
     pub copies: CopyReports,
 }
@@ -324,7 +366,7 @@ pub struct WriteAnswer {
 pub struct MergeBatch {
     /// Returned in the answer.
     pub batch: u64,
-    /// The copy that takes them.
+    /// The copy that takes them: it is about to lead.
     pub role: Role,
     /// In version order.
     pub changes: Vec<Versioned>,
@@ -352,6 +394,15 @@ pub struct Merged {
     /// The copy that took them.
     pub role: Role,
 }
+
+/// db-process → gateway: it was asked to stop. The gateway moves the lead of its partitions elsewhere first, if it can,
+/// and answers with [`Released`]. The db-process serves on until then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {}
+
+/// Gateway → db-process: nothing depends on it any more, it may go. Answer to [`Leaving`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {}
 
 /// Gateway → db-process, at a fixed interval; the db-process answers each with [`Alive`] through the same queues as its
 /// work, so silence on either side means that no work gets done.
@@ -381,6 +432,8 @@ events! {
     WriteAnswers => "written",
     MergeBatch => "merge",
     Merged => "merged",
+    Leaving => "leaving",
+    Released => "released",
     Beat => "beat",
     Alive => "alive",
 }

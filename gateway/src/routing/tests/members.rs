@@ -36,7 +36,7 @@ fn a_forming_that_was_cut_short_is_done_again() {
 fn a_gateway_that_restarts_finds_the_ring_and_asks_the_primary_until_the_replica_is_known_to_be_current() {
     let mut script = Script::formed(3);
     script.create(user_of(0, 3, 0));
-    script.apply_writes(0);
+    script.apply_writes(0, Role::Primary);
     script.restart_gateway();
     script.connect(1);
     let early = script.read(user_of(0, 3, 0));
@@ -138,30 +138,6 @@ fn a_gateway_that_stood_still_itself_takes_nobody_for_lost() {
     script.now += Duration::from_secs(3);
     script.step(Event::Tick);
     assert!(script.routing.status().processes.iter().all(|process| process.connected));
-}
-
-#[test]
-fn a_process_that_lost_its_disk_is_filled_before_it_serves() {
-    let mut script = Script::formed(3);
-    script.create(user_of(1, 3, 0));
-    script.apply_writes(1);
-    script.kill(1);
-    script.processes[1] = Process::fresh(0x500);
-    script.connect(1);
-    // Its primary may be filled only from a replica that has the whole tail.
-    assert_eq!(script.last_notice(1).primary, Grant::Wait);
-    assert_eq!(script.last_notice(1).replica, Grant::Fill);
-    assert_eq!(script.confirm_merges(2), 1);
-    assert_eq!(script.last_notice(1).primary, Grant::Fill);
-    let waiting = script.routing.status().partitions[1].waiting_for.clone();
-    assert_eq!(waiting.as_deref(), Some("db-1 has to be filled"));
-
-    script.processes[1].copies.primary.complete = true;
-    script.processes[1].copies.replica.complete = true;
-    script.copies_changed(1);
-    assert_eq!(script.routing.status().partitions[1].lead.as_deref(), Some("db-1"));
-    script.read(user_of(1, 3, 0));
-    assert_eq!(script.asked(), [(1, Role::Primary)], "the replica has not followed the new op-log yet");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Short scripts: what happens, and what the routing makes of it.
 
+mod failover;
 mod members;
 mod requests;
 
@@ -8,7 +9,7 @@ use std::time::Duration;
 use protocol::message::REVISION;
 use protocol::message::link::{
     Applied, CopiesChanged, CopyReport, CopyReports, Found, Grant, Merged, Position, ReadAnswers, Register,
-    ReplicationAddress, Ring, Role, WriteAnswer, WriteAnswers,
+    ReplicationAddress, Ring, Role, View, WriteAnswer, WriteAnswers,
 };
 use protocol::{Change, Operation, Outcome, UserId, Version};
 use serde_json::value::RawValue;
@@ -38,6 +39,9 @@ struct Process {
     session: Option<SessionId>,
     incarnation: Uuid,
     ring: Option<Ring>,
+    view: View,
+    /// Whether it keeps what it is told; false while its disk is slow.
+    keeps: bool,
     copies: CopyReports,
 }
 
@@ -54,6 +58,8 @@ impl Process {
             session: None,
             incarnation: Uuid::from_u128(tag),
             ring: None,
+            view: View::default(),
+            keeps: true,
             copies: CopyReports { primary: copy(tag + 1), replica: copy(tag + 2) },
         }
     }
@@ -114,11 +120,12 @@ impl Script {
         };
         let process = &mut self.processes[place];
         if let ToProcess::Ring(notice) = &message {
-            let before = (process.ring, process.copies);
-            process.ring = Some(notice.ring);
             process.copies.primary.complete |= notice.primary == Grant::Empty;
             process.copies.replica.complete |= notice.replica == Grant::Empty;
-            if before != (process.ring, process.copies) {
+            let news = process.ring != Some(notice.ring) || process.view.epoch < notice.view.epoch;
+            if news && process.keeps {
+                process.ring = Some(notice.ring);
+                process.view = notice.view.clone();
                 self.copies_changed(place as u16);
             }
         }
@@ -131,8 +138,8 @@ impl Script {
     }
 
     fn copies_changed(&mut self, place: u16) {
-        let Process { ring, copies, .. } = self.processes[usize::from(place)].clone();
-        self.message(place, FromProcess::Copies(CopiesChanged { ring, copies }));
+        let Process { ring, view, copies, .. } = self.processes[usize::from(place)].clone();
+        self.message(place, FromProcess::Copies(CopiesChanged { ring, epoch: view.epoch, copies }));
     }
 
     fn register_message(&self, place: u16) -> Register {
@@ -142,6 +149,7 @@ impl Script {
             instance: format!("db-{place}").parse().expect("a name"),
             incarnation: process.incarnation,
             ring: process.ring,
+            view: process.view.clone(),
             replication: ReplicationAddress { host: None, port: 4000 + place },
             copies: process.copies,
         }
@@ -213,15 +221,19 @@ impl Script {
         }
     }
 
-    /// A lead applies all the writes that it has, and answers them.
-    fn apply_writes(&mut self, place: u16) {
-        for message in self.take(place, |message| matches!(message, ToProcess::Writes(_))) {
+    /// A lead applies all the writes that it has, and answers them. Returns their versions.
+    fn apply_writes(&mut self, place: u16, role: Role) -> Vec<Version> {
+        let mut versions = Vec::new();
+        for message in
+            self.take(place, |message| matches!(message, ToProcess::Writes(batch) if batch.role == role))
+        {
             let ToProcess::Writes(batch) = message else { unreachable!("only writes were taken") };
-            let head = &mut self.processes[usize::from(place)].copies.primary.head;
+            let head = &mut self.processes[usize::from(place)].copies.get_mut(role).head;
             let results = batch
                 .writes
                 .iter()
-                .map(|_| {
+                .map(|write| {
+                    versions.push(write.version);
                     *head += 1;
                     WriteAnswer { outcome: Outcome::Applied, sequence: *head, user: None }
                 })
@@ -229,15 +241,26 @@ impl Script {
             let answers = WriteAnswers { batch: batch.batch, role: batch.role, results };
             self.message(place, FromProcess::Written(answers));
         }
+        versions
     }
 
     /// The replica of a partition applies the primary's op-log up to `sequence`.
     fn follow(&mut self, partition: u16, sequence: u64) {
         let place = (usize::from(partition) + 1) % self.processes.len();
         let incarnation = self.processes[usize::from(partition)].copies.primary.incarnation;
-        let position = Position { incarnation, sequence };
-        self.processes[place].copies.replica.position = Some(position);
-        self.message(place as u16, FromProcess::Applied(Applied { role: Role::Replica, position }));
+        self.has_applied(place as u16, Role::Replica, Position { incarnation, sequence });
+    }
+
+    /// The primary of a partition applies the replica's op-log up to `sequence`.
+    fn follow_back(&mut self, partition: u16, sequence: u64) {
+        let place = (usize::from(partition) + 1) % self.processes.len();
+        let incarnation = self.processes[place].copies.replica.incarnation;
+        self.has_applied(partition, Role::Primary, Position { incarnation, sequence });
+    }
+
+    fn has_applied(&mut self, place: u16, role: Role, position: Position) {
+        self.processes[usize::from(place)].copies.get_mut(role).position = Some(position);
+        self.message(place, FromProcess::Applied(Applied { role, position }));
     }
 
     fn follow_all(&mut self) {
@@ -245,6 +268,7 @@ impl Script {
             for partition in 0..self.processes.len() as u16 {
                 let head = self.processes[usize::from(partition)].copies.primary.head;
                 self.follow(partition, head);
+                self.follow_back(partition, 0);
             }
         }
     }

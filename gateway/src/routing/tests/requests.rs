@@ -22,7 +22,7 @@ fn a_user_with_a_write_that_the_replica_may_lack_is_read_from_the_lead() {
     assert_eq!(script.asked(), [(0, Role::Primary)], "the write is in flight");
     script.answer_reads(0);
 
-    script.apply_writes(0);
+    script.apply_writes(0, Role::Primary);
     assert!(matches!(script.write_result(create), Some(Ok(_))));
     script.read(written);
     assert_eq!(script.asked(), [(0, Role::Primary)], "acknowledged, and in the tail");
@@ -46,122 +46,10 @@ fn a_replica_that_is_faster_than_the_answer_keeps_nothing_in_the_tail() {
     script.read(id);
     assert_eq!(script.asked(), [(0, Role::Primary)], "the outcome is not known yet");
     script.answer_reads(0);
-    script.apply_writes(0);
+    script.apply_writes(0, Role::Primary);
     assert_eq!(script.routing.status().partitions[0].unreplicated, 0);
     script.read(id);
     assert_eq!(script.asked(), [(1, Role::Replica)]);
-}
-
-#[test]
-fn when_the_primary_is_lost_its_replica_is_handed_the_tail_before_it_answers() {
-    let mut script = Script::formed(3);
-    let id = user_of(0, 3, 0);
-    script.create(id);
-    script.apply_writes(0);
-    let in_flight = script.create(user_of(0, 3, 1));
-    script.kill(0);
-    assert!(matches!(script.write_result(in_flight), Some(Err(Unserved::OutcomeUnknown { partition: 0 }))));
-
-    let request = script.read(id);
-    assert_eq!(script.asked(), [], "the replica lacks an acknowledged write");
-    assert_eq!(script.confirm_merges(1), 1);
-    assert_eq!(script.asked(), [(1, Role::Replica)]);
-    script.answer_reads(1);
-    assert!(matches!(script.read_result(request), Some(Ok(Some(_)))));
-
-    let refused = script.create(id);
-    let Some(Err(Unserved::Unavailable { partition: 0, waiting_for })) = script.write_result(refused) else {
-        panic!("a partition without its primary takes no writes");
-    };
-    assert_eq!(waiting_for, "db-0 has to come back");
-}
-
-#[test]
-fn writes_that_never_left_are_refused_and_not_unknown() {
-    let mut script = Script::formed(3);
-    let requests: Vec<_> = (0..3).map(|nth| script.create(user_of(0, 3, nth))).collect();
-    script.kill(0);
-    assert!(matches!(script.write_result(requests[1]), Some(Err(Unserved::OutcomeUnknown { .. }))));
-    let refused = script.write_result(requests[2]);
-    assert!(matches!(refused, Some(Err(Unserved::Unavailable { .. }))), "two frames are in flight at most");
-}
-
-#[test]
-fn a_primary_that_comes_back_answers_until_its_replica_has_caught_up() {
-    let mut script = Script::formed(3);
-    let id = user_of(0, 3, 0);
-    script.create(id);
-    script.apply_writes(0);
-    script.create(user_of(0, 3, 1));
-    script.kill(0);
-    script.confirm_merges(1);
-    // The second write had reached the disk; only its answer was lost.
-    script.processes[0].copies.primary.head = 2;
-    script.connect(0);
-    script.read(id);
-    assert_eq!(script.asked(), [(0, Role::Primary)]);
-    script.answer_reads(0);
-    script.follow(0, 1);
-    script.read(id);
-    assert_eq!(script.asked(), [(0, Role::Primary)]);
-    script.answer_reads(0);
-    script.follow(0, 2);
-    script.read(id);
-    assert_eq!(script.asked(), [(1, Role::Replica)]);
-}
-
-#[test]
-fn a_late_confirmation_of_an_earlier_hand_over_counts_for_nothing() {
-    let mut script = Script::formed(3);
-    script.create(user_of(0, 3, 0));
-    script.apply_writes(0);
-    script.kill(0);
-    script.connect(0);
-    let late = script.take(1, |message| matches!(message, ToProcess::Merge(_)));
-    script.create(user_of(0, 3, 1));
-    script.apply_writes(0);
-    script.kill(0);
-    let ToProcess::Merge(batch) = &late[0] else { unreachable!("only merges were taken") };
-    script.message(1, FromProcess::Merged(Merged { batch: batch.batch, role: Role::Replica }));
-    script.read(user_of(0, 3, 1));
-    assert_eq!(script.asked(), []);
-    assert_eq!(script.confirm_merges(1), 2);
-    assert_eq!(script.asked(), [(1, Role::Replica)]);
-}
-
-#[test]
-fn a_primary_that_comes_back_with_what_was_known_leaves_the_tail_as_it_was() {
-    let mut script = Script::formed(3);
-    script.create(user_of(0, 3, 0));
-    script.apply_writes(0);
-    script.kill(0);
-    script.connect(0);
-    script.inbox.clear();
-    script.kill(0);
-    assert_eq!(script.confirm_merges(1), 1, "the second loss is covered as the first was");
-    assert!(script.routing.status().partitions[0].reads);
-}
-
-#[test]
-fn a_replica_that_lacks_more_than_the_tail_covers_answers_nothing() {
-    let mut script = Script::formed(3);
-    script.kill(1);
-    let id = user_of(0, 3, 0);
-    for nth in 0..12_000 {
-        script.create(user_of(0, 3, nth % 4));
-        script.apply_writes(0);
-    }
-    script.connect(1);
-    script.kill(0);
-    let request = script.read(id);
-    let Some(Err(Unserved::Unavailable { waiting_for, .. })) = script.read_result(request) else {
-        panic!("an older truth was told");
-    };
-    assert_eq!(waiting_for, "db-0 has to come back");
-    script.connect(0);
-    let request = script.read(id);
-    script.answer_reads(0);
-    assert!(matches!(script.read_result(request), Some(Ok(_))));
 }
 
 #[test]
@@ -213,7 +101,7 @@ fn a_ring_of_one_serves_without_a_replica() {
     let mut script = Script::formed(1);
     let id = user_of(0, 1, 0);
     let create = script.create(id);
-    script.apply_writes(0);
+    script.apply_writes(0, Role::Primary);
     assert!(matches!(script.write_result(create), Some(Ok(_))));
     script.read(id);
     assert_eq!(script.asked(), [(0, Role::Primary)]);

@@ -1,0 +1,333 @@
+//! Moving the lead: away from a process that is lost or leaves, and home again.
+//!
+//! * *Promotion*. The lead is lost. The other copy, if it and the tail together have every acknowledged write, is made
+//!   the lead: a view says so (as *promoting*), the tail is handed over, and when the view is kept and the tail merged,
+//!   the copy leads. The writes that the lost lead had not answered are sent again, before all others and with the
+//!   versions that they had; a copy that knows such a version already answers from memory.
+//! * *Move*. Both copies are there. New writes are held; when the lead has answered all that it had and the other copy has
+//!   followed to the end, a view makes that the lead, and when the view is kept, the held writes go there. So the lead
+//!   goes home to a primary that has come back, and away from a process that was asked to stop.
+//!
+//! If a move comes to nothing, the last lead leads again, by a newer view. If there is no copy that may lead, the partition
+//! is *down*: what was sent is answered as unknown, what was not as refused, and all that comes meanwhile is refused at
+//! once.
+
+use std::time::Duration;
+
+use protocol::message::MAX_BATCH;
+use protocol::message::link::{Lead, MergeBatch, Merged, Released, Role, Versioned};
+use protocol::placement::Partition as Number;
+
+use super::Routing;
+use super::event::{Command, SessionId, ToProcess, Unserved};
+use super::partition::{ConnectedCopy, Phase, has_all_of};
+use super::session::QueuedWrite;
+
+/// A primary that has come back takes the lead when it lacks no more than this many writes.
+const ALMOST: u64 = 512;
+
+/// Writes are held no longer than this for a move; then it is given up.
+const DRAIN_WITHIN: Duration = Duration::from_millis(200);
+
+/// A move that was given up is tried again after this time.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// A promotion that takes longer than this has failed.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(3);
+
+/// When a process wants to go, the lead moves after this time, unless all of them want to go by then.
+const LEAVE_AFTER: Duration = Duration::from_millis(40);
+
+/// A process that wants to go is let go after this time, whatever may still depend on it.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+impl Routing {
+    /// Looks at a partition again after one of its processes came, went or changed.
+    pub(super) fn reconsider(&mut self, now: Duration, number: Number, commands: &mut Vec<Command>) {
+        let index = usize::from(number);
+        if !self.open || !self.partitions[index].known {
+            return;
+        }
+        let before = self.shown(number);
+        match self.partitions[index].phase {
+            Phase::Serving | Phase::Draining { .. } if self.lead_is_there(number) => {}
+            Phase::Confirming { session, .. } if self.places.contains_key(&session) => {
+                if !self.partitions[index].kept && !self.could_be_kept(number) {
+                    self.go_down(number, commands);
+                }
+            }
+            _ => self.find_lead(now, number, commands),
+        }
+        self.advance(now, number, commands);
+        if before != self.shown(number) {
+            self.report_serving(number, commands);
+        }
+    }
+
+    /// Goes on with whatever a partition is in the middle of, as far as that is possible now.
+    pub(super) fn advance(&mut self, now: Duration, number: Number, commands: &mut Vec<Command>) {
+        self.compare_copies(number);
+        match self.partitions[usize::from(number)].phase {
+            Phase::Serving => self.consider_move(now, number, commands),
+            Phase::Draining { since } => self.drain(now, since, number, commands),
+            Phase::Confirming { session, merging: None, .. } => self.confirm(number, session, commands),
+            Phase::Confirming { .. } | Phase::Down => {}
+        }
+        self.release_waiting(number, commands);
+    }
+
+    /// The lead, if there is one, is gone, or there was none: somebody else may lead.
+    fn find_lead(&mut self, now: Duration, number: Number, commands: &mut Vec<Command>) {
+        let index = usize::from(number);
+        self.partitions[index].lead_session = None;
+        let named = self.view.leads[index];
+        // The copy that led last in earnest has everything, whatever was planned since.
+        let sound = self.partitions[index].last_lead().or((!named.promoting).then_some(named.role));
+        let complete = |copy: &ConnectedCopy| copy.report.complete;
+        if let Some(role) = sound {
+            if let Some(copy) = self.copy(number, role).filter(complete) {
+                let lead = Lead { role, promoting: false };
+                if named != lead {
+                    self.change_view(number, lead, "it has everything", commands);
+                }
+                if !self.partitions[index].kept && !self.could_be_kept(number) {
+                    return self.go_down(number, commands);
+                }
+                return self.begin_to_confirm(now, number, copy.session, &[], commands);
+            }
+            let other = self.copy(number, role.other());
+            if let Some(other) = other.filter(|copy| self.partitions[index].covers(&copy.report))
+                && self.could_be_kept(number)
+            {
+                let lacking = self.partitions[index].lacking(&other.report);
+                let lead = Lead { role: role.other(), promoting: true };
+                self.change_view(number, lead, "the lead is lost", commands);
+                return self.begin_to_confirm(now, number, other.session, &lacking, commands);
+            }
+            if named != (Lead { role, promoting: false }) && self.partitions[index].phase != Phase::Down {
+                self.change_view(number, Lead { role, promoting: false }, "nobody else may lead", commands);
+            }
+        } else if let [Some(primary), Some(replica)] = Role::ALL.map(|role| self.copy(number, role))
+            && complete(&primary)
+            && complete(&replica)
+            && has_all_of(Some(&primary.report), Some(&replica.report))
+            && has_all_of(Some(&replica.report), Some(&primary.report))
+        {
+            // A gateway died in a promotion. Whatever was acknowledged is in one of the copies, so it is in both now.
+            let lead = Lead { role: Role::Primary, promoting: false };
+            self.change_view(number, lead, "both copies have exchanged what they have", commands);
+            return self.begin_to_confirm(now, number, primary.session, &[], commands);
+        }
+        self.go_down(number, commands);
+    }
+
+    fn begin_to_confirm(
+        &mut self,
+        now: Duration,
+        number: Number,
+        session: SessionId,
+        tail: &[Versioned],
+        commands: &mut Vec<Command>,
+    ) {
+        let role = self.view.leads[usize::from(number)].role;
+        for changes in tail.chunks(MAX_BATCH) {
+            self.merges += 1;
+            let message = MergeBatch { batch: self.merges, role, changes: changes.to_vec() };
+            commands.push(Command::Send { session, message: ToProcess::Merge(message) });
+        }
+        let partition = &mut self.partitions[usize::from(number)];
+        let merging = (!tail.is_empty()).then_some(self.merges);
+        partition.phase = Phase::Confirming { session, merging, since: now };
+    }
+
+    /// The copy that is to lead leads, if its view is kept.
+    fn confirm(&mut self, number: Number, session: SessionId, commands: &mut Vec<Command>) {
+        if !self.is_kept(number) {
+            return;
+        }
+        let role = self.view.leads[usize::from(number)].role;
+        let Some(lead) = self.copy(number, role).filter(|copy| copy.session == session) else { return };
+        let other = self.report(number, role.other());
+        let partition = &mut self.partitions[usize::from(number)];
+        partition.serve(role, lead, other.as_ref());
+        let held = std::mem::take(&mut partition.held);
+        if let Some(session) = self.session_mut(session) {
+            held.into_iter().for_each(|write| session.writes(role).push(write));
+        }
+        if self.view.leads[usize::from(number)].promoting {
+            self.change_view(number, Lead { role, promoting: false }, "it has the tail", commands);
+        }
+    }
+
+    /// A copy has merged one frame of a tail, and all before it.
+    pub(super) fn merged(&mut self, now: Duration, place: u16, merged: Merged, commands: &mut Vec<Command>) {
+        let Some(from) = self.sessions.get(&place).map(|session| session.id) else { return };
+        let Some(number) = self.partition_at(place, merged.role) else { return };
+        let partition = &mut self.partitions[usize::from(number)];
+        if let Phase::Confirming { session, merging, .. } = &mut partition.phase
+            && *session == from
+            && *merging == Some(merged.batch)
+        {
+            *merging = None;
+            self.reconsider(now, number, commands);
+            self.notify(commands);
+        }
+    }
+
+    /// Begins to move the lead home to the primary, or away from a process that wants to go.
+    fn consider_move(&mut self, now: Duration, number: Number, commands: &mut Vec<Command>) {
+        let partition = &self.partitions[usize::from(number)];
+        let role = partition.lead;
+        let (Some(lead), Some(other)) = (self.copy(number, role), self.copy(number, role.other())) else {
+            return;
+        };
+        let wants_to_go =
+            |copy: &ConnectedCopy| self.session(copy.session).and_then(|session| session.leaving).is_some();
+        let home = role == Role::Replica;
+        let away = self.must_move_away(now, lead.session);
+        let almost = partition.lag(&other.report).is_some_and(|lag| lag <= ALMOST);
+        if (home || away)
+            && !wants_to_go(&other)
+            && other.report.complete
+            && almost
+            && has_all_of(Some(&lead.report), Some(&other.report))
+            && now >= partition.move_after
+            && self.could_be_kept(number)
+        {
+            self.partitions[usize::from(number)].phase = Phase::Draining { since: now };
+            self.drain(now, now, number, commands);
+        }
+    }
+
+    fn drain(&mut self, now: Duration, since: Duration, number: Number, commands: &mut Vec<Command>) {
+        let partition = &self.partitions[usize::from(number)];
+        let role = partition.lead;
+        let Some(lead) = self.copy(number, role) else { return };
+        let other = self.copy(number, role.other()).filter(|copy| partition.lag(&copy.report).is_some());
+        let drained = self.session(lead.session).is_some_and(|session| session.is_drained(role));
+        match other {
+            Some(other) if drained && partition.lag(&other.report) == Some(0) => {
+                let why = if role == Role::Replica { "the primary is back" } else { "the lead leaves" };
+                let lead = Lead { role: role.other(), promoting: false };
+                self.change_view(number, lead, why, commands);
+                self.begin_to_confirm(now, number, other.session, &[], commands);
+                self.notify(commands);
+            }
+            Some(_) if now.saturating_sub(since) <= DRAIN_WITHIN => {}
+            _ => {
+                let partition = &mut self.partitions[usize::from(number)];
+                partition.phase = Phase::Serving;
+                partition.move_after = now + TRY_AGAIN_AFTER;
+                let held = std::mem::take(&mut partition.held);
+                if let Some(session) = self.session_mut(lead.session) {
+                    held.into_iter().for_each(|write| session.writes(role).push(write));
+                }
+            }
+        }
+    }
+
+    /// Nobody leads: what waits is answered with why not.
+    fn go_down(&mut self, number: Number, commands: &mut Vec<Command>) {
+        let waiting_for = self.waiting_for(number);
+        let partition = &mut self.partitions[usize::from(number)];
+        partition.phase = Phase::Down;
+        partition.lead_session = None;
+        partition.exchanged(None, None);
+        for QueuedWrite { request, write, sent } in std::mem::take(&mut partition.held) {
+            partition.settle(write.id);
+            let unserved = if sent {
+                Unserved::OutcomeUnknown { partition: number }
+            } else {
+                Unserved::Unavailable { partition: number, waiting_for: waiting_for.clone() }
+            };
+            commands.push(Command::AnswerWrite { request, result: Err(unserved) });
+        }
+    }
+
+    /// A process was asked to stop.
+    pub(super) fn leave(&mut self, now: Duration, place: u16) {
+        if let Some(session) = self.sessions.get_mut(&place) {
+            session.leaving.get_or_insert(now);
+        }
+    }
+
+    /// Lets go whoever wants to and is not needed; gives up promotions that take too long.
+    pub(super) fn look_after(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        let view_before = self.view.epoch;
+        for number in 0..self.size {
+            match self.partitions[usize::from(number)].phase {
+                Phase::Confirming { since, .. } if now.saturating_sub(since) > CONFIRM_WITHIN => {
+                    self.go_down(number, commands);
+                    self.release_waiting(number, commands);
+                    self.report_serving(number, commands);
+                }
+                Phase::Down if self.partitions[usize::from(number)].known && self.is_worth_a_try(number) => {
+                    self.reconsider(now, number, commands);
+                }
+                _ => self.advance(now, number, commands),
+            }
+        }
+        let all_leave = self.sessions.values().all(|session| session.leaving.is_some());
+        let places: Vec<u16> = self.sessions.keys().copied().collect();
+        for place in places {
+            let Some(session) = self.sessions.get(&place) else { continue };
+            let (id, Some(since)) = (session.id, session.leaving) else { continue };
+            let waited = now.saturating_sub(since);
+            let needed = Role::ALL.iter().any(|&role| self.is_needed(place, role));
+            if session.released {
+                continue;
+            }
+            if all_leave || waited > LEAVE_WITHIN || (waited > LEAVE_AFTER && !needed) {
+                commands.push(Command::Send { session: id, message: ToProcess::Released(Released {}) });
+                if let Some(session) = self.sessions.get_mut(&place) {
+                    session.released = true;
+                }
+            }
+        }
+        if view_before != self.view.epoch {
+            self.notify(commands);
+        }
+    }
+
+    /// Whether a partition is led at that place, and could be led elsewhere.
+    fn is_needed(&self, place: u16, role: Role) -> bool {
+        let Some(number) = self.partition_at(place, role) else { return false };
+        let partition = &self.partitions[usize::from(number)];
+        let other = self.copy(number, role.other()).filter(|copy| copy.report.complete);
+        let other_stays = other
+            .and_then(|copy| self.session(copy.session))
+            .is_some_and(|session| session.leaving.is_none());
+        partition.lead == role && partition.phase != Phase::Down && other_stays
+            || matches!(partition.phase, Phase::Draining { .. } | Phase::Confirming { .. })
+    }
+
+    fn must_move_away(&self, now: Duration, lead: SessionId) -> bool {
+        let since = self.session(lead).and_then(|session| session.leaving);
+        since.is_some_and(|since| now.saturating_sub(since) > LEAVE_AFTER)
+            && self.sessions.values().any(|session| session.leaving.is_none())
+    }
+
+    /// Whether any copy of a partition that is down is there.
+    fn is_worth_a_try(&self, number: Number) -> bool {
+        Role::ALL.iter().any(|&role| self.copy(number, role).is_some_and(|copy| copy.report.complete))
+    }
+
+    fn lead_is_there(&self, number: Number) -> bool {
+        let partition = &self.partitions[usize::from(number)];
+        let copy = self.copy(number, partition.lead);
+        copy.is_some_and(|copy| Some(copy.session) == partition.lead_session)
+    }
+
+    fn compare_copies(&mut self, number: Number) {
+        let role = self.partitions[usize::from(number)].lead;
+        let (lead, other) = (self.report(number, role), self.report(number, role.other()));
+        self.partitions[usize::from(number)].exchanged(lead.as_ref(), other.as_ref());
+    }
+
+    /// What a person is shown of a partition: a line in the log for each change.
+    fn shown(&self, number: Number) -> (bool, Role, bool, bool) {
+        let partition = &self.partitions[usize::from(number)];
+        let confirming = matches!(partition.phase, Phase::Confirming { .. });
+        (partition.serves(), partition.lead, partition.other_is_current(), confirming)
+    }
+}
