@@ -125,7 +125,7 @@ impl Worker {
         let own: Vec<&Counted> = users.iter().skip(connection).step_by(connections).collect();
         while !stop.load(Ordering::Relaxed) {
             let random = self.next_random();
-            if random % 2 == 0 {
+            if random.is_multiple_of(2) {
                 self.read(&users[(random >> 8) as usize % users.len()]).await;
             } else {
                 self.write(own[(random >> 8) as usize % own.len()]).await;

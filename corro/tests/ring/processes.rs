@@ -61,7 +61,7 @@ impl Ring {
         self.socket_port = port(&line, " socket=");
         let mut log = File::create(self.folder.path().join("gateway.out")).unwrap();
         std::thread::spawn(move || {
-            lines.map_while(Result::ok).for_each(|line| writeln!(log, "{line}").unwrap())
+            lines.map_while(Result::ok).for_each(|line| writeln!(log, "{line}").unwrap());
         });
         self.gateway = Some(child);
     }

@@ -268,7 +268,8 @@ impl Stranger {
 async fn strangers_are_declined() {
     let pair = Pair::form().await;
     let of = &pair.members[1].register;
-    let cases: [(Decline, fn(&mut Follow)); 3] = [
+    type Spoil = fn(&mut Follow);
+    let cases: [(Decline, Spoil); 3] = [
         (Decline::AnotherRing, |follow| follow.ring = Uuid::from_u128(1)),
         (Decline::NotANeighbour, |follow| follow.instance = "db-5".parse().unwrap()),
         (Decline::Revision, |follow| follow.revision += 1),
