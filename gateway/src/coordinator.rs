@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::message::link::{Found, WriteAnswer};
+use protocol::placement::Partition;
 use protocol::{Condition, Operation, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
@@ -14,7 +15,7 @@ use crate::routing::status::ClusterStatus;
 use crate::routing::{Command, Event, RequestId, RingEvent, Routing, SessionId};
 use crate::transport::Connections;
 
-pub use crate::routing::Unserved;
+pub use crate::routing::{PromotionRefused, Unserved};
 
 /// Asks the coordinator. Cheap to clone; each question is one message and one answer.
 #[derive(Debug, Clone)]
@@ -42,6 +43,13 @@ pub enum Request {
         condition: Option<Condition>,
         /// What came of it; it is on disk then.
         reply: oneshot::Sender<Result<WriteAnswer, Unserved>>,
+    },
+    /// Let the other copy of a partition lead, at the operator's word.
+    Promote {
+        /// Which partition.
+        partition: Partition,
+        /// Whether that is under way.
+        reply: oneshot::Sender<Result<(), PromotionRefused>>,
     },
     /// Describe the ring.
     Status {
@@ -76,6 +84,15 @@ impl Coordinator {
         condition: Option<Condition>,
     ) -> Result<WriteAnswer, Unserved> {
         self.ask(|reply| Request::Write { id, operation, condition, reply }).await?
+    }
+
+    /// Lets the other copy of a partition lead though it may lack acknowledged writes. When it returns, that is under way.
+    ///
+    /// # Errors
+    /// If the partition is served, or nobody could lead it.
+    pub async fn promote(&self, partition: Partition) -> Result<(), PromotionRefused> {
+        let promoted = self.ask(|reply| Request::Promote { partition, reply }).await;
+        promoted.unwrap_or(Err(PromotionRefused::Stopping))
     }
 
     /// The ring as it is known now.
@@ -133,6 +150,9 @@ pub async fn run(
                     match desk.enter(request) {
                         Entered::Event(event) => routing.step(now, event, &mut commands),
                         Entered::Status(reply) => drop(reply.send(routing.status())),
+                        Entered::Promote(partition, reply) => {
+                            drop(reply.send(routing.promote(now, partition, &mut commands)));
+                        }
                     }
                 }
             }
@@ -167,6 +187,7 @@ struct Desk {
 enum Entered {
     Event(Event),
     Status(oneshot::Sender<ClusterStatus>),
+    Promote(Partition, oneshot::Sender<Result<(), PromotionRefused>>),
 }
 
 impl Desk {
@@ -184,6 +205,7 @@ impl Desk {
                 Entered::Event(Event::Write { request: number, id, operation, condition, unix_millis })
             }
             Request::Status { reply } => Entered::Status(reply),
+            Request::Promote { partition, reply } => Entered::Promote(partition, reply),
         }
     }
 

@@ -54,6 +54,13 @@ impl Api {
         }
     }
 
+    pub(super) async fn promote(&self, partition: Partition) -> Result<(), Problem> {
+        match timeout(self.patience, self.coordinator.promote(partition)).await {
+            Ok(promoted) => Ok(promoted?),
+            Err(_) => Err(Problem::late_write(Some(partition))),
+        }
+    }
+
     pub(super) async fn status(&self) -> Result<ClusterStatus, Problem> {
         match timeout(self.patience, self.coordinator.status()).await {
             Ok(status) => Ok(status?),

@@ -1,10 +1,11 @@
 //! Whether the gateway lives, whether the ring is ready, and what the ring looks like.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use serde::Serialize;
 
 use super::api::Api;
+use super::kind::Kind;
 use super::problem::Problem;
 use crate::routing::status::{ClusterStatus, PartitionStatus};
 
@@ -43,5 +44,18 @@ fn reason(status: &PartitionStatus) -> String {
 
 /// The ring as it is known now.
 pub(super) async fn cluster(State(api): State<Api>) -> Result<Json<ClusterStatus>, Problem> {
+    api.status().await.map(Json)
+}
+
+/// `POST /api/cluster/promote/{partition}`: the operator accepts that what only the lost lead has may be lost. Answers the
+/// ring as it is then.
+pub(super) async fn promote(
+    State(api): State<Api>,
+    Path(partition): Path<String>,
+) -> Result<Json<ClusterStatus>, Problem> {
+    let Ok(partition) = partition.parse() else {
+        return Err(Problem::new(Kind::PartitionNotFound, "Partitions are numbered from 0."));
+    };
+    api.promote(partition).await?;
     api.status().await.map(Json)
 }

@@ -15,6 +15,8 @@ pub(super) enum Kind {
     Unauthorized,
     UserNotFound,
     RouteNotFound,
+    PartitionNotFound,
+    PartitionServed,
     MethodNotAllowed,
     BodyTooSlow,
     UserExists,
@@ -52,6 +54,12 @@ impl Kind {
             Self::UserNotFound => (S::NOT_FOUND, "urn:corro:problem:user-not-found", "There is no such user"),
             Self::RouteNotFound => {
                 (S::NOT_FOUND, "urn:corro:problem:route-not-found", "There is nothing at this path")
+            }
+            Self::PartitionNotFound => {
+                (S::NOT_FOUND, "urn:corro:problem:partition-not-found", "There is no such partition")
+            }
+            Self::PartitionServed => {
+                (S::CONFLICT, "urn:corro:problem:partition-served", "The partition is served already")
             }
             Self::MethodNotAllowed => (
                 S::METHOD_NOT_ALLOWED,

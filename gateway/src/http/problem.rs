@@ -14,7 +14,7 @@ use protocol::placement::Partition;
 use serde::Serialize;
 
 use super::kind::Kind;
-use crate::coordinator::Unserved;
+use crate::coordinator::{PromotionRefused, Unserved};
 
 /// One thing that is wrong with a body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -118,6 +118,18 @@ impl From<Unserved> for Problem {
             Unserved::Stopping => Self::new(Kind::Unavailable, format!("No answer: {unserved}.")),
             Unserved::OutcomeUnknown { partition } => Self::late_write(Some(*partition)),
         }
+    }
+}
+
+impl From<PromotionRefused> for Problem {
+    fn from(refused: PromotionRefused) -> Self {
+        let (kind, partition) = match refused {
+            PromotionRefused::NoSuchPartition { .. } => (Kind::PartitionNotFound, None),
+            PromotionRefused::Served { partition } => (Kind::PartitionServed, Some(partition)),
+            PromotionRefused::Nobody { partition, .. } => (Kind::Unavailable, Some(partition)),
+            PromotionRefused::Stopping => (Kind::Unavailable, None),
+        };
+        Self::new(kind, format!("Nothing was done: {refused}.")).about(partition)
     }
 }
 

@@ -33,6 +33,7 @@ pub fn router(coordinator: Coordinator, settings: &HttpSettings) -> Router {
         ("/api/user", post(user::create).put(user::update_named_in_body)),
         ("/api/user/{id}", get(user::read).put(user::update).patch(user::patch).delete(user::delete)),
         ("/api/cluster", get(health::cluster)),
+        ("/api/cluster/promote/{partition}", post(health::promote)),
         ("/health/live", get(health::live)),
         ("/health/ready", get(health::ready)),
     ];

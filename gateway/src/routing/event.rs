@@ -135,6 +135,36 @@ pub enum ToProcess {
     Beat(Beat),
 }
 
+/// Why a copy was not promoted at the operator's word.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PromotionRefused {
+    /// The ring has no such partition.
+    #[error("there is no partition {partition} in a ring of {size}")]
+    NoSuchPartition {
+        /// As asked for.
+        partition: Partition,
+        /// n.
+        size: u16,
+    },
+    /// The partition is served, or is about to be: nothing has to be given up.
+    #[error("partition {partition} is served")]
+    Served {
+        /// Which one.
+        partition: Partition,
+    },
+    /// The other copy is not there, is not complete, or too few db-processes are there to keep the view.
+    #[error("nobody can lead partition {partition} now: {waiting_for}")]
+    Nobody {
+        /// Which one.
+        partition: Partition,
+        /// What has to happen first.
+        waiting_for: String,
+    },
+    /// The gateway is ending.
+    #[error("the gateway is stopping")]
+    Stopping,
+}
+
 /// Why a caller got no answer from any copy.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unserved {

@@ -19,7 +19,7 @@ use protocol::message::link::{Lead, MergeBatch, Merged, Released, Role, Versione
 use protocol::placement::Partition as Number;
 
 use super::Routing;
-use super::event::{Command, SessionId, ToProcess, Unserved};
+use super::event::{Command, PromotionRefused, SessionId, ToProcess, Unserved};
 use super::partition::{ConnectedCopy, Phase, has_all_of};
 use super::session::QueuedWrite;
 
@@ -242,6 +242,44 @@ impl Routing {
             };
             commands.push(Command::AnswerWrite { request, result: Err(unserved) });
         }
+    }
+
+    /// The operator accepts that acknowledged writes may be lost which only the copy has that led last: the other copy
+    /// leads, with what is in the tail. When the lost copy comes back, what it has is merged in.
+    ///
+    /// # Errors
+    /// If the partition is served, or nobody could lead it.
+    pub fn promote(
+        &mut self,
+        now: Duration,
+        number: Number,
+        commands: &mut Vec<Command>,
+    ) -> Result<(), PromotionRefused> {
+        let size = self.size;
+        let Some(partition) = self.partitions.get(usize::from(number)) else {
+            return Err(PromotionRefused::NoSuchPartition { partition: number, size });
+        };
+        if partition.phase != Phase::Down {
+            return Err(PromotionRefused::Served { partition: number });
+        }
+        // Nobody is down whose last lead is there. Of a promotion that a gateway did not live to finish, either copy may be
+        // the one that is there.
+        let copies = Role::ALL.map(|role| (role, self.copy(number, role)));
+        let there =
+            copies.iter().find_map(|&(role, copy)| Some((role, copy.filter(|copy| copy.report.complete)?)));
+        let (Some((role, copy)), true, true) = (there, self.open, self.could_be_kept(number)) else {
+            let waiting_for = self.waiting_for(number);
+            return Err(PromotionRefused::Nobody { partition: number, waiting_for });
+        };
+        let tail = self.partitions[usize::from(number)].lacking(&copy.report);
+        self.change_view(number, Lead { role, promoting: false }, "the operator has promoted it", commands);
+        let partition = &mut self.partitions[usize::from(number)];
+        partition.known = true;
+        partition.give_up_last_lead();
+        self.begin_to_confirm(now, number, copy.session, &tail, commands);
+        self.reconsider(now, number, commands);
+        self.notify(commands);
+        Ok(())
     }
 
     /// A process was asked to stop.

@@ -38,7 +38,9 @@ mod tests;
 mod view;
 mod writes;
 
-pub use event::{Command, Event, FromProcess, RequestId, RingEvent, SessionId, ToProcess, Unserved};
+pub use event::{
+    Command, Event, FromProcess, PromotionRefused, RequestId, RingEvent, SessionId, ToProcess, Unserved,
+};
 
 use partition::Partition;
 use reads::PendingReads;

@@ -216,6 +216,11 @@ impl Partition {
         self.exchanged(Some(&report), other);
     }
 
+    /// Forgets who led last: the operator gives up what only that copy may have.
+    pub(super) fn give_up_last_lead(&mut self) {
+        self.log = None;
+    }
+
     /// Whether a copy, together with the tail, has every acknowledged write of the last lead.
     pub(super) fn covers(&self, copy: &CopyReport) -> bool {
         copy.complete && self.applied_by(Some(copy)) >= Some(self.tail.base())

@@ -132,7 +132,8 @@ impl Routing {
                 .collect();
             return match missing.as_slice() {
                 [] => "the ring is being formed".to_owned(),
-                names => format!("{} has to connect", names.join(", ")),
+                [name] => format!("{name} has to connect"),
+                names => format!("{} have to connect", names.join(", ")),
             };
         }
         let partition = &self.partitions[usize::from(number)];
@@ -148,7 +149,6 @@ impl Routing {
         };
         let (lead, other) = (missing(partition.lead), missing(partition.lead.other()));
         match partition.phase {
-            Phase::Down if partition.known => lead,
             Phase::Down => lead.or(other),
             _ => other.or_else(|| {
                 let place = self.place_of(number, partition.lead.other())?;

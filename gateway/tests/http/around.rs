@@ -32,6 +32,23 @@ async fn the_ring_is_shown_as_json() {
 }
 
 #[tokio::test]
+async fn the_operator_may_promote_the_other_copy_of_a_partition_that_is_down() {
+    let api = Api::new();
+    let promoted = api.bare("POST", "/api/cluster/promote/1").await;
+    assert_eq!((promoted.status.as_u16(), &promoted.json()["size"]), (200, &json!(SIZE)));
+    let refused = api.bare("POST", "/api/cluster/promote/0").await.problem(409, "partition-served");
+    assert_eq!(refused["partition"], 0);
+    let nobody = api.bare("POST", "/api/cluster/promote/2").await;
+    assert_eq!(nobody.problem(503, "partition-unavailable")["partition"], 2);
+    assert_eq!(nobody.header("retry-after"), "1");
+    for absent in ["3", "-1", "65536", "x"] {
+        let path = format!("/api/cluster/promote/{absent}");
+        api.bare("POST", &path).await.problem(404, "partition-not-found");
+    }
+    assert_eq!(api.bare("GET", "/api/cluster/promote/1").await.status, 405);
+}
+
+#[tokio::test]
 async fn every_path_works_with_a_trailing_slash() {
     let api = Api::new();
     let user = format!("/api/user/{ID}");

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
-use gateway::coordinator::{Coordinator, Request, Unserved};
+use gateway::coordinator::{Coordinator, PromotionRefused, Request, Unserved};
 use gateway::http::{HttpSettings, router};
 use gateway::routing::status::{ClusterStatus, PartitionStatus, Served};
 use protocol::message::link::{Found, Role, WriteAnswer};
@@ -132,8 +132,19 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
             (Mood::Serving, Request::Write { id, operation, condition, reply }) => {
                 drop(reply.send(Ok(users.write(id, &operation, condition.as_ref()))));
             }
+            (_, Request::Promote { partition, reply }) => drop(reply.send(promote(partition))),
             (mood, Request::Status { reply }) => drop(reply.send(status(mood == Mood::Serving))),
         }
+    }
+}
+
+/// Of this ring, only partition 1 can be promoted.
+fn promote(partition: u16) -> Result<(), PromotionRefused> {
+    match partition {
+        0 => Err(PromotionRefused::Served { partition }),
+        1 => Ok(()),
+        2 => Err(PromotionRefused::Nobody { partition, waiting_for: "db-0 has to come back".to_owned() }),
+        _ => Err(PromotionRefused::NoSuchPartition { partition, size: SIZE }),
     }
 }
 

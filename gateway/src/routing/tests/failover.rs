@@ -322,3 +322,48 @@ fn a_promotion_that_a_gateway_did_not_live_to_finish_waits_for_both_copies() {
     script.pass(20, &[]);
     assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
 }
+
+#[test]
+fn the_operator_may_accept_a_loss_and_what_was_lost_comes_back_later() {
+    let mut script = Script::formed(3);
+    script.create(user_of(0, 3, 0));
+    script.apply_writes(0, Role::Primary);
+    script.kill(0);
+    script.restart_gateway();
+    script.connect(1);
+    script.connect(2);
+    let promote = |script: &mut Script, partition| {
+        let mut commands = Vec::new();
+        let result = script.routing.promote(script.now, partition, &mut commands);
+        commands.into_iter().for_each(|command| {
+            if let Command::Send { session, message } = command {
+                script.receive(session, message);
+            }
+        });
+        result
+    };
+    assert_eq!(promote(&mut script, 1), Err(PromotionRefused::Served { partition: 1 }));
+    assert_eq!(promote(&mut script, 3), Err(PromotionRefused::NoSuchPartition { partition: 3, size: 3 }));
+    assert_eq!(lead(&script, 0), None, "what db-0 acknowledged last may be nowhere else");
+    assert_eq!(promote(&mut script, 0), Ok(()));
+    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
+    let write = script.create(user_of(0, 3, 1));
+    script.apply_writes(1, Role::Replica);
+    assert!(matches!(script.write_result(write), Some(Ok(_))));
+    // db-0 comes back with what only it has: both follow each other, and the lead goes home.
+    script.connect(0);
+    script.follow(0, 1);
+    script.follow_back(0, 1);
+    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
+}
+
+#[test]
+fn a_copy_that_is_not_there_is_not_promoted() {
+    let mut script = Script::formed(3);
+    script.kill(1);
+    script.kill(0);
+    let mut commands = Vec::new();
+    let refused = script.routing.promote(script.now, 0, &mut commands);
+    assert!(matches!(refused, Err(PromotionRefused::Nobody { partition: 0, .. })), "{refused:?}");
+    assert!(commands.is_empty());
+}

@@ -16,7 +16,8 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    Command, Event, FromProcess, RequestId, RingEvent, Routing, RoutingConfig, SessionId, ToProcess, Unserved,
+    Command, Event, FromProcess, PromotionRefused, RequestId, RingEvent, Routing, RoutingConfig, SessionId,
+    ToProcess, Unserved,
 };
 
 /// A ring of processes that join as real ones do, and answer reads and writes only when the script says so.
