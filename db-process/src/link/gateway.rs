@@ -204,14 +204,14 @@ impl GatewayLink {
         registered: &mut Option<Instant>,
         leave: &CancellationToken,
     ) -> Result<Infallible, Over> {
-        let mut connection = Connection::open(&self.url, self.secret.as_ref()).await?;
         // Watched from before the registration, so that no change falls between.
         let states = PerRole::both(|role| self.node.copy(role).state());
-        let registration = self.node.registration(self.replication.clone());
-        let told = PerRole { primary: registration.copies.primary, replica: registration.copies.replica };
-        connection.send(&registration).await?;
-        let answer = timeout(REGISTRATION_DEADLINE, registration_answer(&mut connection)).await;
-        let Registered { size } = answer.unwrap_or(Err(Over::Lost(Lost::Silent(REGISTRATION_DEADLINE))))?;
+        let entering = self.enter();
+        let (connection, told, size) = tokio::select! {
+            entered = entering => entered?,
+            // Nothing depends on a process that is not registered.
+            () = leave.cancelled() => return Err(Over::Released),
+        };
         *registered = Some(Instant::now());
         self.node.set_registered(true);
         info!(name = %self.node.name(), incarnation = %self.node.incarnation(), gateway = %self.url, size, "registered");
@@ -219,6 +219,17 @@ impl GatewayLink {
         let serving =
             Serving { node: &self.node, connection, states, told, answers, seldom: Seldom::default() };
         serving.serve(answered, leave).await
+    }
+
+    /// Connects and registers. Returns what the gateway knows now of the copies, and how large a ring it expects.
+    async fn enter(&self) -> Result<(Connection, PerRole<CopyReport>, u16), Over> {
+        let mut connection = Connection::open(&self.url, self.secret.as_ref()).await?;
+        let registration = self.node.registration(self.replication.clone());
+        let told = PerRole { primary: registration.copies.primary, replica: registration.copies.replica };
+        connection.send(&registration).await?;
+        let answer = timeout(REGISTRATION_DEADLINE, registration_answer(&mut connection)).await;
+        let Registered { size } = answer.unwrap_or(Err(Over::Lost(Lost::Silent(REGISTRATION_DEADLINE))))?;
+        Ok((connection, told, size))
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use protocol::message::Message;
 use protocol::message::link::{
-    Alive, Auth, Beat, CopiesChanged, Found, Grant, Peer, ReadAnswers, ReadBatch, Register, Registered, Ring,
-    RingNotice, Role, View, Write, WriteAnswer, WriteAnswers, WriteBatch,
+    Alive, Auth, Beat, CopiesChanged, Found, Grant, Leaving, Peer, ReadAnswers, ReadBatch, Register,
+    Registered, Released, Ring, RingNotice, Role, View, Write, WriteAnswer, WriteAnswers, WriteBatch,
 };
 use protocol::{Change, Operation, UserId, Version};
 use socketioxide::extract::{Event, SocketRef, TryData};
@@ -38,6 +38,8 @@ pub(crate) struct Session {
     socket: SocketRef,
     frames: UnboundedReceiver<(String, String)>,
     pub(crate) left: CancellationToken,
+    /// Whether a process that wants to leave is let go at once.
+    pub(crate) lets_go: Arc<AtomicBool>,
     pub(crate) beats: JoinHandle<()>,
     batch: u64,
 }
@@ -94,6 +96,15 @@ fn enter(socket: SocketRef, entered: &UnboundedSender<Session>) -> std::future::
         let _ = queue.send((event, text.unwrap()));
         std::future::ready(())
     });
+    let lets_go = Arc::new(AtomicBool::new(true));
+    let released = Arc::clone(&lets_go);
+    socket.on(Leaving::EVENT, move |socket: SocketRef| {
+        if released.load(Ordering::Relaxed) {
+            // It may be gone already.
+            let _ = socket.emit(Released::EVENT, &Released {}.encode());
+        }
+        std::future::ready(())
+    });
     let gone = left.clone();
     socket.on_disconnect(move || {
         gone.cancel();
@@ -109,7 +120,7 @@ fn enter(socket: SocketRef, entered: &UnboundedSender<Session>) -> std::future::
             }
         }
     });
-    let _ = entered.send(Session { socket, frames, left, beats, batch: 0 });
+    let _ = entered.send(Session { socket, frames, left, lets_go, beats, batch: 0 });
     std::future::ready(())
 }
 

@@ -1,10 +1,11 @@
 //! The link to the gateway.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use protocol::message::link::{
-    Alive, CopiesChanged, Grant, MergeBatch, Merged, Refusal, Refused, Register, RingNotice, Role, Versioned,
-    Write,
+    Alive, CopiesChanged, Grant, MergeBatch, Merged, Refusal, Refused, Register, Released, RingNotice, Role,
+    Versioned, Write,
 };
 use protocol::message::{MAX_BATCH, REVISION};
 use protocol::{Change, Outcome, Version};
@@ -175,6 +176,21 @@ async fn a_void_registration_is_made_anew() {
     session.send(&Refused { reason: Refusal::Void });
     session.left().await;
     gateway.session().await.register(3).await;
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn a_process_that_leaves_serves_until_it_is_let_go() {
+    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(None).await);
+    let process = Process::start(config("db-1", folder.path(), gateway.address));
+    let mut session = gateway.session().await;
+    join(&mut session).await;
+    session.lets_go.store(false, Ordering::Relaxed);
+    process.ask_to_stop();
+    session.receive::<Alive>().await;
+    let answers = session.write(Role::Primary, vec![create(1, "Ada")]).await;
+    assert_eq!(answers[0].outcome, Outcome::Applied);
+    session.send(&Released {});
     process.stop().await;
 }
 

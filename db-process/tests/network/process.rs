@@ -50,6 +50,11 @@ impl Process {
         Self { shutdown: CancellationToken::new(), task: tokio::spawn(async { Ok(()) }) }
     }
 
+    /// Asks it to stop.
+    pub(crate) fn ask_to_stop(&self) {
+        self.shutdown.cancel();
+    }
+
     /// Asks it to stop, and sees that it does so well and quickly.
     pub(crate) async fn stop(self) {
         let start = Instant::now();
