@@ -81,6 +81,10 @@ make_rust() {
     cache=${CCACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/ccache}
     [ ! -d "$cache" ] || cp -r "$cache/." "$context/ccache/"
     cp /etc/ssl/certs/ca-certificates.crt "$context/"
+    # The language is a part of what ccache finds a result by.
+    local language=
+    [ -z "${LANG+set}" ] || language="LANG=$LANG"
+    [ -z "${LC_CTYPE+set}" ] || language="$language LC_CTYPE=$LC_CTYPE"
     cat >"$context/Dockerfile" <<DOCKERFILE
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \
@@ -88,7 +92,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends \
 COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY toolchain /usr/local/rust
 COPY ccache /root/.cache/ccache
-ENV PATH=/usr/lib/ccache:/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+ENV PATH=/usr/lib/ccache:/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin $language
 DOCKERFILE
     docker build -q -t "$1" "$context" >"$work/log" 2>&1 || { cat "$work/log"; die 'it could not be made'; }
     rm -rf "$context"
