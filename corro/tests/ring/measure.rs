@@ -110,6 +110,11 @@ async fn what_one_read_costs_in_rings_of_three_and_of_seven() {
                 let frames = cluster["processes"].as_array().unwrap().iter();
                 frames.map(|process| process["frames"].as_u64().unwrap()).sum::<u64>()
             };
+            // What heartbeats cost while nothing is asked is no part of a read.
+            let (idle_before, idle_start) = (cpu(), Instant::now());
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let (idle_after, idle) = (cpu(), idle_start.elapsed().as_secs_f64());
+            let at_rest = ((idle_after.0 - idle_before.0) / idle, (idle_after.1 - idle_before.1) / idle);
             let (cpu_before, frames_before, start) = (cpu(), frames().await, Instant::now());
             // One request at a time, so that nothing is batched: the cost of a single read.
             let mut client = ring.client().await;
@@ -118,13 +123,16 @@ async fn what_one_read_costs_in_rings_of_three_and_of_seven() {
                 assert_eq!(client.get(*id).await.status, StatusCode::OK);
             }
             let (cpu_after, frames_after) = (cpu(), frames().await);
+            let took = start.elapsed().as_secs_f64();
             let per_read = |seconds: f64| seconds * 1e6 / READS as f64;
             println!(
-                "round {round}, n = {size}: {:.2} frames a GET, gateway {:.1} µs CPU, db-processes together {:.1} µs CPU ({:?})",
+                "round {round}, n = {size}: {:.2} frames a GET, gateway {:.1} µs CPU, db-processes together {:.1} µs CPU \
+                 (at rest {:.2} % and {:.2} % of a core)",
                 (frames_after - frames_before) as f64 / READS as f64,
-                per_read(cpu_after.0 - cpu_before.0),
-                per_read(cpu_after.1 - cpu_before.1),
-                start.elapsed()
+                per_read(cpu_after.0 - cpu_before.0 - at_rest.0 * took),
+                per_read(cpu_after.1 - cpu_before.1 - at_rest.1 * took),
+                at_rest.0 * 100.0,
+                at_rest.1 * 100.0,
             );
         }
     }
