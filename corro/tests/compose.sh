@@ -46,7 +46,12 @@ clean_up() {
         docker rmi -f "$image" >/dev/null 2>&1 || true
     done
     if [ "${#made[@]}" -gt 0 ]; then
-        comm -13 <(echo "$dangling") <(docker images -qf dangling=true | sort) | xargs -r docker rmi -f >/dev/null 2>&1 || true
+        local left # what is built on another image has to go before it
+        for _ in 1 2 3 4 5; do
+            left=$(comm -13 <(echo "$dangling") <(docker images -qf dangling=true | sort))
+            [ -n "$left" ] || break
+            echo "$left" | xargs docker rmi -f >/dev/null 2>&1 || true
+        done
     fi
     rm -rf "$work"
     exit "$outcome"
