@@ -144,7 +144,9 @@ impl World {
     pub(crate) fn check_histories(&self) {
         for (user, history) in &self.checks.histories {
             let mut history = history.clone();
-            history.extend(self.checks.open.values().filter(|open| open.user == *user).map(|open| open.op.clone()));
+            history.extend(
+                self.checks.open.values().filter(|open| open.user == *user).map(|open| open.op.clone()),
+            );
             if !is_linearizable(&history) {
                 history.sort_by_key(|op| op.called);
                 let lines: Vec<String> = history.iter().map(|op| format!("{op:?}")).collect();
@@ -158,7 +160,8 @@ impl World {
         for partition in 0..self.config.size {
             let replica = replica_of(partition, self.config.size).expect("more than one process");
             let stores = [(primary_of(partition), Role::Primary), (replica, Role::Replica)];
-            let [primary, replica] = stores.map(|(place, role)| content(self.processes[usize::from(place)].store(role)));
+            let [primary, replica] =
+                stores.map(|(place, role)| content(self.processes[usize::from(place)].store(role)));
             assert_eq!(primary, replica, "the copies of partition {partition} differ");
             let [primary, replica] = stores.map(|(place, role)| self.report_of(place, role));
             for (reader, source) in [(primary, replica), (replica, primary)] {

@@ -37,7 +37,8 @@ impl World {
             17 => Asked::Touch,
             _ => Asked::Delete,
         };
-        let condition = (asked != Asked::Read && self.rng.percent(25)).then(|| self.pick_condition(user)).flatten();
+        let condition =
+            (asked != Asked::Read && self.rng.percent(25)).then(|| self.pick_condition(user)).flatten();
         let event = self.question(request, user, &asked, condition.as_ref());
         let groups = |versions: &Vec<Version>| {
             versions.iter().filter_map(|version| self.checks.group_of.get(version).copied()).collect()
@@ -46,7 +47,9 @@ impl World {
             Condition::Any => Match::Any,
             Condition::Versions(versions) => Match::Groups(groups(&versions)),
         });
-        self.note(|| format!("client {client} asks {request}: {asked:?} of {} if {condition:?}", user.as_u128()));
+        self.note(|| {
+            format!("client {client} asks {request}: {asked:?} of {} if {condition:?}", user.as_u128())
+        });
         let called = self.number();
         let op = Op { called, answered: u64::MAX, asked, condition, told: Told::Unknown };
         self.checks.open.insert(request, Question { client, user, op });
@@ -82,7 +85,13 @@ impl World {
             Asked::Touch => Operation::Update(Change::default()),
             Asked::Delete => Operation::Delete,
         };
-        Event::Write { request, id, operation, condition: condition.cloned(), unix_millis: self.unix_millis() }
+        Event::Write {
+            request,
+            id,
+            operation,
+            condition: condition.cloned(),
+            unix_millis: self.unix_millis(),
+        }
     }
 
     pub(crate) fn read_answered(&mut self, request: u64, result: Result<Option<Found>, Unserved>) {
@@ -161,7 +170,11 @@ impl World {
         let Found(version, document) = found;
         let document: User = serde_json::from_str(document.get()).expect("a user");
         assert_eq!(document.id, user, "the document of another user");
-        let name = document.name.strip_prefix('n').and_then(|name| name.parse().ok()).expect("a name that was given");
+        let name = document
+            .name
+            .strip_prefix('n')
+            .and_then(|name| name.parse().ok())
+            .expect("a name that was given");
         let group = document.group;
         let first = *self.checks.group_of.entry(*version).or_insert(group);
         assert_eq!(first, group, "version {version} of {user} belongs to two writes");

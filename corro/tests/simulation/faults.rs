@@ -177,9 +177,7 @@ impl World {
         let process = self.process(place);
         process.incarnation = incarnation;
         process.membership = None;
-        process.disks = PerRole {
-            primary: Some(MemoryStore::new(primary)),
-            replica: Some(MemoryStore::new(replica)),
-        };
+        process.disks =
+            PerRole { primary: Some(MemoryStore::new(primary)), replica: Some(MemoryStore::new(replica)) };
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use gateway::routing::{Command, Event, FromProcess, RequestId, RingEvent, Routing, RoutingConfig, SessionId};
+use gateway::routing::{
+    Command, Event, FromProcess, RequestId, RingEvent, Routing, RoutingConfig, SessionId,
+};
 
 use crate::config::Config;
 use crate::rng::Rng;
@@ -25,8 +27,7 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn new(config: &Config, rng: &mut Rng) -> Self {
-        let config =
-            RoutingConfig { size: config.size, new_ring: rng.uuid(), tail_bytes: config.tail_bytes };
+        let config = RoutingConfig { size: config.size, new_ring: rng.uuid(), tail_bytes: config.tail_bytes };
         Self {
             routing: None,
             life: 0,

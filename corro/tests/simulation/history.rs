@@ -215,8 +215,18 @@ mod tests {
         for n in 0..300_u64 {
             let group = 2 + n as i32;
             let state = Some(Live { group, name: 1 });
-            history.push(op(10 * n + 5, 10 * n + 9, Asked::Update { group, name: None }, Told::Applied(state)));
-            history.push(op(10 * n + 6, 10 * n + 8, Asked::Read, Told::Seen(Some(Live { group: last, name: 1 }))));
+            history.push(op(
+                10 * n + 5,
+                10 * n + 9,
+                Asked::Update { group, name: None },
+                Told::Applied(state),
+            ));
+            history.push(op(
+                10 * n + 6,
+                10 * n + 8,
+                Asked::Read,
+                Told::Seen(Some(Live { group: last, name: 1 })),
+            ));
             if n % 40 == 0 {
                 let asked = Asked::Update { group: -1 - n as i32, name: None };
                 history.push(op(10 * n + 7, u64::MAX, asked, Told::Unknown));

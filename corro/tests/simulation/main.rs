@@ -24,6 +24,7 @@ mod rng;
 mod worker;
 mod world;
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -58,20 +59,25 @@ fn run(world: &mut World) -> Done {
 
 /// Runs a seed; an error says which promise was broken.
 fn try_seed(seed: u64) -> Result<Done, String> {
-    catch_unwind(|| run(&mut World::new(Config::new(seed), false))).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
-    })
+    catch_unwind(|| run(&mut World::new(Config::new(seed), false))).map_err(text_of)
+}
+
+fn text_of(panic: Box<dyn Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
 /// Runs it again, with all that a person needs in order to understand it.
 fn explain(seed: u64) -> ! {
     let config = Config::new(seed);
     let mut world = World::new(config.clone(), true);
-    let ended = catch_unwind(AssertUnwindSafe(|| run(&mut world)));
+    let ended = catch_unwind(AssertUnwindSafe(|| run(&mut world))).map_err(text_of);
     println!("{}\n{config:#?}", world.trace_text());
     println!("CORRO_SEED={seed} cargo test --release -p corro --test simulation");
-    panic!("seed {seed} fails: {ended:?}");
+    match ended {
+        Ok(done) => panic!("seed {seed} failed before, and does not now: {done:?}"),
+        Err(why) => panic!("seed {seed} fails: {why}"),
+    }
 }
 
 fn setting(name: &str) -> Option<u64> {
@@ -127,7 +133,9 @@ fn no_seed_breaks_a_promise() {
         }
     });
     let [steps, asked, refused, down] = totals.map(AtomicU64::into_inner);
-    println!("{count} seeds from {first}: {steps} events, {asked} questions, {refused} refused, {down} ended without a whole ring");
+    println!(
+        "{count} seeds from {first}: {steps} events, {asked} questions, {refused} refused, {down} ended without a whole ring"
+    );
     if let Some((seed, _)) = failed {
         explain(seed);
     }

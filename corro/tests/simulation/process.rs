@@ -148,8 +148,7 @@ impl World {
     }
 
     pub(crate) fn start_process(&mut self, place: u16) {
-        let limits =
-            Limits { recent: self.config.recent, log: self.config.log, trim: self.config.trim };
+        let limits = Limits { recent: self.config.recent, log: self.config.log, trim: self.config.trim };
         let process = self.process(place);
         if process.up {
             return;
@@ -184,7 +183,8 @@ impl World {
         for role in Role::ALL {
             let worker = self.process(place).workers.get_mut(role).take().expect("it was up");
             let store = worker.copy.into_store();
-            let survivors = if power { self.rng.next() as usize % (store.unsynced() + 1) } else { usize::MAX };
+            let survivors =
+                if power { self.rng.next() as usize % (store.unsynced() + 1) } else { usize::MAX };
             *self.process(place).disks.get_mut(role) = Some(store.crash(survivors));
         }
         let connections: Vec<u64> = self
@@ -464,7 +464,8 @@ impl World {
 
     /// State of a copy as it is, for checks.
     pub(crate) fn report_of(&self, place: u16, role: Role) -> CopyReport {
-        let meta = self.processes[usize::from(place)].store(role).meta().expect("a store in memory can be read");
+        let meta =
+            self.processes[usize::from(place)].store(role).meta().expect("a store in memory can be read");
         report(&meta)
     }
 }

@@ -334,7 +334,9 @@ impl World {
             let Some(feeder) = self.feeder(id) else { return };
             let role = feeder.role;
             let Some(sent) = feeder.sent else {
-                if feeder.unmerged.len() < WINDOW && let Some(chunk) = feeder.chunks.pop_front() {
+                if feeder.unmerged.len() < WINDOW
+                    && let Some(chunk) = feeder.chunks.pop_front()
+                {
                     feeder.unmerged.push_back(chunk.chunk);
                     self.replicate(id, Towards::Follower, Replicated::Chunk(chunk));
                 } else if feeder.unmerged.is_empty() && feeder.chunks.is_empty() {

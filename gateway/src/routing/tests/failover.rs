@@ -322,3 +322,40 @@ fn a_promotion_that_a_gateway_did_not_live_to_finish_waits_for_both_copies() {
     script.pass(20, &[]);
     assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
 }
+
+#[test]
+fn nobody_sees_a_write_that_the_lead_may_take_with_it() {
+    let mut script = Script::formed(3);
+    let id = user_of(0, 3, 0);
+    let write = script.create(id);
+    let read = script.read(id);
+    assert_eq!(script.asked(), [(0, Role::Primary)]);
+    // The write is on the disk of db-0, its answer is not here yet.
+    let sent = script.take(0, |message| matches!(message, ToProcess::Writes(_)));
+    let ToProcess::Writes(batch) = &sent[0] else { unreachable!("only writes were taken") };
+    script.answer_reads_with(0, Some(batch.writes[0].version));
+    assert!(script.read_result(read).is_none(), "db-1 does not know of it");
+
+    script.kill(0);
+    assert!(script.read_result(read).is_none());
+    // It was sent again. Had db-1 refused it, the read would have to be asked again.
+    script.apply_writes(1, Role::Replica);
+    assert!(matches!(script.write_result(write), Some(Ok(_))));
+    assert!(matches!(script.read_result(read), Some(Ok(Some(_)))));
+}
+
+#[test]
+fn a_read_that_saw_what_never_came_to_be_is_asked_again() {
+    let mut script = Script::formed(3);
+    let id = user_of(0, 3, 0);
+    script.create(id);
+    let read = script.read(id);
+    let sent = script.take(0, |message| matches!(message, ToProcess::Writes(_)));
+    let ToProcess::Writes(batch) = &sent[0] else { unreachable!("only writes were taken") };
+    script.answer_reads_with(0, Some(batch.writes[0].version));
+    script.kill(0);
+    script.refuse_writes(1, Role::Replica);
+    assert_eq!(script.asked(), [(1, Role::Replica)]);
+    script.answer_reads_with(1, None);
+    assert!(matches!(script.read_result(read), Some(Ok(None))));
+}
