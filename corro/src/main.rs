@@ -1,6 +1,8 @@
 //! `corro`, the one command that a person runs: a whole ring for a try, and the processes that it is made of.
 
 mod demo;
+mod drill;
+mod load;
 mod parent;
 
 use std::num::NonZeroU32;
@@ -13,6 +15,7 @@ use gateway::config::GatewayConfig;
 use rustix::process::Signal;
 
 use demo::DemoArgs;
+use drill::DrillArgs;
 
 /// A replicated, partitioned user store: a whole ring on this machine, or one of its processes
 #[derive(Parser, Debug)]
@@ -29,11 +32,17 @@ struct Cli {
 enum Command {
     /// Start a ring on this machine, and drill with it
     Demo(DemoArgs),
+    /// Break a ring under load, again and again, and prove that nobody notices
+    #[command(after_help = DRILL_EXIT)]
+    Drill(Box<DrillArgs>),
     /// Run the gateway of a ring
     Gateway(Box<GatewayConfig>),
     /// Run a db-process of a ring
     DbProcess(Box<DbProcessConfig>),
 }
+
+const DRILL_EXIT: &str =
+    "Exit code: 0 the ring has kept its promise, 1 it has not, 2 the drill could not be done.";
 
 fn main() -> ExitCode {
     let cli: Cli = process::settings();
@@ -42,6 +51,7 @@ fn main() -> ExitCode {
     }
     match cli.command {
         Command::Demo(demo) => run_demo(demo).map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS),
+        Command::Drill(drill) => run_drill(*drill),
         Command::Gateway(config) => gateway::run::main(*config),
         Command::DbProcess(config) => db_process::run::main(*config),
     }
@@ -49,8 +59,7 @@ fn main() -> ExitCode {
 
 /// The demo has no log of its own: it talks to a person.
 fn run_demo(DemoArgs { settings, drill }: DemoArgs) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         match drill {
             Some(drill) => demo::drill(&settings, drill).await,
             None => demo::run(settings, process::shutdown_on_signal()).await,
@@ -58,15 +67,31 @@ fn run_demo(DemoArgs { settings, drill }: DemoArgs) -> anyhow::Result<()> {
     })
 }
 
+/// A drill has one thread for its load, so that it takes little from the ring that it measures.
+fn run_drill(drill: DrillArgs) -> ExitCode {
+    match runtime().and_then(|runtime| runtime.block_on(drill::run(drill))) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            failed(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")
+}
+
 fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("corro: {error:#}");
     ExitCode::FAILURE
 }
 
-/// A demo has something to put in order when its parent ends; a process of a ring is built for being killed.
+/// A demo and a drill have something to put in order when their parent ends; a process of a ring is built for being killed.
 fn watch_parent(cli: &Cli) -> anyhow::Result<()> {
     let signal = match cli.command {
-        Command::Demo(_) => Signal::TERM,
+        Command::Demo(_) | Command::Drill(_) => Signal::TERM,
         Command::Gateway(_) | Command::DbProcess(_) => Signal::KILL,
     };
     cli.exit_with_parent.map_or(Ok(()), |parent| parent::end_with(parent, signal))
@@ -86,9 +111,14 @@ mod tests {
     #[test]
     fn the_help_names_what_can_be_run() {
         let help = Cli::command().render_help().to_string();
-        for part in
-            ["A replicated, partitioned user store", "demo", "gateway", "db-process", "--exit-with-parent"]
-        {
+        for part in [
+            "A replicated, partitioned user store",
+            "demo",
+            "drill",
+            "gateway",
+            "db-process",
+            "--exit-with-parent",
+        ] {
             assert!(help.contains(part), "{part} is missing in {help}");
         }
     }

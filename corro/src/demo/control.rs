@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -27,13 +28,30 @@ pub(crate) enum Order {
         /// Its name.
         process: String,
     },
+    /// End a process as SIGTERM does.
+    Stop {
+        /// Its name.
+        process: String,
+    },
     /// Start a process again.
     Restart {
         /// Its name.
         process: String,
     },
+    /// Make a process hang, as SIGSTOP does.
+    Pause {
+        /// Its name.
+        process: String,
+    },
+    /// Let a process that hangs go on.
+    Resume {
+        /// Its name.
+        process: String,
+    },
     /// Say which processes run.
     Status,
+    /// Say where the ring is.
+    Ring,
 }
 
 /// What came of it.
@@ -55,6 +73,19 @@ pub(crate) enum Answer {
         /// One line each.
         processes: Vec<ProcessStatus>,
     },
+    /// Where the ring is.
+    Ring(Whereabouts),
+}
+
+/// Where the ring of a demo is.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Whereabouts {
+    /// HTTP port of the gateway.
+    pub(crate) rest_port: u16,
+    /// Number of db-processes.
+    pub(crate) size: u16,
+    /// Holds a folder of data for each db-process.
+    pub(crate) data: PathBuf,
 }
 
 /// One process of the demo.
@@ -101,12 +132,29 @@ async fn answer_one(stream: UnixStream, orders: mpsc::Sender<Ordered>) -> anyhow
 /// # Errors
 /// Where no demo runs there, or it refuses.
 pub(crate) async fn send(layout: &Layout, order: &Order) -> anyhow::Result<String> {
-    let answer = tokio::time::timeout(DEADLINE, ask(layout, order)).await;
-    match answer.map_err(|_| anyhow!("the demo gives no answer within {DEADLINE:?}"))?? {
+    match answer(layout, order).await? {
         Answer::Done { text } => Ok(text),
         Answer::Refused { reason } => bail!(reason),
         Answer::Processes { processes } => Ok(table(&processes)),
+        Answer::Ring(ring) => Ok(format!("a ring of {} on port {}", ring.size, ring.rest_port)),
     }
+}
+
+/// Asks the demo that runs in this folder where its ring is.
+///
+/// # Errors
+/// Where no demo runs there, or it is of another version.
+pub(crate) async fn whereabouts(layout: &Layout) -> anyhow::Result<Whereabouts> {
+    match answer(layout, &Order::Ring).await? {
+        Answer::Ring(ring) => Ok(ring),
+        Answer::Refused { reason } => bail!(reason),
+        other => bail!("the demo does not say where its ring is: {other:?}"),
+    }
+}
+
+async fn answer(layout: &Layout, order: &Order) -> anyhow::Result<Answer> {
+    let answer = tokio::time::timeout(DEADLINE, ask(layout, order)).await;
+    answer.map_err(|_| anyhow!("the demo gives no answer within {DEADLINE:?}"))?
 }
 
 async fn ask(layout: &Layout, order: &Order) -> anyhow::Result<Answer> {
@@ -163,12 +211,15 @@ mod tests {
                     .map(|name| ProcessStatus { process: name.into(), state: "runs".into() })
                     .into(),
             },
+            Order::Ring => Answer::Ring(Whereabouts { rest_port: 7, size: 2, data: "data".into() }),
+            other => Answer::Refused { reason: format!("{other:?}") },
         });
         let kill = Order::Kill { process: "db-1".into() };
         assert_eq!(send(&layout, &kill).await.unwrap(), "db-1 is killed");
         let restart = Order::Restart { process: "db-9".into() };
         assert_eq!(send(&layout, &restart).await.unwrap_err().to_string(), "db-9 is not known");
         assert_eq!(send(&layout, &Order::Status).await.unwrap(), "gateway  runs\ndb-0     runs");
+        assert_eq!(whereabouts(&layout).await.unwrap().rest_port, 7);
     }
 
     #[tokio::test]

@@ -20,10 +20,9 @@ mod supervise;
 
 use clap::{Args, Subcommand};
 
+pub(crate) use control::{Order, Whereabouts, send, whereabouts};
+pub(crate) use layout::Layout;
 pub(crate) use supervise::run;
-
-use control::Order;
-use layout::Layout;
 
 /// `corro demo`, with its settings and the orders of the drill.
 #[derive(Args, Debug)]
@@ -59,6 +58,21 @@ pub(crate) enum Drill {
         /// gateway, db-0, db-1, …
         process: String,
     },
+    /// Stop a process as SIGTERM does
+    Stop {
+        /// gateway, db-0, db-1, …
+        process: String,
+    },
+    /// Make a process hang as SIGSTOP does
+    Pause {
+        /// gateway, db-0, db-1, …
+        process: String,
+    },
+    /// Let a process that hangs go on
+    Resume {
+        /// gateway, db-0, db-1, …
+        process: String,
+    },
     /// Start a process again; one that runs is stopped first
     Restart {
         /// gateway, db-0, db-1, …
@@ -75,9 +89,12 @@ pub(crate) enum Drill {
 pub(crate) async fn drill(settings: &DemoSettings, drill: Drill) -> anyhow::Result<()> {
     let order = match drill {
         Drill::Kill { process } => Order::Kill { process },
+        Drill::Stop { process } => Order::Stop { process },
+        Drill::Pause { process } => Order::Pause { process },
+        Drill::Resume { process } => Order::Resume { process },
         Drill::Restart { process } => Order::Restart { process },
         Drill::Status => Order::Status,
     };
-    println!("{}", control::send(&Layout::of(&settings.folder), &order).await?);
+    println!("{}", send(&Layout::of(&settings.folder), &order).await?);
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use rustix::process::Signal;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -16,7 +17,7 @@ use uuid::Uuid;
 
 use super::banner::{banner, command};
 use super::children::{End, Ending, Ring, Running, last_line};
-use super::control::{self, Answer, Order, Ordered, ProcessStatus};
+use super::control::{self, Answer, Order, Ordered, ProcessStatus, Whereabouts};
 use super::layout::Layout;
 use super::{DemoSettings, ports};
 
@@ -193,9 +194,10 @@ impl Demo {
     fn obey(&mut self, order: Order, reply: oneshot::Sender<Answer>) {
         let (process, ending, again) = match order {
             Order::Kill { process } => (process, Ending::Kill, false),
+            Order::Stop { process } => (process, Ending::Stop, false),
             Order::Restart { process } => (process, Ending::Stop, true),
-            Order::Status => {
-                let _ = reply.send(Answer::Processes { processes: self.status() });
+            at_once => {
+                let _ = reply.send(self.answer(at_once));
                 return;
             }
         };
@@ -216,12 +218,48 @@ impl Demo {
                 self.processes.insert(process.clone(), ended);
                 if again { self.restart(&process) } else { refused(format!("{process} does not run")) }
             }
-            None => refused(format!(
-                "there is no process {process:?}; there are {}",
-                self.ring.processes().join(", ")
-            )),
+            None => self.unknown(&process),
         };
         let _ = reply.send(answer);
+    }
+
+    /// Obeys an order that ends no process.
+    fn answer(&self, order: Order) -> Answer {
+        match order {
+            Order::Pause { process } => self.signal(&process, Signal::STOP, "hangs"),
+            Order::Resume { process } => self.signal(&process, Signal::CONT, "goes on"),
+            Order::Ring => Answer::Ring(self.whereabouts()),
+            Order::Status => Answer::Processes { processes: self.status() },
+            Order::Kill { .. } | Order::Stop { .. } | Order::Restart { .. } => {
+                unreachable!("answered once the process has ended")
+            }
+        }
+    }
+
+    fn signal(&self, process: &str, signal: Signal, what: &str) -> Answer {
+        match self.processes.get(process) {
+            Some(State::Runs(running) | State::Ends { running, .. }) => match running.signal(signal) {
+                Ok(()) => Answer::Done { text: format!("{process} {what}") },
+                Err(error) => refused(format!("{process} gets no signal: {error}")),
+            },
+            Some(State::Ended(_)) => refused(format!("{process} does not run")),
+            None => self.unknown(process),
+        }
+    }
+
+    fn unknown(&self, process: &str) -> Answer {
+        let known = self.ring.processes().join(", ");
+        refused(format!("there is no process {process:?}; there are {known}"))
+    }
+
+    fn whereabouts(&self) -> Whereabouts {
+        let data = &self.ring.layout.data;
+        Whereabouts {
+            rest_port: self.ring.rest_port,
+            size: self.ring.size,
+            // Whoever asks may be in another folder.
+            data: std::path::absolute(data).unwrap_or_else(|_| data.clone()),
+        }
     }
 
     fn restart(&mut self, process: &str) -> Answer {

@@ -233,7 +233,9 @@ impl Routing {
         partition.phase = Phase::Down;
         partition.lead_session = None;
         partition.exchanged(None, None);
+        let mut seen = Vec::new();
         for QueuedWrite { request, write, sent } in std::mem::take(&mut partition.held) {
+            seen.append(&mut partition.answered(write.id, write.version));
             partition.settle(write.id);
             let unserved = if sent {
                 Unserved::OutcomeUnknown { partition: number }
@@ -242,6 +244,7 @@ impl Routing {
             };
             commands.push(Command::AnswerWrite { request, result: Err(unserved) });
         }
+        self.tell_early(false, seen, commands);
     }
 
     /// The operator accepts that acknowledged writes may be lost which only the copy has that led last: the other copy

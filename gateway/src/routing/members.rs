@@ -144,6 +144,10 @@ impl Routing {
         let all_know = self.sessions.len() == usize::from(self.size)
             && self.sessions.values().all(|session| session.ring == Some(ring));
         self.open = formed_before || all_know;
+        if all_know && !formed_before {
+            // The first view of a new ring: nobody could know of another.
+            self.partitions.iter_mut().for_each(|partition| partition.known = true);
+        }
     }
 
     pub(super) fn copies_changed(
@@ -263,6 +267,9 @@ impl Routing {
         let Some(ring) = self.ring else { return };
         let places: Vec<Place> = self.sessions.keys().copied().collect();
         for place in places {
+            if !self.may_be_told(place, ring) {
+                continue;
+            }
             let peer =
                 |place: Option<Place>| place.and_then(|place| self.sessions.get(&place)).map(Session::peer);
             let notice = RingNotice {

@@ -1,10 +1,12 @@
 //! One partition: who leads it, who may answer its reads, and what its other copy is not known to have.
 //!
 //! The *lead* is the copy that takes the writes: the primary, or the replica while the primary is away. The other copy
-//! follows it and answers reads. Four things keep reads truthful:
+//! follows it and answers reads. Five things keep reads truthful:
 //!
 //! * *Unsettled* users: those with a write that the other copy is not known to have (queued, in flight, or in the tail).
 //!   Their reads go to the lead.
+//! * *Unanswered* writes: the lead may show a write to a reader before its answer has come here, and be lost with it.
+//!   Then nobody else knows of that write. So what shows an unanswered write is told when the write is answered.
 //! * The *target*: when a copy registers, the other one answers no reads until it has applied the lead's op-log as it
 //!   stood then. Whatever happened while one of them was away is below the target.
 //! * The *exchange*: a copy that led before may hold writes that nobody was told of. Until the lead has them too, one
@@ -15,8 +17,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use protocol::UserId;
-use protocol::message::link::{CopyReport, Role, Versioned};
+use protocol::message::link::{CopyReport, Found, Role, Versioned, Write};
+use protocol::{Operation, UserId, Version};
 use uuid::Uuid;
 
 use super::event::{RequestId, SessionId};
@@ -44,6 +46,10 @@ pub(super) struct Partition {
     tail: Tail,
     /// How many writes of a user the other copy is not known to have; users with none are absent.
     unsettled: HashMap<UserId, u32>,
+    /// Writes that no lead has answered, each with the reads that saw it. Never iterated.
+    unanswered: HashMap<Version, Vec<SeenEarly>>,
+    /// The newest unanswered delete of a user: no answer to a read carries its version. Never iterated.
+    deleting: HashMap<UserId, Version>,
     /// Whether the other copy may answer reads.
     other_reads: bool,
     /// Reads that wait until it is settled who leads.
@@ -79,6 +85,14 @@ pub(super) enum Phase {
     },
 }
 
+/// The answer to a read, while nobody may know what it shows.
+#[derive(Debug)]
+pub(super) struct SeenEarly {
+    pub(super) request: RequestId,
+    pub(super) role: Role,
+    pub(super) found: Option<Found>,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct LeadLog {
     /// Whose it is.
@@ -108,6 +122,8 @@ impl Partition {
             log: None,
             tail: Tail::new(tail_bytes),
             unsettled: HashMap::new(),
+            unanswered: HashMap::new(),
+            deleting: HashMap::new(),
             other_reads: false,
             waiting: Vec::new(),
             held: VecDeque::new(),
@@ -118,6 +134,11 @@ impl Partition {
     /// Whether a copy serves reads now.
     pub(super) fn serves(&self) -> bool {
         matches!(self.phase, Phase::Serving | Phase::Draining { .. })
+    }
+
+    /// Whether this gateway has relied on its view of the partition.
+    pub(super) fn is_decided(&self) -> bool {
+        self.log.is_some() || self.phase != Phase::Down
     }
 
     /// The role of the last copy that led in earnest: it holds every acknowledged write.
@@ -145,9 +166,33 @@ impl Partition {
     }
 
     /// A write was taken on.
-    pub(super) fn unsettle(&mut self, id: UserId) {
+    pub(super) fn take_on(&mut self, write: &Write) {
         if self.replicated {
-            *self.unsettled.entry(id).or_default() += 1;
+            *self.unsettled.entry(write.id).or_default() += 1;
+            self.unanswered.insert(write.version, Vec::new());
+            if write.operation == Operation::Delete {
+                self.deleting.insert(write.id, write.version);
+            }
+        }
+    }
+
+    /// A write was answered, or is given up. Returns the reads that saw it before.
+    pub(super) fn answered(&mut self, id: UserId, version: Version) -> Vec<SeenEarly> {
+        if self.deleting.get(&id) == Some(&version) {
+            self.deleting.remove(&id);
+        }
+        self.unanswered.remove(&version).unwrap_or_default()
+    }
+
+    /// Keeps the answer to a read that may show an unanswered write, until that is answered. Gives it back if it does not.
+    pub(super) fn keep_early(&mut self, id: UserId, seen: SeenEarly) -> Option<SeenEarly> {
+        let version = seen.found.as_ref().map(|found| found.0).or_else(|| self.deleting.get(&id).copied());
+        match version.and_then(|version| self.unanswered.get_mut(&version)) {
+            Some(early) => {
+                early.push(seen);
+                None
+            }
+            None => Some(seen),
         }
     }
 

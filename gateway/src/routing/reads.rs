@@ -11,7 +11,7 @@ use protocol::placement::Place;
 use super::Routing;
 use super::event::{Command, RequestId, SessionId, ToProcess, Unserved};
 use super::lane::Lane;
-use super::partition::Phase;
+use super::partition::{Phase, SeenEarly};
 use super::session::{QueuedRead, Session};
 
 /// A read without an answer for this long is sent to the other copy too.
@@ -118,12 +118,36 @@ impl Routing {
         };
         for (read, found) in reads.into_iter().zip(answers.results) {
             // The first of two answers counts.
-            if self.reads.by_request.remove(&read.request).is_some() {
-                match read.role {
-                    Role::Primary => self.served.reads_by_primary += 1,
-                    Role::Replica => self.served.reads_by_replica += 1,
+            if self.reads.by_request.contains_key(&read.request) {
+                let number = self.partition_of(&read.id);
+                let seen = SeenEarly { request: read.request, role: read.role, found };
+                if let Some(seen) = self.partitions[number].keep_early(read.id, seen) {
+                    self.tell(seen, commands);
                 }
-                commands.push(Command::AnswerRead { request: read.request, result: Ok(found) });
+            }
+        }
+    }
+
+    fn tell(&mut self, seen: SeenEarly, commands: &mut Vec<Command>) {
+        let SeenEarly { request, role, found } = seen;
+        if self.reads.by_request.remove(&request).is_some() {
+            match role {
+                Role::Primary => self.served.reads_by_primary += 1,
+                Role::Replica => self.served.reads_by_replica += 1,
+            }
+            commands.push(Command::AnswerRead { request, result: Ok(found) });
+        }
+    }
+
+    /// A write that these reads saw before its answer came has been answered now. If it was not applied after all, because
+    /// the lead that showed it was lost, they are asked again.
+    pub(super) fn tell_early(&mut self, applied: bool, seen: Vec<SeenEarly>, commands: &mut Vec<Command>) {
+        for seen in seen {
+            if applied {
+                self.tell(seen, commands);
+            } else if let Some(read) = self.reads.by_request.get_mut(&seen.request) {
+                read.asked = [None, None];
+                self.route_read(seen.request, commands);
             }
         }
     }

@@ -39,7 +39,9 @@ pub(super) struct Session {
     pub(super) reads: Lane<QueuedRead, Vec<QueuedRead>>,
     /// To each of its copies; only one that leads gets any.
     writes: [Lane<QueuedWrite, WriteFlight>; 2],
-    /// Of the view that it keeps.
+    /// Whether it kept a view of the formed ring when it registered; an emptied process has forgotten what it was told.
+    pub(super) remembers: bool,
+    /// Of the view that it keeps, where it keeps one.
     pub(super) epoch: u64,
     /// Since when it wants to go.
     pub(super) leaving: Option<Duration>,
@@ -99,6 +101,7 @@ impl Session {
             heard: now,
             reads: Lane::new(READ_WINDOW),
             writes: [Lane::new(WRITE_WINDOW), Lane::new(WRITE_WINDOW)],
+            remembers: register.ring.is_some_and(|ring| ring.formed),
             epoch: register.view.epoch,
             leaving: None,
             released: false,

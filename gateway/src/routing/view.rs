@@ -6,13 +6,14 @@
 //! * A copy leads only when the view that says so is *kept*: by the process of that copy, and with it by a majority of
 //!   the ring or by the process of the other copy. In a ring of two, by the process of that copy.
 //! * A gateway that starts believes the newest view that it is told, for one partition at a time: once a majority of the
-//!   ring has registered, or both processes that have copies of that partition. In a ring of two, once both have.
+//!   ring has registered, or both processes that have copies of that partition. In a ring of two, once both have. An
+//!   emptied process does not count, for it has forgotten what it was told.
 //!
 //! Any two majorities share a process, and the process of a copy that leads keeps the view that says so. So a view that
 //! a lead relied on is never overlooked, and a view that is believed too much (made, but never relied on) is harmless:
 //! the copy that it names was complete when the view was made, and has missed nothing since.
 
-use protocol::message::link::{Lead, Role, View};
+use protocol::message::link::{Lead, Ring, Role, View};
 use protocol::placement::{Partition, Place, primary_of, replica_of};
 
 use super::Routing;
@@ -24,8 +25,8 @@ impl Routing {
         if view.epoch > self.view.epoch && view.leads.len() == usize::from(self.size) {
             let ours = std::mem::replace(&mut self.view, view.clone());
             for (number, partition) in self.partitions.iter_mut().enumerate() {
-                if partition.known {
-                    // This gateway has made its own decision since.
+                if partition.is_decided() {
+                    // This gateway has relied on its own view since.
                     if ours.leads[number] != view.leads[number] {
                         self.view.epoch = view.epoch + 1;
                         self.view.leads[number] = ours.leads[number];
@@ -34,6 +35,7 @@ impl Routing {
                 }
                 partition.lead = view.leads[number].role;
                 partition.decided = view.epoch;
+                partition.kept = false;
             }
         }
         for number in 0..self.size {
@@ -44,9 +46,16 @@ impl Routing {
 
     /// Whether a gateway that has just started may believe the newest view about this partition.
     fn is_known(&self, number: Partition) -> bool {
-        let registered = |place: &Place| self.sessions.contains_key(place);
-        let holders = self.holders(number);
-        self.size > 2 && self.sessions.len() >= self.majority() || holders.iter().flatten().all(registered)
+        let remembers = |place: &Place| self.sessions.get(place).is_some_and(|session| session.remembers);
+        let witnesses = self.sessions.keys().filter(|place| remembers(place)).count();
+        self.size > 2 && witnesses >= self.majority() || self.holders(number).iter().flatten().all(remembers)
+    }
+
+    /// Whether a process may be told the view. One that has forgotten it is told only what is certain: otherwise it would
+    /// count as a witness of what it was told when the next gateway starts.
+    pub(super) fn may_be_told(&self, place: Place, ring: Ring) -> bool {
+        let keeps = self.sessions.get(&place).is_some_and(|session| session.ring == Some(ring));
+        !ring.formed || keeps || self.partitions.iter().all(|partition| partition.known)
     }
 
     /// Whether the view may be relied on for a partition, whose lead it names.

@@ -18,18 +18,17 @@ const MAX_QUEUED: usize = 16_384;
 impl Routing {
     pub(super) fn write(&mut self, request: RequestId, write: Write, commands: &mut Vec<Command>) {
         let number = self.partition_of(&write.id);
-        let (id, queued) = (write.id, QueuedWrite { request, write, sent: false });
         let partition = &mut self.partitions[number];
-        let queue = match partition.phase {
+        let room = match partition.phase {
             Phase::Serving => partition
                 .lead_session
                 .and_then(|session| self.places.get(&session))
                 .and_then(|place| self.sessions.get_mut(place))
                 .map(|session| session.writes(partition.lead))
                 .filter(|lane| lane.queued() < MAX_QUEUED)
-                .map(|lane| lane.push(queued)),
+                .map(Some),
             Phase::Draining { .. } | Phase::Confirming { .. } => {
-                (partition.held.len() < MAX_QUEUED).then(|| partition.held.push_back(queued))
+                (partition.held.len() < MAX_QUEUED).then_some(None)
             }
             Phase::Down => {
                 let partition = number as u16;
@@ -37,12 +36,15 @@ impl Routing {
                 return commands.push(Command::AnswerWrite { request, result: Err(refused) });
             }
         };
-        match queue {
-            Some(()) => partition.unsettle(id),
-            None => {
-                let refused = Unserved::Overloaded { partition: number as u16 };
-                commands.push(Command::AnswerWrite { request, result: Err(refused) });
-            }
+        let Some(lane) = room else {
+            let refused = Unserved::Overloaded { partition: number as u16 };
+            return commands.push(Command::AnswerWrite { request, result: Err(refused) });
+        };
+        partition.take_on(&write);
+        let queued = QueuedWrite { request, write, sent: false };
+        match lane {
+            Some(lane) => lane.push(queued),
+            None => partition.held.push_back(queued),
         }
     }
 
@@ -65,8 +67,13 @@ impl Routing {
         let partition = &mut self.partitions[usize::from(number)];
         let batch = Arc::unwrap_or_clone(flight.batch);
         let mut head = 0;
+        let mut seen = Vec::new();
         for ((request, write), answer) in flight.requests.into_iter().zip(batch.writes).zip(answers.results) {
             head = head.max(answer.sequence);
+            let early = partition.answered(write.id, write.version);
+            if !early.is_empty() {
+                seen.push((answer.outcome == Outcome::Applied, early));
+            }
             if answer.outcome == Outcome::Applied {
                 let Write { version, id, operation, .. } = write;
                 let write = Versioned { version, id, change: operation.into_change() };
@@ -81,6 +88,9 @@ impl Routing {
         if let Some(session) = self.sessions.get_mut(&place) {
             let report = session.copies.get_mut(role);
             report.head = report.head.max(head);
+        }
+        for (applied, early) in seen {
+            self.tell_early(applied, early, commands);
         }
         if draining {
             self.advance(now, number, commands);

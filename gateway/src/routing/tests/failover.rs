@@ -367,3 +367,78 @@ fn a_copy_that_is_not_there_is_not_promoted() {
     assert!(matches!(refused, Err(PromotionRefused::Nobody { partition: 0, .. })), "{refused:?}");
     assert!(commands.is_empty());
 }
+
+#[test]
+fn nobody_sees_a_write_that_the_lead_may_take_with_it() {
+    let mut script = Script::formed(3);
+    let id = user_of(0, 3, 0);
+    let write = script.create(id);
+    let read = script.read(id);
+    assert_eq!(script.asked(), [(0, Role::Primary)]);
+    // The write is on the disk of db-0, its answer is not here yet.
+    let sent = script.take(0, |message| matches!(message, ToProcess::Writes(_)));
+    let ToProcess::Writes(batch) = &sent[0] else { unreachable!("only writes were taken") };
+    script.answer_reads_with(0, Some(batch.writes[0].version));
+    assert!(script.read_result(read).is_none(), "db-1 does not know of it");
+
+    script.kill(0);
+    assert!(script.read_result(read).is_none());
+    // It was sent again. Had db-1 refused it, the read would have to be asked again.
+    script.apply_writes(1, Role::Replica);
+    assert!(matches!(script.write_result(write), Some(Ok(_))));
+    assert!(matches!(script.read_result(read), Some(Ok(Some(_)))));
+}
+
+#[test]
+fn a_read_that_saw_what_never_came_to_be_is_asked_again() {
+    let mut script = Script::formed(3);
+    let id = user_of(0, 3, 0);
+    script.create(id);
+    let read = script.read(id);
+    let sent = script.take(0, |message| matches!(message, ToProcess::Writes(_)));
+    let ToProcess::Writes(batch) = &sent[0] else { unreachable!("only writes were taken") };
+    script.answer_reads_with(0, Some(batch.writes[0].version));
+    script.kill(0);
+    script.refuse_writes(1, Role::Replica);
+    assert_eq!(script.asked(), [(1, Role::Replica)]);
+    script.answer_reads_with(1, None);
+    assert!(matches!(script.read_result(read), Some(Ok(None))));
+}
+
+#[test]
+fn a_view_that_only_both_holders_keep_is_not_overlooked() {
+    let mut script = Script::formed(5);
+    (2..5).for_each(|place| script.processes[place].keeps = false);
+    script.message(0, FromProcess::Leaving);
+    script.pass(60, &[]);
+    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
+    let write = script.create(user_of(0, 5, 0));
+    script.apply_writes(1, Role::Replica);
+    assert!(matches!(script.write_result(write), Some(Ok(_))));
+    script.restart_gateway();
+    (2..5).for_each(|place| script.connect(place));
+    script.connect(0);
+    assert_eq!(lead(&script, 0), None, "db-0 keeps that db-1 leads");
+    script.connect(1);
+    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
+}
+
+#[test]
+fn an_emptied_process_does_not_count_among_those_that_tell_the_view() {
+    let mut script = Script::formed(3);
+    script.kill(0);
+    script.create(user_of(0, 3, 0));
+    script.apply_writes(1, Role::Replica);
+    script.processes[2] = Process::fresh(0x500);
+    script.restart_gateway();
+    script.connect(0);
+    script.connect(2);
+    assert_eq!(lead(&script, 0), None, "db-1 leads, and only db-1 and the lost disk of db-2 knew");
+    // Nor does it the next time, after a gateway that knew no more than itself.
+    script.restart_gateway();
+    script.connect(0);
+    script.connect(2);
+    assert_eq!(lead(&script, 0), None);
+    script.connect(1);
+    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
+}

@@ -222,6 +222,27 @@ impl Script {
         }
     }
 
+    /// A process answers all the reads that it has with a user of that version, or with none.
+    fn answer_reads_with(&mut self, place: u16, version: Option<Version>) {
+        for message in self.take(place, |message| matches!(message, ToProcess::Reads(_))) {
+            let ToProcess::Reads(batch) = message else { unreachable!("only reads were taken") };
+            let user = || RawValue::from_string("{}".to_owned()).expect("valid JSON");
+            let ids = batch.primary.iter().chain(&batch.replica);
+            let results = ids.map(|_| version.map(|version| Found(version, user()))).collect();
+            self.message(place, FromProcess::Read(ReadAnswers { batch: batch.batch, results }));
+        }
+    }
+
+    /// A lead refuses all the writes that it has.
+    fn refuse_writes(&mut self, place: u16, role: Role) {
+        for message in self.take(place, |message| matches!(message, ToProcess::Writes(_))) {
+            let ToProcess::Writes(batch) = message else { unreachable!("only writes were taken") };
+            let refused = WriteAnswer { outcome: Outcome::Exists, sequence: 0, user: None };
+            let results = vec![refused; batch.writes.len()];
+            self.message(place, FromProcess::Written(WriteAnswers { batch: batch.batch, role, results }));
+        }
+    }
+
     /// A lead applies all the writes that it has, and answers them. Returns their versions.
     fn apply_writes(&mut self, place: u16, role: Role) -> Vec<Version> {
         let mut versions = Vec::new();

@@ -1,0 +1,188 @@
+//! What must be true. Each check names the promise that it is about.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use db_process::store::{MemoryStore, Snapshot, Store};
+use gateway::routing::ToProcess;
+use protocol::message::link::{Role, Versioned, Write, WriteAnswer, WriteAnswers};
+use protocol::placement::{Partition, partition_of, primary_of, replica_of};
+use protocol::{Outcome, Record, UserId, Version};
+
+use crate::config::Config;
+use crate::history::{Op, is_linearizable};
+use crate::world::World;
+
+/// A question that has no answer yet.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) client: usize,
+    pub(crate) user: UserId,
+    pub(crate) op: Op,
+}
+
+/// What is remembered in order to check.
+#[derive(Debug)]
+pub(crate) struct Checks {
+    pub(crate) asked: u64,
+    pub(crate) refused: u64,
+    pub(crate) open: BTreeMap<u64, Question>,
+    pub(crate) histories: BTreeMap<UserId, Vec<Op>>,
+    /// Which write a version belongs to, as far as anybody saw it.
+    pub(crate) group_of: BTreeMap<Version, i32>,
+    pub(crate) versions_of: BTreeMap<UserId, Vec<Version>>,
+    /// Everything acknowledged of a user.
+    acknowledged: BTreeMap<UserId, Record>,
+    /// Batches of writes that were sent: by connection, role and number.
+    sent: BTreeMap<(u64, Role, u64), Vec<Write>>,
+    /// The applied writes of the answers that the routing is being told.
+    pub(crate) arriving: VecDeque<Option<Versioned>>,
+    /// What a copy came to for an operation that it applied.
+    decided: BTreeMap<Version, (UserId, Option<String>)>,
+    size: u16,
+}
+
+impl Checks {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            asked: 0,
+            refused: 0,
+            open: BTreeMap::new(),
+            histories: BTreeMap::new(),
+            group_of: BTreeMap::new(),
+            versions_of: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            arriving: VecDeque::new(),
+            decided: BTreeMap::new(),
+            size: config.size,
+        }
+    }
+
+    fn acknowledged_of(&self, partition: Partition) -> impl Iterator<Item = (&UserId, &Record)> {
+        self.acknowledged.iter().filter(move |(id, _)| partition_of(id, self.size) == partition)
+    }
+}
+
+impl World {
+    /// Invariant 2: whoever is asked to decide writes holds every acknowledged write of the partition.
+    pub(crate) fn check_sent(&mut self, id: u64, message: &ToProcess) {
+        let ToProcess::Writes(batch) = message else { return };
+        self.checks.sent.insert((id, batch.role, batch.batch), batch.writes.clone());
+        let connection = &self.connections[&id];
+        let process = &self.processes[usize::from(connection.place)];
+        if !process.up || process.life != connection.life {
+            return;
+        }
+        let partition = partition_of(&batch.writes[0].id, self.config.size);
+        let store = process.store(batch.role);
+        for (user, record) in self.checks.acknowledged_of(partition) {
+            assert!(
+                holds(store, user, record),
+                "the {:?} of {} leads without an acknowledged write of user {}: has {:?}, acknowledged {record:?}",
+                batch.role,
+                connection.place,
+                user.as_u128(),
+                store.get(user),
+            );
+        }
+    }
+
+    /// The routing is told these outcomes; for each that it hands on, a write is acknowledged.
+    pub(crate) fn expect_answers(&mut self, id: u64, answers: &WriteAnswers) {
+        let writes = self.checks.sent.get(&(id, answers.role, answers.batch)).cloned().unwrap_or_default();
+        let applied = writes.into_iter().zip(&answers.results).map(|(write, answer)| {
+            let Write { version, id, operation, .. } = write;
+            let change = operation.into_change();
+            (answer.outcome == Outcome::Applied).then_some(Versioned { version, id, change })
+        });
+        self.checks.arriving = applied.collect();
+    }
+
+    pub(crate) fn acknowledged(&mut self, user: UserId, answer: &WriteAnswer) {
+        let written = self.checks.arriving.pop_front().expect("an answer comes from a copy");
+        let Some(Versioned { version, id, change }) = written else {
+            assert_ne!(answer.outcome, Outcome::Applied, "nobody applied that");
+            return;
+        };
+        assert_eq!((id, answer.outcome), (user, Outcome::Applied), "answers are in the order of the writes");
+        match self.checks.acknowledged.get_mut(&id) {
+            Some(record) => drop(record.apply(version, &change)),
+            None => drop(self.checks.acknowledged.insert(id, Record::from_change(version, &change))),
+        }
+    }
+
+    /// Invariant 1: what is answered as applied is on disk. Invariant 4: an operation that is repeated gets the same answer.
+    pub(crate) fn check_on_disk(&mut self, place: u16, role: Role, writes: &[Write], answers: &WriteAnswers) {
+        let disk = self.processes[usize::from(place)].store(role).clone().crash(0);
+        for (write, answer) in writes.iter().zip(&answers.results) {
+            let document = answer.user.as_ref().map(|found| found.1.get().to_owned());
+            if let Some((user, shown)) = self.checks.decided.get(&write.version) {
+                assert_eq!(*user, write.id, "version {} belongs to two users", write.version);
+                assert_eq!(
+                    (answer.outcome, &document),
+                    (Outcome::Applied, shown),
+                    "{place} answers {} of user {} otherwise than before",
+                    write.version,
+                    user.as_u128()
+                );
+            }
+            if answer.outcome != Outcome::Applied {
+                continue;
+            }
+            let written = Record::from_change(write.version, &write.operation.change());
+            assert!(
+                holds(&disk, &write.id, &written),
+                "{place} answers {} of user {}, which is not on disk",
+                write.version,
+                write.id.as_u128()
+            );
+            self.checks.decided.insert(write.version, (write.id, document));
+        }
+    }
+
+    /// Invariant 3, in the end: what all clients saw fits one order.
+    pub(crate) fn check_histories(&self) {
+        for (user, history) in &self.checks.histories {
+            let mut history = history.clone();
+            history.extend(
+                self.checks.open.values().filter(|open| open.user == *user).map(|open| open.op.clone()),
+            );
+            if !is_linearizable(&history) {
+                history.sort_by_key(|op| op.called);
+                let lines: Vec<String> = history.iter().map(|op| format!("{op:?}")).collect();
+                panic!("the history of user {} is not linearizable:\n{}", user.as_u128(), lines.join("\n"));
+            }
+        }
+    }
+
+    /// Invariant 5, in the end: both copies of each partition are equal, and know it.
+    pub(crate) fn check_copies(&self) {
+        for partition in 0..self.config.size {
+            let replica = replica_of(partition, self.config.size).expect("more than one process");
+            let stores = [(primary_of(partition), Role::Primary), (replica, Role::Replica)];
+            let [primary, replica] =
+                stores.map(|(place, role)| content(self.processes[usize::from(place)].store(role)));
+            assert_eq!(primary, replica, "the copies of partition {partition} differ");
+            let [primary, replica] = stores.map(|(place, role)| self.report_of(place, role));
+            for (reader, source) in [(primary, replica), (replica, primary)] {
+                let at = reader.position.filter(|at| at.incarnation == source.incarnation);
+                let at = at.map_or(0, |at| at.sequence);
+                assert_eq!(at, source.head, "the positions of partition {partition} disagree");
+            }
+            for (user, record) in self.checks.acknowledged_of(partition) {
+                let store = self.processes[usize::from(primary_of(partition))].store(Role::Primary);
+                assert!(holds(store, user, record), "an acknowledged write of {} is lost", user.as_u128());
+            }
+        }
+    }
+}
+
+fn holds(store: &MemoryStore, user: &UserId, record: &Record) -> bool {
+    let ours = store.get(user).expect("a store in memory can be read");
+    ours.is_some_and(|mut ours| !ours.merge(record))
+}
+
+fn content(store: &MemoryStore) -> Vec<(UserId, Record)> {
+    let snapshot = store.snapshot().expect("a store in memory can be read");
+    snapshot.records().map(|record| record.expect("a store in memory can be read")).collect()
+}

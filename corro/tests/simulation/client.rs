@@ -1,0 +1,187 @@
+//! The clients: each asks one thing after the other, and remembers what it was told.
+
+use gateway::routing::{Event, RequestId, Unserved};
+use protocol::message::link::{Found, WriteAnswer};
+use protocol::{Change, Condition, Operation, Outcome, User, UserId, Version};
+
+use crate::check::Question;
+use crate::config::Mode;
+use crate::history::{Asked, Live, Match, Op, Told};
+use crate::world::{Happening, MILLI, SECOND, World};
+
+/// One client.
+#[derive(Debug, Default)]
+pub(crate) struct Client {
+    /// Its question that has no answer yet.
+    pub(crate) asking: Option<u64>,
+}
+
+impl World {
+    /// Asks something, or looks again later.
+    pub(crate) fn client_acts(&mut self, client: usize) {
+        if self.checks.asked >= self.config.operations {
+            return;
+        }
+        if !self.gateway.is_up() || !self.gateway.was_ready {
+            return self.after(MILLI, 30 * MILLI, Happening::Client(client));
+        }
+        self.checks.asked += 1;
+        let user = UserId::from_u128(u128::from(self.rng.between(0, self.config.users)));
+        let request = self.number();
+        let group = request as i32;
+        let name = self.rng.percent(50).then_some(group);
+        let asked = match self.rng.next() % 20 {
+            0..=7 => Asked::Read,
+            8..=11 => Asked::Create(Live { group, name: group }),
+            12..=16 => Asked::Update { group, name },
+            17 => Asked::Touch,
+            _ => Asked::Delete,
+        };
+        let condition =
+            (asked != Asked::Read && self.rng.percent(25)).then(|| self.pick_condition(user)).flatten();
+        let event = self.question(request, user, &asked, condition.as_ref());
+        let groups = |versions: &Vec<Version>| {
+            versions.iter().filter_map(|version| self.checks.group_of.get(version).copied()).collect()
+        };
+        let condition = condition.map(|condition| match condition {
+            Condition::Any => Match::Any,
+            Condition::Versions(versions) => Match::Groups(groups(&versions)),
+        });
+        self.note(|| {
+            format!("client {client} asks {request}: {asked:?} of {} if {condition:?}", user.as_u128())
+        });
+        let called = self.number();
+        let op = Op { called, answered: u64::MAX, asked, condition, told: Told::Unknown };
+        self.checks.open.insert(request, Question { client, user, op });
+        self.clients[client].asking = Some(request);
+        let life = self.gateway.life;
+        self.after(1, 100, Happening::Ask(life, Box::new(event)));
+    }
+
+    fn pick_condition(&mut self, user: UserId) -> Option<Condition> {
+        if self.rng.percent(20) {
+            return Some(Condition::Any);
+        }
+        let known = self.checks.versions_of.get(&user)?;
+        let last = known.last().copied()?;
+        let version = if self.rng.percent(70) { last } else { known[self.rng.next() as usize % known.len()] };
+        Some(Condition::Versions(vec![version]))
+    }
+
+    fn question(&self, request: u64, id: UserId, asked: &Asked, condition: Option<&Condition>) -> Event {
+        let request = RequestId(request);
+        let named = |name: i32| format!("n{name}");
+        let operation = match asked {
+            Asked::Read => return Event::Read { request, id },
+            Asked::Create(Live { group, name }) => Operation::Create(Change {
+                alive: Some(true),
+                name: Some(named(*name)),
+                email: Some("e".to_owned()),
+                group: Some(*group),
+            }),
+            Asked::Update { group, name } => {
+                Operation::Update(Change { name: name.map(named), group: Some(*group), ..Change::default() })
+            }
+            Asked::Touch => Operation::Update(Change::default()),
+            Asked::Delete => Operation::Delete,
+        };
+        Event::Write {
+            request,
+            id,
+            operation,
+            condition: condition.cloned(),
+            unix_millis: self.unix_millis(),
+        }
+    }
+
+    pub(crate) fn read_answered(&mut self, request: u64, result: Result<Option<Found>, Unserved>) {
+        let question = self.close(request);
+        let told = match result {
+            Ok(found) => Told::Seen(found.map(|found| self.seen(question.user, &found))),
+            Err(unserved) => return self.refused(request, question, &unserved),
+        };
+        self.answered(request, question, told);
+    }
+
+    pub(crate) fn write_answered(&mut self, request: u64, result: Result<WriteAnswer, Unserved>) {
+        let question = self.close(request);
+        let answer = match result {
+            Ok(answer) => answer,
+            Err(unserved) => return self.refused(request, question, &unserved),
+        };
+        self.acknowledged(question.user, &answer);
+        let live = answer.user.as_ref().map(|found| self.seen(question.user, found));
+        let told = match answer.outcome {
+            Outcome::Applied => Told::Applied(live),
+            Outcome::Unchanged => Told::Unchanged(live),
+            Outcome::Exists => Told::Exists,
+            Outcome::NotFound => Told::NotFound,
+            Outcome::PreconditionFailed => Told::PreconditionFailed,
+        };
+        self.answered(request, question, told);
+    }
+
+    fn close(&mut self, request: u64) -> Question {
+        let question = self.checks.open.remove(&request);
+        question.unwrap_or_else(|| panic!("question {request} is answered twice, or was never asked"))
+    }
+
+    fn answered(&mut self, request: u64, question: Question, told: Told) {
+        self.note(|| format!("answer to {request} of {}: {told:?}", question.user.as_u128()));
+        self.mix(request);
+        let answered = self.number();
+        let Question { client, user, op } = question;
+        self.checks.histories.entry(user).or_default().push(Op { answered, told, ..op });
+        self.go_on(client, request);
+    }
+
+    fn refused(&mut self, request: u64, question: Question, unserved: &Unserved) {
+        self.note(|| format!("no answer to {request} of {}: {unserved:?}", question.user.as_u128()));
+        let allowed = matches!(self.config.mode, Mode::Chaos | Mode::Harsh);
+        assert!(allowed, "a request fails although there was one failure at most: {unserved}");
+        self.checks.refused += 1;
+        let Question { client, user, op } = question;
+        if let Unserved::OutcomeUnknown { .. } = unserved {
+            self.checks.histories.entry(user).or_default().push(op);
+        }
+        self.go_on(client, request);
+    }
+
+    fn go_on(&mut self, client: usize, request: u64) {
+        if self.clients[client].asking != Some(request) {
+            return;
+        }
+        self.clients[client].asking = None;
+        let excited = self.now < self.faults.last + SECOND;
+        let think = if excited { self.config.think } else { 4 * self.config.think };
+        self.after(MILLI, think, Happening::Client(client));
+    }
+
+    /// What was asked of a gateway that died has an unknown outcome.
+    pub(crate) fn clients_lose_gateway(&mut self) {
+        for (request, Question { client, user, op }) in std::mem::take(&mut self.checks.open) {
+            self.checks.histories.entry(user).or_default().push(op);
+            self.go_on(client, request);
+        }
+    }
+
+    /// A document that a client got, by the numbers of who wrote it.
+    fn seen(&mut self, user: UserId, found: &Found) -> Live {
+        let Found(version, document) = found;
+        let document: User = serde_json::from_str(document.get()).expect("a user");
+        assert_eq!(document.id, user, "the document of another user");
+        let name = document
+            .name
+            .strip_prefix('n')
+            .and_then(|name| name.parse().ok())
+            .expect("a name that was given");
+        let group = document.group;
+        let first = *self.checks.group_of.entry(*version).or_insert(group);
+        assert_eq!(first, group, "version {version} of {user} belongs to two writes");
+        let known = self.checks.versions_of.entry(user).or_default();
+        if !known.contains(version) {
+            known.push(*version);
+        }
+        Live { group, name }
+    }
+}

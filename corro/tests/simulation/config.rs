@@ -1,0 +1,108 @@
+//! What a seed stands for: how large the ring is, how much its parts keep, and what will go wrong.
+
+use crate::rng::Rng;
+
+/// How hard a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Nothing fails.
+    Calm,
+    /// One failure at a time, the next only when the ring is whole again: no request may fail.
+    Single,
+    /// Failures overlap, as far as no acknowledged write can be lost by them for good: requests may be refused, but no
+    /// answer may be wrong, and the ring is whole in the end.
+    Chaos,
+    /// Anything: the ring may be down in the end, because what it would need is gone, but it may not lie.
+    Harsh,
+}
+
+/// What can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    /// `kill -9`: what was committed is there afterwards.
+    Kill,
+    /// The machine loses power: what was not synced is gone, and nobody is told.
+    Power,
+    /// The process ends, and comes back with an empty disk.
+    Wipe,
+    /// SIGSTOP and SIGCONT.
+    Pause,
+    /// The connection between a process and the gateway breaks.
+    Cut,
+    /// A connection between two processes breaks.
+    CutReplication,
+    /// SIGTERM.
+    Leave,
+    /// The gateway is killed and started again.
+    Gateway,
+    /// The gateway stands still for a while.
+    GatewayPause,
+}
+
+const ALL: [Fault; 9] = [
+    Fault::Kill,
+    Fault::Power,
+    Fault::Wipe,
+    Fault::Pause,
+    Fault::Cut,
+    Fault::CutReplication,
+    Fault::Leave,
+    Fault::Gateway,
+    Fault::GatewayPause,
+];
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) seed: u64,
+    pub(crate) mode: Mode,
+    pub(crate) size: u16,
+    pub(crate) clients: usize,
+    pub(crate) users: u64,
+    /// Operations of all clients together.
+    pub(crate) operations: u64,
+    /// Longest pause of a client between two operations, in microseconds.
+    pub(crate) think: u64,
+    pub(crate) tail_bytes: usize,
+    pub(crate) recent: usize,
+    pub(crate) log: u64,
+    pub(crate) trim: u64,
+    pub(crate) faults: u64,
+    pub(crate) kinds: Vec<Fault>,
+    /// Longest usual delay of a message, in microseconds.
+    pub(crate) delay: u64,
+    /// Longest time of a round of a copy, in microseconds.
+    pub(crate) round: u64,
+}
+
+impl Config {
+    /// The run of a seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0xc0f1);
+        let mode = match rng.next() % 20 {
+            0 => Mode::Calm,
+            1..=8 => Mode::Single,
+            9..=15 => Mode::Chaos,
+            _ => Mode::Harsh,
+        };
+        let kinds: Vec<Fault> = ALL.into_iter().filter(|_| rng.percent(60)).collect();
+        let small_tail = mode != Mode::Single && rng.percent(20);
+        Self {
+            seed,
+            mode,
+            size: rng.pick(&[2, 3, 3, 3, 5]),
+            clients: rng.between(2, 6) as usize,
+            users: rng.between(2, 7),
+            operations: rng.between(80, 260),
+            think: rng.pick(&[3_000, 20_000, 60_000]),
+            tail_bytes: if small_tail { 600 } else { 1 << 20 },
+            recent: rng.pick(&[64, 1_024]),
+            log: if rng.percent(30) { rng.between(70, 120) } else { 1_000_000 },
+            trim: rng.pick(&[1, 4, 64]),
+            faults: if mode == Mode::Calm { 0 } else { rng.between(1, 7) },
+            kinds: if kinds.is_empty() { ALL.to_vec() } else { kinds },
+            delay: rng.pick(&[100, 500, 5_000]),
+            round: rng.pick(&[300, 3_000, 15_000]),
+        }
+    }
+}

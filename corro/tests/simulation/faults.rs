@@ -1,0 +1,183 @@
+//! What goes wrong, and when; and whether the ring is whole again afterwards.
+
+use db_process::node::PerRole;
+use db_process::store::MemoryStore;
+use protocol::message::link::Role;
+
+use crate::config::{Fault, Mode};
+use crate::process::Process;
+use crate::world::{Happening, MILLI, SECOND, Time, World};
+
+/// What has gone wrong so far.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    count: u64,
+    pub(crate) last: Time,
+    /// A disk was lost, and the ring was not whole since.
+    wiped: bool,
+    /// Processes that still have the disk that they began with, from place 0 on.
+    lost_disks: Vec<u16>,
+    /// Everything that was to happen has happened.
+    pub(crate) finished: bool,
+    pub(crate) whole: bool,
+}
+
+impl World {
+    /// Lets something go wrong, if it is time, and looks whether the run is over.
+    pub(crate) fn consider_fault(&mut self) {
+        let calm = self.gateway.is_whole()
+            && !self.gateway.paused
+            && self.gateway.was_ready
+            && self.processes.iter().all(|process| process.up && !process.paused && !process.leaving)
+            && self.is_connected();
+        if calm {
+            self.faults.wiped = false;
+        }
+        let harsh = self.config.mode == Mode::Harsh;
+        let late = self.now > self.faults.last + Self::WHOLE_WITHIN;
+        let all = self.faults.count >= self.config.faults;
+        if all {
+            let asked = self.checks.asked >= self.config.operations && self.checks.open.is_empty();
+            if calm && asked {
+                self.faults.finished = true;
+                self.faults.whole = true;
+            } else if late && harsh && !calm && self.now > self.faults.last + 2 * Self::WHOLE_WITHIN {
+                assert!(self.checks.open.is_empty() || !asked, "a question is never answered");
+                self.faults.finished = true;
+            } else {
+                assert!(calm || harsh || !late, "the ring is not whole again: {}", self.describe());
+                assert!(self.now < self.faults.last + 90 * SECOND, "it never ends: {:?}", self.checks.open);
+            }
+        } else if calm && self.now > self.faults.last + MILLI || self.config.mode != Mode::Single {
+            if self.gateway.was_ready || self.faults.count > 0 {
+                let fault = self.rng.pick(&self.config.kinds.clone());
+                self.inject(fault, calm);
+            }
+        } else {
+            assert!(!late, "the ring is not whole again: {}", self.describe());
+        }
+        let pause = match self.config.mode {
+            _ if all => 30,
+            Mode::Calm | Mode::Single => 60,
+            Mode::Chaos | Mode::Harsh => self.rng.pick(&[5, 100, 700, 3_000]),
+        };
+        self.after(MILLI, pause * MILLI, Happening::Fault);
+    }
+
+    /// Whether the network is as everybody takes it to be: a break that nobody has noticed yet is a failure that lasts.
+    fn is_connected(&self) -> bool {
+        let linked = |process: &Process| {
+            let connection = process.link.connection.and_then(|id| self.connections.get(&id));
+            process.link.registered
+                && connection.is_some_and(|connection| connection.gateway_open && !connection.cut)
+        };
+        let follows = |process: &Process, role: Role| {
+            let stream = process.following.get(role).stream.and_then(|id| self.streams.get(&id));
+            stream.is_some_and(|stream| stream.follower_open && stream.source_open && !stream.cut)
+        };
+        self.processes
+            .iter()
+            .all(|process| linked(process) && Role::ALL.into_iter().all(|role| follows(process, role)))
+    }
+
+    fn describe(&self) -> String {
+        match &self.gateway.routing {
+            Some(routing) => format!("{:#?}", routing.status().partitions),
+            None => "the gateway is down".to_owned(),
+        }
+    }
+
+    fn inject(&mut self, fault: Fault, calm: bool) {
+        let place = self.rng.between(0, u64::from(self.config.size)) as u16;
+        if !self.is_fair(fault, place, calm) {
+            // So that a list of nothing else comes to an end.
+            self.faults.count += u64::from(self.rng.percent(10));
+            return;
+        }
+        self.faults.count += 1;
+        self.faults.last = self.now;
+        let down = self.rng.pick(&[20, 100, 600, 2_500]) * MILLI;
+        match fault {
+            Fault::Kill | Fault::Power | Fault::Wipe => {
+                self.end_process(place, fault == Fault::Power);
+                if fault == Fault::Wipe {
+                    self.faults.wiped = true;
+                    self.wipe(place);
+                }
+                self.after(20 * MILLI, down + 20 * MILLI, Happening::RestartProcess(place));
+            }
+            Fault::Pause => {
+                let millis = self.rng.between(100, 3_000);
+                self.note(|| format!("{place} stands still for {millis} ms"));
+                self.process(place).paused = true;
+                self.after(millis * MILLI, (millis + 1) * MILLI, Happening::ResumeProcess(place));
+            }
+            Fault::Cut => {
+                let id = self.process(place).link.connection;
+                self.note(|| format!("{place} #{id:?} is cut"));
+                if let Some(id) = id {
+                    self.cut(id, true);
+                }
+            }
+            Fault::CutReplication => {
+                let open = |(id, stream): (&u64, &crate::world::Stream)| {
+                    (stream.follower_open && !stream.cut).then_some(*id)
+                };
+                let open: Vec<u64> = self.streams.iter().filter_map(open).collect();
+                if !open.is_empty() {
+                    let id = self.rng.pick(&open);
+                    self.note(|| format!("stream #{id} is cut"));
+                    self.cut_stream(id);
+                }
+            }
+            Fault::Leave => self.ask_to_leave(place),
+            Fault::Gateway => {
+                self.kill_gateway();
+                // The clock may be anywhere when it comes back.
+                self.gateway.wall = self.rng.between(0, 2_000_000);
+                self.after(10 * MILLI, down + 10 * MILLI, Happening::RestartGateway);
+            }
+            Fault::GatewayPause => {
+                let most = if self.config.mode == Mode::Single { 1_500 } else { 3_000 };
+                let millis = self.rng.between(60, most);
+                self.pause_gateway(millis);
+            }
+        }
+    }
+
+    /// Whether the promises still hold if this goes wrong too.
+    fn is_fair(&self, fault: Fault, place: u16, calm: bool) -> bool {
+        let process = &self.processes[usize::from(place)];
+        let harsh = self.config.mode == Mode::Harsh;
+        let possible = match fault {
+            Fault::Gateway | Fault::GatewayPause => self.gateway.is_up() && !self.gateway.paused,
+            Fault::CutReplication => true,
+            _ => process.up && !process.paused && !process.leaving,
+        };
+        let fair = match fault {
+            // The last process that remembers the ring must not forget it, or a gateway that starts makes a new one.
+            Fault::Wipe if harsh => {
+                (0..self.config.size).any(|other| other != place && !self.faults.lost_disks.contains(&other))
+            }
+            // Alone, and covered by the tail.
+            Fault::Wipe => calm && self.config.tail_bytes > 1_000,
+            // With the disk of another, or the tail, something acknowledged would be gone.
+            Fault::Gateway | Fault::Power => harsh || !self.faults.wiped,
+            _ => true,
+        };
+        possible && fair
+    }
+
+    fn wipe(&mut self, place: u16) {
+        self.note(|| format!("{place} loses its disk"));
+        if !self.faults.lost_disks.contains(&place) {
+            self.faults.lost_disks.push(place);
+        }
+        let [incarnation, primary, replica] = [(); 3].map(|()| self.rng.uuid());
+        let process = self.process(place);
+        process.incarnation = incarnation;
+        process.membership = None;
+        process.disks =
+            PerRole { primary: Some(MemoryStore::new(primary)), replica: Some(MemoryStore::new(replica)) };
+    }
+}

@@ -1,0 +1,221 @@
+//! The gateway: the real routing, driven as the coordinator drives it.
+
+use std::time::Duration;
+
+use gateway::routing::{
+    Command, Event, FromProcess, RequestId, RingEvent, Routing, RoutingConfig, SessionId,
+};
+
+use crate::config::Config;
+use crate::rng::Rng;
+use crate::world::{AtGateway, Down, Happening, MILLI, SECOND, Time, Up, World};
+
+/// The gateway's process.
+pub(crate) struct Gateway {
+    pub(crate) routing: Option<Routing>,
+    pub(crate) life: u64,
+    started: Time,
+    pub(crate) paused: bool,
+    pub(crate) backlog: Vec<Happening>,
+    flush_due: bool,
+    /// Whether it has been ready since it started: before, it is not asked.
+    pub(crate) was_ready: bool,
+    /// What its wall clock shows beyond the time of the run, in milliseconds.
+    pub(crate) wall: u64,
+    config: RoutingConfig,
+}
+
+impl Gateway {
+    pub(crate) fn new(config: &Config, rng: &mut Rng) -> Self {
+        let config = RoutingConfig { size: config.size, new_ring: rng.uuid(), tail_bytes: config.tail_bytes };
+        Self {
+            routing: None,
+            life: 0,
+            started: 0,
+            paused: false,
+            backlog: Vec::new(),
+            flush_due: false,
+            was_ready: false,
+            wall: 1_000_000,
+            config,
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.routing.is_some()
+    }
+
+    /// The ring as a person is shown it: whether every partition is at home, and both its copies answer reads.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.routing.as_ref().is_some_and(|routing| {
+            let status = routing.status();
+            status.ready
+                && status.processes.iter().all(|process| process.connected)
+                && status
+                    .partitions
+                    .iter()
+                    .all(|partition| partition.waiting_for.is_none() && partition.unreplicated == 0)
+        })
+    }
+}
+
+impl World {
+    pub(crate) fn start_gateway(&mut self) {
+        if self.gateway.is_up() {
+            return;
+        }
+        self.gateway.config.new_ring = self.rng.uuid();
+        self.gateway.life += 1;
+        self.gateway.routing = Some(Routing::new(self.gateway.config.clone()));
+        self.gateway.started = self.now;
+        self.gateway.was_ready = false;
+        self.gateway.flush_due = false;
+        self.note(|| "gateway starts".to_owned());
+        let life = self.gateway.life;
+        self.after(1, 10 * MILLI, Happening::Gateway(life, AtGateway::Tick));
+    }
+
+    pub(crate) fn kill_gateway(&mut self) {
+        self.note(|| "gateway killed".to_owned());
+        self.gateway.routing = None;
+        self.gateway.paused = false;
+        self.gateway.backlog.clear();
+        let open: Vec<u64> =
+            self.connections.iter().filter(|(_, each)| each.gateway_open).map(|(id, _)| *id).collect();
+        for id in open {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.gateway_open = false;
+            }
+            self.send_down(id, Down::End);
+        }
+        self.clients_lose_gateway();
+    }
+
+    pub(crate) fn pause_gateway(&mut self, millis: u64) {
+        self.note(|| format!("gateway stands still for {millis} ms"));
+        self.gateway.paused = true;
+        self.after(millis * MILLI, (millis + 1) * MILLI, Happening::ResumeGateway);
+    }
+
+    pub(crate) fn resume_gateway(&mut self) {
+        if !std::mem::take(&mut self.gateway.paused) {
+            return;
+        }
+        self.note(|| "gateway goes on".to_owned());
+        let mut backlog = std::mem::take(&mut self.gateway.backlog);
+        // The coordinator looks at the time first.
+        backlog.sort_by_key(|each| !matches!(each, Happening::Gateway(_, AtGateway::Tick)));
+        for happening in backlog {
+            self.happen(happening);
+        }
+    }
+
+    pub(crate) fn gateway_does(&mut self, what: AtGateway) {
+        match what {
+            AtGateway::Tick => {
+                let life = self.gateway.life;
+                self.after(10 * MILLI, 11 * MILLI, Happening::Gateway(life, AtGateway::Tick));
+                self.step(Event::Tick);
+                if !self.gateway.was_ready {
+                    let ready = self.gateway.routing.as_ref().is_some_and(|routing| routing.status().ready);
+                    self.gateway.was_ready = ready;
+                }
+            }
+            AtGateway::Flush => {
+                self.gateway.flush_due = false;
+                let mut commands = Vec::new();
+                if let Some(routing) = &mut self.gateway.routing {
+                    routing.flush(&mut commands);
+                }
+                self.carry_out(commands);
+            }
+        }
+    }
+
+    pub(crate) fn arrive_at_gateway(&mut self, id: u64, message: Up) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let place = connection.place;
+        let lost = connection.cut && !matches!(message, Up::End);
+        if lost || !connection.gateway_open || !self.gateway.is_up() {
+            return;
+        }
+        if self.gateway.paused {
+            return self.gateway.backlog.push(Happening::ToGateway(id, message));
+        }
+        let session = SessionId(id);
+        match message {
+            Up::Register(register) => {
+                self.note(|| format!("gateway ← {place} #{id} {register:?}"));
+                self.step(Event::Register { session, host: format!("host-{place}"), register });
+            }
+            Up::Message(message) => {
+                if let FromProcess::Written(answers) = &message {
+                    self.expect_answers(id, answers);
+                }
+                if self.is_tracing() && !matches!(message, FromProcess::Alive) {
+                    self.note(|| format!("gateway ← {place} #{id} {message:?}"));
+                }
+                self.step(Event::Message { session, message });
+                self.checks.arriving.clear();
+            }
+            Up::End => {
+                self.note(|| format!("gateway ← {place} #{id} ended"));
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.gateway_open = false;
+                }
+                self.step(Event::Closed { session });
+            }
+        }
+    }
+
+    pub(crate) fn step(&mut self, event: Event) {
+        let now = Duration::from_micros(self.now - self.gateway.started);
+        let mut commands = Vec::new();
+        let Some(routing) = &mut self.gateway.routing else { return };
+        routing.step(now, event, &mut commands);
+        self.carry_out(commands);
+        if !std::mem::replace(&mut self.gateway.flush_due, true) {
+            let life = self.gateway.life;
+            self.after(1, 200, Happening::Gateway(life, AtGateway::Flush));
+        }
+    }
+
+    fn carry_out(&mut self, commands: Vec<Command>) {
+        let mut failed = Vec::new();
+        for command in commands {
+            match command {
+                Command::Send { session: SessionId(id), message } => {
+                    let open = self.connections.get(&id).is_some_and(|connection| connection.gateway_open);
+                    if open {
+                        self.check_sent(id, &message);
+                        self.send_down(id, Down::Message(message));
+                    } else if !failed.contains(&id) {
+                        failed.push(id);
+                    }
+                }
+                Command::AnswerRead { request: RequestId(request), result } => {
+                    self.read_answered(request, result);
+                }
+                Command::AnswerWrite { request: RequestId(request), result } => {
+                    self.write_answered(request, result);
+                }
+                Command::Report(event) => self.report(&event),
+            }
+        }
+        for id in failed {
+            self.step(Event::Closed { session: SessionId(id) });
+        }
+    }
+
+    fn report(&mut self, event: &RingEvent) {
+        self.note(|| format!("gateway: {event:?}"));
+    }
+
+    /// Milliseconds since 1970, as the gateway has it.
+    pub(crate) fn unix_millis(&self) -> u64 {
+        self.gateway.wall + self.now / MILLI
+    }
+
+    /// How long the ring may take to be whole again.
+    pub(crate) const WHOLE_WITHIN: Time = 20 * SECOND;
+}

@@ -1,0 +1,156 @@
+//! A seeded simulation of a whole ring: the real routing of the gateway and the real copies, over a network, disks and a
+//! clock that are made up.
+//!
+//! One seed decides everything: the ring, its load, what goes wrong and when, and the order of whatever happens at once. So
+//! a run repeats exactly. `CORRO_SEED=<n>` runs that seed alone and prints what happened last where it fails, with
+//! `CORRO_TRACE` all that happened; `CORRO_SEEDS=<count>` and `CORRO_FIRST_SEED` choose how many seeds are run.
+//!
+//! * [`world`]: the queue of events and the network. [`gateway`], [`process`], [`worker`], [`replication`], [`client`]: who
+//!   takes part. Their decisions are the real ones; what stands around them does what the real loops do, without sockets.
+//! * [`config`] and [`faults`]: what a seed stands for, and what goes wrong.
+//! * [`check`] and [`history`]: what must be true.
+//!
+//! What it does not do: it knows no bytes on the wire and no RocksDB; other tests kill real processes.
+
+mod check;
+mod client;
+mod config;
+mod faults;
+mod gateway;
+mod history;
+mod process;
+mod replication;
+mod rng;
+mod worker;
+mod world;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use config::{Config, Mode};
+use world::World;
+
+/// More than any run needs.
+const MOST_STEPS: u64 = 3_000_000;
+
+/// What came of a run that broke no promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Done {
+    hash: u64,
+    steps: u64,
+    asked: u64,
+    refused: u64,
+    whole: bool,
+}
+
+fn run(world: &mut World) -> Done {
+    while !world.faults.finished {
+        world.advance();
+        assert!(world.steps < MOST_STEPS, "it never ends");
+    }
+    world.check_histories();
+    if world.faults.whole {
+        world.check_copies();
+    }
+    let (asked, refused) = (world.checks.asked, world.checks.refused);
+    Done { hash: world.hash, steps: world.steps, asked, refused, whole: world.faults.whole }
+}
+
+/// Runs a seed; an error says which promise was broken.
+fn try_seed(seed: u64) -> Result<Done, String> {
+    catch_unwind(|| run(&mut World::new(Config::new(seed), false))).map_err(text_of)
+}
+
+fn text_of(panic: Box<dyn Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}
+
+/// Runs it again, with all that a person needs in order to understand it.
+fn explain(seed: u64) -> ! {
+    let config = Config::new(seed);
+    let mut world = World::new(config.clone(), true);
+    let ended = catch_unwind(AssertUnwindSafe(|| run(&mut world))).map_err(text_of);
+    println!("{}\n{config:#?}", world.trace_text());
+    println!("CORRO_SEED={seed} cargo test --release -p corro --test simulation");
+    match ended {
+        Ok(done) => panic!("seed {seed} failed before, and does not now: {done:?}"),
+        Err(why) => panic!("seed {seed} fails: {why}"),
+    }
+}
+
+fn setting(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
+}
+
+/// Runs seeds on all cores. Returns the first that failed of those that were run.
+fn search(first: u64, count: u64, looked: impl Fn(u64, &Done) + Sync) -> Option<(u64, String)> {
+    let next = AtomicU64::new(first);
+    let failed = std::sync::Mutex::new(None::<(u64, String)>);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        return;
+                    }
+                    match try_seed(seed) {
+                        Ok(done) => looked(seed, &done),
+                        Err(why) => {
+                            next.store(first + count, Ordering::Relaxed);
+                            let mut failed = failed.lock().expect("no thread panics here");
+                            if failed.as_ref().is_none_or(|(other, _)| seed < *other) {
+                                *failed = Some((seed, why));
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner().expect("no thread panics here")
+}
+
+#[test]
+fn no_seed_breaks_a_promise() {
+    if let Some(seed) = setting("CORRO_SEED") {
+        match try_seed(seed) {
+            Ok(done) => return println!("seed {seed}: {done:?}"),
+            Err(_) => explain(seed),
+        }
+    }
+    let first = setting("CORRO_FIRST_SEED").unwrap_or(1);
+    let count = setting("CORRO_SEEDS").unwrap_or(1_000);
+    let totals = [const { AtomicU64::new(0) }; 4];
+    let failed = search(first, count, |_, done| {
+        let values = [done.steps, done.asked, done.refused, u64::from(!done.whole)];
+        for (total, value) in totals.iter().zip(values) {
+            total.fetch_add(value, Ordering::Relaxed);
+        }
+    });
+    let [steps, asked, refused, down] = totals.map(AtomicU64::into_inner);
+    println!(
+        "{count} seeds from {first}: {steps} events, {asked} questions, {refused} refused, {down} ended without a whole ring"
+    );
+    if let Some((seed, _)) = failed {
+        explain(seed);
+    }
+}
+
+#[test]
+fn a_seed_repeats_exactly() {
+    for seed in 1..30 {
+        assert_eq!(try_seed(seed), try_seed(seed), "seed {seed}");
+    }
+}
+
+#[test]
+fn all_kinds_of_runs_are_among_the_seeds() {
+    for mode in [Mode::Calm, Mode::Single, Mode::Chaos, Mode::Harsh] {
+        assert!((1..100).any(|seed| Config::new(seed).mode == mode), "{mode:?}");
+    }
+}

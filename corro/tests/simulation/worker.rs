@@ -1,0 +1,183 @@
+//! A copy at work, as `db_process::worker` drives it: rounds of everything that is queued, one commit, then the answers.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use db_process::copy::{Copy, FollowError, report};
+use db_process::store::MemoryStore;
+use gateway::routing::FromProcess;
+use protocol::message::link::{CopyReport, Merged, Position, Role, Versioned, Write, WriteAnswers};
+use protocol::message::replication::LogBatch;
+use protocol::{Record, UserId};
+
+use crate::process::Todo;
+use crate::world::{MILLI, Replicated, Towards, Up, World};
+
+/// Something to do for a copy.
+#[derive(Debug)]
+pub(crate) enum Job {
+    Write { connection: u64, batch: u64, writes: Vec<Write> },
+    Merge { connection: u64, batch: u64, changes: Vec<Versioned> },
+    Apply(LogBatch),
+    Chunk { stream: u64, chunk: u64, records: Vec<(UserId, Record)>, end: Option<Position> },
+    CountAsComplete,
+    Confirm(u64),
+}
+
+/// What leaves after the commit.
+#[derive(Debug)]
+enum Promise {
+    Written { connection: u64, answers: WriteAnswers, writes: Vec<Write> },
+    Merged { connection: u64, merged: Merged },
+    Chunk { stream: u64, chunk: u64 },
+}
+
+/// What a copy tells continuously.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct State {
+    pub(crate) report: CopyReport,
+    pub(crate) durable: u64,
+    pub(crate) gaps: u64,
+}
+
+/// See the module.
+pub(crate) struct Worker {
+    pub(crate) copy: Copy<MemoryStore>,
+    queue: VecDeque<Job>,
+    busy: bool,
+    promises: Vec<Promise>,
+    pub(crate) state: State,
+    gaps: u64,
+    sync_due: bool,
+}
+
+impl Worker {
+    pub(crate) fn new(copy: Copy<MemoryStore>) -> Self {
+        let state = State { report: report(copy.meta()), durable: copy.durable(), gaps: 0 };
+        let (queue, promises) = (VecDeque::new(), Vec::new());
+        Self { copy, queue, busy: false, promises, state, gaps: 0, sync_due: false }
+    }
+
+    /// Takes everything that is queued, and commits once.
+    fn work(&mut self, role: Role) {
+        for job in mem::take(&mut self.queue) {
+            self.stage(role, job);
+        }
+        self.copy.commit().expect("a store in memory does not fail");
+    }
+
+    fn stage(&mut self, role: Role, job: Job) {
+        const SOUND: &str = "a store in memory does not fail";
+        match job {
+            Job::Write { connection, batch, writes } => {
+                let results = self.copy.write(writes.clone()).expect(SOUND);
+                let answers = WriteAnswers { batch, role, results };
+                self.promises.push(Promise::Written { connection, answers, writes });
+            }
+            Job::Merge { connection, batch, changes } => {
+                self.copy.merge(changes).expect(SOUND);
+                self.promises.push(Promise::Merged { connection, merged: Merged { batch, role } });
+            }
+            Job::Apply(batch) => match self.copy.apply(batch) {
+                Ok(()) => {}
+                Err(FollowError::Gap(_)) => self.gaps += 1,
+                Err(FollowError::Store(error)) => panic!("{SOUND}: {error}"),
+            },
+            Job::Chunk { stream, chunk, records, end } => {
+                self.copy.merge_chunk(records, end).expect(SOUND);
+                self.promises.push(Promise::Chunk { stream, chunk });
+            }
+            Job::CountAsComplete => self.copy.count_as_complete(),
+            Job::Confirm(upto) => self.copy.confirm(upto),
+        }
+    }
+
+    /// Publishes the state. Returns whether it is news.
+    fn publish(&mut self) -> bool {
+        let now = State { report: report(self.copy.meta()), durable: self.copy.durable(), gaps: self.gaps };
+        mem::replace(&mut self.state, now) != now
+    }
+}
+
+impl World {
+    /// Queues a job for a copy.
+    pub(crate) fn give(&mut self, place: u16, role: Role, job: Job) {
+        let worker = self.process(place).worker(role);
+        worker.queue.push_back(job);
+        if !mem::replace(&mut worker.busy, true) {
+            self.todo(place, 1, 200, Todo::Round(role));
+        }
+    }
+
+    pub(crate) fn round(&mut self, place: u16, role: Role) {
+        let most = self.config.round;
+        self.process(place).worker(role).work(role);
+        self.todo(place, 20, most, Todo::Tell(role));
+    }
+
+    pub(crate) fn tell(&mut self, place: u16, role: Role) {
+        let worker = self.process(place).worker(role);
+        let news = worker.publish();
+        let promises = mem::take(&mut worker.promises);
+        let again = !worker.queue.is_empty();
+        worker.busy = again;
+        let sync = worker.copy.unsynced() && !mem::replace(&mut worker.sync_due, true);
+        if again {
+            self.todo(place, 1, 50, Todo::Round(role));
+        }
+        if sync {
+            self.todo(place, 50 * MILLI, 51 * MILLI, Todo::Sync(role));
+        }
+        if news {
+            self.spread(place, role);
+        }
+        for promise in promises {
+            self.keep_promise(place, role, promise);
+        }
+    }
+
+    fn keep_promise(&mut self, place: u16, role: Role, promise: Promise) {
+        let linked = self.process(place).link.connection;
+        match promise {
+            Promise::Written { connection, answers, writes } => {
+                self.check_on_disk(place, role, &writes, &answers);
+                if linked == Some(connection) {
+                    self.send_up(connection, Up::Message(FromProcess::Written(answers)));
+                }
+            }
+            Promise::Merged { connection, merged } => {
+                if linked == Some(connection) {
+                    self.send_up(connection, Up::Message(FromProcess::Merged(merged)));
+                }
+            }
+            Promise::Chunk { stream, chunk } => {
+                if self.process(place).following.get(role).stream == Some(stream) {
+                    self.replicate(stream, Towards::Source, Replicated::ChunkMerged(chunk));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn sync(&mut self, place: u16, role: Role) {
+        let worker = self.process(place).worker(role);
+        worker.sync_due = false;
+        worker.copy.sync().expect("a store in memory does not fail");
+        if !worker.busy && worker.publish() {
+            self.spread(place, role);
+        }
+    }
+
+    /// Whoever watches the copy gets to know: the gateway, the source that it follows, its followers.
+    fn spread(&mut self, place: u16, role: Role) {
+        self.todo(place, 1, 100, Todo::Report(role));
+        self.confirm_progress(place, role);
+        self.feed_followers(place, role);
+    }
+
+    /// Finishes what is queued and writes everything out, when the process ends in order.
+    pub(crate) fn finish(&mut self, place: u16, role: Role) {
+        let worker = self.process(place).worker(role);
+        worker.work(role);
+        worker.copy.sync().expect("a store in memory does not fail");
+    }
+}

@@ -1,0 +1,363 @@
+//! The world: the queue of what happens next, the network, and the way from an event to whom it concerns.
+//!
+//! Everything happens at a time, in microseconds, and what happens at the same time happens in an order that the seed
+//! decides. A connection keeps the order of its messages and nothing else does. When it ends in order, as the kernel ends
+//! those of a killed process, what is under way still arrives; when it is cut, it does not, and each side learns of it
+//! later or has to conclude it from silence.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+
+use gateway::routing::{Event, FromProcess, ToProcess};
+use protocol::message::link::Register;
+use protocol::message::replication::{CopyChunk, Follow, LogBatch};
+
+use crate::check::Checks;
+use crate::client::Client;
+use crate::config::Config;
+use crate::faults::Faults;
+use crate::gateway::Gateway;
+use crate::process::{Process, Todo};
+use crate::replication::Feeder;
+use crate::rng::Rng;
+
+/// Microseconds since the beginning of the run.
+pub(crate) type Time = u64;
+
+pub(crate) const MILLI: Time = 1_000;
+pub(crate) const SECOND: Time = 1_000_000;
+
+/// Something that happens.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    Gateway(u64, AtGateway),
+    ToGateway(u64, Up),
+    Process(u16, u64, Todo),
+    ToProcess(u64, Down),
+    Replication(u64, Towards, Replicated),
+    Client(usize),
+    /// A question of a client reaches the gateway.
+    Ask(u64, Box<Event>),
+    Fault,
+    RestartGateway,
+    RestartProcess(u16),
+    ResumeProcess(u16),
+    ResumeGateway,
+}
+
+/// What the gateway does by itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AtGateway {
+    Tick,
+    Flush,
+}
+
+/// From a process to the gateway.
+#[derive(Debug)]
+pub(crate) enum Up {
+    Register(Box<Register>),
+    Message(FromProcess),
+    End,
+}
+
+/// From the gateway to a process.
+#[derive(Debug)]
+pub(crate) enum Down {
+    Message(ToProcess),
+    End,
+}
+
+/// Which end of a replication connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Towards {
+    Follower,
+    Source,
+}
+
+/// Between two processes.
+#[derive(Debug)]
+pub(crate) enum Replicated {
+    Follow(Follow),
+    Declined,
+    Log(LogBatch),
+    Chunk(CopyChunk),
+    ChunkMerged(u64),
+    Confirmed { applied: u64, durable: u64 },
+    End,
+}
+
+/// A connection of a process to the gateway.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) place: u16,
+    pub(crate) life: u64,
+    pub(crate) gateway_open: bool,
+    pub(crate) process_open: bool,
+    /// Nothing arrives any more.
+    pub(crate) cut: bool,
+    up_free: Time,
+    down_free: Time,
+}
+
+/// A connection of a follower to its source.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) follower: (u16, u64, protocol::message::link::Role),
+    pub(crate) source: (u16, u64),
+    pub(crate) follower_open: bool,
+    pub(crate) source_open: bool,
+    pub(crate) cut: bool,
+    pub(crate) feeder: Option<Feeder>,
+    to_follower_free: Time,
+    to_source_free: Time,
+}
+
+/// See the module.
+pub(crate) struct World {
+    pub(crate) config: Config,
+    pub(crate) rng: Rng,
+    pub(crate) now: Time,
+    queue: BTreeMap<(Time, u64, u64), Happening>,
+    scheduled: u64,
+    pub(crate) gateway: Gateway,
+    pub(crate) processes: Vec<Process>,
+    pub(crate) connections: BTreeMap<u64, Connection>,
+    pub(crate) streams: BTreeMap<u64, Stream>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) checks: Checks,
+    pub(crate) faults: Faults,
+    pub(crate) numbers: u64,
+    pub(crate) steps: u64,
+    /// The last lines, where somebody wants to read them.
+    trace: Option<VecDeque<String>>,
+    /// Of everything that happened.
+    pub(crate) hash: u64,
+}
+
+const TRACE_LINES: usize = 60;
+
+impl World {
+    pub(crate) fn new(config: Config, tracing: bool) -> Self {
+        let mut rng = Rng::new(config.seed);
+        let processes = (0..config.size).map(|place| Process::new(place, &mut rng)).collect();
+        let gateway = Gateway::new(&config, &mut rng);
+        let clients = (0..config.clients).map(|_| Client::default()).collect();
+        let mut world = Self {
+            checks: Checks::new(&config),
+            faults: Faults::default(),
+            rng,
+            now: 0,
+            queue: BTreeMap::new(),
+            scheduled: 0,
+            gateway,
+            processes,
+            connections: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            clients,
+            numbers: 0,
+            steps: 0,
+            trace: tracing.then(VecDeque::new),
+            hash: 0,
+            config,
+        };
+        world.start_gateway();
+        for place in 0..world.config.size {
+            world.after(1, 300 * MILLI, Happening::RestartProcess(place));
+        }
+        for client in 0..world.config.clients {
+            world.after(10 * MILLI, 20 * MILLI, Happening::Client(client));
+        }
+        world.after(200 * MILLI, 400 * MILLI, Happening::Fault);
+        world
+    }
+
+    /// Schedules something for a moment between `from` and `to` from now.
+    pub(crate) fn after(&mut self, from: Time, to: Time, what: Happening) {
+        let at = self.now + self.rng.between(from, to.max(from + 1));
+        self.at(at, what);
+    }
+
+    pub(crate) fn at(&mut self, at: Time, what: Happening) {
+        self.scheduled += 1;
+        let order = self.rng.next();
+        self.queue.insert((at, order, self.scheduled), what);
+    }
+
+    pub(crate) fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// One line of the trace; `text` is only asked for where it is read.
+    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            if trace.len() == TRACE_LINES {
+                trace.pop_front();
+            }
+            let mut line = format!("{:>10.3} ms  ", self.now as f64 / MILLI as f64);
+            let mut said = text();
+            said.truncate(400);
+            line.push_str(&said);
+            if std::env::var_os("CORRO_TRACE").is_some() {
+                println!("{line}");
+            }
+            trace.push_back(line);
+        }
+    }
+
+    pub(crate) fn is_tracing(&self) -> bool {
+        self.trace.is_some()
+    }
+
+    pub(crate) fn trace_text(&self) -> String {
+        let mut text = String::new();
+        for line in self.trace.iter().flatten() {
+            let _ = writeln!(text, "{line}");
+        }
+        text
+    }
+
+    pub(crate) fn mix(&mut self, value: u64) {
+        self.hash = (self.hash ^ value).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+    }
+
+    /// The next thing happens.
+    pub(crate) fn advance(&mut self) {
+        let Some(((at, _, _), happening)) = self.queue.pop_first() else {
+            panic!("nothing happens any more");
+        };
+        assert!(at >= self.now, "time goes on");
+        self.now = at;
+        self.steps += 1;
+        self.mix(at);
+        self.happen(happening);
+    }
+
+    pub(crate) fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Gateway(life, what) => {
+                if self.gateway.life == life && self.gateway.is_up() {
+                    if self.gateway.paused {
+                        return self.gateway.backlog.push(Happening::Gateway(life, what));
+                    }
+                    self.gateway_does(what);
+                }
+            }
+            Happening::ToGateway(id, message) => self.arrive_at_gateway(id, message),
+            Happening::Process(place, life, todo) => {
+                let process = &mut self.processes[usize::from(place)];
+                if process.life == life && process.up {
+                    if process.paused {
+                        return process.backlog.push(Happening::Process(place, life, todo));
+                    }
+                    self.process_does(place, todo);
+                }
+            }
+            Happening::ToProcess(id, message) => self.arrive_at_process(id, message),
+            Happening::Replication(id, towards, message) => self.arrive_at_copy(id, towards, message),
+            Happening::Client(client) => self.client_acts(client),
+            Happening::Ask(life, event) => {
+                if self.gateway.life == life && self.gateway.is_up() {
+                    if self.gateway.paused {
+                        return self.gateway.backlog.push(Happening::Ask(life, event));
+                    }
+                    self.step(*event);
+                }
+            }
+            Happening::Fault => self.consider_fault(),
+            Happening::RestartGateway => self.start_gateway(),
+            Happening::RestartProcess(place) => self.start_process(place),
+            Happening::ResumeProcess(place) => self.resume_process(place),
+            Happening::ResumeGateway => self.resume_gateway(),
+        }
+    }
+
+    /// How long a message is on its way: usually short, sometimes not.
+    fn delay(&mut self) -> Time {
+        let most = if self.rng.percent(3) { 20 * MILLI } else { self.config.delay };
+        self.rng.between(20, most.max(21))
+    }
+
+    pub(crate) fn connect(&mut self, place: u16) -> u64 {
+        let id = self.number();
+        let connection = Connection {
+            place,
+            life: self.processes[usize::from(place)].life,
+            gateway_open: true,
+            process_open: true,
+            cut: false,
+            up_free: 0,
+            down_free: 0,
+        };
+        self.connections.insert(id, connection);
+        id
+    }
+
+    pub(crate) fn send_up(&mut self, id: u64, message: Up) {
+        let at = self.now + self.delay();
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.up_free = connection.up_free.max(at) + 1;
+        let at = connection.up_free;
+        self.at(at, Happening::ToGateway(id, message));
+    }
+
+    pub(crate) fn send_down(&mut self, id: u64, message: Down) {
+        let at = self.now + self.delay();
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.down_free = connection.down_free.max(at) + 1;
+        let at = connection.down_free;
+        self.at(at, Happening::ToProcess(id, message));
+    }
+
+    pub(crate) fn open_stream(
+        &mut self,
+        follower: (u16, u64, protocol::message::link::Role),
+        source: (u16, u64),
+    ) -> u64 {
+        let id = self.number();
+        let stream = Stream {
+            follower,
+            source,
+            follower_open: true,
+            source_open: true,
+            cut: false,
+            feeder: None,
+            to_follower_free: 0,
+            to_source_free: 0,
+        };
+        self.streams.insert(id, stream);
+        id
+    }
+
+    pub(crate) fn replicate(&mut self, id: u64, towards: Towards, message: Replicated) {
+        let at = self.now + self.delay();
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let free = match towards {
+            Towards::Follower => &mut stream.to_follower_free,
+            Towards::Source => &mut stream.to_source_free,
+        };
+        *free = (*free).max(at) + 1;
+        let at = *free;
+        self.at(at, Happening::Replication(id, towards, message));
+    }
+
+    /// The connection is cut: what is under way is lost, and the sides learn of it some time, or never.
+    pub(crate) fn cut(&mut self, id: u64, process_learns: bool) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.cut = true;
+        if self.rng.percent(50) {
+            self.after(MILLI, 700 * MILLI, Happening::ToGateway(id, Up::End));
+        }
+        if process_learns && self.rng.percent(50) {
+            self.after(MILLI, 700 * MILLI, Happening::ToProcess(id, Down::End));
+        }
+    }
+
+    /// The same between two processes; both notice within the time of their pings.
+    pub(crate) fn cut_stream(&mut self, id: u64) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.cut = true;
+        self.after(MILLI, 3 * SECOND, Happening::Replication(id, Towards::Follower, Replicated::End));
+        self.after(MILLI, 4 * SECOND, Happening::Replication(id, Towards::Source, Replicated::End));
+    }
+}
