@@ -54,8 +54,9 @@ impl Routing {
     /// Whether a process may be told the view. One that has forgotten it is told only what is certain: otherwise it would
     /// count as a witness of what it was told when the next gateway starts.
     pub(super) fn may_be_told(&self, place: Place, ring: Ring) -> bool {
-        let keeps = self.sessions.get(&place).is_some_and(|session| session.ring == Some(ring));
-        !ring.formed || keeps || self.partitions.iter().all(|partition| partition.known)
+        let session = self.sessions.get(&place);
+        let joined = session.and_then(|session| session.ring).is_some_and(|theirs| theirs.id == ring.id);
+        !ring.formed || joined || self.partitions.iter().all(|partition| partition.known)
     }
 
     /// Whether the view may be relied on for a partition, whose lead it names.
