@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use protocol::message::MAX_BATCH;
 use protocol::message::link::{Lead, MergeBatch, Merged, Released, Role, Versioned};
+use protocol::mutation::{self, Mutation};
 use protocol::placement::Partition as Number;
 
 use super::Routing;
@@ -99,7 +100,10 @@ impl Routing {
             if let Some(other) = other.filter(|copy| self.partitions[index].covers(&copy.report))
                 && self.could_be_kept(number)
             {
-                let lacking = self.partitions[index].lacking(&other.report);
+                let mut lacking = self.partitions[index].lacking(&other.report);
+                if mutation::is(Mutation::TailNotReplayed) {
+                    lacking.clear();
+                }
                 let lead = Lead { role: role.other(), promoting: true };
                 self.change_view(number, lead, "the lead is lost", commands);
                 return self.begin_to_confirm(now, number, other.session, &lacking, commands);
@@ -142,7 +146,7 @@ impl Routing {
 
     /// The copy that is to lead leads, if its view is kept.
     fn confirm(&mut self, number: Number, session: SessionId, commands: &mut Vec<Command>) {
-        if !self.is_kept(number) {
+        if !self.is_kept(number) && !mutation::is(Mutation::ViewNotKept) {
             return;
         }
         let role = self.view.leads[usize::from(number)].role;
@@ -206,7 +210,10 @@ impl Routing {
         let other = self.copy(number, role.other()).filter(|copy| partition.lag(&copy.report).is_some());
         let drained = self.session(lead.session).is_some_and(|session| session.is_drained(role));
         match other {
-            Some(other) if drained && partition.lag(&other.report) == Some(0) => {
+            Some(other)
+                if (drained || mutation::is(Mutation::MoveUndrained))
+                    && partition.lag(&other.report) == Some(0) =>
+            {
                 let why = if role == Role::Replica { "the primary is back" } else { "the lead leaves" };
                 let lead = Lead { role: role.other(), promoting: false };
                 self.change_view(number, lead, why, commands);
