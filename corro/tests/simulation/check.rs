@@ -64,7 +64,7 @@ impl Checks {
 }
 
 impl World {
-    /// Invariant 2: whoever is asked to decide writes holds every acknowledged write of the partition.
+    /// Invariants 1 and 2: whoever is asked to decide writes holds every acknowledged write of the partition, on disk.
     pub(crate) fn check_sent(&mut self, id: u64, message: &ToProcess) {
         let ToProcess::Writes(batch) = message else { return };
         self.checks.sent.insert((id, batch.role, batch.batch), batch.writes.clone());
@@ -75,10 +75,11 @@ impl World {
         }
         let partition = partition_of(&batch.writes[0].id, self.config.size);
         let store = process.store(batch.role);
+        let disk = store.clone().crash(0);
         for (user, record) in self.checks.acknowledged_of(partition) {
             assert!(
-                holds(store, user, record),
-                "the {:?} of {} leads without an acknowledged write of user {}: has {:?}, acknowledged {record:?}",
+                holds(&disk, user, record),
+                "the {:?} of {} leads without an acknowledged write of user {} on disk: has {:?}, acknowledged {record:?}",
                 batch.role,
                 connection.place,
                 user.as_u128(),

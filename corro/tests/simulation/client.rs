@@ -146,7 +146,8 @@ impl World {
         if let Unserved::OutcomeUnknown { .. } = unserved {
             self.checks.histories.entry(user).or_default().push(op);
         }
-        self.go_on(client, request);
+        self.clients[client].asking = None;
+        self.after(20 * MILLI, 100 * MILLI, Happening::Client(client));
     }
 
     fn go_on(&mut self, client: usize, request: u64) {

@@ -94,7 +94,7 @@ impl Routing {
                 if !self.partitions[index].kept && !self.could_be_kept(number) {
                     return self.go_down(number, commands);
                 }
-                return self.begin_to_confirm(now, number, copy.session, &[], commands);
+                return self.begin_to_confirm(now, number, copy.session, None, commands);
             }
             let other = self.copy(number, role.other());
             if let Some(other) = other.filter(|copy| self.partitions[index].covers(&copy.report))
@@ -106,7 +106,7 @@ impl Routing {
                 }
                 let lead = Lead { role: role.other(), promoting: true };
                 self.change_view(number, lead, "the lead is lost", commands);
-                return self.begin_to_confirm(now, number, other.session, &lacking, commands);
+                return self.begin_to_confirm(now, number, other.session, Some(&lacking), commands);
             }
             if named != (Lead { role, promoting: false }) && self.partitions[index].phase != Phase::Down {
                 self.change_view(number, Lead { role, promoting: false }, "nobody else may lead", commands);
@@ -120,27 +120,35 @@ impl Routing {
             // A gateway died in a promotion. Whatever was acknowledged is in one of the copies, so it is in both now.
             let lead = Lead { role: Role::Primary, promoting: false };
             self.change_view(number, lead, "both copies have exchanged what they have", commands);
-            return self.begin_to_confirm(now, number, primary.session, &[], commands);
+            return self.begin_to_confirm(now, number, primary.session, Some(&[]), commands);
         }
         self.go_down(number, commands);
     }
 
+    /// The copy is to lead as soon as its view is kept. One that did not lead before is handed what it lacks first, even if
+    /// that is nothing: when it says that all is merged, what it has followed is on its disk, too.
     fn begin_to_confirm(
         &mut self,
         now: Duration,
         number: Number,
         session: SessionId,
-        tail: &[Versioned],
+        tail: Option<&[Versioned]>,
         commands: &mut Vec<Command>,
     ) {
         let role = self.view.leads[usize::from(number)].role;
-        for changes in tail.chunks(MAX_BATCH) {
-            self.merges += 1;
-            let message = MergeBatch { batch: self.merges, role, changes: changes.to_vec() };
-            commands.push(Command::Send { session, message: ToProcess::Merge(message) });
+        let mut merging = None;
+        if let Some(tail) = tail {
+            let mut left = tail;
+            while merging.is_none() || !left.is_empty() {
+                let (frame, rest) = left.split_at(left.len().min(MAX_BATCH));
+                self.merges += 1;
+                merging = Some(self.merges);
+                let message = MergeBatch { batch: self.merges, role, changes: frame.to_vec() };
+                commands.push(Command::Send { session, message: ToProcess::Merge(message) });
+                left = rest;
+            }
         }
         let partition = &mut self.partitions[usize::from(number)];
-        let merging = (!tail.is_empty()).then_some(self.merges);
         partition.phase = Phase::Confirming { session, merging, since: now };
     }
 
@@ -217,7 +225,7 @@ impl Routing {
                 let why = if role == Role::Replica { "the primary is back" } else { "the lead leaves" };
                 let lead = Lead { role: role.other(), promoting: false };
                 self.change_view(number, lead, why, commands);
-                self.begin_to_confirm(now, number, other.session, &[], commands);
+                self.begin_to_confirm(now, number, other.session, Some(&[]), commands);
                 self.notify(commands);
             }
             Some(_) if now.saturating_sub(since) <= DRAIN_WITHIN => {}

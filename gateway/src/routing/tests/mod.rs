@@ -31,6 +31,8 @@ struct Script {
     reads: Vec<(RequestId, Result<Option<Found>, Unserved>)>,
     writes: Vec<(RequestId, Result<WriteAnswer, Unserved>)>,
     reports: Vec<RingEvent>,
+    /// Whether a copy that is handed an empty tail says at once that all it has is on disk.
+    syncs: bool,
 }
 
 /// What survives a restart of a process.
@@ -78,6 +80,7 @@ impl Script {
             reads: Vec::new(),
             writes: Vec::new(),
             reports: Vec::new(),
+            syncs: true,
         }
     }
 
@@ -128,6 +131,13 @@ impl Script {
                 process.view = notice.view.clone();
                 self.copies_changed(place as u16);
             }
+        }
+        if let ToProcess::Merge(batch) = &message
+            && batch.changes.is_empty()
+            && self.syncs
+        {
+            return self
+                .message(place as u16, FromProcess::Merged(Merged { batch: batch.batch, role: batch.role }));
         }
         self.inbox.push((place as u16, message));
     }
