@@ -43,7 +43,10 @@ impl World {
             (asked != Asked::Read && self.rng.percent(25)).then(|| self.pick_condition(user)).flatten();
         let event = self.question(request, user, &asked, condition.as_ref());
         let groups = |versions: &Vec<Version>| {
-            versions.iter().filter_map(|version| self.checks.group_of.get(version).copied()).collect()
+            versions
+                .iter()
+                .filter_map(|version| self.checks.group_of.get(&(user, *version)).copied())
+                .collect()
         };
         let condition = condition.map(|condition| match condition {
             Condition::Any => Match::Any,
@@ -179,7 +182,7 @@ impl World {
             .and_then(|name| name.parse().ok())
             .expect("a name that was given");
         let group = document.group;
-        let first = *self.checks.group_of.entry(*version).or_insert(group);
+        let first = *self.checks.group_of.entry((user, *version)).or_insert(group);
         assert_eq!(first, group, "version {version} of {user} belongs to two writes");
         let known = self.checks.versions_of.entry(user).or_default();
         if !known.contains(version) {
