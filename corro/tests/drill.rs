@@ -1,26 +1,34 @@
 //! A short drill with a ring of its own: the verdict, the exit code, the files, and that nothing is left behind.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
 /// A drill, with a folder for all that is temporary.
 fn drill(arguments: &[&str]) -> (Output, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_corro"));
-    for variable in ["REST_PORT", "SOCKET_PORT", "DB_PROCESSES", "NODE_ENV", "API_TOKEN", "RUST_LOG"] {
-        command.env_remove(variable);
-    }
-    let output = command
+    let output = command(env!("CARGO_BIN_EXE_corro"))
         .arg("drill")
         .args(arguments)
         .env("TMPDIR", folder.path())
         .current_dir(folder.path())
-        .stdin(Stdio::null())
         .output()
         .unwrap();
     (output, folder)
+}
+
+/// A command without what the shell of whoever runs the tests has set.
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for variable in ["REST_PORT", "SOCKET_PORT", "DB_PROCESSES", "NODE_ENV", "API_TOKEN", "RUST_LOG"] {
+        command.env_remove(variable);
+    }
+    command.stdin(Stdio::null());
+    command
 }
 
 #[test]
@@ -90,4 +98,100 @@ fn a_target_that_the_ring_does_not_have_is_refused() {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("there is no db-3: the ring has db-0 to db-2"));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "its ring is gone");
+}
+
+/// A demo that runs, and a docker-compose in front of it: each of its words is an order to the demo.
+struct Composed {
+    demo: Child,
+    rest_port: u16,
+    folder: tempfile::TempDir,
+}
+
+impl Composed {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let corro = env!("CARGO_BIN_EXE_corro");
+        let mut demo = command(corro)
+            .args(["demo", "--rest-port=0", "--socket-port=0", "--folder=ring"])
+            .current_dir(folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let port = lines.find_map(|line| {
+            let rest = line.strip_prefix("  API    http://localhost:")?;
+            rest.split('/').next()?.parse().ok()
+        });
+        std::thread::spawn(move || lines.for_each(drop));
+        let script = format!(
+            "#!/bin/sh\necho \"$@\" >> orders\ncase $1 in version) exit;; start) set -- restart $2;; unpause) set -- resume $2;; \
+             esac\nexec {corro} demo \"$@\" --folder ring\n"
+        );
+        let compose = folder.path().join("docker-compose");
+        std::fs::write(&compose, script).unwrap();
+        std::fs::set_permissions(&compose, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self { demo, rest_port: port.expect("the banner names the port"), folder }
+    }
+
+    fn drill(&self, arguments: &[&str]) -> Output {
+        let path = format!("{}:{}", self.folder.path().display(), std::env::var("PATH").unwrap());
+        command(env!("CARGO_BIN_EXE_corro"))
+            .arg("drill")
+            .args(["--connections=8", "--users=100", "--seed=7"])
+            .args(arguments)
+            .env("PATH", path)
+            .current_dir(self.folder.path())
+            .output()
+            .unwrap()
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.rest_port)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Composed {
+    fn drop(&mut self) {
+        let _ = self.demo.kill();
+        let _ = self.demo.wait();
+    }
+}
+
+#[test]
+fn the_ring_of_another_is_drilled_and_left_as_it_was() {
+    let ring = Composed::start();
+    let url = format!("--url=http://127.0.0.1:{}", ring.rest_port);
+    let output =
+        ring.drill(&["--driver=compose", "--cycles=3", "--faults=stop,kill,hang", "--target=db-2", &url]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("not compared on disk"), "{said}");
+    let orders = std::fs::read_to_string(ring.folder.path().join("orders")).unwrap();
+    assert_eq!(orders, "version\nstop db-2\nstart db-2\nkill db-2\nstart db-2\npause db-2\nunpause db-2\n");
+
+    // The same ring by the way of its demo, which can look at the disks.
+    let output = ring.drill(&["--folder=ring", "--cycles=1", "--faults=kill", "--target=db-0"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("equal after each of 1 cycles"), "{said}");
+    let list = ring.get("/api/cluster");
+    assert!(list.contains(r#""ready":true"#), "{list}");
+}
+
+#[test]
+fn requests_that_fail_fail_the_drill() {
+    let ring = Composed::start();
+    // Each order to db-1 goes to the gateway instead, whose absence the drill then does not expect.
+    let url = format!("--url=http://127.0.0.1:{}", ring.rest_port);
+    let compose = ring.folder.path().join("docker-compose");
+    let script = std::fs::read_to_string(&compose).unwrap();
+    std::fs::write(&compose, script.replace("exec", "set -- $1 gateway; exec")).unwrap();
+    let output = ring.drill(&["--driver=compose", "--cycles=1", "--faults=kill", "--target=db-1", &url]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("FAILED: ") && said.contains("failed at "), "{said}");
 }

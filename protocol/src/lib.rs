@@ -6,10 +6,12 @@
 //! * [`operation`]: what a caller may ask of one user, and the outcomes.
 //! * [`placement`]: which partition a user belongs to, and which processes hold it.
 //! * [`message`]: what travels on the links, one module for each link.
+//! * [`mutation`]: deliberate bugs, for a test of the tests.
 //!
 //! There is no I/O here, no clock and no runtime: everything is a value or a pure function.
 
 pub mod message;
+pub mod mutation;
 pub mod operation;
 pub mod placement;
 pub mod record;

@@ -13,6 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::mutation::{self, Mutation};
 use crate::user::{User, UserId};
 use crate::version::Version;
 
@@ -23,7 +24,7 @@ pub struct Register<T>(pub Version, pub T);
 impl<T: Clone> Register<T> {
     /// Takes `other` where it is newer. Two registers of one version hold one value, since a version is one operation.
     fn merge(&mut self, other: &Self) -> bool {
-        let newer = other.0 > self.0;
+        let newer = (other.0 > self.0) != mutation::is(Mutation::MergeOlder);
         if newer {
             self.clone_from(other);
         }

@@ -240,7 +240,7 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1240px;ma
     i.max{background:#8fa8d6}i.p99{background:#1f4fa3}i.stop{background:#9fd0a8}i.kill{background:#f0a7a0}\
     i.hang{background:#f2d38b}i.wipe{background:#c9b0e4}i.gateway{background:#a9c7d6}";
 
-const CHART_STYLE: &str = "rect{fill:#ccc}.back{opacity:.45}.stop rect{fill:#9fd0a8}.kill rect{fill:#f0a7a0}.hang rect{fill:#f2d38b}\
+const CHART_STYLE: &str = "rect{fill:#ccc;opacity:.7}.back{opacity:.3}.stop rect{fill:#9fd0a8}.kill rect{fill:#f0a7a0}.hang rect{fill:#f2d38b}\
     .wipe rect{fill:#c9b0e4}.gateway rect{fill:#a9c7d6}.grid{stroke:#8891a0;stroke-opacity:.35;stroke-width:1}\
     text{font:11px system-ui,sans-serif;fill:#566070}.y{text-anchor:end}.x{text-anchor:middle}\
     path{fill:none;stroke-width:1.2;stroke-linejoin:round}.max{stroke:#6d8cc7}.p99{stroke:#1f4fa3}.failed{fill:#c62828}";

@@ -105,9 +105,14 @@ pub(crate) async fn run(args: DrillArgs) -> anyhow::Result<bool> {
     }
     let (driver, url) = open(&args).await?;
     let report = drill(&args, &faults, &driver, url, &shutdown).await;
-    driver.close().await?;
+    // Whoever has to find out why wants the logs.
+    let failed = report.as_ref().is_ok_and(|report| !report.passed && !shutdown.is_cancelled());
+    let kept = driver.close(failed).await?;
     let report = report?;
     say(&verdict(&report));
+    if let Some(folder) = kept {
+        say(&format!("Its logs and its data are kept in {}", folder.display()));
+    }
     if let Some(file) = &args.report {
         write(file, &serde_json::to_string_pretty(&report)?)?;
     }

@@ -85,6 +85,8 @@ pub(crate) struct Row {
     pub(crate) longest_write: f64,
     pub(crate) read_p99: f64,
     pub(crate) write_p99: f64,
+    /// How long the drill itself could not go on at worst: what took no longer says little about the ring.
+    pub(crate) drill_late: f64,
 }
 
 /// All cycles of a fault.
@@ -227,7 +229,7 @@ impl CycleRow {
 
 impl Row {
     fn of(measured: &Measurements) -> Self {
-        let Measurements { reads, writes, failed, refused } = measured;
+        let Measurements { reads, writes, failed, refused, late } = measured;
         Self {
             requests: measured.succeeded() + failed,
             failed: *failed,
@@ -238,6 +240,7 @@ impl Row {
             longest_write: milliseconds(writes.took.max()),
             read_p99: milliseconds(reads.took.per_mille(990)),
             write_p99: milliseconds(writes.took.per_mille(990)),
+            drill_late: milliseconds(*late),
         }
     }
 }

@@ -31,44 +31,51 @@ pub(crate) fn verdict(report: &Report) -> String {
 }
 
 /// The first few say what it is; more of them are in the JSON.
-const FAILURES_SHOWN: usize = 5;
+const FAILURES_SHOWN: usize = 10;
 
 const TAKES: &str = "a string takes all text";
 
 fn table(text: &mut String, report: &Report) {
-    text.push_str(
-        "\n                             longest time without a successful    longest request       back after\n\
-         fault   cycles   requests           read        write             read     write    median       max\n",
-    );
-    let figures = |row: &Row| {
-        format!(
-            "{:>11} ms {:>9} ms {:>13} ms {:>6} ms",
-            short(row.longest_without_read),
-            short(row.longest_without_write),
-            short(row.longest_read),
-            short(row.longest_write)
-        )
-    };
-    writeln!(
-        text,
-        "none         - {:>10} {}         -         -",
-        grouped(report.calm.requests),
-        figures(&report.calm)
-    )
-    .expect(TAKES);
-    for FaultRow { fault, cycles, rejoin_median, rejoin_max, row, .. } in &report.faults {
+    text.push_str(HEAD);
+    let mut line = |name: &str, cycles: String, row: &Row, rejoin: [Option<f64>; 2]| {
+        let [median, max] = rejoin.map(|rejoin| match rejoin {
+            Some(milliseconds) => format!("{:.2} s", milliseconds / 1_000.0),
+            None => "-".to_owned(),
+        });
+        let [no_read, no_write, read, write, late] = [
+            row.longest_without_read,
+            row.longest_without_write,
+            row.longest_read,
+            row.longest_write,
+            row.drill_late,
+        ]
+        .map(|milliseconds| format!("{} ms", short(milliseconds)));
+        let requests = grouped(row.requests);
         writeln!(
             text,
-            "{fault:<8}{cycles:>6} {:>10} {} {:>7.2} s {:>7.2} s",
-            grouped(row.requests),
-            figures(row),
-            rejoin_median / 1_000.0,
-            rejoin_max / 1_000.0
+            "{name:<8}{cycles:>6}{requests:>12}{no_read:>10}{no_write:>10}{read:>10}{write:>10}{median:>10}{max:>10}{late:>10}"
         )
         .expect(TAKES);
+    };
+    line("none", "-".to_owned(), &report.calm, [None, None]);
+    for FaultRow { fault, cycles, rejoin_median, rejoin_max, row, .. } in &report.faults {
+        line(&fault.to_string(), cycles.to_string(), row, [Some(*rejoin_median), Some(*rejoin_max)]);
     }
-    text.push('\n');
+    text.push_str(FOOT);
 }
+
+const HEAD: &str = "
+                              longest time        longest             whole again      the drill
+                           without success        request                   after         itself
+fault   cycles    requests      read     write      read     write    median       max   was late
+";
+
+/// What no one would guess.
+const FOOT: &str = "
+Without success: on no connection at all. Late: as long the drill's own timers had to wait for this machine; what took no
+longer says little about the ring.
+
+";
 
 fn figures(text: &mut String, report: &Report) {
     let histories = &report.histories;

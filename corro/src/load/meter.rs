@@ -10,7 +10,10 @@ use super::statistics::Histogram;
 pub(crate) const POINT: Duration = Duration::from_millis(100);
 
 /// So many failures are kept word by word; the others are counted.
-const FAILURES_KEPT: usize = 20;
+const FAILURES_KEPT: usize = 100;
+
+/// So many of them between two moments: each fault has its own.
+const FAILURES_KEPT_AT_A_TIME: u64 = 5;
 
 /// Reads and writes are measured apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +70,9 @@ pub(crate) struct Measurements {
     pub(crate) failed: u64,
     /// Connections that were refused or broke while the gateway was known to be down.
     pub(crate) refused: u64,
+    /// The longest time that a timer of the load came late: so long the machine, or the load itself, was too busy to go on.
+    /// What took no longer than that says little about the ring.
+    pub(crate) late: Duration,
 }
 
 impl Measurements {
@@ -81,6 +87,7 @@ impl Measurements {
         }
         self.failed += other.failed;
         self.refused += other.refused;
+        self.late = self.late.max(other.late);
     }
 }
 
@@ -149,6 +156,11 @@ impl Meter {
         self.gateway_is_down = down;
     }
 
+    /// Notes that a timer came so late.
+    pub(super) fn late(&mut self, late: Duration) {
+        self.now.late = self.now.late.max(late);
+    }
+
     /// Notes the end of a request; moments in nanoseconds since the start.
     pub(super) fn note(&mut self, kind: Kind, sent: u64, answered: u64, noted: Noted) {
         let (at, took) = (Duration::from_nanos(answered), Duration::from_nanos(answered - sent));
@@ -167,7 +179,7 @@ impl Meter {
         };
         self.now.failed += 1;
         self.point.failed += 1;
-        if self.failures.len() < FAILURES_KEPT {
+        if self.now.failed <= FAILURES_KEPT_AT_A_TIME && self.failures.len() < FAILURES_KEPT {
             self.failures.push(FailedAt { at: at.as_secs_f64(), after: took.as_secs_f64(), failure });
         }
     }

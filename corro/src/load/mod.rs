@@ -23,7 +23,7 @@ mod users;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
@@ -32,6 +32,9 @@ use connection::Connection;
 use meter::{Glance, Meter};
 use user::History;
 use users::Users;
+
+/// Between two looks at the clock.
+const TICK: Duration = Duration::from_millis(2);
 
 /// What a load is to be.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +51,8 @@ pub(crate) struct Load {
     shared: Arc<Shared>,
     resting: Vec<Connection>,
     working: JoinSet<Connection>,
+    /// Watches how late timers come, within a window.
+    timer: JoinSet<()>,
 }
 
 /// What all connections of a load have in common.
@@ -89,13 +94,14 @@ impl Load {
         let resting = (0..settings.connections)
             .map(|number| Connection::new(number, settings.seed, Arc::clone(&shared)))
             .collect();
-        Self { shared, resting, working: JoinSet::new() }
+        Self { shared, resting, working: JoinSet::new(), timer: JoinSet::new() }
     }
 
     /// Starts a window.
     pub(crate) fn start(&mut self) {
         self.shared.stop.store(false, Ordering::Relaxed);
         self.shared.meter().resume();
+        self.timer.spawn(watch_the_clock(Arc::clone(&self.shared)));
         for connection in self.resting.drain(..) {
             self.working.spawn(connection.work());
         }
@@ -131,6 +137,7 @@ impl Load {
     }
 
     async fn rest(&mut self) {
+        self.timer.shutdown().await;
         while let Some(connection) = self.working.join_next().await {
             self.resting.push(connection.expect("a connection neither panics nor is cancelled"));
         }
@@ -146,5 +153,14 @@ impl Load {
     /// What was measured.
     pub(crate) fn meter(&self) -> MutexGuard<'_, Meter> {
         self.shared.meter()
+    }
+}
+
+/// Sleeps for a moment, again and again, and notes how much longer it took.
+async fn watch_the_clock(shared: Arc<Shared>) {
+    loop {
+        let before = Instant::now();
+        tokio::time::sleep(TICK).await;
+        shared.meter().late(before.elapsed().saturating_sub(TICK));
     }
 }

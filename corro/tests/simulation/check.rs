@@ -27,8 +27,8 @@ pub(crate) struct Checks {
     pub(crate) refused: u64,
     pub(crate) open: BTreeMap<u64, Question>,
     pub(crate) histories: BTreeMap<UserId, Vec<Op>>,
-    /// Which write a version belongs to, as far as anybody saw it.
-    pub(crate) group_of: BTreeMap<Version, i32>,
+    /// Which write of a user a version belongs to, as far as anybody saw it.
+    pub(crate) group_of: BTreeMap<(UserId, Version), i32>,
     pub(crate) versions_of: BTreeMap<UserId, Vec<Version>>,
     /// Everything acknowledged of a user.
     acknowledged: BTreeMap<UserId, Record>,
@@ -36,8 +36,9 @@ pub(crate) struct Checks {
     sent: BTreeMap<(u64, Role, u64), Vec<Write>>,
     /// The applied writes of the answers that the routing is being told.
     pub(crate) arriving: VecDeque<Option<Versioned>>,
-    /// What a copy came to for an operation that it applied.
-    decided: BTreeMap<Version, (UserId, Option<String>)>,
+    /// What a copy came to for an operation that it applied. A version is given once in a partition: a gateway that starts
+    /// with a clock that was set back serves a partition only when it knows the versions in it, but perhaps no others.
+    decided: BTreeMap<(Partition, Version), (UserId, Option<String>)>,
     size: u16,
 }
 
@@ -64,7 +65,7 @@ impl Checks {
 }
 
 impl World {
-    /// Invariant 2: whoever is asked to decide writes holds every acknowledged write of the partition.
+    /// Invariants 1 and 2: whoever is asked to decide writes holds every acknowledged write of the partition, on disk.
     pub(crate) fn check_sent(&mut self, id: u64, message: &ToProcess) {
         let ToProcess::Writes(batch) = message else { return };
         self.checks.sent.insert((id, batch.role, batch.batch), batch.writes.clone());
@@ -75,10 +76,11 @@ impl World {
         }
         let partition = partition_of(&batch.writes[0].id, self.config.size);
         let store = process.store(batch.role);
+        let disk = store.clone().crash(0);
         for (user, record) in self.checks.acknowledged_of(partition) {
             assert!(
-                holds(store, user, record),
-                "the {:?} of {} leads without an acknowledged write of user {}: has {:?}, acknowledged {record:?}",
+                holds(&disk, user, record),
+                "the {:?} of {} leads without an acknowledged write of user {} on disk: has {:?}, acknowledged {record:?}",
                 batch.role,
                 connection.place,
                 user.as_u128(),
@@ -115,8 +117,9 @@ impl World {
     pub(crate) fn check_on_disk(&mut self, place: u16, role: Role, writes: &[Write], answers: &WriteAnswers) {
         let disk = self.processes[usize::from(place)].store(role).clone().crash(0);
         for (write, answer) in writes.iter().zip(&answers.results) {
+            let partition = partition_of(&write.id, self.config.size);
             let document = answer.user.as_ref().map(|found| found.1.get().to_owned());
-            if let Some((user, shown)) = self.checks.decided.get(&write.version) {
+            if let Some((user, shown)) = self.checks.decided.get(&(partition, write.version)) {
                 assert_eq!(*user, write.id, "version {} belongs to two users", write.version);
                 assert_eq!(
                     (answer.outcome, &document),
@@ -136,7 +139,7 @@ impl World {
                 write.version,
                 write.id.as_u128()
             );
-            self.checks.decided.insert(write.version, (write.id, document));
+            self.checks.decided.insert((partition, write.version), (write.id, document));
         }
     }
 

@@ -22,7 +22,9 @@ impl World {
         if self.checks.asked >= self.config.operations {
             return;
         }
-        if !self.gateway.is_up() || !self.gateway.was_ready {
+        // Where no request may fail, a gateway that has just started is not asked before it says that it is ready.
+        let patient = matches!(self.config.mode, Mode::Calm | Mode::Single);
+        if !self.gateway.is_up() || patient && !self.gateway.was_ready {
             return self.after(MILLI, 30 * MILLI, Happening::Client(client));
         }
         self.checks.asked += 1;
@@ -41,7 +43,10 @@ impl World {
             (asked != Asked::Read && self.rng.percent(25)).then(|| self.pick_condition(user)).flatten();
         let event = self.question(request, user, &asked, condition.as_ref());
         let groups = |versions: &Vec<Version>| {
-            versions.iter().filter_map(|version| self.checks.group_of.get(version).copied()).collect()
+            versions
+                .iter()
+                .filter_map(|version| self.checks.group_of.get(&(user, *version)).copied())
+                .collect()
         };
         let condition = condition.map(|condition| match condition {
             Condition::Any => Match::Any,
@@ -144,7 +149,8 @@ impl World {
         if let Unserved::OutcomeUnknown { .. } = unserved {
             self.checks.histories.entry(user).or_default().push(op);
         }
-        self.go_on(client, request);
+        self.clients[client].asking = None;
+        self.after(20 * MILLI, 100 * MILLI, Happening::Client(client));
     }
 
     fn go_on(&mut self, client: usize, request: u64) {
@@ -176,7 +182,7 @@ impl World {
             .and_then(|name| name.parse().ok())
             .expect("a name that was given");
         let group = document.group;
-        let first = *self.checks.group_of.entry(*version).or_insert(group);
+        let first = *self.checks.group_of.entry((user, *version)).or_insert(group);
         assert_eq!(first, group, "version {version} of {user} belongs to two writes");
         let known = self.checks.versions_of.entry(user).or_default();
         if !known.contains(version) {

@@ -2,7 +2,9 @@
 //! operation takes effect at one moment between its call and its answer.
 //!
 //! The search is that of Wing and Gong (1993) with the memory of Lowe (2017): a set of operations done and the state that
-//! it led to are looked at once. An operation whose outcome is unknown may take effect at any later moment, or never.
+//! it led to are looked at once. An operation whose outcome is unknown may take effect at any later moment, or never. It
+//! may also be merged when newer writes are there already, as when a process wakes up that had it in its buffers while
+//! another copy led and a gateway died: then it sets only what nobody has set since.
 //!
 //! Every create and update sets the group to a number of its own, so a group is the name of a write. A version belongs to
 //! one write, so conditions and answers speak of groups here too.
@@ -73,6 +75,16 @@ impl Op {
         fits.then_some(after)
     }
 
+    /// The state after it, if it came late, below a newer write that set the group only.
+    fn step_late(&self, state: State) -> Option<State> {
+        let name = match (&self.told, &self.asked) {
+            (Told::Unknown, Asked::Create(Live { name, .. })) => *name,
+            (Told::Unknown, Asked::Update { name: Some(name), .. }) => *name,
+            _ => return None,
+        };
+        state.map(|live| Some(Live { name, ..live }))
+    }
+
     fn decide(&self, state: State) -> (Told, State) {
         let holds = |live: &Live| match &self.condition {
             None | Some(Match::Any) => true,
@@ -111,12 +123,13 @@ pub(crate) fn is_linearizable(history: &[Op]) -> bool {
         let open = |index: &usize| !is_done(*index);
         let first = (0..ops.len()).filter(open).map(|index| ops[index].answered).min().unwrap_or(u64::MAX);
         for index in (0..ops.len()).take_while(|&index| ops[index].called < first).filter(open) {
-            let Some(after) = ops[index].step(state) else { continue };
-            let mut next = done.clone();
-            next[index / 64] |= 1 << (index % 64);
-            if seen.insert((next.clone(), after)) {
-                let certain = usize::from(ops[index].answered != u64::MAX);
-                stack.push((next, after, count + certain));
+            let certain = usize::from(ops[index].answered != u64::MAX);
+            for after in ops[index].step(state).into_iter().chain(ops[index].step_late(state)) {
+                let mut next = done.clone();
+                next[index / 64] |= 1 << (index % 64);
+                if seen.insert((next.clone(), after)) {
+                    stack.push((next, after, count + certain));
+                }
             }
         }
     }
@@ -133,7 +146,9 @@ fn matters(op: &Op, history: &[Op]) -> bool {
             // A condition that failed may have failed for it.
             Told::PreconditionFailed => true,
             _ => false,
-        })
+        }) || history
+            .iter()
+            .any(|other| matches!(&other.condition, Some(Match::Groups(groups)) if groups.contains(&group)))
     };
     match (&op.told, &op.asked) {
         (Told::Unknown, Asked::Read | Asked::Touch) => false,
@@ -187,6 +202,17 @@ mod tests {
         assert!(!is_linearizable(&[lost(7), read(3, 4, Some(7)), read(5, 6, None)]));
         let delete = op(5, 6, Asked::Delete, Told::Applied(None));
         assert!(!is_linearizable(&[lost(7), read(3, 4, Some(7)), delete, read(7, 8, Some(7))]));
+    }
+
+    #[test]
+    fn an_unknown_update_that_is_merged_late_sets_what_nobody_has_set_since() {
+        let lost = op(2, u64::MAX, Asked::Update { group: 8, name: Some(8) }, Told::Unknown);
+        let asked = Asked::Update { group: 9, name: None };
+        let newer = op(3, 4, asked, Told::Applied(Some(Live { group: 9, name: 7 })));
+        let seen = |name| op(5, 6, Asked::Read, Told::Seen(Some(Live { group: 9, name })));
+        assert!(is_linearizable(&[create(0, 1, 7), lost.clone(), newer.clone(), seen(8)]));
+        assert!(is_linearizable(&[create(0, 1, 7), lost, newer.clone(), seen(7)]));
+        assert!(!is_linearizable(&[create(0, 1, 7), newer, seen(8)]));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //!   takes part. Their decisions are the real ones; what stands around them does what the real loops do, without sockets.
 //! * [`config`] and [`faults`]: what a seed stands for, and what goes wrong.
 //! * [`check`] and [`history`]: what must be true.
+//! * `mutations`: deliberate bugs, each of which is found; built with the feature of that name.
 //!
 //! What it does not do: it knows no bytes on the wire and no RocksDB; other tests kill real processes.
 
@@ -18,6 +19,8 @@ mod config;
 mod faults;
 mod gateway;
 mod history;
+#[cfg(feature = "mutations")]
+mod mutations;
 mod process;
 mod replication;
 mod rng;
@@ -86,13 +89,19 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 /// Runs seeds on all cores. Returns the first that failed of those that were run.
-fn search(first: u64, count: u64, looked: impl Fn(u64, &Done) + Sync) -> Option<(u64, String)> {
+fn search(
+    first: u64,
+    count: u64,
+    prepare: impl Fn() + Sync,
+    looked: impl Fn(u64, &Done) + Sync,
+) -> Option<(u64, String)> {
     let next = AtomicU64::new(first);
     let failed = std::sync::Mutex::new(None::<(u64, String)>);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
+                prepare();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= first + count {
@@ -126,12 +135,17 @@ fn no_seed_breaks_a_promise() {
     let first = setting("CORRO_FIRST_SEED").unwrap_or(1);
     let count = setting("CORRO_SEEDS").unwrap_or(1_000);
     let totals = [const { AtomicU64::new(0) }; 4];
-    let failed = search(first, count, |_, done| {
-        let values = [done.steps, done.asked, done.refused, u64::from(!done.whole)];
-        for (total, value) in totals.iter().zip(values) {
-            total.fetch_add(value, Ordering::Relaxed);
-        }
-    });
+    let failed = search(
+        first,
+        count,
+        || (),
+        |_, done| {
+            let values = [done.steps, done.asked, done.refused, u64::from(!done.whole)];
+            for (total, value) in totals.iter().zip(values) {
+                total.fetch_add(value, Ordering::Relaxed);
+            }
+        },
+    );
     let [steps, asked, refused, down] = totals.map(AtomicU64::into_inner);
     println!(
         "{count} seeds from {first}: {steps} events, {asked} questions, {refused} refused, {down} ended without a whole ring"

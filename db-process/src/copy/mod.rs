@@ -42,6 +42,7 @@
 use std::mem;
 
 use protocol::message::link::{CopyReport, Versioned};
+use protocol::mutation::{self, Mutation};
 use protocol::{Change, Record, UserId, Version};
 
 use crate::store::{Batch, Durability, Meta, Store, StoreError};
@@ -186,8 +187,12 @@ impl<S: Store> Copy<S> {
     pub fn commit(&mut self) -> Result<(), StoreError> {
         self.stage_trim();
         let sync = mem::take(&mut self.promised);
+        if mutation::is(Mutation::PositionApart) && self.dirty && self.staged.log.is_empty() {
+            self.store.commit(&Batch::new(self.staged.meta), Durability::Unsynced)?;
+        }
         if mem::take(&mut self.dirty) {
-            let durability = if sync { Durability::Synced } else { Durability::Unsynced };
+            let lasts = sync && !mutation::is(Mutation::AnswerBeforeSync);
+            let durability = if lasts { Durability::Synced } else { Durability::Unsynced };
             self.store.commit(&self.staged, durability)?;
             self.staged.records.clear();
             self.staged.log.clear();

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use protocol::message::MAX_BATCH;
 use protocol::message::link::{Lead, MergeBatch, Merged, Released, Role, Versioned};
+use protocol::mutation::{self, Mutation};
 use protocol::placement::Partition as Number;
 
 use super::Routing;
@@ -93,16 +94,19 @@ impl Routing {
                 if !self.partitions[index].kept && !self.could_be_kept(number) {
                     return self.go_down(number, commands);
                 }
-                return self.begin_to_confirm(now, number, copy.session, &[], commands);
+                return self.begin_to_confirm(now, number, copy.session, None, commands);
             }
             let other = self.copy(number, role.other());
             if let Some(other) = other.filter(|copy| self.partitions[index].covers(&copy.report))
                 && self.could_be_kept(number)
             {
-                let lacking = self.partitions[index].lacking(&other.report);
+                let mut lacking = self.partitions[index].lacking(&other.report);
+                if mutation::is(Mutation::TailNotReplayed) {
+                    lacking.clear();
+                }
                 let lead = Lead { role: role.other(), promoting: true };
                 self.change_view(number, lead, "the lead is lost", commands);
-                return self.begin_to_confirm(now, number, other.session, &lacking, commands);
+                return self.begin_to_confirm(now, number, other.session, Some(&lacking), commands);
             }
             if named != (Lead { role, promoting: false }) && self.partitions[index].phase != Phase::Down {
                 self.change_view(number, Lead { role, promoting: false }, "nobody else may lead", commands);
@@ -116,33 +120,41 @@ impl Routing {
             // A gateway died in a promotion. Whatever was acknowledged is in one of the copies, so it is in both now.
             let lead = Lead { role: Role::Primary, promoting: false };
             self.change_view(number, lead, "both copies have exchanged what they have", commands);
-            return self.begin_to_confirm(now, number, primary.session, &[], commands);
+            return self.begin_to_confirm(now, number, primary.session, Some(&[]), commands);
         }
         self.go_down(number, commands);
     }
 
+    /// The copy is to lead as soon as its view is kept. One that did not lead before is handed what it lacks first, even if
+    /// that is nothing: when it says that all is merged, what it has followed is on its disk, too.
     fn begin_to_confirm(
         &mut self,
         now: Duration,
         number: Number,
         session: SessionId,
-        tail: &[Versioned],
+        tail: Option<&[Versioned]>,
         commands: &mut Vec<Command>,
     ) {
         let role = self.view.leads[usize::from(number)].role;
-        for changes in tail.chunks(MAX_BATCH) {
-            self.merges += 1;
-            let message = MergeBatch { batch: self.merges, role, changes: changes.to_vec() };
-            commands.push(Command::Send { session, message: ToProcess::Merge(message) });
+        let mut merging = None;
+        if let Some(tail) = tail {
+            let mut left = tail;
+            while merging.is_none() || !left.is_empty() {
+                let (frame, rest) = left.split_at(left.len().min(MAX_BATCH));
+                self.merges += 1;
+                merging = Some(self.merges);
+                let message = MergeBatch { batch: self.merges, role, changes: frame.to_vec() };
+                commands.push(Command::Send { session, message: ToProcess::Merge(message) });
+                left = rest;
+            }
         }
         let partition = &mut self.partitions[usize::from(number)];
-        let merging = (!tail.is_empty()).then_some(self.merges);
         partition.phase = Phase::Confirming { session, merging, since: now };
     }
 
     /// The copy that is to lead leads, if its view is kept.
     fn confirm(&mut self, number: Number, session: SessionId, commands: &mut Vec<Command>) {
-        if !self.is_kept(number) {
+        if !self.is_kept(number) && !mutation::is(Mutation::ViewNotKept) {
             return;
         }
         let role = self.view.leads[usize::from(number)].role;
@@ -206,11 +218,14 @@ impl Routing {
         let other = self.copy(number, role.other()).filter(|copy| partition.lag(&copy.report).is_some());
         let drained = self.session(lead.session).is_some_and(|session| session.is_drained(role));
         match other {
-            Some(other) if drained && partition.lag(&other.report) == Some(0) => {
+            Some(other)
+                if (drained || mutation::is(Mutation::MoveUndrained))
+                    && partition.lag(&other.report) == Some(0) =>
+            {
                 let why = if role == Role::Replica { "the primary is back" } else { "the lead leaves" };
                 let lead = Lead { role: role.other(), promoting: false };
                 self.change_view(number, lead, why, commands);
-                self.begin_to_confirm(now, number, other.session, &[], commands);
+                self.begin_to_confirm(now, number, other.session, Some(&[]), commands);
                 self.notify(commands);
             }
             Some(_) if now.saturating_sub(since) <= DRAIN_WITHIN => {}
@@ -279,7 +294,7 @@ impl Routing {
         let partition = &mut self.partitions[usize::from(number)];
         partition.known = true;
         partition.give_up_last_lead();
-        self.begin_to_confirm(now, number, copy.session, &tail, commands);
+        self.begin_to_confirm(now, number, copy.session, Some(&tail), commands);
         self.reconsider(now, number, commands);
         self.notify(commands);
         Ok(())

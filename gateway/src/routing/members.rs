@@ -11,6 +11,7 @@ use protocol::message::link::{
     Applied, CopiesChanged, CopyReport, Grant, Refusal, Refused, Register, Registered, Ring, RingNotice,
     Role, View,
 };
+use protocol::mutation::{self, Mutation};
 use protocol::placement::{InstanceName, Place, replica_of, replicated_at};
 
 use super::Routing;
@@ -207,6 +208,9 @@ impl Routing {
             // Before all that came later: a partition's writes keep their order, whoever decides them.
             let held = &mut self.partitions[usize::from(number)].held;
             let mut first = session.take_writes(role);
+            if mutation::is(Mutation::ResendAsNew) {
+                first.iter_mut().for_each(|queued| queued.write.version = self.clock.next(0));
+            }
             first.append(held);
             *held = first;
         }
@@ -295,7 +299,8 @@ impl Routing {
             return if ring.formed { Grant::Wait } else { Grant::Empty };
         };
         let partition = &self.partitions[usize::from(number)];
-        if partition.serves() && partition.lead != role { Grant::Fill } else { Grant::Wait }
+        let leads = partition.serves() && partition.lead != role;
+        if leads || mutation::is(Mutation::FillFromAny) { Grant::Fill } else { Grant::Wait }
     }
 
     pub(super) fn resize(&mut self, size: u16) {

@@ -18,6 +18,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use protocol::message::link::{CopyReport, Found, Role, Versioned, Write};
+use protocol::mutation::{self, Mutation};
 use protocol::{Operation, UserId, Version};
 use uuid::Uuid;
 
@@ -153,7 +154,8 @@ impl Partition {
 
     /// Whether the other copy may answer the reads of this user.
     pub(super) fn other_may_read(&self, id: &UserId) -> bool {
-        self.other_reads && !self.unsettled.contains_key(id)
+        let settled = !self.unsettled.contains_key(id);
+        self.other_reads && (settled || mutation::is(Mutation::ReadUnsettled))
     }
 
     /// Whether the other copy may answer reads of users without unsettled writes.
@@ -187,6 +189,7 @@ impl Partition {
     /// Keeps the answer to a read that may show an unanswered write, until that is answered. Gives it back if it does not.
     pub(super) fn keep_early(&mut self, id: UserId, seen: SeenEarly) -> Option<SeenEarly> {
         let version = seen.found.as_ref().map(|found| found.0).or_else(|| self.deleting.get(&id).copied());
+        let version = version.filter(|_| !mutation::is(Mutation::ReadUnanswered));
         match version.and_then(|version| self.unanswered.get_mut(&version)) {
             Some(early) => {
                 early.push(seen);
@@ -237,7 +240,8 @@ impl Partition {
         }
         self.other_reads = self.serves()
             && other.is_some_and(|report| report.complete)
-            && self.applied_by(other) >= Some(self.log.map_or(u64::MAX, |log| log.target))
+            && (self.applied_by(other) >= Some(self.log.map_or(u64::MAX, |log| log.target))
+                || mutation::is(Mutation::TargetIgnored))
             && has_all_of(lead, other);
     }
 
@@ -268,7 +272,8 @@ impl Partition {
 
     /// Whether a copy, together with the tail, has every acknowledged write of the last lead.
     pub(super) fn covers(&self, copy: &CopyReport) -> bool {
-        copy.complete && self.applied_by(Some(copy)) >= Some(self.tail.base())
+        let covered = self.applied_by(Some(copy)) >= Some(self.tail.base());
+        copy.complete && (covered || mutation::is(Mutation::PromoteUncovered))
     }
 
     /// What a copy lacks of the tail.
@@ -303,5 +308,7 @@ impl Partition {
 pub(super) fn has_all_of(reader: Option<&CopyReport>, source: Option<&CopyReport>) -> bool {
     let (Some(reader), Some(source)) = (reader, source) else { return false };
     let applied = reader.position.filter(|position| position.incarnation == source.incarnation);
-    source.head == 0 || applied.is_some_and(|position| position.sequence >= source.head)
+    source.head == 0
+        || applied.is_some_and(|position| position.sequence >= source.head)
+        || mutation::is(Mutation::ExchangeIgnored)
 }

@@ -14,6 +14,7 @@
 //! the copy that it names was complete when the view was made, and has missed nothing since.
 
 use protocol::message::link::{Lead, Ring, Role, View};
+use protocol::mutation::{self, Mutation};
 use protocol::placement::{Partition, Place, primary_of, replica_of};
 
 use super::Routing;
@@ -48,7 +49,9 @@ impl Routing {
     fn is_known(&self, number: Partition) -> bool {
         let remembers = |place: &Place| self.sessions.get(place).is_some_and(|session| session.remembers);
         let witnesses = self.sessions.keys().filter(|place| remembers(place)).count();
-        self.size > 2 && witnesses >= self.majority() || self.holders(number).iter().flatten().all(remembers)
+        mutation::is(Mutation::BelieveFirstView)
+            || self.size > 2 && witnesses >= self.majority()
+            || self.holders(number).iter().flatten().all(remembers)
     }
 
     /// Whether a process may be told the view. One that has forgotten it is told only what is certain: otherwise it would

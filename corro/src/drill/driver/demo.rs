@@ -152,13 +152,17 @@ impl DemoRing {
         send(&self.layout, order).await.map(drop)
     }
 
-    pub(super) async fn close(mut self) -> anyhow::Result<()> {
-        let Some(Own { mut child, folder }) = self.own.take() else { return Ok(()) };
+    pub(super) async fn close(mut self, keep: bool) -> anyhow::Result<Option<PathBuf>> {
+        let Some(Own { mut child, folder }) = self.own.take() else { return Ok(None) };
         if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)) {
             kill_process(pid, Signal::TERM).context("the demo cannot be stopped")?;
         }
         let ended = tokio::time::timeout(PATIENCE, child.wait()).await;
         ended.context("the demo does not stop")?.context("the demo cannot be waited for")?;
-        folder.close().context("the temporary folder cannot be removed")
+        if keep {
+            return Ok(Some(folder.keep()));
+        }
+        folder.close().context("the temporary folder cannot be removed")?;
+        Ok(None)
     }
 }

@@ -4,6 +4,8 @@ mod compose;
 mod demo;
 mod manual;
 
+use std::path::PathBuf;
+
 use clap::ValueEnum;
 
 use super::faults::{Cycle, Fault};
@@ -68,11 +70,11 @@ impl Driver {
         }
     }
 
-    /// Ends what was started for the drill.
-    pub(crate) async fn close(self) -> anyhow::Result<()> {
+    /// Ends what was started for the drill, and removes what it wrote. With `keep` that stays, and where it is is returned.
+    pub(crate) async fn close(self, keep: bool) -> anyhow::Result<Option<PathBuf>> {
         match self {
-            Self::Demo(demo) => demo.close().await,
-            Self::Compose(_) | Self::Manual(_) => Ok(()),
+            Self::Demo(demo) => demo.close(keep).await,
+            Self::Compose(_) | Self::Manual(_) => Ok(None),
         }
     }
 }

@@ -442,3 +442,19 @@ fn an_emptied_process_does_not_count_among_those_that_tell_the_view() {
     script.connect(1);
     assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
 }
+
+#[test]
+fn a_copy_leads_when_what_it_has_followed_is_on_its_disk() {
+    let mut script = Script::formed(3);
+    script.create(user_of(0, 3, 0));
+    script.apply_writes(0, Role::Primary);
+    // Applied there, which is not to say synced; the tail is empty again.
+    script.follow(0, 1);
+    script.syncs = false;
+    script.kill(0);
+    let write = script.create(user_of(0, 3, 1));
+    assert_eq!(unanswered_writes(&script, 1), 0);
+    assert_eq!(script.confirm_merges(1), 0, "nothing is lacking");
+    script.apply_writes(1, Role::Replica);
+    assert!(matches!(script.write_result(write), Some(Ok(_))));
+}

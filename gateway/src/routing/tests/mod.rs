@@ -32,6 +32,8 @@ struct Script {
     reads: Vec<(RequestId, Result<Option<Found>, Unserved>)>,
     writes: Vec<(RequestId, Result<WriteAnswer, Unserved>)>,
     reports: Vec<RingEvent>,
+    /// Whether a copy that is handed an empty tail says at once that all it has is on disk.
+    syncs: bool,
 }
 
 /// What survives a restart of a process.
@@ -79,6 +81,7 @@ impl Script {
             reads: Vec::new(),
             writes: Vec::new(),
             reports: Vec::new(),
+            syncs: true,
         }
     }
 
@@ -129,6 +132,13 @@ impl Script {
                 process.view = notice.view.clone();
                 self.copies_changed(place as u16);
             }
+        }
+        if let ToProcess::Merge(batch) = &message
+            && batch.changes.is_empty()
+            && self.syncs
+        {
+            return self
+                .message(place as u16, FromProcess::Merged(Merged { batch: batch.batch, role: batch.role }));
         }
         self.inbox.push((place as u16, message));
     }

@@ -1,0 +1,29 @@
+//! Deliberate bugs: the simulation finds each of them, and nothing without them.
+
+use protocol::mutation::{Mutation, make};
+
+use crate::{search, try_seed};
+
+/// Each bug is found within so many seeds.
+const SEEDS: u64 = 3_000;
+
+#[test]
+fn mutations_are_found() {
+    // Every find is a panic; their texts are printed below.
+    std::panic::set_hook(Box::new(|_| ()));
+    let mut missed = Vec::new();
+    for mutation in Mutation::ALL {
+        match search(1, SEEDS, || make(Some(mutation)), |_, _| ()) {
+            Some((seed, why)) => {
+                let why: String = why.lines().next().unwrap_or_default().chars().take(150).collect();
+                println!("{mutation:?}: found by seed {seed}: {why}");
+                if let Err(why) = try_seed(seed) {
+                    missed.push(format!("seed {seed} fails without {mutation:?} too: {why}"));
+                }
+            }
+            None => missed.push(format!("{mutation:?} is not found by {SEEDS} seeds")),
+        }
+    }
+    drop(std::panic::take_hook());
+    assert!(missed.is_empty(), "{missed:#?}");
+}

@@ -1,0 +1,78 @@
+//! Deliberate bugs, so that a test can show that it would find them. Nothing of this is in a program that is built without
+//! the feature `mutations`: there, [`is`] is a constant.
+
+/// One deliberate bug. The place where it is made asks [`is`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    /// A copy is promoted without the writes that it lacks.
+    TailNotReplayed,
+    /// A copy is promoted although the tail does not cover what it lacks.
+    PromoteUncovered,
+    /// Answers leave before what they tell is on disk.
+    AnswerBeforeSync,
+    /// What was in flight to a lost lead is sent again as new operations.
+    ResendAsNew,
+    /// The position in the other's op-log is written in another batch than the data.
+    PositionApart,
+    /// A view counts although nobody keeps it.
+    ViewNotKept,
+    /// The other copy answers reads of users with unreplicated writes.
+    ReadUnsettled,
+    /// A read tells of a write that was not answered.
+    ReadUnanswered,
+    /// The lead moves while the old one still has writes to decide.
+    MoveUndrained,
+    /// A merge takes the older register.
+    MergeOlder,
+    /// A gateway that starts believes the first view that it is told.
+    BelieveFirstView,
+    /// A copy may be filled from one that does not lead.
+    FillFromAny,
+    /// A copy that returns answers reads before it has what happened meanwhile.
+    TargetIgnored,
+    /// A copy that led before is not asked for what only it knows.
+    ExchangeIgnored,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::TailNotReplayed,
+        Self::PromoteUncovered,
+        Self::AnswerBeforeSync,
+        Self::ResendAsNew,
+        Self::PositionApart,
+        Self::ViewNotKept,
+        Self::ReadUnsettled,
+        Self::ReadUnanswered,
+        Self::MoveUndrained,
+        Self::MergeOlder,
+        Self::BelieveFirstView,
+        Self::FillFromAny,
+        Self::TargetIgnored,
+        Self::ExchangeIgnored,
+    ];
+}
+
+#[cfg(feature = "mutations")]
+thread_local! {
+    static MADE: std::cell::Cell<Option<Mutation>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether this bug is being made on this thread.
+#[cfg(feature = "mutations")]
+pub fn is(mutation: Mutation) -> bool {
+    MADE.get() == Some(mutation)
+}
+
+/// No bug is made on purpose.
+#[cfg(not(feature = "mutations"))]
+pub const fn is(_: Mutation) -> bool {
+    false
+}
+
+/// Makes a bug on this thread from now on, or none.
+#[cfg(feature = "mutations")]
+pub fn make(mutation: Option<Mutation>) {
+    MADE.set(mutation);
+}
