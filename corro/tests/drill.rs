@@ -177,7 +177,7 @@ fn the_ring_of_another_is_drilled_and_left_as_it_was() {
     let output = ring.drill(&["--folder=ring", "--cycles=1", "--faults=kill", "--target=db-0"]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains("equal after each of 1 cycles"), "{said}");
+    assert!(said.contains("equal after 1 of 1 cycles"), "{said}");
     let list = ring.get("/api/cluster");
     assert!(list.contains(r#""ready":true"#), "{list}");
 }

@@ -115,9 +115,10 @@ fn figures(text: &mut String, report: &Report) {
         ),
     );
     let copies = match (report.copies_compared, report.copies_differ.len()) {
+        (0, _) if report.cycles.is_empty() => "not compared".to_owned(),
         (0, _) => "not compared on disk: the ring itself says that each is up to date".to_owned(),
         (cycles, 0) => {
-            format!("equal after each of {cycles} cycles, {} records at last", grouped(report.records))
+            format!("equal after {cycles} of {cycles} cycles, {} records at last", grouped(report.records))
         }
         (cycles, differ) => format!("{differ} differences in {cycles} comparisons"),
     };
@@ -157,7 +158,7 @@ mod tests {
             "acknowledged writes lost     0\n",
             "stale reads                  0\n",
             "0 violations",
-            "equal after each of 3 cycles, 18 records",
+            "equal after 3 of 3 cycles, 18 records",
             "copied to emptied disks      13 records",
             "PASSED: 3 of 3 cycles in 9 s, seed 7",
         ] {

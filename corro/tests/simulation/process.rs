@@ -53,6 +53,7 @@ pub(crate) struct Process {
     pub(crate) place: u16,
     pub(crate) life: u64,
     pub(crate) up: bool,
+    pub(crate) started: Time,
     pub(crate) paused: bool,
     pub(crate) backlog: Vec<Happening>,
     pub(crate) incarnation: Uuid,
@@ -85,6 +86,7 @@ impl Process {
             place,
             life: 0,
             up: false,
+            started: 0,
             paused: false,
             backlog: Vec::new(),
             incarnation: rng.uuid(),
@@ -149,11 +151,13 @@ impl World {
 
     pub(crate) fn start_process(&mut self, place: u16) {
         let limits = Limits { recent: self.config.recent, log: self.config.log, trim: self.config.trim };
+        let now = self.now;
         let process = self.process(place);
         if process.up {
             return;
         }
         process.up = true;
+        process.started = now;
         process.paused = false;
         process.leaving = false;
         process.life += 1;
