@@ -19,6 +19,7 @@ use protocol::message::link::{
 use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -216,8 +217,15 @@ impl GatewayLink {
         self.node.set_registered(true);
         info!(name = %self.node.name(), incarnation = %self.node.incarnation(), gateway = %self.url, size, "registered");
         let (answers, answered) = unbounded_channel();
-        let serving =
-            Serving { node: &self.node, connection, states, told, answers, seldom: Seldom::default() };
+        let serving = Serving {
+            node: &self.node,
+            connection,
+            states,
+            told,
+            answers,
+            notice: None,
+            seldom: Seldom::default(),
+        };
         serving.serve(answered, leave).await
     }
 
@@ -268,6 +276,8 @@ struct Serving<'a> {
     /// What the gateway knows of the copies.
     told: PerRole<CopyReport>,
     answers: UnboundedSender<Done>,
+    /// The newest notice, until it is taken.
+    notice: Option<RingNotice>,
     seldom: Seldom,
 }
 
@@ -278,8 +288,20 @@ impl Serving<'_> {
         leave: &CancellationToken,
     ) -> Result<Infallible, Over> {
         let mut leaving = false;
+        // Keeping a view takes as long as the disk does. Meanwhile work goes on, and beats are answered.
+        let mut taking: Option<JoinHandle<Result<bool, NoticeError>>> = None;
         loop {
+            if taking.is_none()
+                && let Some(notice) = self.notice.take()
+            {
+                let node = Arc::clone(self.node);
+                taking = Some(tokio::spawn(async move { node.take(notice).await }));
+            }
             tokio::select! {
+                taken = async { taking.as_mut().expect("checked by the condition").await }, if taking.is_some() => {
+                    taking = None;
+                    self.taken(taken.expect("taking a notice does not panic")).await?;
+                }
                 () = leave.cancelled(), if !leaving => {
                     leaving = true;
                     self.connection.send(&Leaving {}).await?;
@@ -325,7 +347,11 @@ impl Serving<'_> {
                 None => Ok(()),
             },
             RingNotice::EVENT => match self.decode(&frame) {
-                Some(notice) => self.take(notice).await,
+                Some(notice) => {
+                    // Each states all of it, so only the newest counts.
+                    self.notice = Some(notice);
+                    Ok(())
+                }
                 None => Ok(()),
             },
             Released::EVENT => Err(Over::Released),
@@ -372,8 +398,8 @@ impl Serving<'_> {
         Ok(())
     }
 
-    async fn take(&mut self, notice: RingNotice) -> Result<(), Over> {
-        match self.node.take(notice).await {
+    async fn taken(&mut self, taken: Result<bool, NoticeError>) -> Result<(), Over> {
+        match taken {
             Ok(true) => Ok(self.connection.send(&self.node.changes()).await?),
             Ok(false) => Ok(()),
             Err(error @ NoticeError::Contradiction(_)) => Err(Over::Contradiction(error)),

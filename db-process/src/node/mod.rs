@@ -153,11 +153,20 @@ impl Node {
     }
 
     async fn keep(self: &Arc<Self>, membership: Membership) -> Result<(), IdentityError> {
-        let (node, new) = (Arc::clone(self), membership.clone());
-        let kept = tokio::task::spawn_blocking(move || lock(&node.data).keep(new)).await;
-        kept.expect("writing a file does not panic")?;
-        *lock(&self.membership) = Some(membership);
-        Ok(())
+        let node = Arc::clone(self);
+        let kept = tokio::task::spawn_blocking(move || {
+            let mut data = lock(&node.data);
+            // One that an earlier connection told may have been on its way to the disk when that ended.
+            let is_older = data.identity().membership.as_ref().is_some_and(|kept| {
+                kept.ring.id == membership.ring.id && kept.view.epoch > membership.view.epoch
+            });
+            if !is_older {
+                data.keep(membership.clone())?;
+                *lock(&node.membership) = Some(membership);
+            }
+            Ok(())
+        });
+        kept.await.expect("writing a file does not panic")
     }
 
     /// Remembers whether a gateway counts on it now.

@@ -42,7 +42,7 @@ pub use event::{
     Command, Event, FromProcess, PromotionRefused, RequestId, RingEvent, SessionId, ToProcess, Unserved,
 };
 
-use partition::Partition;
+use partition::{Partition, Phase};
 use reads::PendingReads;
 use session::Session;
 use status::Served;
@@ -63,6 +63,12 @@ const SILENCE: Duration = Duration::from_millis(500);
 
 /// How often each process is asked whether it is there.
 const BEAT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A gateway that has just started lets requests wait for so long, since db-processes come back within a second.
+const STARTING: Duration = Duration::from_secs(2);
+
+/// At most this many requests wait for that.
+const MAX_EARLY: usize = 16_384;
 
 /// A tick that comes this much late says that the gateway itself stood still, so silence proves nothing.
 const STALL: Duration = Duration::from_millis(50);
@@ -87,6 +93,8 @@ pub struct Routing {
     partitions: Vec<Partition>,
     clock: VersionClock,
     reads: PendingReads,
+    /// Requests that came before anybody could serve them, just after the start.
+    early: Vec<Event>,
     served: Served,
     /// Frames to and from each place since the start.
     frames: Vec<u64>,
@@ -113,6 +121,7 @@ impl Routing {
             partitions: Vec::new(),
             clock: VersionClock::default(),
             reads: PendingReads::default(),
+            early: Vec::new(),
             served: Served::default(),
             frames: Vec::new(),
             merges: 0,
@@ -127,6 +136,10 @@ impl Routing {
     /// Takes note of an event at `now`, the time since the gateway started. Appends what is to be done.
     pub fn step(&mut self, now: Duration, event: Event, commands: &mut Vec<Command>) {
         match event {
+            // As they came: a write gets its version only when the gateway knows all that went before.
+            Event::Read { id, .. } | Event::Write { id, .. } if self.comes_early(&id) => {
+                self.early.push(event);
+            }
             Event::Read { request, id } => self.read(now, request, id, commands),
             Event::Write { request, id, operation, condition, unix_millis } => {
                 let version = self.clock.next(unix_millis);
@@ -135,10 +148,14 @@ impl Routing {
             }
             Event::Register { session, host, register } => {
                 self.register(now, session, host, *register, commands);
+                self.try_early(now, commands);
             }
             Event::Closed { session } => self.lose(now, session, "its connection ended", commands),
             Event::Message { session, message } => self.message(now, session, message, commands),
-            Event::Tick => self.tick(now, commands),
+            Event::Tick => {
+                self.tick(now, commands);
+                self.try_early(now, commands);
+            }
         }
     }
 
@@ -202,6 +219,20 @@ impl Routing {
         }
         self.look_after(now, commands);
         self.hedge(now, commands);
+    }
+
+    /// Whether a request should wait because the gateway has just started, and its partition may be up in a moment.
+    fn comes_early(&self, id: &protocol::UserId) -> bool {
+        self.ticked < STARTING
+            && self.early.len() < MAX_EARLY
+            && self.partitions[self.partition_of(id)].phase == Phase::Down
+    }
+
+    /// Tries again what came early.
+    fn try_early(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        for event in std::mem::take(&mut self.early) {
+            self.step(now, event, commands);
+        }
     }
 
     fn partition_of(&self, id: &protocol::UserId) -> usize {

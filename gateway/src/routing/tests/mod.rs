@@ -71,9 +71,9 @@ impl Process {
 impl Script {
     fn new(size: u16) -> Self {
         let config = RoutingConfig { size, new_ring: Uuid::from_u128(0xca11), tail_bytes: 1 << 20 };
-        Self {
+        let mut script = Self {
             routing: Routing::new(config),
-            now: Duration::from_secs(1),
+            now: Duration::from_secs(10),
             requests: 0,
             sessions: 0,
             processes: (0..size).map(|place| Process::fresh(u128::from(place) * 100 + 100)).collect(),
@@ -82,7 +82,10 @@ impl Script {
             writes: Vec::new(),
             reports: Vec::new(),
             syncs: true,
-        }
+        };
+        // The gateway has been up for a while.
+        script.step(Event::Tick);
+        script
     }
 
     /// A formed ring, all up, each replica having followed its primary's empty op-log.
@@ -101,6 +104,7 @@ impl Script {
         self.routing = Routing::new(config);
         self.inbox.clear();
         self.processes.iter_mut().for_each(|process| process.session = None);
+        self.step(Event::Tick);
     }
 
     fn step(&mut self, event: Event) {

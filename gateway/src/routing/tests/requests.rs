@@ -122,3 +122,25 @@ fn versions_rise_above_all_that_registered_copies_hold() {
     });
     assert_eq!(versions.collect::<Vec<_>>(), [Version((u64::from(u32::MAX) << 20) + 1)]);
 }
+
+#[test]
+fn what_comes_just_after_a_start_waits_for_the_ring_but_not_for_long() {
+    let mut script = Script::formed(3);
+    script.now = Duration::from_millis(100);
+    script.restart_gateway();
+    let (read, write) = (script.read(user_of(0, 3, 0)), script.create(user_of(0, 3, 1)));
+    let elsewhere = script.read(user_of(2, 3, 0));
+    script.connect(0);
+    assert_eq!(script.asked(), [], "who leads is not known yet");
+    // Its version is greater than all that the ring has seen, though it came before anybody said what that is.
+    script.processes[1].copies.primary.version = Version(u64::from(u32::MAX) << 20);
+    script.connect(1);
+    assert_eq!(script.asked(), [(1, Role::Replica)]);
+    script.answer_reads(1);
+    assert!(matches!(script.read_result(read), Some(Ok(Some(_)))));
+    assert!(script.apply_writes(0, Role::Primary)[0] > Version(u64::from(u32::MAX) << 20));
+    assert!(matches!(script.write_result(write), Some(Ok(_))));
+    assert!(script.read_result(elsewhere).is_none());
+    script.pass(2_100, &[]);
+    assert!(matches!(script.read_result(elsewhere), Some(Err(Unserved::Unavailable { .. }))));
+}
