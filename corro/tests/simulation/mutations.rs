@@ -1,11 +1,11 @@
-//! Deliberate bugs: the simulation finds each of them, and nothing without them.
+//! Deliberate bugs: the simulation finds each of those listed, and nothing without them.
 
 use protocol::mutation::{Mutation, make};
 
 use crate::{search, try_seed};
 
 /// Each bug is found within so many seeds.
-const SEEDS: u64 = 3_000;
+const SEEDS: u64 = 30_000;
 
 #[test]
 fn mutations_are_found() {
