@@ -67,7 +67,7 @@ make_debian() {
     say "$1 cannot be pulled: making it with debootstrap"
     command -v debootstrap >/dev/null || { apt-get update -q && apt-get install -q -y debootstrap; } >"$work/log" 2>&1 ||
         { cat "$work/log"; die 'debootstrap is missing'; }
-    debootstrap --variant=minbase bookworm "$work/debian" http://deb.debian.org/debian >"$work/log" 2>&1 ||
+    debootstrap --variant=minbase bookworm "$work/debian" >"$work/log" 2>&1 ||
         { tail "$work/log"; die 'debootstrap failed'; }
     # What this machine trusts: it may reach the world through a proxy with a certificate of its own.
     install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$work/debian/etc/ssl/certs/ca-certificates.crt"
