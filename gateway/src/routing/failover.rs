@@ -154,7 +154,7 @@ impl Routing {
 
     /// The copy that is to lead leads, if its view is kept.
     fn confirm(&mut self, number: Number, session: SessionId, commands: &mut Vec<Command>) {
-        if !self.is_kept(number) && !mutation::is(Mutation::ViewNotKept) {
+        if !self.is_kept(number) {
             return;
         }
         let role = self.view.leads[usize::from(number)].role;
