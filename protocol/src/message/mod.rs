@@ -6,6 +6,7 @@
 //! with the results in the same order.
 //!
 //! * [`link`]: between the gateway and a db-process.
+//! * [`query`]: on the same connection, questions about a whole copy.
 //! * [`replication`]: between a copy and the other copy of its partition, db-process to db-process.
 //!
 //! Requests and answers are separate types, so that a message that a side can never receive does not compile.
@@ -21,10 +22,11 @@ macro_rules! events {
 }
 
 pub mod link;
+pub mod query;
 pub mod replication;
 
 /// Revision of the messages. Processes of different revisions refuse each other at registration.
-pub const REVISION: u32 = 1;
+pub const REVISION: u32 = 2;
 
 /// At most this many operations travel in one frame.
 pub const MAX_BATCH: usize = 256;
