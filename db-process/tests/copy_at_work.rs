@@ -89,6 +89,7 @@ fn create(version: u64) -> Write {
         name: Some(format!("name {version}")),
         email: Some(format!("{version}@example.org")),
         group: Some(7),
+        ..Change::default()
     };
     Write {
         version: Version(version),

@@ -33,6 +33,7 @@ fn create(n: u64) -> Write {
         name: Some(format!("Ada Lovelace the {n}th of her name")),
         email: Some(format!("ada.lovelace.{n}@example.org")),
         group: Some(n as i32),
+        ..Change::default()
     };
     Write { version: Version(n + 1), id: id(n), operation: Operation::Create(change), condition: None }
 }

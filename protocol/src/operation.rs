@@ -74,4 +74,11 @@ pub enum Outcome {
     /// `If-Match` names no version that the user has.
     #[serde(rename = "stale")]
     PreconditionFailed,
+    /// A create that was done before, under the same `Idempotency-Key`: nothing was written, and the user is shown as it was
+    /// created, with the version of then.
+    #[serde(rename = "again")]
+    Repeated,
+    /// A create under an `Idempotency-Key` that belongs to another request.
+    #[serde(rename = "reused")]
+    KeyReused,
 }

@@ -9,10 +9,13 @@
 //! A create sets all four registers, an update those it names, a delete only `alive`: the record of a deleted user is a
 //! *tombstone*, and keeps the old values until it is created anew or purged.
 //!
+//! A create with an `Idempotency-Key` sets a fifth register, see [`crate::fingerprint`]; most records have none.
+//!
 //! What it does not do: it does not decide whether an operation is allowed. That is for the copy that leads.
 
 use serde::{Deserialize, Serialize};
 
+use crate::fingerprint::Fingerprint;
 use crate::mutation::{self, Mutation};
 use crate::user::{User, UserId};
 use crate::version::Version;
@@ -43,6 +46,9 @@ pub struct Record {
     pub email: Register<String>,
     /// See [`User::group`].
     pub group: Register<i32>,
+    /// The request that created the user, where it had an `Idempotency-Key`, and the version of that create.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Register<Fingerprint>>,
 }
 
 impl Record {
@@ -67,7 +73,8 @@ impl Record {
         let name = self.name.merge(&other.name);
         let email = self.email.merge(&other.email);
         let group = self.group.merge(&other.group);
-        alive | name | email | group
+        let request = other.request.as_ref().is_some_and(|request| self.merge_request(request));
+        alive | name | email | group | request
     }
 
     /// Merges one operation's registers into this record. Returns whether anything changed.
@@ -85,7 +92,20 @@ impl Record {
         if let Some(group) = change.group {
             changed |= self.group.merge(&Register(version, group));
         }
+        if let Some(request) = change.request {
+            changed |= self.merge_request(&Register(version, request));
+        }
         changed
+    }
+
+    fn merge_request(&mut self, other: &Register<Fingerprint>) -> bool {
+        match &mut self.request {
+            Some(request) => request.merge(other),
+            None => {
+                self.request = Some(other.clone());
+                true
+            }
+        }
     }
 
     /// The record of a user of whom only `change` is known. Registers that it does not set have version zero, so
@@ -96,6 +116,7 @@ impl Record {
             name: Register(Version::ZERO, String::new()),
             email: Register(Version::ZERO, String::new()),
             group: Register(Version::ZERO, 0),
+            request: None,
         };
         record.apply(version, change);
         record
@@ -117,6 +138,9 @@ pub struct Change {
     /// See [`User::group`].
     #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
     pub group: Option<i32>,
+    /// Of a create with an `Idempotency-Key`.
+    #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Fingerprint>,
 }
 
 impl Change {
@@ -136,6 +160,7 @@ mod tests {
             name: (bits & 2 != 0).then(|| format!("name-{tag}")),
             email: (bits & 4 != 0).then(|| format!("{tag}@example.org")),
             group: (bits & 8 != 0).then_some(tag as i32),
+            request: (bits & 1 != 0).then_some(Fingerprint { key: 1, body: tag }),
         }
     }
 

@@ -83,6 +83,7 @@ impl World {
                 name: Some(named(*name)),
                 email: Some("e".to_owned()),
                 group: Some(*group),
+                ..Change::default()
             }),
             Asked::Update { group, name } => {
                 Operation::Update(Change { name: name.map(named), group: Some(*group), ..Change::default() })
@@ -122,6 +123,7 @@ impl World {
             Outcome::Exists => Told::Exists,
             Outcome::NotFound => Told::NotFound,
             Outcome::PreconditionFailed => Told::PreconditionFailed,
+            Outcome::Repeated | Outcome::KeyReused => panic!("no create has an Idempotency-Key: {answer:?}"),
         };
         self.answered(request, question, told);
     }

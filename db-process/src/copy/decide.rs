@@ -2,7 +2,7 @@
 
 use protocol::message::link::{Found, Write, WriteAnswer};
 use protocol::message::replication::LogEntry;
-use protocol::{Operation, Outcome, Record, UserId, Version};
+use protocol::{Change, Operation, Outcome, Record, Register, UserId, Version};
 
 use super::recent::{Left, Remembered};
 use super::{Copy, document};
@@ -17,6 +17,8 @@ pub enum Decision {
     Repeated,
     /// Nothing is written.
     Answer(Outcome),
+    /// The same request under the same `Idempotency-Key` was done in this version: show what it showed.
+    ShowAsCreated(Version),
 }
 
 /// Decides a write against what is known of its user.
@@ -32,6 +34,13 @@ pub fn decide(record: Option<&Record>, write: &Write) -> Decision {
     let refused = |outcome| Decision::Answer(outcome);
     let unmet =
         |live: &Record| write.condition.as_ref().is_some_and(|condition| !condition.holds(live.version()));
+    if let Operation::Create(Change { request: Some(asked), .. }) = &write.operation
+        && let Some(Register(version, known)) = record.and_then(|record| record.request.as_ref())
+        && known.key == asked.key
+    {
+        let same = known.body == asked.body;
+        return if same { Decision::ShowAsCreated(*version) } else { refused(Outcome::KeyReused) };
+    }
     let live = record.filter(|record| record.is_alive());
     match (&write.operation, live) {
         // `If-Match` never holds where there is no user.
@@ -81,6 +90,12 @@ impl<S: Store> Copy<S> {
                 let user =
                     record.and_then(|record| document::left_by(write.id, write.version, &change, &record));
                 Ok(WriteAnswer { outcome: Outcome::Applied, sequence: self.staged.meta.head, user })
+            }
+            Decision::ShowAsCreated(version) => {
+                let change = write.operation.change();
+                let created = Record::from_change(version, &change);
+                let user = document::left_by(write.id, version, &change, &created);
+                Ok(WriteAnswer { outcome: Outcome::Repeated, sequence: self.staged.meta.head, user })
             }
             Decision::Answer(outcome) => {
                 let user = record.and_then(|record| document::live(write.id, &record));

@@ -201,6 +201,7 @@ mod tests {
             name: Some("\u{1f}".repeat(256)),
             email: Some("\"".repeat(254)),
             group: Some(i32::MIN),
+            ..Change::default()
         };
         let (sequence, version) = (u64::MAX, Version(u64::MAX));
         let record = Record::from_change(version, &worst);

@@ -114,6 +114,7 @@ impl Pair {
                 name: Some(format!("n{version}")),
                 email: Some(format!("e{version}")),
                 group: Some(version as i32),
+                ..Change::default()
             }),
             2 => Operation::Update(Change { name: Some(format!("n{version}")), ..Change::default() }),
             3 => Operation::Update(Change { email: Some(format!("e{version}")), ..Change::default() }),

@@ -6,7 +6,7 @@
 //!
 //! | value | bytes after the format number |
 //! |---|---|
-//! | record | flags, version of *alive*, then of name, email and group where theirs differ, group, name, email |
+//! | record | flags, version of *alive*, then of name, email and group where theirs differ, group, the request with its version where there is one, name, email |
 //! | op-log entry | flags, version, id, then the registers that it sets; its sequence is the key |
 //! | state | flags, incarnation, head, trimmed, version, then position and origin where there are any |
 //!
@@ -17,7 +17,7 @@
 
 use protocol::message::link::Position;
 use protocol::message::replication::LogEntry;
-use protocol::{Change, Record, Register, UserId, Version};
+use protocol::{Change, Fingerprint, Record, Register, UserId, Version};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -51,7 +51,8 @@ mod record_flags {
     pub(super) const OWN_NAME_VERSION: u8 = 1 << 1;
     pub(super) const OWN_EMAIL_VERSION: u8 = 1 << 2;
     pub(super) const OWN_GROUP_VERSION: u8 = 1 << 3;
-    pub(super) const ALL: u8 = (1 << 4) - 1;
+    pub(super) const HAS_REQUEST: u8 = 1 << 4;
+    pub(super) const ALL: u8 = (1 << 5) - 1;
 }
 
 /// Bytes of a record.
@@ -60,8 +61,9 @@ pub fn record(record: &Record) -> Vec<u8> {
     let flags = flag(record.alive.1, record_flags::ALIVE)
         | flag(record.name.0 != alive, record_flags::OWN_NAME_VERSION)
         | flag(record.email.0 != alive, record_flags::OWN_EMAIL_VERSION)
-        | flag(record.group.0 != alive, record_flags::OWN_GROUP_VERSION);
-    let mut bytes = Vec::with_capacity(42 + record.name.1.len() + record.email.1.len());
+        | flag(record.group.0 != alive, record_flags::OWN_GROUP_VERSION)
+        | flag(record.request.is_some(), record_flags::HAS_REQUEST);
+    let mut bytes = Vec::with_capacity(66 + record.name.1.len() + record.email.1.len());
     bytes.extend([FORMAT, flags]);
     bytes.extend(alive.0.to_be_bytes());
     for version in [record.name.0, record.email.0, record.group.0] {
@@ -70,6 +72,10 @@ pub fn record(record: &Record) -> Vec<u8> {
         }
     }
     bytes.extend(record.group.1.to_be_bytes());
+    if let Some(Register(version, request)) = &record.request {
+        bytes.extend(version.0.to_be_bytes());
+        put_request(&mut bytes, request);
+    }
     put_text(&mut bytes, &record.name.1);
     put_text(&mut bytes, &record.email.1);
     bytes
@@ -89,6 +95,9 @@ pub fn read_record(bytes: &[u8]) -> Result<Record, DecodeError> {
     let record = Record {
         alive: Register(alive, flags & record_flags::ALIVE != 0),
         group: Register(group, i32::from_be_bytes(rest.take()?)),
+        request: (flags & record_flags::HAS_REQUEST != 0)
+            .then(|| Ok(Register(rest.version()?, rest.request()?)))
+            .transpose()?,
         name: Register(name, rest.text()?),
         email: Register(email, rest.text()?),
     };
@@ -102,7 +111,8 @@ mod entry_flags {
     pub(super) const SETS_NAME: u8 = 1 << 2;
     pub(super) const SETS_EMAIL: u8 = 1 << 3;
     pub(super) const SETS_GROUP: u8 = 1 << 4;
-    pub(super) const ALL: u8 = (1 << 5) - 1;
+    pub(super) const SETS_REQUEST: u8 = 1 << 5;
+    pub(super) const ALL: u8 = (1 << 6) - 1;
 }
 
 /// Bytes of an op-log entry, without its sequence: that is the key.
@@ -112,7 +122,8 @@ pub fn log_entry(entry: &LogEntry) -> Vec<u8> {
         | flag(change.alive == Some(true), entry_flags::ALIVE)
         | flag(change.name.is_some(), entry_flags::SETS_NAME)
         | flag(change.email.is_some(), entry_flags::SETS_EMAIL)
-        | flag(change.group.is_some(), entry_flags::SETS_GROUP);
+        | flag(change.group.is_some(), entry_flags::SETS_GROUP)
+        | flag(change.request.is_some(), entry_flags::SETS_REQUEST);
     let texts = [&change.name, &change.email];
     let mut bytes =
         Vec::with_capacity(36 + texts.iter().map(|text| text.as_ref().map_or(0, String::len)).sum::<usize>());
@@ -121,6 +132,9 @@ pub fn log_entry(entry: &LogEntry) -> Vec<u8> {
     bytes.extend(entry.id.as_bytes());
     if let Some(group) = change.group {
         bytes.extend(group.to_be_bytes());
+    }
+    if let Some(request) = &change.request {
+        put_request(&mut bytes, request);
     }
     for text in texts.into_iter().flatten() {
         put_text(&mut bytes, text);
@@ -138,11 +152,12 @@ pub fn read_log_entry(sequence: u64, bytes: &[u8]) -> Result<LogEntry, DecodeErr
     let version = rest.version()?;
     let id = rest.id()?;
     let group = sets(entry_flags::SETS_GROUP).then(|| rest.take().map(i32::from_be_bytes)).transpose()?;
+    let request = sets(entry_flags::SETS_REQUEST).then(|| rest.request()).transpose()?;
     let name = sets(entry_flags::SETS_NAME).then(|| rest.text()).transpose()?;
     let email = sets(entry_flags::SETS_EMAIL).then(|| rest.text()).transpose()?;
     rest.close()?;
     let alive = sets(entry_flags::SETS_ALIVE).then_some(sets(entry_flags::ALIVE));
-    let change = Change { alive, name, email, group };
+    let change = Change { alive, name, email, group, request };
     Ok(LogEntry { sequence, version, id, change })
 }
 
@@ -198,6 +213,11 @@ fn flag(set: bool, flag: u8) -> u8 {
     if set { flag } else { 0 }
 }
 
+fn put_request(bytes: &mut Vec<u8>, request: &Fingerprint) {
+    bytes.extend(request.key.to_be_bytes());
+    bytes.extend(request.body.to_be_bytes());
+}
+
 /// Length as LEB128, then the bytes.
 fn put_text(bytes: &mut Vec<u8>, text: &str) {
     let mut length = text.len();
@@ -239,6 +259,10 @@ impl<'a> Reader<'a> {
 
     fn version(&mut self) -> Result<Version, DecodeError> {
         self.u64().map(Version)
+    }
+
+    fn request(&mut self) -> Result<Fingerprint, DecodeError> {
+        Ok(Fingerprint { key: self.u64()?, body: self.u64()? })
     }
 
     fn id(&mut self) -> Result<UserId, DecodeError> {
@@ -284,6 +308,7 @@ mod tests {
                 name: Some("Ada Lovelace".to_owned()),
                 email: Some("ada@example.org".to_owned()),
                 group: Some(-7),
+                ..Change::default()
             },
         );
         let mut edited = created.clone();
@@ -294,7 +319,10 @@ mod tests {
         deleted.apply(Version(u64::MAX), &Change { alive: Some(false), ..Change::default() });
         let partial =
             Record::from_change(Version(9), &Change { email: Some(String::new()), ..Change::default() });
-        vec![created, edited, deleted, partial]
+        let mut keyed = created.clone();
+        let request = Some(Fingerprint { key: 0x0102_0304_0506_0708, body: u64::MAX });
+        keyed.apply(Version(0x1111), &Change { request, ..Change::default() });
+        vec![created, edited, deleted, partial, keyed]
     }
 
     fn entries() -> Vec<LogEntry> {
@@ -309,11 +337,14 @@ mod tests {
             name: Some("Grace".to_owned()),
             email: Some("grace@example.org".to_owned()),
             group: Some(0),
+            ..Change::default()
         };
+        let keyed = create.clone();
         vec![
             entry(1, create),
             entry(2, Change { email: Some("g@example.org".to_owned()), ..Change::default() }),
             entry(3, Change { alive: Some(false), ..Change::default() }),
+            entry(4, Change { request: Some(Fingerprint { key: 7, body: 8 }), ..keyed }),
         ]
     }
 

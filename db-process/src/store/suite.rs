@@ -55,6 +55,7 @@ fn change(tag: u64) -> Change {
         name: Some(format!("name {tag}")),
         email: Some(format!("{tag}@example.org")),
         group: Some(tag as i32),
+        ..Change::default()
     }
 }
 

@@ -233,6 +233,7 @@ pub(crate) fn create(number: u64, name: &str) -> Write {
         name: Some(name.to_owned()),
         email: Some(format!("{number}@example.org")),
         group: Some(0),
+        ..Change::default()
     };
     Write {
         version: Version(number + 1),

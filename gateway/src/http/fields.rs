@@ -26,6 +26,7 @@ pub(super) fn create(body: &[u8]) -> Result<(Option<UserId>, Change), Problem> {
         name: fields.name,
         email: fields.email,
         group: Some(fields.group.unwrap_or(0)),
+        request: None,
     };
     Ok((fields.id.map(|id| id.0), change))
 }
@@ -34,7 +35,8 @@ pub(super) fn create(body: &[u8]) -> Result<(Option<UserId>, Change), Problem> {
 pub(super) fn update(body: &[u8], in_path: Option<Id>) -> Result<(UserId, Change), Problem> {
     let fields = parse(body, Purpose::Update { in_path })?;
     let id = in_path.or(fields.id).expect("an update without any id is refused");
-    let change = Change { alive: None, name: fields.name, email: fields.email, group: fields.group };
+    let Fields { name, email, group, .. } = fields;
+    let change = Change { name, email, group, ..Change::default() };
     Ok((id.0, change))
 }
 

@@ -12,6 +12,7 @@ pub(super) enum Kind {
     MalformedBody,
     MalformedId,
     MalformedCondition,
+    MalformedKey,
     Unauthorized,
     UserNotFound,
     RouteNotFound,
@@ -21,6 +22,7 @@ pub(super) enum Kind {
     BodyTooSlow,
     UserExists,
     PreconditionFailed,
+    KeyReused,
     BodyTooLarge,
     UnsupportedMediaType,
     InvalidFields,
@@ -48,6 +50,9 @@ impl Kind {
             Self::MalformedCondition => {
                 (S::BAD_REQUEST, "urn:corro:problem:malformed-condition", "If-Match cannot be read")
             }
+            Self::MalformedKey => {
+                (S::BAD_REQUEST, "urn:corro:problem:malformed-key", "The Idempotency-Key cannot be read")
+            }
             Self::Unauthorized => {
                 (S::UNAUTHORIZED, "urn:corro:problem:unauthorized", "A valid token is needed")
             }
@@ -74,6 +79,11 @@ impl Kind {
                 S::PRECONDITION_FAILED,
                 "urn:corro:problem:precondition-failed",
                 "The user has another version",
+            ),
+            Self::KeyReused => (
+                S::UNPROCESSABLE_ENTITY,
+                "urn:corro:problem:key-reused",
+                "The Idempotency-Key belongs to another request",
             ),
             Self::BodyTooLarge => {
                 (S::PAYLOAD_TOO_LARGE, "urn:corro:problem:body-too-large", "The body is too large")

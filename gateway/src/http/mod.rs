@@ -6,7 +6,8 @@
 //! * `api`: the coordinator with a deadline. `guard`: what happens around every request.
 //! * `body`, `fields`, `id`, `rules`, `email`: from the bytes of a body to valid fields, or to everything that is wrong
 //!   with them.
-//! * `etag`: entity tags and conditions. `token`: who may use the API.
+//! * `etag`: entity tags and conditions. `idempotency`: creates that may be sent twice.
+//! * `token`: who may use the API.
 //! * `problem`, `kind`: the one mapping from errors to responses, and the table of all errors.
 //!
 //! What it does not do: it decides nothing about users. Whether an id exists and whether `If-Match` holds is known only
@@ -20,6 +21,7 @@ mod fields;
 mod guard;
 mod health;
 mod id;
+mod idempotency;
 mod kind;
 mod problem;
 mod router;

@@ -8,22 +8,22 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use protocol::message::link::{Found, WriteAnswer};
 use protocol::{Operation, Outcome, Version};
-use uuid::Uuid;
 
 use super::api::Api;
 use super::body::{self, Takes};
 use super::id::Id;
 use super::kind::Kind;
 use super::problem::Problem;
-use super::{etag, fields};
+use super::{etag, fields, idempotency};
 
-/// `POST /api/user/`. There is no user yet, so `If-Match` has no meaning here.
+/// `POST /api/user/`. There is no user yet, so `If-Match` has no meaning here. With an `Idempotency-Key`, a request that was
+/// done before is answered as it was then.
 pub(super) async fn create(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
     let deadline = api.deadline();
     let (parts, body) = request.into_parts();
     let body = body::read(&parts.headers, body, Takes::Json, deadline).await?;
-    let (chosen, change) = fields::create(&body)?;
-    let id = chosen.unwrap_or_else(Uuid::now_v7);
+    let (chosen, mut change) = fields::create(&body)?;
+    let id = idempotency::identify(&parts.headers, chosen, &mut change)?;
     let created = api.write(id, Operation::Create(change), None, deadline).await?;
     let mut response = document(StatusCode::CREATED, user_after(created)?);
     let location = HeaderValue::try_from(format!("/api/user/{id}")).expect("a path of visible ASCII");
@@ -106,8 +106,12 @@ fn user_after(answer: WriteAnswer) -> Result<Found, Problem> {
 
 fn allowed(outcome: Outcome) -> Result<(), Problem> {
     match outcome {
-        Outcome::Applied | Outcome::Unchanged => Ok(()),
+        Outcome::Applied | Outcome::Unchanged | Outcome::Repeated => Ok(()),
         Outcome::Exists => Err(Problem::new(Kind::UserExists, "A user with that id exists already.")),
+        Outcome::KeyReused => Err(Problem::new(
+            Kind::KeyReused,
+            "Another request was made with this Idempotency-Key. Nothing was done.",
+        )),
         Outcome::NotFound => Err(not_found()),
         Outcome::PreconditionFailed => Err(Problem::new(
             Kind::PreconditionFailed,

@@ -12,7 +12,7 @@ use gateway::coordinator::{Coordinator, PromotionRefused, Request, Unserved};
 use gateway::http::{HttpSettings, router};
 use gateway::routing::status::{ClusterStatus, PartitionStatus, Served};
 use protocol::message::link::{Found, Role, WriteAnswer};
-use protocol::{Condition, Operation, Outcome, Record, UserId, Version, VersionClock};
+use protocol::{Change, Condition, Operation, Outcome, Record, Register, UserId, Version, VersionClock};
 use serde_json::Value;
 use serde_json::value::to_raw_value;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -184,6 +184,19 @@ impl Users {
 
     fn write(&mut self, id: UserId, operation: &Operation, condition: Option<&Condition>) -> WriteAnswer {
         let live = self.records.get(&id).filter(|record| record.is_alive()).map(Record::version);
+        if let Operation::Create(Change { request: Some(asked), .. }) = operation
+            && let Some(Register(version, known)) =
+                self.records.get(&id).and_then(|record| record.request.clone())
+            && known.key == asked.key
+        {
+            let user = Record::from_change(version, &operation.change()).to_user(id);
+            let user = Some(Found(version, to_raw_value(&user).expect("a user is JSON")));
+            let same = known.body == asked.body;
+            return match same {
+                true => WriteAnswer { outcome: Outcome::Repeated, sequence: 0, user },
+                false => WriteAnswer { outcome: Outcome::KeyReused, sequence: 0, user: None },
+            };
+        }
         let outcome = decide(live, operation, condition);
         if outcome == Outcome::Applied {
             let (version, change) = (self.clock.next(1), operation.change());

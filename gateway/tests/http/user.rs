@@ -193,3 +193,59 @@ async fn head_says_what_get_would() {
         assert_eq!(head.header("content-length"), get.body.len().to_string(), "{path}");
     }
 }
+
+async fn post_with_key(api: &Api, key: &str, body: &str) -> Answer {
+    let request =
+        call("POST", "/api/user").header("idempotency-key", key).header("content-type", "application/json");
+    api.send(request.body(Body::from(body.to_owned())).expect("a request")).await
+}
+
+#[tokio::test]
+async fn a_post_with_a_key_creates_once_whatever_happened_since() {
+    let api = Api::new();
+    let body = r#"{"name":"Ada","email":"ada@example.org"}"#;
+    let first = post_with_key(&api, "order-4711", body).await;
+    assert_eq!(first.status, 201, "{first:?}");
+    let path = first.header("location").to_owned();
+    let same = |again: &Answer| {
+        assert_eq!((again.status, &again.body), (first.status, &first.body), "{again:?}");
+        assert_eq!((again.header("etag"), again.header("location")), (first.header("etag"), &*path));
+    };
+    same(&post_with_key(&api, "order-4711", body).await);
+    same(&post_with_key(&api, "order-4711", r#" {"group":0,"email":"ada@example.org","name":"Ada"}"#).await);
+
+    post_with_key(&api, "order-4711", r#"{"name":"Bob","email":"b@b"}"#).await.problem(422, "key-reused");
+    let another = post_with_key(&api, "order-4712", body).await;
+    assert_eq!(another.status, 201);
+    assert_ne!(another.header("location"), path, "another key is another request");
+
+    assert_eq!(api.json("PUT", &path, r#"{"group":9}"#).await.status, 200);
+    same(&post_with_key(&api, "order-4711", body).await);
+    assert_eq!(api.bare("GET", &path).await.json()["group"], 9, "a repetition changes nothing");
+    assert_eq!(api.bare("DELETE", &path).await.status, 204);
+    same(&post_with_key(&api, "order-4711", body).await);
+    assert_eq!(api.bare("GET", &path).await.status, 404, "a repetition brings nobody back");
+}
+
+#[tokio::test]
+async fn a_key_goes_with_an_id_in_the_body() {
+    let api = Api::new();
+    let first = post_with_key(&api, "k", ADA).await;
+    assert_eq!((first.status.as_u16(), first.header("location")), (201, &*path()));
+    assert_eq!(post_with_key(&api, "k", ADA).await.status, 201);
+    post_with_key(&api, "other", ADA).await.problem(409, "user-exists");
+    api.json("POST", "/api/user", ADA).await.problem(409, "user-exists");
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_one_is_refused() {
+    let api = Api::new();
+    let long = "k".repeat(256);
+    for key in ["", "\u{e9}", &long] {
+        post_with_key(&api, key, ADA).await.problem(400, "malformed-key");
+    }
+    let twice = call("POST", "/api/user").header("idempotency-key", "a").header("idempotency-key", "b");
+    let twice = twice.header("content-type", "application/json").body(Body::from(ADA)).expect("a request");
+    api.send(twice).await.problem(400, "malformed-key");
+    assert_eq!(post_with_key(&api, &"k".repeat(255), ADA).await.status, 201);
+}

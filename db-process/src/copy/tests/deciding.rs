@@ -2,7 +2,7 @@
 
 use protocol::message::link::Write;
 use protocol::message::replication::LogEntry;
-use protocol::{Change, Operation, Outcome, Record, Version};
+use protocol::{Change, Fingerprint, Operation, Outcome, Record, Version};
 
 use super::{
     create, delete, document, full, group, id, if_any, lines, log, name, new_copy, only_if, run, update,
@@ -33,6 +33,18 @@ fn a_write_is_decided_against_the_record() {
     let absent = Decision::Answer(Outcome::NotFound);
     let stale = Decision::Answer(Outcome::PreconditionFailed);
     let same = Decision::Answer(Outcome::Unchanged);
+    let reused = Decision::Answer(Outcome::KeyReused);
+
+    let under_key = |version, key, body| {
+        let request = Some(Fingerprint { key, body });
+        let operation = Operation::Create(Change { request, ..full(version) });
+        Write { operation, ..create(version, 1) }
+    };
+    let mut keyed = Record::from_change(Version(10), &under_key(10, 1, 1).operation.change());
+    keyed.apply(Version(20), &name("newer"));
+    let mut keyed_dead = keyed.clone();
+    keyed_dead.apply(Version(30), &Operation::Delete.change());
+    let (keyed, keyed_dead) = (Some(&keyed), Some(&keyed_dead));
 
     let rows: Vec<Row<'_>> = vec![
         // Creates.
@@ -44,6 +56,19 @@ fn a_write_is_decided_against_the_record() {
         (dead, only_if(&[30], make(40)), stale),
         (live, only_if(&[10], make(40)), exists),
         (live, only_if(&[9], make(40)), stale),
+        // Creates with an Idempotency-Key.
+        (None, under_key(40, 1, 1), accept),
+        (dead, under_key(40, 1, 1), accept),
+        (live, under_key(40, 1, 1), exists),
+        (keyed, under_key(40, 1, 1), Decision::ShowAsCreated(Version(10))),
+        (keyed_dead, under_key(40, 1, 1), Decision::ShowAsCreated(Version(10))),
+        (keyed, under_key(40, 1, 2), reused),
+        (keyed_dead, under_key(40, 1, 2), reused),
+        (keyed, under_key(40, 2, 1), exists),
+        (keyed_dead, under_key(40, 2, 1), accept),
+        (keyed, make(40), exists),
+        (keyed_dead, make(40), accept),
+        (keyed, under_key(10, 1, 1), repeated),
         // Updates.
         (live, edit(40), accept),
         (None, edit(40), absent),

@@ -29,6 +29,7 @@ pub(super) fn full(tag: u64) -> Change {
         name: Some(format!("name {tag}")),
         email: Some(format!("{tag}@example.org")),
         group: Some(tag as i32),
+        ..Change::default()
     }
 }
 

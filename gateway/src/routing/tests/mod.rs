@@ -207,7 +207,7 @@ impl Script {
     fn create(&mut self, id: UserId) -> RequestId {
         self.requests += 1;
         let request = RequestId(self.requests);
-        let change = Change { alive: Some(true), name: Some("n".into()), email: None, group: None };
+        let change = Change { alive: Some(true), name: Some("n".into()), ..Change::default() };
         let operation = Operation::Create(change);
         self.step(Event::Write { request, id, operation, condition: None, unix_millis: 5 });
         request
