@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use protocol::message::link::{Found, WriteAnswer};
+use protocol::message::link::{Found, Role, WriteAnswer};
+use protocol::message::query::{ChangesAnswer, DigestAnswer, Filter, PageAnswer};
 use protocol::placement::Partition;
-use protocol::{Condition, Operation, UserId};
+use protocol::{Condition, Operation, UserId, Version};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::routing::status::ClusterStatus;
-use crate::routing::{Command, Event, RequestId, RingEvent, Routing, SessionId};
+use crate::routing::{Answer, Command, Event, Question, RequestId, RingEvent, Routing, SessionId};
 use crate::transport::Connections;
 
 pub use crate::routing::{PromotionRefused, Unserved};
@@ -50,6 +51,20 @@ pub enum Request {
         partition: Partition,
         /// Whether that is under way.
         reply: oneshot::Sender<Result<(), PromotionRefused>>,
+    },
+    /// Ask about a whole partition.
+    Question {
+        /// Which partition.
+        partition: Partition,
+        /// What.
+        question: Question,
+        /// Of the kind that the question asks for.
+        reply: oneshot::Sender<Result<Answer, Unserved>>,
+    },
+    /// Say how many partitions there are.
+    Size {
+        /// n, once the ring is known.
+        reply: oneshot::Sender<Result<u16, Unserved>>,
     },
     /// Describe the ring.
     Status {
@@ -95,6 +110,80 @@ impl Coordinator {
         promoted.unwrap_or(Err(PromotionRefused::Stopping))
     }
 
+    /// n, the number of partitions. It never changes once it is known.
+    ///
+    /// # Errors
+    /// [`Unserved::Unavailable`] while the ring is not known.
+    pub async fn size(&self) -> Result<u16, Unserved> {
+        self.ask(|reply| Request::Size { reply }).await?
+    }
+
+    /// Live users of one partition in id order, those after `after` where that is given: at most `limit` (1 to
+    /// [`protocol::message::query::MAX_PAGE`]), perhaps fewer although there are more.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub async fn page(
+        &self,
+        partition: Partition,
+        after: Option<UserId>,
+        limit: u32,
+        filter: Filter,
+    ) -> Result<PageAnswer, Unserved> {
+        match self.question(partition, Question::Page { after, limit, filter }).await? {
+            Answer::Page(page) => Ok(page),
+            _ => unreachable!("the routing lets no other answer than a page pass"),
+        }
+    }
+
+    /// How many live users one partition has; only those of a group, where that is given.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub async fn count(&self, partition: Partition, group: Option<i32>) -> Result<u64, Unserved> {
+        match self.question(partition, Question::Count { group }).await? {
+            Answer::Count(answer) => Ok(answer.count),
+            _ => unreachable!("the routing lets no other answer than a count pass"),
+        }
+    }
+
+    /// Changes from the op-log of one copy of a partition, whoever leads: those after one version, up to another.
+    ///
+    /// # Errors
+    /// As for [`Self::read`]; [`Unserved::Unavailable`] also where that very copy is not there, or not complete.
+    pub async fn changes(
+        &self,
+        partition: Partition,
+        role: Role,
+        after: Version,
+        upto: Version,
+    ) -> Result<ChangesAnswer, Unserved> {
+        match self.question(partition, Question::Changes { role, after, upto }).await? {
+            Answer::Changes(answer) => Ok(answer),
+            _ => unreachable!("the routing lets no other answer than changes pass"),
+        }
+    }
+
+    /// Digests of one copy of a partition, whoever leads. With `scan` it reads every record of it, which may take minutes.
+    ///
+    /// # Errors
+    /// As for [`Self::changes`].
+    pub async fn digests(
+        &self,
+        partition: Partition,
+        role: Role,
+        scan: bool,
+    ) -> Result<DigestAnswer, Unserved> {
+        match self.question(partition, Question::Digests { role, scan }).await? {
+            Answer::Digests(answer) => Ok(answer),
+            _ => unreachable!("the routing lets no other answer than digests pass"),
+        }
+    }
+
+    async fn question(&self, partition: Partition, question: Question) -> Result<Answer, Unserved> {
+        self.ask(|reply| Request::Question { partition, question, reply }).await?
+    }
+
     /// The ring as it is known now.
     ///
     /// # Errors
@@ -123,7 +212,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let start = Instant::now();
-    let mut desk = Desk { connections, requests: 0, reads: HashMap::new(), writes: HashMap::new() };
+    let mut desk = Desk { connections, requests: 0, ..Desk::default() };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = Vec::new();
@@ -177,11 +266,14 @@ pub async fn run(
 const BURST: usize = 1024;
 
 /// Keeps the way back to whoever asked.
+#[derive(Default)]
 struct Desk {
     connections: Connections,
     requests: u64,
     reads: HashMap<RequestId, oneshot::Sender<Result<Option<Found>, Unserved>>>,
     writes: HashMap<RequestId, oneshot::Sender<Result<WriteAnswer, Unserved>>>,
+    questions: HashMap<RequestId, oneshot::Sender<Result<Answer, Unserved>>>,
+    sizes: HashMap<RequestId, oneshot::Sender<Result<u16, Unserved>>>,
 }
 
 enum Entered {
@@ -204,6 +296,14 @@ impl Desk {
                 let unix_millis = unix_millis();
                 Entered::Event(Event::Write { request: number, id, operation, condition, unix_millis })
             }
+            Request::Question { partition, question, reply } => {
+                self.questions.insert(number, reply);
+                Entered::Event(Event::Question { request: number, partition, question })
+            }
+            Request::Size { reply } => {
+                self.sizes.insert(number, reply);
+                Entered::Event(Event::Size { request: number })
+            }
             Request::Status { reply } => Entered::Status(reply),
             Request::Promote { partition, reply } => Entered::Promote(partition, reply),
         }
@@ -225,6 +325,12 @@ impl Desk {
                 }
                 Command::AnswerWrite { request, result } => {
                     self.writes.remove(&request).map(|reply| reply.send(result).ok());
+                }
+                Command::AnswerQuestion { request, result } => {
+                    self.questions.remove(&request).map(|reply| reply.send(result).ok());
+                }
+                Command::AnswerSize { request, result } => {
+                    self.sizes.remove(&request).map(|reply| reply.send(result).ok());
                 }
                 Command::Report(event) => report(event),
             }

@@ -199,6 +199,9 @@ impl World {
                 Command::AnswerWrite { request: RequestId(request), result } => {
                     self.write_answered(request, result);
                 }
+                Command::AnswerQuestion { .. } | Command::AnswerSize { .. } => {
+                    unreachable!("no client asks about a whole copy")
+                }
                 Command::Report(event) => self.report(&event),
             }
         }

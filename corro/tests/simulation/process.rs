@@ -361,6 +361,7 @@ impl World {
                 let job = Job::Merge { connection: id, batch: batch.batch, changes: batch.changes };
                 self.give(place, batch.role, job);
             }
+            ToProcess::Query(_) => unreachable!("no client asks about a whole copy"),
             ToProcess::Released(_) => self.exit(place),
             ToProcess::Beat(_) => self.send_up(id, Up::Message(FromProcess::Alive)),
         }

@@ -11,6 +11,8 @@ use protocol::{Condition, Operation, UserId};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::question::{Answer, Query, Question};
+
 /// One question of a caller; numbers are never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
@@ -41,6 +43,20 @@ pub enum Event {
         condition: Option<Condition>,
         /// The wall clock, for the version.
         unix_millis: u64,
+    },
+    /// A caller wants to know something about a whole partition. Owes one [`Command::AnswerQuestion`].
+    Question {
+        /// The question's number.
+        request: RequestId,
+        /// Which partition.
+        partition: Partition,
+        /// What.
+        question: Question,
+    },
+    /// A caller wants to know how many partitions there are. Owes one [`Command::AnswerSize`].
+    Size {
+        /// The question.
+        request: RequestId,
     },
     /// A connection introduces itself. Owes a [`Registered`] or a [`Refused`].
     Register {
@@ -74,6 +90,8 @@ pub enum FromProcess {
     Read(ReadAnswers),
     /// Outcomes of writes.
     Written(WriteAnswers),
+    /// What a copy says to a [`Query`].
+    Answer(Answer),
     /// The tail of a lost lead is on disk.
     Merged(Merged),
     /// A copy followed the other's op-log a little further.
@@ -110,6 +128,20 @@ pub enum Command {
         /// What came of it.
         result: Result<WriteAnswer, Unserved>,
     },
+    /// Answer a caller.
+    AnswerQuestion {
+        /// The question.
+        request: RequestId,
+        /// Of the kind that the question asks for.
+        result: Result<Answer, Unserved>,
+    },
+    /// Answer a caller.
+    AnswerSize {
+        /// The question.
+        request: RequestId,
+        /// n of the ring.
+        result: Result<u16, Unserved>,
+    },
     /// Write a line about the life of the ring into the log.
     Report(RingEvent),
 }
@@ -127,6 +159,8 @@ pub enum ToProcess {
     Reads(ReadBatch),
     /// Operations to decide; shared with the flight that waits for their outcomes.
     Writes(Arc<WriteBatch>),
+    /// A question about a whole copy.
+    Query(Query),
     /// Tail of a lost lead.
     Merge(MergeBatch),
     /// It may go.

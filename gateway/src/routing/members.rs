@@ -213,9 +213,11 @@ impl Routing {
             }
             first.append(held);
             *held = first;
+            self.drop_kept(number);
         }
         self.reconsider_all(now, commands);
         self.abandon_reads(id, session.reads, commands);
+        self.abandon_questions(id, commands);
         self.notify(commands);
     }
 

@@ -14,6 +14,7 @@
 //!   `tail` of acknowledged writes that covers the loss of the lead.
 //! * `failover`: moving the lead when a process is lost, leaves or comes back.
 //! * `reads` and `writes`: the way of one request.
+//! * `question` and `asking`: questions about a whole copy, and their way.
 //!
 //! What it does not do: it does not expect a second gateway. Several active ones are not part of this design.
 
@@ -24,11 +25,13 @@ use protocol::message::link::{Beat, Ring, View};
 use protocol::{InstanceName, VersionClock};
 use uuid::Uuid;
 
+mod asking;
 mod event;
 mod failover;
 mod lane;
 mod members;
 mod partition;
+mod question;
 mod reads;
 mod session;
 pub mod status;
@@ -42,6 +45,9 @@ pub use event::{
     Command, Event, FromProcess, PromotionRefused, RequestId, RingEvent, SessionId, ToProcess, Unserved,
 };
 
+pub use question::{Answer, Query, Question};
+
+use asking::PendingQuestions;
 use partition::{Partition, Phase};
 use reads::PendingReads;
 use session::Session;
@@ -93,6 +99,7 @@ pub struct Routing {
     partitions: Vec<Partition>,
     clock: VersionClock,
     reads: PendingReads,
+    questions: PendingQuestions,
     /// Requests that came before anybody could serve them, just after the start.
     early: Vec<Event>,
     served: Served,
@@ -121,6 +128,7 @@ impl Routing {
             partitions: Vec::new(),
             clock: VersionClock::default(),
             reads: PendingReads::default(),
+            questions: PendingQuestions::default(),
             early: Vec::new(),
             served: Served::default(),
             frames: Vec::new(),
@@ -137,15 +145,23 @@ impl Routing {
     pub fn step(&mut self, now: Duration, event: Event, commands: &mut Vec<Command>) {
         match event {
             // As they came: a write gets its version only when the gateway knows all that went before.
-            Event::Read { id, .. } | Event::Write { id, .. } if self.comes_early(&id) => {
+            Event::Read { id, .. } | Event::Write { id, .. } if self.comes_early(self.partition_of(&id)) => {
                 self.early.push(event);
             }
+            Event::Question { partition, .. } if self.comes_early(usize::from(partition)) => {
+                self.early.push(event);
+            }
+            Event::Size { .. } if !self.open && self.is_early() => self.early.push(event),
             Event::Read { request, id } => self.read(now, request, id, commands),
             Event::Write { request, id, operation, condition, unix_millis } => {
                 let version = self.clock.next(unix_millis);
                 let write = protocol::message::link::Write { version, id, operation, condition };
                 self.write(request, write, commands);
             }
+            Event::Question { request, partition, question } => {
+                self.question(now, request, partition, question, commands);
+            }
+            Event::Size { request } => commands.push(Command::AnswerSize { request, result: self.size() }),
             Event::Register { session, host, register } => {
                 self.register(now, session, host, *register, commands);
                 self.try_early(now, commands);
@@ -181,6 +197,7 @@ impl Routing {
         match message {
             FromProcess::Read(answers) => self.read_answered(now, place, answers, commands),
             FromProcess::Written(answers) => self.write_answered(now, place, answers, commands),
+            FromProcess::Answer(answer) => self.question_answered(now, place, answer, commands),
             FromProcess::Merged(merged) => self.merged(now, place, merged, commands),
             FromProcess::Applied(applied) => self.applied(now, place, applied, commands),
             FromProcess::Copies(changed) => self.copies_changed(now, place, changed, commands),
@@ -219,13 +236,26 @@ impl Routing {
         }
         self.look_after(now, commands);
         self.hedge(now, commands);
+        self.hedge_questions(now, commands);
     }
 
     /// Whether a request should wait because the gateway has just started, and its partition may be up in a moment.
-    fn comes_early(&self, id: &protocol::UserId) -> bool {
-        self.ticked < STARTING
-            && self.early.len() < MAX_EARLY
-            && self.partitions[self.partition_of(id)].phase == Phase::Down
+    fn comes_early(&self, partition: usize) -> bool {
+        let phase = self.partitions.get(partition).map(|partition| partition.phase);
+        self.is_early() && matches!(phase, None | Some(Phase::Down))
+    }
+
+    fn is_early(&self) -> bool {
+        self.ticked < STARTING && self.early.len() < MAX_EARLY
+    }
+
+    /// n, once the ring is known: before, it is only what was configured.
+    fn size(&self) -> Result<u16, Unserved> {
+        if self.open {
+            Ok(self.size)
+        } else {
+            Err(Unserved::Unavailable { partition: 0, waiting_for: self.waiting_for(0) })
+        }
     }
 
     /// Tries again what came early.

@@ -14,7 +14,7 @@
 //! * The *tail*: when the lead is lost, the other copy is handed every acknowledged write that it may lack before it
 //!   leads. Where the tail does not reach back to what it has, it does not lead: a late truth is no truth.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use protocol::message::link::{CopyReport, Found, Role, Versioned, Write};
@@ -47,8 +47,8 @@ pub(super) struct Partition {
     tail: Tail,
     /// How many writes of a user the other copy is not known to have; users with none are absent.
     unsettled: HashMap<UserId, u32>,
-    /// Writes that no lead has answered, each with the reads that saw it. Never iterated.
-    unanswered: HashMap<Version, Vec<SeenEarly>>,
+    /// Writes that no lead has answered.
+    unanswered: BTreeMap<Version, Unanswered>,
     /// The newest unanswered delete of a user: no answer to a read carries its version. Never iterated.
     deleting: HashMap<UserId, Version>,
     /// Whether the other copy may answer reads.
@@ -84,6 +84,14 @@ pub(super) enum Phase {
         /// When it began.
         since: Duration,
     },
+}
+
+/// A write that was taken on and that no lead has answered.
+#[derive(Debug)]
+struct Unanswered {
+    id: UserId,
+    /// The reads that saw it.
+    seen: Vec<SeenEarly>,
 }
 
 /// The answer to a read, while nobody may know what it shows.
@@ -123,7 +131,7 @@ impl Partition {
             log: None,
             tail: Tail::new(tail_bytes),
             unsettled: HashMap::new(),
-            unanswered: HashMap::new(),
+            unanswered: BTreeMap::new(),
             deleting: HashMap::new(),
             other_reads: false,
             waiting: Vec::new(),
@@ -158,6 +166,16 @@ impl Partition {
         self.other_reads && (settled || mutation::is(Mutation::ReadUnsettled))
     }
 
+    /// Which copy answers questions about all users, while one serves.
+    pub(super) fn lister(&self) -> Role {
+        if self.other_may_list() { self.lead.other() } else { self.lead }
+    }
+
+    /// Whether the other copy may answer questions about all users: nobody may be unsettled.
+    pub(super) fn other_may_list(&self) -> bool {
+        self.other_reads && (self.unsettled.is_empty() || mutation::is(Mutation::ReadUnsettled))
+    }
+
     /// Whether the other copy may answer reads of users without unsettled writes.
     pub(super) fn other_is_current(&self) -> bool {
         self.other_reads
@@ -171,7 +189,7 @@ impl Partition {
     pub(super) fn take_on(&mut self, write: &Write) {
         if self.replicated {
             *self.unsettled.entry(write.id).or_default() += 1;
-            self.unanswered.insert(write.version, Vec::new());
+            self.unanswered.insert(write.version, Unanswered { id: write.id, seen: Vec::new() });
             if write.operation == Operation::Delete {
                 self.deleting.insert(write.id, write.version);
             }
@@ -183,7 +201,18 @@ impl Partition {
         if self.deleting.get(&id) == Some(&version) {
             self.deleting.remove(&id);
         }
-        self.unanswered.remove(&version).unwrap_or_default()
+        self.unanswered.remove(&version).map(|unanswered| unanswered.seen).unwrap_or_default()
+    }
+
+    /// The oldest write that no lead has answered.
+    pub(super) fn first_unanswered(&self) -> Option<Version> {
+        self.unanswered.keys().next().copied()
+    }
+
+    /// The newest write that no lead has answered of the users that fit.
+    pub(super) fn last_unanswered(&self, fit: impl Fn(&UserId) -> bool) -> Option<Version> {
+        let fitting = self.unanswered.iter().rev().find(|(_, unanswered)| fit(&unanswered.id));
+        fitting.map(|(version, _)| *version)
     }
 
     /// Keeps the answer to a read that may show an unanswered write, until that is answered. Gives it back if it does not.
@@ -191,8 +220,8 @@ impl Partition {
         let version = seen.found.as_ref().map(|found| found.0).or_else(|| self.deleting.get(&id).copied());
         let version = version.filter(|_| !mutation::is(Mutation::ReadUnanswered));
         match version.and_then(|version| self.unanswered.get_mut(&version)) {
-            Some(early) => {
-                early.push(seen);
+            Some(unanswered) => {
+                unanswered.seen.push(seen);
                 None
             }
             None => Some(seen),

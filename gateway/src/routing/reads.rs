@@ -173,14 +173,19 @@ impl Routing {
         }
     }
 
-    /// It is settled who leads: the reads that waited for that go on.
+    /// It is settled who leads: the reads and questions that waited for that go on.
     pub(super) fn release_waiting(&mut self, number: u16, commands: &mut Vec<Command>) {
         let partition = &mut self.partitions[usize::from(number)];
         if !matches!(partition.phase, Phase::Confirming { .. }) {
             for request in std::mem::take(&mut partition.waiting) {
-                self.route_read(request, commands);
+                if self.questions.contains(request) {
+                    self.route_question(request, commands);
+                } else {
+                    self.route_read(request, commands);
+                }
             }
         }
+        self.tell_kept(number, commands);
     }
 
     /// Sends slow reads to the other copy too, and gives up those that nobody answered.

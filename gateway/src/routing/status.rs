@@ -136,18 +136,11 @@ impl Routing {
                 names => format!("{} have to connect", names.join(", ")),
             };
         }
-        let partition = &self.partitions[usize::from(number)];
-        let missing = |role: Role| {
-            let place = self.place_of(number, role)?;
-            match self.copy(number, role) {
-                None => Some(format!("{} has to come back", self.name_of(place))),
-                Some(copy) if !copy.report.complete => {
-                    Some(format!("{} has to be filled", self.name_of(place)))
-                }
-                Some(_) => None,
-            }
+        let Some(partition) = self.partitions.get(usize::from(number)) else {
+            return format!("a ring of {} has no such partition", self.size);
         };
-        let (lead, other) = (missing(partition.lead), missing(partition.lead.other()));
+        let lead = self.missing(number, partition.lead);
+        let other = self.missing(number, partition.lead.other());
         match partition.phase {
             Phase::Down => lead.or(other),
             _ => other.or_else(|| {
@@ -156,6 +149,29 @@ impl Routing {
             }),
         }
         .unwrap_or_else(|| "more db-processes have to come back".to_owned())
+    }
+
+    /// What has to happen before that copy of a partition can answer; whichever it is where no role is given.
+    pub(super) fn waiting_for_copy(&self, number: Partition, role: Option<Role>) -> String {
+        let Some(role) = role.filter(|_| self.open && number < self.size) else {
+            return self.waiting_for(number);
+        };
+        let place = self.place_of(number, role).map(|place| self.name_of(place));
+        self.missing(number, role).unwrap_or_else(|| match place {
+            Some(name) => format!("{name} has to answer"),
+            None => "a ring of one has no replicas".to_owned(),
+        })
+    }
+
+    /// What has to happen before a copy is there and holds its partition; `None` where it does, or where there is no such
+    /// copy.
+    fn missing(&self, number: Partition, role: Role) -> Option<String> {
+        let place = self.place_of(number, role)?;
+        match self.copy(number, role) {
+            None => Some(format!("{} has to come back", self.name_of(place))),
+            Some(copy) if !copy.report.complete => Some(format!("{} has to be filled", self.name_of(place))),
+            Some(_) => None,
+        }
     }
 
     /// Says in the log who serves a partition now.

@@ -92,6 +92,7 @@ impl Routing {
         for (applied, early) in seen {
             self.tell_early(applied, early, commands);
         }
+        self.tell_kept(number, commands);
         if draining {
             self.advance(now, number, commands);
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use protocol::message::Message;
 use socketioxide::extract::SocketRef;
 
-use crate::routing::{SessionId, ToProcess};
+use crate::routing::{Query, SessionId, ToProcess};
 
 /// The open connections. Cheap to clone.
 #[derive(Clone, Default)]
@@ -39,6 +39,10 @@ impl Connections {
             ToProcess::Ring(message) => emit(&socket, message),
             ToProcess::Reads(message) => emit(&socket, message),
             ToProcess::Writes(message) => emit(&socket, &**message),
+            ToProcess::Query(Query::Page(message)) => emit(&socket, message),
+            ToProcess::Query(Query::Count(message)) => emit(&socket, message),
+            ToProcess::Query(Query::Changes(message)) => emit(&socket, message),
+            ToProcess::Query(Query::Digests(message)) => emit(&socket, message),
             ToProcess::Merge(message) => emit(&socket, message),
             ToProcess::Released(message) => emit(&socket, message),
             ToProcess::Beat(message) => emit(&socket, message),

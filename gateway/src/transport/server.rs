@@ -14,6 +14,7 @@ use protocol::message::Message;
 use protocol::message::link::{
     Alive, Applied, Auth, CopiesChanged, Leaving, Merged, ReadAnswers, Register, WriteAnswers,
 };
+use protocol::message::query::{ChangesAnswer, CountAnswer, DigestAnswer, PageAnswer};
 use socketioxide::SocketIo;
 use socketioxide::extract::{Event as EventName, SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Connections;
-use crate::routing::{Event, FromProcess, SessionId};
+use crate::routing::{Answer, Event, FromProcess, SessionId};
 
 /// What a frame may hold at most; a batch is closed well before.
 const MAX_PAYLOAD: usize = 2 << 20;
@@ -142,6 +143,22 @@ fn welcome(socket: &SocketRef, connections: &Connections, events: &UnboundedSend
     });
     inbox.on_message(socket, FromProcess::Read as fn(ReadAnswers) -> FromProcess);
     inbox.on_message(socket, FromProcess::Written as fn(WriteAnswers) -> FromProcess);
+    inbox.on_message(
+        socket,
+        (|page| FromProcess::Answer(Answer::Page(page))) as fn(PageAnswer) -> FromProcess,
+    );
+    inbox.on_message(
+        socket,
+        (|count| FromProcess::Answer(Answer::Count(count))) as fn(CountAnswer) -> FromProcess,
+    );
+    inbox.on_message(
+        socket,
+        (|changes| FromProcess::Answer(Answer::Changes(changes))) as fn(ChangesAnswer) -> FromProcess,
+    );
+    inbox.on_message(
+        socket,
+        (|digests| FromProcess::Answer(Answer::Digests(digests))) as fn(DigestAnswer) -> FromProcess,
+    );
     inbox.on_message(socket, FromProcess::Merged as fn(Merged) -> FromProcess);
     inbox.on_message(socket, FromProcess::Applied as fn(Applied) -> FromProcess);
     inbox.on_message(socket, FromProcess::Copies as fn(CopiesChanged) -> FromProcess);

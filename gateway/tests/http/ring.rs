@@ -11,8 +11,14 @@ use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use gateway::coordinator::{Coordinator, PromotionRefused, Request, Unserved};
 use gateway::http::{HttpSettings, router};
 use gateway::routing::status::{ClusterStatus, PartitionStatus, Served};
+use gateway::routing::{self, Question};
 use protocol::message::link::{Found, Role, WriteAnswer};
-use protocol::{Change, Condition, Operation, Outcome, Record, Register, UserId, Version, VersionClock};
+use protocol::message::query::{CountAnswer, Filter, Listed, PageAnswer};
+use protocol::placement::partition_of;
+use protocol::user::fold_email;
+use protocol::{
+    Change, Condition, Operation, Outcome, Record, Register, User, UserId, Version, VersionClock,
+};
 use serde_json::Value;
 use serde_json::value::to_raw_value;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -123,15 +129,23 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
         let mood = mood.lock().expect("no test panics with the lock").clone();
         match (mood, question) {
             (Mood::Dead, question)
-            | (Mood::Silent, question @ (Request::Read { .. } | Request::Write { .. })) => {
+            | (
+                Mood::Silent,
+                question @ (Request::Read { .. } | Request::Write { .. } | Request::Question { .. }),
+            ) => {
                 unanswered.push(question);
             }
             (Mood::Failing(why), Request::Read { reply, .. }) => drop(reply.send(Err(why))),
             (Mood::Failing(why), Request::Write { reply, .. }) => drop(reply.send(Err(why))),
+            (Mood::Failing(why), Request::Question { reply, .. }) => drop(reply.send(Err(why))),
             (Mood::Serving, Request::Read { id, reply }) => drop(reply.send(Ok(users.read(id)))),
             (Mood::Serving, Request::Write { id, operation, condition, reply }) => {
                 drop(reply.send(Ok(users.write(id, &operation, condition.as_ref()))));
             }
+            (Mood::Serving, Request::Question { partition, question, reply }) => {
+                drop(reply.send(Ok(users.question(partition, &question))));
+            }
+            (_, Request::Size { reply }) => drop(reply.send(Ok(SIZE))),
             (_, Request::Promote { partition, reply }) => drop(reply.send(promote(partition))),
             (mood, Request::Status { reply }) => drop(reply.send(status(mood == Mood::Serving))),
         }
@@ -182,6 +196,35 @@ impl Users {
         Some(Found(record.version(), to_raw_value(&record.to_user(id)).expect("a user is JSON")))
     }
 
+    /// As the copy of that partition answers.
+    fn question(&self, partition: u16, question: &Question) -> routing::Answer {
+        let mut ids: Vec<UserId> =
+            self.records.keys().filter(|id| partition_of(id, SIZE) == partition).copied().collect();
+        ids.sort_unstable();
+        let live = ids.into_iter().filter_map(|id| {
+            let record = self.records.get(&id).filter(|record| record.is_alive())?;
+            Some((id, record, record.to_user(id)))
+        });
+        match question {
+            Question::Page { after, limit, filter } => {
+                let mut users = live
+                    .filter(|(id, _, user)| after.is_none_or(|after| *id > after) && fits(user, filter))
+                    .map(|(id, record, user)| {
+                        Listed(id, record.version(), to_raw_value(&user).expect("a user is JSON"))
+                    })
+                    .collect::<Vec<_>>();
+                let more = users.len() > *limit as usize;
+                users.truncate(*limit as usize);
+                routing::Answer::Page(PageAnswer { query: 0, users, more })
+            }
+            Question::Count { group } => {
+                let count = live.filter(|(_, _, user)| group.is_none_or(|group| user.group == group)).count();
+                routing::Answer::Count(CountAnswer { query: 0, count: count as u64 })
+            }
+            other => panic!("no handler asks for {other:?}"),
+        }
+    }
+
     fn write(&mut self, id: UserId, operation: &Operation, condition: Option<&Condition>) -> WriteAnswer {
         let live = self.records.get(&id).filter(|record| record.is_alive()).map(Record::version);
         if let Operation::Create(Change { request: Some(asked), .. }) = operation
@@ -208,6 +251,15 @@ impl Users {
                 .or_insert_with(|| Record::from_change(version, &change));
         }
         WriteAnswer { outcome, sequence: 0, user: self.read(id) }
+    }
+}
+
+fn fits(user: &User, filter: &Filter) -> bool {
+    match filter {
+        Filter::All => true,
+        Filter::Group(group) => user.group == *group,
+        Filter::Email(email) => fold_email(&user.email) == *email,
+        Filter::Both(email, group) => fold_email(&user.email) == *email && user.group == *group,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod failover;
 mod members;
+mod questions;
 mod requests;
 
 use std::time::Duration;
@@ -16,8 +17,8 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    Command, Event, FromProcess, PromotionRefused, RequestId, RingEvent, Routing, RoutingConfig, SessionId,
-    ToProcess, Unserved,
+    Answer, Command, Event, FromProcess, PromotionRefused, Query, Question, RequestId, RingEvent, Routing,
+    RoutingConfig, SessionId, ToProcess, Unserved,
 };
 
 /// A ring of processes that join as real ones do, and answer reads and writes only when the script says so.
@@ -31,6 +32,8 @@ struct Script {
     inbox: Vec<(u16, ToProcess)>,
     reads: Vec<(RequestId, Result<Option<Found>, Unserved>)>,
     writes: Vec<(RequestId, Result<WriteAnswer, Unserved>)>,
+    answers: Vec<(RequestId, Result<Answer, Unserved>)>,
+    sizes: Vec<Result<u16, Unserved>>,
     reports: Vec<RingEvent>,
     /// Whether a copy that is handed an empty tail says at once that all it has is on disk.
     syncs: bool,
@@ -80,6 +83,8 @@ impl Script {
             inbox: Vec::new(),
             reads: Vec::new(),
             writes: Vec::new(),
+            answers: Vec::new(),
+            sizes: Vec::new(),
             reports: Vec::new(),
             syncs: true,
         };
@@ -116,6 +121,8 @@ impl Script {
                 Command::Send { session, message } => self.receive(session, message),
                 Command::AnswerRead { request, result } => self.reads.push((request, result)),
                 Command::AnswerWrite { request, result } => self.writes.push((request, result)),
+                Command::AnswerQuestion { request, result } => self.answers.push((request, result)),
+                Command::AnswerSize { result, .. } => self.sizes.push(result),
                 Command::Report(event) => self.reports.push(event),
             }
         }
