@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +13,7 @@ use uuid::Uuid;
 
 use crate::config::GatewayConfig;
 use crate::coordinator::{self, Coordinator};
-use crate::http;
+use crate::http::{self, Limits};
 use crate::routing::{Routing, RoutingConfig};
 use crate::transport::{self, Admission, Connections};
 
@@ -122,20 +121,15 @@ impl Gateway {
             tokio::spawn(transport::serve(socket, admission, connections, events_in, ring_shutdown.clone()));
 
         let app = http::router(coordinator, &config.http_settings());
-        let rest = rest.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                warn!(%error, "TCP_NODELAY could not be set on a connection");
-            }
-        });
-        let graceful = shutdown.clone();
-        let serving = axum::serve(rest, app).with_graceful_shutdown(graceful.cancelled_owned());
+        let limits = Limits { connections: http::allowed_connections(), ..Limits::default() };
+        let serving = http::serve(rest, app, limits, shutdown.clone());
         let deadline = async {
             shutdown.cancelled().await;
             info!("gateway stopping");
             tokio::time::sleep(GRACE).await;
         };
         tokio::select! {
-            result = serving.into_future() => result.context("the HTTP server failed")?,
+            () = serving => {}
             () = deadline => warn!("some requests were still in flight when the time to stop was over"),
         }
         ring_shutdown.cancel();

@@ -9,6 +9,7 @@ mod copies;
 mod failover;
 mod freshness;
 mod garbage;
+mod hostile;
 mod load;
 mod measure;
 mod processes;

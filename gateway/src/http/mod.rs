@@ -8,6 +8,7 @@
 //!   with them.
 //! * `etag`: entity tags and conditions. `idempotency`: creates that may be sent twice.
 //! * `token`: who may use the API.
+//! * `server`: connections, what callers may cost, and the end.
 //! * `problem`, `kind`: the one mapping from errors to responses, and the table of all errors.
 //!
 //! What it does not do: it decides nothing about users. Whether an id exists and whether `If-Match` holds is known only
@@ -26,8 +27,10 @@ mod kind;
 mod problem;
 mod router;
 mod rules;
+mod server;
 mod token;
 mod user;
 
 pub use router::{HttpSettings, router};
+pub use server::{Limits, allowed_connections, serve};
 pub use token::{ApiTokens, BadTokens};

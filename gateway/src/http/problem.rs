@@ -7,11 +7,12 @@
 use std::borrow::Cow;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use protocol::placement::Partition;
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::kind::Kind;
 use crate::coordinator::{PromotionRefused, Unserved};
@@ -75,11 +76,27 @@ impl Problem {
         }
     }
 
+    /// A head that the HTTP library refused before any handler saw it.
+    pub(super) fn unreadable(status: StatusCode) -> Self {
+        match status {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                Self::new(Kind::HeadTooLarge, "A head may have at most 16384 bytes and 100 fields.")
+            }
+            StatusCode::URI_TOO_LONG => {
+                Self::new(Kind::TargetTooLong, "The path and the query are too long to be read.")
+            }
+            StatusCode::BAD_REQUEST => {
+                Self::new(Kind::MalformedRequest, "Nothing was done: the head of the request cannot be read.")
+            }
+            other => Self::of_framework(other),
+        }
+    }
+
     fn about(self, partition: Option<Partition>) -> Self {
         Self { partition, ..self }
     }
 
-    fn render(&self, instance: &str) -> Body {
+    fn render(&self, instance: &str) -> Vec<u8> {
         #[derive(Serialize)]
         struct Rendered<'a> {
             r#type: &'static str,
@@ -102,7 +119,26 @@ impl Problem {
             partition: self.partition,
             errors: &self.errors,
         };
-        Body::from(serde_json::to_vec(&rendered).expect("strings and numbers always serialize"))
+        serde_json::to_vec(&rendered).expect("strings and numbers always serialize")
+    }
+
+    /// The whole response as it goes over a connection that has no router to answer on it, and that ends with it.
+    pub(super) fn into_last_words(self) -> Vec<u8> {
+        let instance = Uuid::new_v4().simple().to_string();
+        let body = self.render(&instance);
+        let status = self.kind.describe().0;
+        let mut response = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
+             connection: close\r\nx-request-id: {instance}\r\n",
+            body.len()
+        )
+        .into_bytes();
+        if let Some((name, value)) = self.kind.header().filter(|(name, _)| name != CONNECTION) {
+            response.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
+        response.extend(b"\r\n");
+        response.extend(body);
+        response
     }
 }
 
@@ -151,7 +187,7 @@ pub(super) fn finish(mut response: Response, request_id: &HeaderValue) -> Respon
     let problem =
         response.extensions_mut().remove::<Problem>().unwrap_or_else(|| Problem::of_framework(status));
     let instance = request_id.to_str().expect("request ids are visible ASCII");
-    *response.body_mut() = problem.render(instance);
+    *response.body_mut() = Body::from(problem.render(instance));
     let headers = response.headers_mut();
     headers.remove(CONTENT_LENGTH);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -4,11 +4,12 @@
 //! * `user`: the calls on one user when all goes well.
 //! * `bodies`, `errors`: every way in which a request can fail.
 //! * `around`: health, tokens, request ids, trailing slashes.
-//! * `tcp`: what only a real connection shows.
+//! * `tcp`: what only a real connection shows. `hostile`: callers who are slow, many, or never end.
 
 mod around;
 mod bodies;
 mod errors;
+mod hostile;
 mod ring;
 mod tcp;
 mod user;

@@ -27,6 +27,9 @@ use tower::ServiceExt;
 pub(crate) const ID: &str = "0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071";
 pub(crate) const SIZE: u16 = 3;
 
+/// Nothing that a test waits for takes longer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
 /// How the ring behaves.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) enum Mood {

@@ -1,39 +1,57 @@
 //! What only a real connection shows.
 
-use std::time::Duration;
-
+use gateway::http::{HttpSettings, Limits, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use crate::ring::Api;
+use crate::ring::{Api, PATIENCE};
 
-const PATIENCE: Duration = Duration::from_secs(10);
-
-struct Server {
-    address: std::net::SocketAddr,
+/// The API on a port of its own.
+pub(crate) struct Server {
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) api: Api,
+    /// Ends the server.
+    pub(crate) shutdown: CancellationToken,
+    /// Ends when the server has.
+    pub(crate) serving: tokio::task::JoinHandle<()>,
 }
 
 impl Server {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
+        Self::with(Limits::default(), &HttpSettings::default()).await
+    }
+
+    pub(crate) async fn with(limits: Limits, settings: &HttpSettings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener");
-        let router = Api::new().router;
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address }
+        let api = Api::with(settings);
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, api.router.clone(), limits, shutdown.clone()));
+        Self { address, api, shutdown, serving }
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.expect("the server listens")
     }
 
     /// Sends the bytes on a new connection, and returns all that comes back until the server closes it.
-    async fn exchange(&self, sent: &[u8]) -> String {
-        let mut stream = TcpStream::connect(self.address).await.expect("the server listens");
+    pub(crate) async fn exchange(&self, sent: &[u8]) -> String {
+        let mut stream = self.connect().await;
         stream.write_all(sent).await.expect("the server reads all of it");
-        let mut received = Vec::new();
-        timeout(PATIENCE, stream.read_to_end(&mut received)).await.expect("an end").expect("no reset");
-        String::from_utf8(received).expect("text")
+        rest(&mut stream).await
     }
 }
 
-fn post(headers: &str, body: &str) -> Vec<u8> {
+/// All that still comes until the server closes the connection.
+pub(crate) async fn rest(stream: &mut TcpStream) -> String {
+    let mut received = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut received)).await.expect("an end").expect("no reset");
+    String::from_utf8(received).expect("text")
+}
+
+pub(crate) fn post(headers: &str, body: &str) -> Vec<u8> {
     format!("POST /api/user HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n{headers}\r\n{body}")
         .into_bytes()
 }
@@ -51,6 +69,7 @@ async fn what_is_no_http_is_refused_and_harms_nobody() {
     ] {
         let answer = server.exchange(nonsense.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{nonsense:?} gave {answer:?}");
+        assert!(answer.contains("urn:corro:problem:malformed-request"), "{nonsense:?} gave {answer:?}");
     }
     let answer = server.exchange(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");

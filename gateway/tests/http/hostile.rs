@@ -1,0 +1,181 @@
+//! Callers who are slow, many, or never end.
+
+use std::time::{Duration, Instant};
+
+use gateway::http::{HttpSettings, Limits};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::ring::{ID, Mood, PATIENCE};
+use crate::tcp::{Server, post, rest};
+
+const LIVE: &[u8] = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n";
+
+/// Limits that a test can wait for.
+const SHORT: Limits =
+    Limits { connections: 8, head: Duration::from_millis(300), idle: Duration::from_millis(900) };
+
+fn impatient() -> HttpSettings {
+    HttpSettings { deadline: Duration::from_millis(100), ..HttpSettings::default() }
+}
+
+#[tokio::test]
+async fn a_head_that_comes_byte_by_byte_is_given_up() {
+    let server = Server::with(SHORT, &HttpSettings::default()).await;
+    let (mut reader, mut writer) = server.connect().await.into_split();
+    let dripping = tokio::spawn(async move {
+        // Nothing but the refusal ends this.
+        while writer.write_all(b"G").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let mut answer = Vec::new();
+    // It may end with a reset: the last bytes that it sent were never read.
+    let _ = timeout(PATIENCE, reader.read_to_end(&mut answer)).await.expect("an end");
+    let answer = String::from_utf8(answer).expect("text");
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("problem:head-too-slow"), "{answer:?}");
+    assert!(answer.contains("x-request-id: ") && answer.contains("connection: close"), "{answer:?}");
+    timeout(PATIENCE, dripping).await.expect("an end").expect("no panic");
+}
+
+#[tokio::test]
+async fn the_second_head_of_a_connection_has_its_time_too() {
+    let server = Server::with(SHORT, &HttpSettings::default()).await;
+    let mut stream = server.connect().await;
+    stream.write_all(LIVE).await.expect("sent");
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).await.expect("an answer");
+    assert_eq!(&first, b"HTTP/1.1 200");
+    stream.write_all(b"GET /health").await.expect("sent");
+    let answer = rest(&mut stream).await;
+    assert!(answer.contains("HTTP/1.1 408 ") && answer.contains("problem:head-too-slow"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_uses_is_closed_without_a_word() {
+    let server = Server::with(SHORT, &HttpSettings::default()).await;
+    assert_eq!(rest(&mut server.connect().await).await, "");
+    let answer = server.exchange(LIVE).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains("408"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_stops_is_answered_and_its_connection_closed() {
+    let server = Server::with(Limits::default(), &impatient()).await;
+    let answer = server.exchange(&post("content-length: 100\r\n", "{\"name\":")).await;
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("problem:body-too-slow"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_body_without_an_end_is_refused_after_a_while() {
+    let server = Server::start().await;
+    let (mut reader, mut writer) = server.connect().await.into_split();
+    let sending = tokio::spawn(async move {
+        writer.write_all(&post("transfer-encoding: chunked\r\n", "")).await.expect("a head");
+        let chunk = [b"10000\r\n", [b' '; 0x10000].as_slice(), b"\r\n"].concat();
+        let mut sent = 0_u64;
+        while writer.write_all(&chunk).await.is_ok() {
+            sent += 0x10000;
+        }
+        sent
+    });
+    let mut answer = [0; 12];
+    timeout(PATIENCE, reader.read_exact(&mut answer)).await.expect("in time").expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 413");
+    let sent = timeout(PATIENCE, sending).await.expect("the connection is closed").expect("no panic");
+    // What the kernel of both sides buffers comes on top of the 8 MiB that are thrown away.
+    assert!(sent < 64 << 20, "{sent} bytes were taken");
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let server = Server::start().await;
+    let long = "x".repeat(20_000);
+    let many = "a: b\r\n".repeat(200);
+    for (head, status) in [
+        (format!("GET /health/live HTTP/1.1\r\nhost: x\r\nlong: {long}\r\n\r\n"), 431),
+        (format!("GET /health/live HTTP/1.1\r\nhost: x\r\n{many}\r\n"), 431),
+        (format!("GET /{long}{long}{long}{long} HTTP/1.1\r\nhost: x\r\n\r\n"), 431),
+    ] {
+        let mut stream = server.connect().await;
+        // It may be refused before all of it is sent.
+        let _ = stream.write_all(head.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an end");
+        let answer = String::from_utf8(answer).expect("text");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer:?}");
+        assert!(answer.contains("problem:head-too-large"), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so_and_the_others_go_on() {
+    let server = Server::with(Limits { connections: 3, ..Limits::default() }, &HttpSettings::default()).await;
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let mut stream = server.connect().await;
+        stream.write_all(LIVE).await.expect("sent");
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.expect("an answer");
+        assert_eq!(&status, b"HTTP/1.1 200");
+        kept.push(stream);
+    }
+    let answer = server.exchange(LIVE).await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("problem:overloaded"), "{answer:?}");
+    assert!(answer.contains("retry-after: 1\r\n"), "{answer:?}");
+    drop(kept.pop());
+    let start = Instant::now();
+    loop {
+        let answer =
+            server.exchange(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        if answer.starts_with("HTTP/1.1 200 ") {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "the free place is not taken: {answer:?}");
+    }
+    for mut stream in kept {
+        stream
+            .write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .await
+            .expect("sent");
+        let answer = rest(&mut stream).await;
+        assert!(answer.contains("HTTP/1.1 200 "), "{answer:?}");
+    }
+}
+
+/// A caller who asks and asks and reads nothing holds no more than the buffers, and not for ever.
+#[tokio::test]
+async fn a_caller_that_does_not_read_its_answers_is_cut_off() {
+    let server = Server::with(SHORT, &HttpSettings::default()).await;
+    let (_reader, mut writer) = server.connect().await.into_split();
+    let asking = async {
+        let requests = LIVE.repeat(1_000);
+        while writer.write_all(&requests).await.is_ok() {}
+    };
+    timeout(PATIENCE, asking).await.expect("the connection is closed");
+}
+
+#[tokio::test]
+async fn a_request_in_flight_at_the_end_is_answered_and_idle_connections_are_closed() {
+    let server = Server::with(Limits::default(), &impatient()).await;
+    server.api.set(Mood::Silent);
+    let (mut unused, mut idle, mut busy) =
+        (server.connect().await, server.connect().await, server.connect().await);
+    idle.write_all(LIVE).await.expect("sent");
+    let mut status = [0; 12];
+    idle.read_exact(&mut status).await.expect("an answer");
+    busy.write_all(format!("GET /api/user/{ID} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.expect("sent");
+    // Once another request was answered, the one before has been taken up.
+    assert!(
+        server
+            .exchange(&[LIVE.strip_suffix(b"\r\n").expect("an end"), b"connection: close\r\n\r\n"].concat())
+            .await
+            .contains(" 200 ")
+    );
+    server.shutdown.cancel();
+    let answer = rest(&mut busy).await;
+    assert!(answer.starts_with("HTTP/1.1 504 ") && answer.contains("connection: close"), "{answer:?}");
+    assert!(!rest(&mut idle).await.contains("HTTP/1.1"), "nothing more is said");
+    assert_eq!(rest(&mut unused).await, "");
+    timeout(PATIENCE, server.serving).await.expect("an end").expect("no panic");
+}
