@@ -36,7 +36,11 @@ async fn ten_thousand_idle_connections_cost_little_and_disturb_nobody() {
     // Whoever comes after them is served, so all of them have been accepted.
     ring.until_ready().await;
     let cost = resident(ring.pids().0).saturating_sub(before);
-    println!("{CONNECTIONS} connections cost the gateway {} KiB, {} bytes each", cost >> 10, cost / CONNECTIONS as u64);
+    println!(
+        "{CONNECTIONS} connections cost the gateway {} KiB, {} bytes each",
+        cost >> 10,
+        cost / CONNECTIONS as u64
+    );
     assert!(cost < BYTES_EACH * CONNECTIONS as u64, "{cost} bytes");
 
     // Those that began and went no further are answered.
