@@ -9,6 +9,7 @@
 //! * `etag`: entity tags and conditions. `idempotency`: creates that may be sent twice.
 //! * `token`: who may use the API.
 //! * `server`: connections, what callers may cost, and the end.
+//! * `ceiling`: the calls on one user over a map in memory, to measure against.
 //! * `problem`, `kind`: the one mapping from errors to responses, and the table of all errors.
 //!
 //! What it does not do: it decides nothing about users. Whether an id exists and whether `If-Match` holds is known only
@@ -16,6 +17,7 @@
 
 mod api;
 mod body;
+mod ceiling;
 mod email;
 mod etag;
 mod fields;
@@ -31,6 +33,7 @@ mod server;
 mod token;
 mod user;
 
+pub use ceiling::ceiling;
 pub use router::{HttpSettings, router};
 pub use server::{Limits, allowed_connections, serve};
 pub use token::{ApiTokens, BadTokens};

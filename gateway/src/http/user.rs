@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use protocol::message::link::{Found, WriteAnswer};
-use protocol::{Operation, Outcome, Version};
+use protocol::{Operation, Outcome, UserId, Version};
 
 use super::api::Api;
 use super::body::{self, Takes};
@@ -25,10 +25,7 @@ pub(super) async fn create(State(api): State<Api>, request: Request) -> Result<R
     let (chosen, mut change) = fields::create(&body)?;
     let id = idempotency::identify(&parts.headers, chosen, &mut change)?;
     let created = api.write(id, Operation::Create(change), None, deadline).await?;
-    let mut response = document(StatusCode::CREATED, user_after(created)?);
-    let location = HeaderValue::try_from(format!("/api/user/{id}")).expect("a path of visible ASCII");
-    response.headers_mut().insert(LOCATION, location);
-    Ok(response)
+    Ok(with_location(id, found(StatusCode::CREATED, user_after(created)?)))
 }
 
 /// `GET /api/user/{id}`, and `HEAD`.
@@ -36,7 +33,7 @@ pub(super) async fn read(State(api): State<Api>, Id(id): Id, request: Request) -
     match api.read(id, api.deadline()).await? {
         None => Err(not_found()),
         Some(Found(version, _)) if etag::is_known(request.headers(), version) => Ok(not_modified(version)),
-        Some(found) => Ok(document(StatusCode::OK, found)),
+        Some(user) => Ok(found(StatusCode::OK, user)),
     }
 }
 
@@ -80,7 +77,7 @@ async fn change(
     let condition = etag::if_match(&parts.headers)?;
     let (id, change) = fields::update(&body, in_path)?;
     let updated = api.write(id, Operation::Update(change), condition, deadline).await?;
-    Ok(document(StatusCode::OK, user_after(updated)?))
+    Ok(found(StatusCode::OK, user_after(updated)?))
 }
 
 /// `DELETE /api/user/{id}`.
@@ -104,7 +101,7 @@ fn user_after(answer: WriteAnswer) -> Result<Found, Problem> {
     })
 }
 
-fn allowed(outcome: Outcome) -> Result<(), Problem> {
+pub(super) fn allowed(outcome: Outcome) -> Result<(), Problem> {
     match outcome {
         Outcome::Applied | Outcome::Unchanged | Outcome::Repeated => Ok(()),
         Outcome::Exists => Err(Problem::new(Kind::UserExists, "A user with that id exists already.")),
@@ -120,14 +117,19 @@ fn allowed(outcome: Outcome) -> Result<(), Problem> {
     }
 }
 
-fn not_found() -> Problem {
+pub(super) fn not_found() -> Problem {
     Problem::new(Kind::UserNotFound, "No user has that id.")
 }
 
 /// The user as a response. The document goes out as the bytes that came from the ring, neither parsed nor copied.
-fn document(status: StatusCode, Found(version, document): Found) -> Response {
-    let text: Box<str> = document.into();
-    let mut response = Response::new(Body::from(Bytes::from(text.into_boxed_bytes())));
+fn found(status: StatusCode, Found(version, user): Found) -> Response {
+    let text: Box<str> = user.into();
+    document(status, version, Bytes::from(text.into_boxed_bytes()))
+}
+
+/// A user's JSON as a response.
+pub(super) fn document(status: StatusCode, version: Version, json: Bytes) -> Response {
+    let mut response = Response::new(Body::from(json));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -135,6 +137,13 @@ fn document(status: StatusCode, Found(version, document): Found) -> Response {
     response
 }
 
-fn not_modified(version: Version) -> Response {
+/// Says where the user is that was created.
+pub(super) fn with_location(id: UserId, mut response: Response) -> Response {
+    let location = HeaderValue::try_from(format!("/api/user/{id}")).expect("a path of visible ASCII");
+    response.headers_mut().insert(LOCATION, location);
+    response
+}
+
+pub(super) fn not_modified(version: Version) -> Response {
     (StatusCode::NOT_MODIFIED, [(ETAG, etag::of(version))]).into_response()
 }
