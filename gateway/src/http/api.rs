@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use protocol::message::link::{Found, WriteAnswer};
+use protocol::message::query::Filter;
 use protocol::placement::{Partition, partition_of};
 use protocol::{Condition, Operation, UserId};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::problem::Problem;
 use crate::coordinator::{Coordinator, Unserved};
+use crate::gather::{self, List};
 use crate::routing::status::ClusterStatus;
 
 /// How long a request that is late already may take to find out which partition it was about.
@@ -51,6 +53,25 @@ impl Api {
             Ok(Err(Unserved::Stopping)) => Err(Problem::late_write(None)),
             Ok(answer) => Ok(answer?),
             Err(_) => Err(Problem::late_write(self.partition(id).await)),
+        }
+    }
+
+    pub(super) async fn list(
+        &self,
+        after: Option<UserId>,
+        limit: usize,
+        filter: &Filter,
+    ) -> Result<List, Problem> {
+        match timeout(self.patience, gather::list(&self.coordinator, after, limit, filter)).await {
+            Ok(list) => Ok(list?),
+            Err(_) => Err(Problem::late_read(None)),
+        }
+    }
+
+    pub(super) async fn count(&self, group: Option<i32>) -> Result<u64, Problem> {
+        match timeout(self.patience, gather::count(&self.coordinator, group)).await {
+            Ok(count) => Ok(count?),
+            Err(_) => Err(Problem::late_read(None)),
         }
     }
 

@@ -16,6 +16,7 @@ pub(super) enum Kind {
     MalformedBody,
     MalformedId,
     MalformedCondition,
+    MalformedQuery,
     MalformedKey,
     Unauthorized,
     UserNotFound,
@@ -71,6 +72,11 @@ impl Kind {
             Self::MalformedKey => {
                 (S::BAD_REQUEST, "urn:corro:problem:malformed-key", "The Idempotency-Key cannot be read")
             }
+            Self::MalformedQuery => (
+                S::BAD_REQUEST,
+                "urn:corro:problem:malformed-query",
+                "A query parameter cannot be read, or is unknown",
+            ),
             Self::Unauthorized => {
                 (S::UNAUTHORIZED, "urn:corro:problem:unauthorized", "A valid token is needed")
             }

@@ -3,6 +3,7 @@
 //!
 //! * `router`: all routes on one screen, and the settings.
 //! * `user`: the calls on one user, one short handler each. `health`: liveness, readiness, the ring as JSON.
+//! * `list`: the calls on all users. `query`, `cursor`: what stands behind the question mark.
 //! * `api`: the coordinator with a deadline. `guard`: what happens around every request.
 //! * `body`, `fields`, `id`, `rules`, `email`: from the bytes of a body to valid fields, or to everything that is wrong
 //!   with them.
@@ -18,6 +19,7 @@
 mod api;
 mod body;
 mod ceiling;
+mod cursor;
 mod email;
 mod etag;
 mod fields;
@@ -26,7 +28,9 @@ mod health;
 mod id;
 mod idempotency;
 mod kind;
+mod list;
 mod problem;
+mod query;
 mod router;
 mod rules;
 mod server;

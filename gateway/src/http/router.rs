@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use super::api::Api;
 use super::guard::GuardLayer;
 use super::token::ApiTokens;
-use super::{health, user};
+use super::{health, list, user};
 use crate::coordinator::Coordinator;
 
 /// What can be set about the HTTP side.
@@ -30,7 +30,8 @@ impl Default for HttpSettings {
 /// does.
 pub fn router(coordinator: Coordinator, settings: &HttpSettings) -> Router {
     let routes = [
-        ("/api/user", post(user::create).put(user::update_named_in_body)),
+        ("/api/user", get(list::list).post(user::create).put(user::update_named_in_body)),
+        ("/api/user/count", get(list::count)),
         ("/api/user/{id}", get(user::read).put(user::update).patch(user::patch).delete(user::delete)),
         ("/api/cluster", get(health::cluster)),
         ("/api/cluster/promote/{partition}", post(health::promote)),

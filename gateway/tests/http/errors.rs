@@ -22,8 +22,8 @@ async fn routes_and_methods_that_are_not_there() {
         }
     }
     for (method, path, allowed) in [
-        ("GET", "/api/user", vec!["POST", "PUT"]),
-        ("DELETE", "/api/user/", vec!["POST", "PUT"]),
+        ("DELETE", "/api/user/", vec!["GET", "HEAD", "POST", "PUT"]),
+        ("DELETE", "/api/user/count", vec!["GET", "HEAD"]),
         ("POST", &*path(), vec!["DELETE", "GET", "HEAD", "PATCH", "PUT"]),
         ("OPTIONS", &*format!("{}/", path()), vec!["DELETE", "GET", "HEAD", "PATCH", "PUT"]),
         ("POST", "/health/live", vec!["GET", "HEAD"]),

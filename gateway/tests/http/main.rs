@@ -2,6 +2,7 @@
 //!
 //! * `ring`: a ring of one map in memory, in place of the coordinator.
 //! * `user`: the calls on one user when all goes well.
+//! * `list`: lists and counts.
 //! * `bodies`, `errors`: every way in which a request can fail.
 //! * `around`: health, tokens, request ids, trailing slashes.
 //! * `tcp`: what only a real connection shows. `hostile`: callers who are slow, many, or never end.
@@ -10,6 +11,7 @@ mod around;
 mod bodies;
 mod errors;
 mod hostile;
+mod list;
 mod ring;
 mod tcp;
 mod user;

@@ -193,7 +193,16 @@ async fn head_says_what_get_would() {
     let api = Api::new();
     api.json("POST", "/api/user", ADA).await;
     let missing = "/api/user/00000000-0000-0000-0000-000000000000";
-    for path in [&*path(), missing, "/api/user/x", "/api/cluster", "/health/live", "/health/ready/"] {
+    for path in [
+        &*path(),
+        missing,
+        "/api/user/x",
+        "/api/cluster",
+        "/api/user?limit=5",
+        "/api/user/count",
+        "/health/live",
+        "/health/ready/",
+    ] {
         let (get, head) = (api.bare("GET", path).await, api.bare("HEAD", path).await);
         assert_eq!(head.status, get.status, "{path}");
         assert!(head.body.is_empty() && !get.body.is_empty(), "{path}");
