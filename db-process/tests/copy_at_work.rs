@@ -96,11 +96,13 @@ fn create(version: u64) -> Write {
         id: id(version),
         operation: Operation::Create(change),
         condition: None,
+        quiet: false,
     }
 }
 
 fn delete(version: u64, user: u64) -> Write {
-    Write { version: Version(version), id: id(user), operation: Operation::Delete, condition: None }
+    let operation = Operation::Delete;
+    Write { version: Version(version), id: id(user), operation, condition: None, quiet: false }
 }
 
 fn text(found: Option<Found>) -> Option<(u64, String)> {

@@ -35,7 +35,8 @@ fn create(n: u64) -> Write {
         group: Some(n as i32),
         ..Change::default()
     };
-    Write { version: Version(n + 1), id: id(n), operation: Operation::Create(change), condition: None }
+    let operation = Operation::Create(change);
+    Write { version: Version(n + 1), id: id(n), operation, condition: None, quiet: false }
 }
 
 /// Writes users in batches, at most `window` of them unanswered. Returns how long it took.

@@ -1,6 +1,7 @@
 //! The coordinator: the one task that owns the routing, and the handle by which everything else reaches it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::message::link::{Found, Role, WriteAnswer};
@@ -45,6 +46,13 @@ pub enum Request {
         /// What came of it; it is on disk then.
         reply: oneshot::Sender<Result<WriteAnswer, Unserved>>,
     },
+    /// Decide and apply many operations, in this order where they are on one user. Nobody wants to see the users.
+    WriteMany {
+        /// The operations.
+        writes: Vec<OneOfMany>,
+        /// Where the answers go, one for each, in the order in which they come.
+        replies: mpsc::UnboundedSender<Reply>,
+    },
     /// Let the other copy of a partition lead, at the operator's word.
     Promote {
         /// Which partition.
@@ -73,6 +81,30 @@ pub enum Request {
     },
 }
 
+/// One of [`Request::WriteMany`].
+#[derive(Debug)]
+pub struct OneOfMany {
+    /// Chosen by whoever asks; the answer has it again.
+    pub ticket: u64,
+    /// On whom.
+    pub id: UserId,
+    /// What.
+    pub operation: Operation,
+    /// `If-Match`.
+    pub condition: Option<Condition>,
+}
+
+/// The answer to [`OneOfMany`].
+#[derive(Debug)]
+pub struct Reply {
+    /// As it was asked.
+    pub ticket: u64,
+    /// What the write was given; where it was applied, the version of the user.
+    pub version: Version,
+    /// What came of it; it is on disk then. It has no user where the write was applied.
+    pub result: Result<WriteAnswer, Unserved>,
+}
+
 impl Coordinator {
     /// A handle, and the questions that come through it in the order in which they were asked.
     pub fn channel() -> (Self, mpsc::UnboundedReceiver<Request>) {
@@ -99,6 +131,19 @@ impl Coordinator {
         condition: Option<Condition>,
     ) -> Result<WriteAnswer, Unserved> {
         self.ask(|reply| Request::Write { id, operation, condition, reply }).await?
+    }
+
+    /// Decides and applies many operations with one message there; the answers come through `replies`, each in its own time,
+    /// and when `replies` closes without one, as [`Unserved::Stopping`].
+    ///
+    /// # Errors
+    /// [`Unserved::Stopping`]; nothing was done then.
+    pub fn write_many(
+        &self,
+        writes: Vec<OneOfMany>,
+        replies: mpsc::UnboundedSender<Reply>,
+    ) -> Result<(), Unserved> {
+        self.requests.send(Request::WriteMany { writes, replies }).map_err(|_| Unserved::Stopping)
     }
 
     /// Lets the other copy of a partition lead though it may lack acknowledged writes. When it returns, that is under way.
@@ -237,6 +282,13 @@ pub async fn run(
                 let now = start.elapsed();
                 for request in asked.drain(..) {
                     match desk.enter(request) {
+                        Entered::Many(writes, replies) => {
+                            let replies = Arc::new(replies);
+                            for write in writes {
+                                let event = desk.enter_one_of_many(write, &replies);
+                                routing.step(now, event, &mut commands);
+                            }
+                        }
                         Entered::Event(event) => routing.step(now, event, &mut commands),
                         Entered::Status(reply) => drop(reply.send(routing.status())),
                         Entered::Promote(partition, reply) => {
@@ -271,12 +323,20 @@ struct Desk {
     connections: Connections,
     requests: u64,
     reads: HashMap<RequestId, oneshot::Sender<Result<Option<Found>, Unserved>>>,
-    writes: HashMap<RequestId, oneshot::Sender<Result<WriteAnswer, Unserved>>>,
+    writes: HashMap<RequestId, WayBack>,
     questions: HashMap<RequestId, oneshot::Sender<Result<Answer, Unserved>>>,
     sizes: HashMap<RequestId, oneshot::Sender<Result<u16, Unserved>>>,
 }
 
+/// To whoever asked for a write.
+enum WayBack {
+    One(oneshot::Sender<Result<WriteAnswer, Unserved>>),
+    /// With its ticket.
+    Many(Arc<mpsc::UnboundedSender<Reply>>, u64),
+}
+
 enum Entered {
+    Many(Vec<OneOfMany>, mpsc::UnboundedSender<Reply>),
     Event(Event),
     Status(oneshot::Sender<ClusterStatus>),
     Promote(Partition, oneshot::Sender<Result<(), PromotionRefused>>),
@@ -292,9 +352,9 @@ impl Desk {
                 Entered::Event(Event::Read { request: number, id })
             }
             Request::Write { id, operation, condition, reply } => {
-                self.writes.insert(number, reply);
-                let unix_millis = unix_millis();
-                Entered::Event(Event::Write { request: number, id, operation, condition, unix_millis })
+                self.writes.insert(number, WayBack::One(reply));
+                let (request, quiet, unix_millis) = (number, false, unix_millis());
+                Entered::Event(Event::Write { request, id, operation, condition, quiet, unix_millis })
             }
             Request::Question { partition, question, reply } => {
                 self.questions.insert(number, reply);
@@ -304,9 +364,18 @@ impl Desk {
                 self.sizes.insert(number, reply);
                 Entered::Event(Event::Size { request: number })
             }
+            Request::WriteMany { writes, replies } => Entered::Many(writes, replies),
             Request::Status { reply } => Entered::Status(reply),
             Request::Promote { partition, reply } => Entered::Promote(partition, reply),
         }
+    }
+
+    fn enter_one_of_many(&mut self, write: OneOfMany, replies: &Arc<mpsc::UnboundedSender<Reply>>) -> Event {
+        let OneOfMany { ticket, id, operation, condition } = write;
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        self.writes.insert(request, WayBack::Many(Arc::clone(replies), ticket));
+        Event::Write { request, id, operation, condition, quiet: true, unix_millis: unix_millis() }
     }
 
     /// Carries out all commands. Returns the connections on which a message could not leave.
@@ -323,9 +392,13 @@ impl Desk {
                 Command::AnswerRead { request, result } => {
                     self.reads.remove(&request).map(|reply| reply.send(result).ok());
                 }
-                Command::AnswerWrite { request, result } => {
-                    self.writes.remove(&request).map(|reply| reply.send(result).ok());
-                }
+                Command::AnswerWrite { request, version, result } => match self.writes.remove(&request) {
+                    Some(WayBack::One(reply)) => drop(reply.send(result)),
+                    Some(WayBack::Many(replies, ticket)) => {
+                        let _ = replies.send(Reply { ticket, version, result });
+                    }
+                    None => {}
+                },
                 Command::AnswerQuestion { request, result } => {
                     self.questions.remove(&request).map(|reply| reply.send(result).ok());
                 }

@@ -34,8 +34,7 @@ use uuid::Uuid;
 
 use crate::load::client::Endpoint;
 use crate::load::{Load, LoadSettings};
-pub(crate) use driver::DemoRing;
-use driver::{Compose, Driver, DriverKind, Manual};
+use driver::{Compose, DemoRing, Driver, DriverKind, Manual};
 use faults::{Fault, Target, plan};
 use report::{Report, Setup};
 use ring::RingWatch;

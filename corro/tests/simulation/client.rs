@@ -96,6 +96,7 @@ impl World {
             id,
             operation,
             condition: condition.cloned(),
+            quiet: false,
             unix_millis: self.unix_millis(),
         }
     }

@@ -196,7 +196,7 @@ impl World {
                 Command::AnswerRead { request: RequestId(request), result } => {
                     self.read_answered(request, result);
                 }
-                Command::AnswerWrite { request: RequestId(request), result } => {
+                Command::AnswerWrite { request: RequestId(request), result, .. } => {
                     self.write_answered(request, result);
                 }
                 Command::AnswerQuestion { .. } | Command::AnswerSize { .. } => {

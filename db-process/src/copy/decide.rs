@@ -78,7 +78,7 @@ impl<S: Store> Copy<S> {
 
     fn write_one(&mut self, write: Write) -> Result<WriteAnswer, StoreError> {
         if let Some(known) = self.recent.get(write.version) {
-            let user = self.shown_before(&write, known)?;
+            let user = if write.quiet { None } else { self.shown_before(&write, known)? };
             let sequence = known.sequence.unwrap_or(self.staged.meta.head);
             return Ok(WriteAnswer { outcome: Outcome::Applied, sequence, user });
         }
@@ -87,8 +87,9 @@ impl<S: Store> Copy<S> {
             Decision::Accept => self.accept(write),
             Decision::Repeated => {
                 let change = write.operation.change();
+                let shown = record.filter(|_| !write.quiet);
                 let user =
-                    record.and_then(|record| document::left_by(write.id, write.version, &change, &record));
+                    shown.and_then(|record| document::left_by(write.id, write.version, &change, &record));
                 Ok(WriteAnswer { outcome: Outcome::Applied, sequence: self.staged.meta.head, user })
             }
             Decision::ShowAsCreated(version) => {
@@ -106,11 +107,11 @@ impl<S: Store> Copy<S> {
 
     /// Stages an allowed write, with the next number of the op-log.
     fn accept(&mut self, write: Write) -> Result<WriteAnswer, StoreError> {
-        let Write { version, id, operation, .. } = write;
-        let change = operation.change();
+        let Write { version, id, operation, quiet, .. } = write;
+        let change = operation.into_change();
         let sequence = self.staged.meta.head + 1;
         let record = self.put_change(id, version, &change, Some(sequence))?;
-        let user = document::left_by(id, version, &change, &record);
+        let user = if quiet { None } else { document::left_by(id, version, &change, &record) };
         let before = self.staged.log.last().map_or(self.staged.meta.head, |entry| entry.sequence);
         assert_eq!(before + 1, sequence, "the op-log has no gaps");
         self.staged.log.push(LogEntry { sequence, version, id, change });

@@ -123,7 +123,7 @@ impl Pair {
         };
         let condition = self.random.one_in(9).then_some(Condition::Any);
         let id = Uuid::from_u128(u128::from(self.random.below(USERS)));
-        Write { version: Version(version), id, operation, condition }
+        Write { version: Version(version), id, operation, condition, quiet: false }
     }
 
     /// An accepted operation comes again: to the copy that decided it, or to the other one if that has it.

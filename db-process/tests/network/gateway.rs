@@ -240,5 +240,6 @@ pub(crate) fn create(number: u64, name: &str) -> Write {
         id: id(number),
         operation: Operation::Create(change),
         condition: None,
+        quiet: false,
     }
 }

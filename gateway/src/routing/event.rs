@@ -7,7 +7,7 @@ use protocol::message::link::{
     Registered, Released, RingNotice, WriteAnswer, WriteAnswers, WriteBatch,
 };
 use protocol::placement::Partition;
-use protocol::{Condition, Operation, UserId};
+use protocol::{Condition, Operation, UserId, Version};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -41,6 +41,8 @@ pub enum Event {
         operation: Operation,
         /// `If-Match`.
         condition: Option<Condition>,
+        /// The caller does not want to see the user that an applied write leaves.
+        quiet: bool,
         /// The wall clock, for the version.
         unix_millis: u64,
     },
@@ -125,6 +127,8 @@ pub enum Command {
     AnswerWrite {
         /// The question.
         request: RequestId,
+        /// What the write was given; where it was applied, the version of the user.
+        version: Version,
         /// What came of it.
         result: Result<WriteAnswer, Unserved>,
     },

@@ -257,7 +257,7 @@ impl Routing {
             } else {
                 Unserved::Unavailable { partition: number, waiting_for: waiting_for.clone() }
             };
-            commands.push(Command::AnswerWrite { request, result: Err(unserved) });
+            commands.push(Command::AnswerWrite { request, version: write.version, result: Err(unserved) });
         }
         self.tell_early(false, seen, commands);
     }

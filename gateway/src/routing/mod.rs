@@ -153,9 +153,9 @@ impl Routing {
             }
             Event::Size { .. } if !self.open && self.is_early() => self.early.push(event),
             Event::Read { request, id } => self.read(now, request, id, commands),
-            Event::Write { request, id, operation, condition, unix_millis } => {
+            Event::Write { request, id, operation, condition, quiet, unix_millis } => {
                 let version = self.clock.next(unix_millis);
-                let write = protocol::message::link::Write { version, id, operation, condition };
+                let write = protocol::message::link::Write { version, id, operation, condition, quiet };
                 self.write(request, write, commands);
             }
             Event::Question { request, partition, question } => {

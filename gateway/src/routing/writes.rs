@@ -17,7 +17,7 @@ const MAX_QUEUED: usize = 16_384;
 
 impl Routing {
     pub(super) fn write(&mut self, request: RequestId, write: Write, commands: &mut Vec<Command>) {
-        let number = self.partition_of(&write.id);
+        let (number, version) = (self.partition_of(&write.id), write.version);
         let partition = &mut self.partitions[number];
         let room = match partition.phase {
             Phase::Serving => partition
@@ -33,12 +33,12 @@ impl Routing {
             Phase::Down => {
                 let partition = number as u16;
                 let refused = Unserved::Unavailable { partition, waiting_for: self.waiting_for(partition) };
-                return commands.push(Command::AnswerWrite { request, result: Err(refused) });
+                return commands.push(Command::AnswerWrite { request, version, result: Err(refused) });
             }
         };
         let Some(lane) = room else {
             let refused = Unserved::Overloaded { partition: number as u16 };
-            return commands.push(Command::AnswerWrite { request, result: Err(refused) });
+            return commands.push(Command::AnswerWrite { request, version, result: Err(refused) });
         };
         partition.take_on(&write);
         let queued = QueuedWrite { request, write, sent: false };
@@ -70,19 +70,20 @@ impl Routing {
         let mut seen = Vec::new();
         for ((request, write), answer) in flight.requests.into_iter().zip(batch.writes).zip(answers.results) {
             head = head.max(answer.sequence);
-            let early = partition.answered(write.id, write.version);
+            let version = write.version;
+            let early = partition.answered(write.id, version);
             if !early.is_empty() {
                 seen.push((answer.outcome == Outcome::Applied, early));
             }
             if answer.outcome == Outcome::Applied {
-                let Write { version, id, operation, .. } = write;
+                let Write { id, operation, .. } = write;
                 let write = Versioned { version, id, change: operation.into_change() };
                 partition.acknowledge(answer.sequence, write, other.as_ref());
             } else {
                 partition.settle(write.id);
             }
             self.served.writes += 1;
-            commands.push(Command::AnswerWrite { request, result: Ok(answer) });
+            commands.push(Command::AnswerWrite { request, version, result: Ok(answer) });
         }
         let draining = matches!(partition.phase, Phase::Draining { .. });
         if let Some(session) = self.sessions.get_mut(&place) {

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
-use gateway::coordinator::{Coordinator, PromotionRefused, Request, Unserved};
+use gateway::coordinator::{Coordinator, OneOfMany, PromotionRefused, Reply, Request, Unserved};
 use gateway::http::{HttpSettings, router};
 use gateway::routing::status::{ClusterStatus, PartitionStatus, Served};
 use gateway::routing::{self, Question};
@@ -134,7 +134,10 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
             (Mood::Dead, question)
             | (
                 Mood::Silent,
-                question @ (Request::Read { .. } | Request::Write { .. } | Request::Question { .. }),
+                question @ (Request::Read { .. }
+                | Request::Write { .. }
+                | Request::WriteMany { .. }
+                | Request::Question { .. }),
             ) => {
                 unanswered.push(question);
             }
@@ -144,6 +147,18 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
             (Mood::Serving, Request::Read { id, reply }) => drop(reply.send(Ok(users.read(id)))),
             (Mood::Serving, Request::Write { id, operation, condition, reply }) => {
                 drop(reply.send(Ok(users.write(id, &operation, condition.as_ref()))));
+            }
+            (Mood::Failing(why), Request::WriteMany { writes, replies }) => {
+                for OneOfMany { ticket, .. } in writes {
+                    drop(replies.send(Reply { ticket, version: Version(1), result: Err(why.clone()) }));
+                }
+            }
+            (Mood::Serving, Request::WriteMany { writes, replies }) => {
+                for OneOfMany { ticket, id, operation, condition } in writes {
+                    let answer = users.write(id, &operation, condition.as_ref());
+                    let version = users.version(id);
+                    drop(replies.send(Reply { ticket, version, result: Ok(answer) }));
+                }
             }
             (Mood::Serving, Request::Question { partition, question, reply }) => {
                 drop(reply.send(Ok(users.question(partition, &question))));
@@ -226,6 +241,10 @@ impl Users {
             }
             other => panic!("no handler asks for {other:?}"),
         }
+    }
+
+    fn version(&self, id: UserId) -> Version {
+        self.records.get(&id).map_or(Version::ZERO, Record::version)
     }
 
     fn write(&mut self, id: UserId, operation: &Operation, condition: Option<&Condition>) -> WriteAnswer {

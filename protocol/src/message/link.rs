@@ -333,6 +333,13 @@ pub struct Write {
     /// `If-Match`, decided together with the operation.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<Condition>,
+    /// Whoever asked does not want to see the user that it leaves: where it is applied, the answer carries none.
+    #[serde(rename = "q", default, skip_serializing_if = "is_false")]
+    pub quiet: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// db-process → gateway: the outcomes, in the order of the batch. What was applied has been fsynced.
@@ -355,7 +362,8 @@ pub struct WriteAnswer {
     /// Op-log entry of the write where it was applied, otherwise the last entry that the decision rests on.
     #[serde(rename = "s")]
     pub sequence: u64,
-    /// The user after the write, with its version; `None` where there is no live user to show.
+    /// The user after the write, with its version; `None` where there is no live user to show, or where a quiet write was
+    /// applied: its version is the one of the user then.
     #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
     pub user: Option<Found>,
 }
@@ -463,10 +471,13 @@ mod tests {
             id: Uuid::nil(),
             operation: Operation::Update(Change { group: Some(4), ..Change::default() }),
             condition: Some(Condition::Versions(vec![Version(2)])),
+            quiet: false,
         };
         let text = serde_json::to_string(&write).expect("a message");
         let expected =
             r#"{"v":3,"i":"00000000-0000-0000-0000-000000000000","o":{"u":{"g":4}},"m":{"v":[2]}}"#;
         assert_eq!(text, expected);
+        let text = serde_json::to_string(&Write { quiet: true, ..write }).expect("a message");
+        assert_eq!(text, format!(r#"{},"q":true}}"#, &expected[..expected.len() - 1]));
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn name(name: &str) -> Change {
 }
 
 pub(super) fn write(version: u64, user: u128, operation: Operation) -> Write {
-    Write { version: Version(version), id: id(user), operation, condition: None }
+    Write { version: Version(version), id: id(user), operation, condition: None, quiet: false }
 }
 
 pub(super) fn create(version: u64, user: u128) -> Write {

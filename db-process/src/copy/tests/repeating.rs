@@ -1,6 +1,7 @@
 //! Operations that come again.
 
-use protocol::message::link::WriteAnswer;
+use protocol::Change;
+use protocol::message::link::{Write, WriteAnswer};
 
 use super::{
     SMALL, batch, create, delete, document, fill, group, line, lines, log, name, new_copy, outcomes, run,
@@ -48,6 +49,21 @@ fn the_memory_is_read_back_from_the_op_log() {
     let version_and_group = format!("Applied 2 v11 {}", document(1, "n", "10@example.org", 2));
     assert_eq!(line(&again[1]), version_and_group);
     assert_eq!(copy.meta().head, 4);
+}
+
+#[test]
+fn a_quiet_write_is_answered_without_its_user_whenever_it_comes() {
+    let quiet = |write| Write { quiet: true, ..write };
+    let mut copy = new_copy(1);
+    let writes = vec![quiet(create(10, 1)), quiet(update(11, 1, group(2)))];
+    assert_eq!(lines(&run(&mut copy, writes.clone())), ["Applied 1", "Applied 2"]);
+    assert_eq!(lines(&run(&mut copy, writes.clone())), ["Applied 1", "Applied 2"], "from the memory");
+    run(&mut copy, (20..30).map(|version| create(version, u128::from(version))).collect());
+    assert_eq!(lines(&run(&mut copy, writes)), ["Applied 12", "Applied 12"], "by the record");
+    // The gateway knows the version of what was applied, and of nothing else.
+    let user = document(1, "name 10", "10@example.org", 2);
+    let touch = quiet(update(40, 1, Change::default()));
+    assert_eq!(lines(&run(&mut copy, vec![touch])), [format!("Unchanged 12 v11 {user}")]);
 }
 
 /// A memory that is too small for all in flight is not the end: the record still tells of its last writes.

@@ -120,7 +120,7 @@ impl Script {
             match command {
                 Command::Send { session, message } => self.receive(session, message),
                 Command::AnswerRead { request, result } => self.reads.push((request, result)),
-                Command::AnswerWrite { request, result } => self.writes.push((request, result)),
+                Command::AnswerWrite { request, result, .. } => self.writes.push((request, result)),
                 Command::AnswerQuestion { request, result } => self.answers.push((request, result)),
                 Command::AnswerSize { result, .. } => self.sizes.push(result),
                 Command::Report(event) => self.reports.push(event),
@@ -216,7 +216,7 @@ impl Script {
         let request = RequestId(self.requests);
         let change = Change { alive: Some(true), name: Some("n".into()), ..Change::default() };
         let operation = Operation::Create(change);
-        self.step(Event::Write { request, id, operation, condition: None, unix_millis: 5 });
+        self.step(Event::Write { request, id, operation, condition: None, quiet: false, unix_millis: 5 });
         request
     }
 

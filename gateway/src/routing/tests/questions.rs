@@ -24,7 +24,7 @@ impl Script {
         self.requests += 1;
         let request = RequestId(self.requests);
         let operation = Operation::Delete;
-        self.step(Event::Write { request, id, operation, condition: None, unix_millis: 5 });
+        self.step(Event::Write { request, id, operation, condition: None, quiet: false, unix_millis: 5 });
         request
     }
 
