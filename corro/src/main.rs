@@ -1,5 +1,6 @@
 //! `corro`, the one command that a person runs: a whole ring for a try, and the processes that it is made of.
 
+mod bench;
 mod demo;
 mod drill;
 mod load;
@@ -14,6 +15,7 @@ use db_process::config::DbProcessConfig;
 use gateway::config::GatewayConfig;
 use rustix::process::Signal;
 
+use bench::BenchArgs;
 use demo::DemoArgs;
 use drill::DrillArgs;
 
@@ -35,6 +37,14 @@ enum Command {
     /// Break a ring under load, again and again, and prove that nobody notices
     #[command(after_help = DRILL_EXIT)]
     Drill(Box<DrillArgs>),
+    /// Measure how fast a ring is, as a fraction of how fast it could be
+    Bench(Box<BenchArgs>),
+    /// The other side of a bench, in a process of its own
+    #[command(hide = true)]
+    BenchCeiling,
+    /// The load of a bench, in a process of its own
+    #[command(hide = true)]
+    BenchGenerator,
     /// Run the gateway of a ring
     Gateway(Box<GatewayConfig>),
     /// Run a db-process of a ring
@@ -50,8 +60,15 @@ fn main() -> ExitCode {
         return failed(&error);
     }
     match cli.command {
-        Command::Demo(demo) => run_demo(demo).map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS),
+        Command::Demo(demo) => exit_code(run_demo(demo)),
         Command::Drill(drill) => run_drill(*drill),
+        Command::Bench(bench) => {
+            exit_code(runtime().and_then(|runtime| runtime.block_on(bench::run(*bench))))
+        }
+        Command::BenchCeiling => {
+            exit_code(runtime().and_then(|runtime| runtime.block_on(bench::ceiling::run())))
+        }
+        Command::BenchGenerator => exit_code(bench::generator::run()),
         Command::Gateway(config) => gateway::run::main(*config),
         Command::DbProcess(config) => db_process::run::main(*config),
     }
@@ -83,16 +100,22 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")
 }
 
+fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
+    outcome.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+}
+
 fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("corro: {error:#}");
     ExitCode::FAILURE
 }
 
-/// A demo and a drill have something to put in order when their parent ends; a process of a ring is built for being killed.
+/// A demo, a drill and a bench have something to put in order when their parent ends; a process of a ring is built for being killed.
 fn watch_parent(cli: &Cli) -> anyhow::Result<()> {
     let signal = match cli.command {
-        Command::Demo(_) | Command::Drill(_) => Signal::TERM,
-        Command::Gateway(_) | Command::DbProcess(_) => Signal::KILL,
+        Command::Demo(_) | Command::Drill(_) | Command::Bench(_) => Signal::TERM,
+        Command::BenchCeiling | Command::BenchGenerator | Command::Gateway(_) | Command::DbProcess(_) => {
+            Signal::KILL
+        }
     };
     cli.exit_with_parent.map_or(Ok(()), |parent| parent::end_with(parent, signal))
 }
@@ -115,6 +138,7 @@ mod tests {
             "A replicated, partitioned user store",
             "demo",
             "drill",
+            "bench",
             "gateway",
             "db-process",
             "--exit-with-parent",

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::config::GatewayConfig;
 use crate::coordinator::{self, Coordinator};
-use crate::http::{self, Limits};
+use crate::http::{self, HttpSettings, Limits};
 use crate::routing::{Routing, RoutingConfig};
 use crate::transport::{self, Admission, Connections};
 
@@ -120,7 +120,8 @@ impl Gateway {
         let linking =
             tokio::spawn(transport::serve(socket, admission, connections, events_in, ring_shutdown.clone()));
 
-        let app = http::router(coordinator, &config.http_settings());
+        let settings = HttpSettings { closing: shutdown.clone(), ..config.http_settings() };
+        let app = http::router(coordinator, &settings);
         let limits = Limits { connections: http::allowed_connections(), ..Limits::default() };
         let serving = http::serve(rest, app, limits, shutdown.clone());
         let deadline = async {

@@ -95,6 +95,8 @@ pub(crate) struct ProcessStatus {
     pub(crate) process: String,
     /// Such as `runs as process 4711` or `ended: signal 9 (SIGKILL)`.
     pub(crate) state: String,
+    /// While it runs.
+    pub(crate) pid: Option<u32>,
 }
 
 /// An order, and the way back for its answer.
@@ -152,6 +154,18 @@ pub(crate) async fn whereabouts(layout: &Layout) -> anyhow::Result<Whereabouts> 
     }
 }
 
+/// Asks the demo that runs in this folder for its processes, the gateway first.
+///
+/// # Errors
+/// Where no demo runs there, or it is of another version.
+pub(crate) async fn processes(layout: &Layout) -> anyhow::Result<Vec<ProcessStatus>> {
+    match answer(layout, &Order::Status).await? {
+        Answer::Processes { processes } => Ok(processes),
+        Answer::Refused { reason } => bail!(reason),
+        other => bail!("the demo does not say which processes run: {other:?}"),
+    }
+}
+
 async fn answer(layout: &Layout, order: &Order) -> anyhow::Result<Answer> {
     let answer = tokio::time::timeout(DEADLINE, ask(layout, order)).await;
     answer.map_err(|_| anyhow!("the demo gives no answer within {DEADLINE:?}"))?
@@ -177,7 +191,7 @@ fn line_of(message: &impl Serialize) -> serde_json::Result<String> {
 
 fn table(processes: &[ProcessStatus]) -> String {
     let mut table = String::new();
-    for ProcessStatus { process, state } in processes {
+    for ProcessStatus { process, state, .. } in processes {
         writeln!(table, "{process:<8} {state}").expect("a string takes all text");
     }
     table.truncate(table.trim_end().len());
@@ -208,7 +222,7 @@ mod tests {
             Order::Restart { process } => Answer::Refused { reason: format!("{process} is not known") },
             Order::Status => Answer::Processes {
                 processes: ["gateway", "db-0"]
-                    .map(|name| ProcessStatus { process: name.into(), state: "runs".into() })
+                    .map(|name| ProcessStatus { process: name.into(), state: "runs".into(), pid: None })
                     .into(),
             },
             Order::Ring => Answer::Ring(Whereabouts { rest_port: 7, size: 2, data: "data".into() }),

@@ -20,7 +20,7 @@ mod supervise;
 
 use clap::{Args, Subcommand};
 
-pub(crate) use control::{Order, Whereabouts, send, whereabouts};
+pub(crate) use control::{Order, Whereabouts, processes, send, whereabouts};
 pub(crate) use layout::Layout;
 pub(crate) use supervise::run;
 

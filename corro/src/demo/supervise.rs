@@ -282,10 +282,14 @@ impl Demo {
             Some(State::Ended(how)) => format!("does not run ({how})"),
             None => "is not started yet".to_owned(),
         };
+        let pid = |process: &str| match self.processes.get(process) {
+            Some(State::Runs(running) | State::Ends { running, .. }) => Some(running.pid),
+            Some(State::Ended(_)) | None => None,
+        };
         self.ring
             .processes()
             .into_iter()
-            .map(|process| ProcessStatus { state: state(&process), process })
+            .map(|process| ProcessStatus { state: state(&process), pid: pid(&process), process })
             .collect()
     }
 

@@ -34,7 +34,8 @@ use uuid::Uuid;
 
 use crate::load::client::Endpoint;
 use crate::load::{Load, LoadSettings};
-use driver::{Compose, DemoRing, Driver, DriverKind, Manual};
+pub(crate) use driver::DemoRing;
+use driver::{Compose, Driver, DriverKind, Manual};
 use faults::{Fault, Target, plan};
 use report::{Report, Setup};
 use ring::RingWatch;

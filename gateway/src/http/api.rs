@@ -1,15 +1,20 @@
 //! The coordinator as the handlers see it: every question has a deadline, and every failure is a [`Problem`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::message::link::{Found, WriteAnswer};
 use protocol::message::query::Filter;
 use protocol::placement::{Partition, partition_of};
 use protocol::{Condition, Operation, UserId};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
+use super::bulk::Bulk;
 use super::problem::Problem;
-use crate::coordinator::{Coordinator, Unserved};
+use super::router::HttpSettings;
+use crate::coordinator::{Coordinator, OneOfMany, Reply, Unserved};
 use crate::gather::{self, List};
 use crate::routing::status::ClusterStatus;
 
@@ -21,11 +26,29 @@ const NAMING: Duration = Duration::from_millis(200);
 pub(super) struct Api {
     coordinator: Coordinator,
     patience: Duration,
+    bulk: Arc<Bulk>,
+    closing: CancellationToken,
 }
 
 impl Api {
-    pub(super) fn new(coordinator: Coordinator, patience: Duration) -> Self {
-        Self { coordinator, patience }
+    pub(super) fn new(coordinator: Coordinator, settings: &HttpSettings) -> Self {
+        let (patience, closing) = (settings.deadline, settings.closing.clone());
+        Self { coordinator, patience, bulk: Arc::default(), closing }
+    }
+
+    /// What all bulk requests share.
+    pub(super) fn bulk(&self) -> &Arc<Bulk> {
+        &self.bulk
+    }
+
+    /// When streams have to end.
+    pub(super) fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
+    /// How long a request may take.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// When a request that starts now has to be answered. The deadline is kept here and in `body`, the only places where
@@ -75,6 +98,15 @@ impl Api {
         }
     }
 
+    /// Asks for many writes. The answers come one by one through `replies`, without any deadline.
+    pub(super) fn write_many(
+        &self,
+        writes: Vec<OneOfMany>,
+        replies: &UnboundedSender<Reply>,
+    ) -> Result<(), Unserved> {
+        self.coordinator.write_many(writes, replies.clone())
+    }
+
     pub(super) async fn promote(&self, partition: Partition) -> Result<(), Problem> {
         match timeout(self.patience, self.coordinator.promote(partition)).await {
             Ok(promoted) => Ok(promoted?),
@@ -92,7 +124,12 @@ impl Api {
     /// The partition of a user, for the problem of a request that got no answer; `None` where the coordinator does not
     /// even say how large the ring is.
     async fn partition(&self, id: UserId) -> Option<Partition> {
+        self.known_size().await.map(|size| partition_of(&id, size))
+    }
+
+    /// How many partitions there are, as far as the coordinator says so quickly.
+    pub(super) async fn known_size(&self) -> Option<u16> {
         let status = timeout(NAMING, self.coordinator.status()).await.ok()?.ok()?;
-        (status.size > 0).then(|| partition_of(&id, status.size))
+        (status.size > 0).then_some(status.size)
     }
 }

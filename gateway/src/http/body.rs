@@ -22,6 +22,8 @@ const MAX_DISCARDED: u64 = 8 << 20;
 pub(super) enum Takes {
     Json,
     JsonOrMergePatch,
+    /// JSON, one value a line.
+    Lines,
 }
 
 /// The whole body, which is of a type that the call takes. The body is read before anything is said about it, so that
@@ -103,7 +105,11 @@ impl Collected {
     }
 }
 
-fn check_type(headers: &HeaderMap, takes: Takes) -> Result<(), Problem> {
+/// Whether the body is of a type that the call takes.
+///
+/// # Errors
+/// 415.
+pub(super) fn check_type(headers: &HeaderMap, takes: Takes) -> Result<(), Problem> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let content_type = text(CONTENT_TYPE).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
@@ -111,6 +117,7 @@ fn check_type(headers: &HeaderMap, takes: Takes) -> Result<(), Problem> {
     let taken = match takes {
         Takes::Json => is("application/json"),
         Takes::JsonOrMergePatch => is("application/json") || is("application/merge-patch+json"),
+        Takes::Lines => is("application/x-ndjson"),
     };
     let encoded = headers.contains_key(CONTENT_ENCODING)
         && !text(CONTENT_ENCODING).is_some_and(|coding| coding.eq_ignore_ascii_case("identity"));
@@ -124,6 +131,7 @@ fn check_type(headers: &HeaderMap, takes: Takes) -> Result<(), Problem> {
             Takes::JsonOrMergePatch => {
                 "The Content-Type has to be application/json or application/merge-patch+json."
             }
+            Takes::Lines => "The Content-Type has to be application/x-ndjson: one JSON object a line.",
         };
         return Err(Problem::new(Kind::UnsupportedMediaType, detail));
     }

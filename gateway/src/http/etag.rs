@@ -38,17 +38,33 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<Condition>, Problem
     if !headers.contains_key(IF_MATCH) {
         return Ok(None);
     }
-    let malformed = |detail| Problem::new(Kind::MalformedCondition, detail);
-    match parse(headers, &IF_MATCH) {
-        Some(Tags::Any) => Ok(Some(Condition::Any)),
-        Some(Tags::List(tags)) if tags.len() > MAX_TAGS => {
-            Err(malformed("If-Match lists more than 256 entity tags."))
-        }
+    let malformed = |detail| Problem::new(Kind::MalformedCondition, format!("If-Match {detail}."));
+    condition_of(parse(headers, &IF_MATCH)).map(Some).map_err(malformed)
+}
+
+/// The same for a text that says what the header would.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn condition(text: &str) -> Result<Condition, &'static str> {
+    let line = text.as_bytes().trim_ascii();
+    if line == b"*" {
+        return Ok(Condition::Any);
+    }
+    let mut tags = Vec::new();
+    let read = parse_line(line, &mut tags);
+    condition_of(read.filter(|()| !tags.is_empty()).map(|()| Tags::List(tags)))
+}
+
+fn condition_of(tags: Option<Tags<'_>>) -> Result<Condition, &'static str> {
+    match tags {
+        Some(Tags::Any) => Ok(Condition::Any),
+        Some(Tags::List(tags)) if tags.len() > MAX_TAGS => Err("lists more than 256 entity tags"),
         Some(Tags::List(tags)) => {
             let strong = tags.iter().filter(|tag| !tag.weak);
-            Ok(Some(Condition::Versions(strong.filter_map(Tag::version).collect())))
+            Ok(Condition::Versions(strong.filter_map(Tag::version).collect()))
         }
-        None => Err(malformed("If-Match is neither * nor a list of entity tags in double quotes.")),
+        None => Err("is neither * nor a list of entity tags in double quotes"),
     }
 }
 

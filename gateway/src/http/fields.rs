@@ -50,19 +50,30 @@ enum Purpose {
 /// The fields that were given. There is no way to give nothing: a null is a value of the wrong type.
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Fields {
+pub(super) struct Fields {
     #[serde(default, deserialize_with = "given")]
-    id: Option<Id>,
+    pub(super) id: Option<Id>,
     #[serde(default, deserialize_with = "given")]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     #[serde(default, deserialize_with = "given")]
-    email: Option<String>,
+    pub(super) email: Option<String>,
     #[serde(default, deserialize_with = "given")]
-    group: Option<i32>,
+    pub(super) group: Option<i32>,
+}
+
+impl Fields {
+    /// The fields in their normal form, if they are valid.
+    pub(super) fn checked(mut self) -> Option<Self> {
+        self.name = self.name.map(rules::name).transpose().ok()?;
+        self.email = self.email.map(rules::email).transpose().ok()?;
+        Some(self)
+    }
 }
 
 /// Unlike that of `Option`, it does not take null for absent.
-fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+pub(super) fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
@@ -78,9 +89,7 @@ fn strictly(body: &[u8], purpose: Purpose) -> Option<Fields> {
     if body.trim_ascii_start().first() != Some(&b'{') {
         return None;
     }
-    let mut fields: Fields = serde_json::from_slice(body).ok()?;
-    fields.name = fields.name.map(rules::name).transpose().ok()?;
-    fields.email = fields.email.map(rules::email).transpose().ok()?;
+    let fields = serde_json::from_slice::<Fields>(body).ok()?.checked()?;
     let complete = match purpose {
         Purpose::Create => fields.name.is_some() && fields.email.is_some(),
         Purpose::Update { in_path: None } => fields.id.is_some(),
@@ -90,67 +99,107 @@ fn strictly(body: &[u8], purpose: Purpose) -> Option<Fields> {
 }
 
 fn thoroughly(body: &[u8], purpose: Purpose) -> Result<Fields, Problem> {
-    let malformed = |detail| Problem::new(Kind::MalformedBody, detail);
-    let text = std::str::from_utf8(body).map_err(|_| malformed("The body is not UTF-8.".to_owned()))?;
-    // A raw value is skipped over without recursion: depth is no danger, and says nothing about being JSON.
-    let whole = serde_json::from_str::<&RawValue>(text)
-        .map_err(|error| malformed(format!("The body is not JSON: {error}.")))?;
-    if !whole.get().starts_with('{') {
-        return Err(Problem::invalid(vec![InvalidField {
-            pointer: String::new(),
-            detail: "must be an object",
-        }]));
-    }
-    let Members(members) = serde_json::from_str(text)
-        .map_err(|error| malformed(format!("A field name cannot be read: {error}.")))?;
-
-    let mut fields = Fields::default();
-    let mut errors = Errors::default();
-    let mut seen = BTreeSet::new();
-    let mut repeated = BTreeSet::new();
-    for (name, value) in &members {
-        let name = name.as_str();
-        if !seen.insert(name) {
-            if repeated.insert(name) {
-                errors.add(name, "is given more than once");
-            }
-            continue;
-        }
-        match name {
-            "id" => fields.id = errors.keep(name, id(value)),
-            "name" => fields.name = errors.keep(name, text_of(value).and_then(rules::name)),
-            "email" => fields.email = errors.keep(name, text_of(value).and_then(rules::email)),
-            "group" => fields.group = errors.keep(name, group(value)),
-            _ => errors.add(name, "is not a field of a user"),
-        }
-    }
-    let required: &[&str] = match purpose {
+    let mut examined = Examined::of(body, &[])?;
+    examined.require(match purpose {
         Purpose::Create => &["name", "email"],
         Purpose::Update { in_path: None } => &["id"],
         Purpose::Update { .. } => &[],
-    };
-    for name in required.iter().filter(|name| !seen.contains(**name)) {
-        errors.add(name, "is required");
-    }
+    });
     if let Purpose::Update { in_path: Some(in_path) } = purpose
-        && fields.id.is_some_and(|id| id != in_path)
+        && examined.fields.id.is_some_and(|id| id != in_path)
     {
-        errors.add("id", "must agree with the id in the path");
+        examined.errors.add("id", "must agree with the id in the path");
     }
-    if errors.0.is_empty() { Ok(fields) } else { Err(Problem::invalid(errors.0)) }
+    examined.finish()
+}
+
+/// A body looked at thoroughly: its valid fields, and what is wrong with the others.
+pub(super) struct Examined<'a> {
+    pub(super) fields: Fields,
+    pub(super) errors: Errors,
+    /// The fields beside those of a user that are taken here, unread.
+    others: Vec<(&'static str, &'a RawValue)>,
+    seen: BTreeSet<String>,
+}
+
+impl<'a> Examined<'a> {
+    /// Looks at a body that may have the fields of a user and some others.
+    ///
+    /// # Errors
+    /// Where it is no object in JSON.
+    pub(super) fn of(body: &'a [u8], others: &[&'static str]) -> Result<Self, Problem> {
+        let malformed = |detail| Problem::new(Kind::MalformedBody, detail);
+        let text = std::str::from_utf8(body).map_err(|_| malformed("The body is not UTF-8.".to_owned()))?;
+        // A raw value is skipped over without recursion: depth is no danger, and says nothing about being JSON.
+        let whole = serde_json::from_str::<&RawValue>(text)
+            .map_err(|error| malformed(format!("The body is not JSON: {error}.")))?;
+        if !whole.get().starts_with('{') {
+            return Err(Problem::invalid(vec![InvalidField {
+                pointer: String::new(),
+                detail: "must be an object",
+            }]));
+        }
+        let Members(members) = serde_json::from_str(text)
+            .map_err(|error| malformed(format!("A field name cannot be read: {error}.")))?;
+
+        let (fields, errors) = (Fields::default(), Errors::default());
+        let mut examined = Self { fields, errors, others: Vec::new(), seen: BTreeSet::new() };
+        let mut repeated = BTreeSet::new();
+        for (name, value) in members {
+            if examined.seen.contains(&name) {
+                if repeated.insert(name.clone()) {
+                    examined.errors.add(&name, "is given more than once");
+                }
+                continue;
+            }
+            let Self { fields, errors, .. } = &mut examined;
+            match name.as_str() {
+                "id" => fields.id = errors.keep(&name, id(value)),
+                "name" => fields.name = errors.keep(&name, text_of(value).and_then(rules::name)),
+                "email" => fields.email = errors.keep(&name, text_of(value).and_then(rules::email)),
+                "group" => fields.group = errors.keep(&name, group(value)),
+                other => match others.iter().find(|known| **known == other) {
+                    Some(known) => examined.others.push((known, value)),
+                    None => errors.add(&name, "is not a field of a user"),
+                },
+            }
+            examined.seen.insert(name);
+        }
+        Ok(examined)
+    }
+
+    /// The value of one of the other fields.
+    pub(super) fn other(&self, name: &str) -> Option<&'a RawValue> {
+        self.others.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
+
+    /// These have to be there, valid or not.
+    pub(super) fn require(&mut self, names: &[&str]) {
+        for name in names.iter().filter(|name| !self.seen.contains(**name)) {
+            self.errors.add(name, "is required");
+        }
+    }
+
+    /// The fields, if nothing is wrong.
+    ///
+    /// # Errors
+    /// With everything that is.
+    pub(super) fn finish(self) -> Result<Fields, Problem> {
+        if self.errors.0.is_empty() { Ok(self.fields) } else { Err(Problem::invalid(self.errors.0)) }
+    }
 }
 
 /// What is wrong so far.
 #[derive(Default)]
-struct Errors(Vec<InvalidField>);
+pub(super) struct Errors(Vec<InvalidField>);
 
 impl Errors {
-    fn add(&mut self, name: &str, detail: &'static str) {
+    pub(super) fn add(&mut self, name: &str, detail: &'static str) {
         let escaped = name.replace('~', "~0").replace('/', "~1");
         self.0.push(InvalidField { pointer: format!("/{escaped}"), detail });
     }
 
-    fn keep<T>(&mut self, name: &str, value: Result<T, &'static str>) -> Option<T> {
+    pub(super) fn keep<T>(&mut self, name: &str, value: Result<T, &'static str>) -> Option<T> {
         value.map_err(|detail| self.add(name, detail)).ok()
     }
 }

@@ -37,6 +37,8 @@ pub(super) enum Kind {
     NotReady,
     NoAnswer,
     OutcomeUnknown,
+    ResultsUnread,
+    Stopping,
     /// A status that only the framework knows the reason of.
     Framework(StatusCode),
 }
@@ -142,6 +144,12 @@ impl Kind {
                 "urn:corro:problem:outcome-unknown",
                 "The outcome of the write is unknown",
             ),
+            Self::ResultsUnread => {
+                (S::REQUEST_TIMEOUT, "urn:corro:problem:results-unread", "The results were not read in time")
+            }
+            Self::Stopping => {
+                (S::SERVICE_UNAVAILABLE, "urn:corro:problem:stopping", "The gateway is stopping")
+            }
             Self::Framework(status) => {
                 (status, "about:blank", status.canonical_reason().unwrap_or("The request failed"))
             }

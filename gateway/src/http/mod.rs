@@ -3,6 +3,7 @@
 //!
 //! * `router`: all routes on one screen, and the settings.
 //! * `user`: the calls on one user, one short handler each. `health`: liveness, readiness, the ring as JSON.
+//! * `bulk`: many operations in one request.
 //! * `list`: the calls on all users. `query`, `cursor`: what stands behind the question mark.
 //! * `api`: the coordinator with a deadline. `guard`: what happens around every request.
 //! * `body`, `fields`, `id`, `rules`, `email`: from the bytes of a body to valid fields, or to everything that is wrong
@@ -18,6 +19,7 @@
 
 mod api;
 mod body;
+mod bulk;
 mod ceiling;
 mod cursor;
 mod email;

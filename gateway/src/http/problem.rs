@@ -26,6 +26,12 @@ pub(super) struct InvalidField {
     pub(super) detail: &'static str,
 }
 
+/// Of the errors of one line among many no more are told.
+const MAX_ERRORS: usize = 16;
+
+/// A pointer into one line among many is cut off here, in bytes.
+const MAX_POINTER: usize = 256;
+
 /// What went wrong with a request.
 #[derive(Debug, Clone)]
 pub(super) struct Problem {
@@ -94,6 +100,53 @@ impl Problem {
 
     fn about(self, partition: Option<Partition>) -> Self {
         Self { partition, ..self }
+    }
+
+    /// The problem of one line among many, as a line.
+    pub(super) fn of_line(self, line: u64) -> Vec<u8> {
+        self.brief().text(Some(line), None)
+    }
+
+    /// The problem that ends a stream of lines, as a line. Those after `last_line` were not looked at.
+    pub(super) fn after_line(self, last_line: u64) -> Vec<u8> {
+        self.text(None, Some(last_line))
+    }
+
+    /// With no more than a few of the errors, and none of them long: a line of 64 KiB may have thousands.
+    fn brief(mut self) -> Self {
+        self.errors.truncate(MAX_ERRORS);
+        for error in &mut self.errors {
+            if error.pointer.len() > MAX_POINTER {
+                let end = error.pointer.floor_char_boundary(MAX_POINTER);
+                error.pointer.truncate(end);
+            }
+        }
+        self
+    }
+
+    fn text(&self, line: Option<u64>, last_line: Option<u64>) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Rendered<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            line: Option<u64>,
+            status: u16,
+            r#type: &'static str,
+            title: &'static str,
+            detail: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            last_line: Option<u64>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            partition: Option<Partition>,
+            #[serde(skip_serializing_if = "<[_]>::is_empty")]
+            errors: &'a [InvalidField],
+        }
+        let (status, r#type, title) = self.kind.describe();
+        let (status, detail, errors) = (status.as_u16(), &*self.detail, &*self.errors);
+        let rendered =
+            Rendered { line, status, r#type, title, detail, last_line, partition: self.partition, errors };
+        let mut text = serde_json::to_vec(&rendered).expect("strings and numbers always serialize");
+        text.push(b'\n');
+        text
     }
 
     fn render(&self, instance: &str) -> Vec<u8> {

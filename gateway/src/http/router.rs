@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
+use tokio_util::sync::CancellationToken;
 
 use super::api::Api;
 use super::guard::GuardLayer;
 use super::token::ApiTokens;
-use super::{health, list, user};
+use super::{bulk, health, list, user};
 use crate::coordinator::Coordinator;
 
 /// What can be set about the HTTP side.
@@ -18,11 +19,13 @@ pub struct HttpSettings {
     pub deadline: Duration,
     /// Where set, everything below `/api` asks for one of them.
     pub tokens: Option<ApiTokens>,
+    /// Ends the streams that have no end of their own; other requests are finished.
+    pub closing: CancellationToken,
 }
 
 impl Default for HttpSettings {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(10), tokens: None }
+        Self { deadline: Duration::from_secs(10), tokens: None, closing: CancellationToken::new() }
     }
 }
 
@@ -32,6 +35,7 @@ pub fn router(coordinator: Coordinator, settings: &HttpSettings) -> Router {
     let routes = [
         ("/api/user", get(list::list).post(user::create).put(user::update_named_in_body)),
         ("/api/user/count", get(list::count)),
+        ("/api/user/bulk", post(bulk::bulk)),
         ("/api/user/{id}", get(user::read).put(user::update).patch(user::patch).delete(user::delete)),
         ("/api/cluster", get(health::cluster)),
         ("/api/cluster/promote/{partition}", post(health::promote)),
@@ -42,7 +46,5 @@ pub fn router(coordinator: Coordinator, settings: &HttpSettings) -> Router {
     for (path, methods) in routes {
         router = router.route(path, methods.clone()).route(&format!("{path}/"), methods);
     }
-    router
-        .with_state(Api::new(coordinator, settings.deadline))
-        .layer(GuardLayer::new(settings.tokens.clone()))
+    router.with_state(Api::new(coordinator, settings)).layer(GuardLayer::new(settings.tokens.clone()))
 }

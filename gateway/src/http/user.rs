@@ -101,6 +101,8 @@ fn user_after(answer: WriteAnswer) -> Result<Found, Problem> {
     })
 }
 
+/// # Errors
+/// Where the write was refused.
 pub(super) fn allowed(outcome: Outcome) -> Result<(), Problem> {
     match outcome {
         Outcome::Applied | Outcome::Unchanged | Outcome::Repeated => Ok(()),

@@ -4,11 +4,13 @@
 //! * `user`: the calls on one user when all goes well.
 //! * `list`: lists and counts.
 //! * `bodies`, `errors`: every way in which a request can fail.
+//! * `bulk`: many operations in one request.
 //! * `around`: health, tokens, request ids, trailing slashes.
 //! * `tcp`: what only a real connection shows. `hostile`: callers who are slow, many, or never end.
 
 mod around;
 mod bodies;
+mod bulk;
 mod errors;
 mod hostile;
 mod list;

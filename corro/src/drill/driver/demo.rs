@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use super::super::faults::{Cycle, Fault};
-use crate::demo::{Layout, Order, Whereabouts, send, whereabouts};
+use crate::demo::{Layout, Order, Whereabouts, processes, send, whereabouts};
 
 /// A demo that has not opened its control socket by then, or not ended by then, is broken.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,7 +48,7 @@ pub(crate) struct DemoRing {
     own: Option<Own>,
 }
 
-/// A demo that was started for the drill.
+/// A demo that was started for the drill, or for another measurement.
 struct Own {
     child: Child,
     folder: TempDir,
@@ -65,18 +65,26 @@ impl DemoRing {
         Ok(Self::new(layout, ring, None))
     }
 
-    /// Starts a demo of so many db-processes. Call it on the main thread: see [`crate::parent::end_with`].
+    /// Starts a demo of so many db-processes with this executable. Call it on the main thread: see [`crate::parent::end_with`].
     ///
     /// # Errors
     /// Where it does not start, with what it said.
     pub(crate) async fn start(size: u16) -> anyhow::Result<Self> {
+        let executable = std::env::current_exe().context("this executable cannot be found")?;
+        Self::start_with(Command::new(executable), size).await
+    }
+
+    /// The same with another executable, or another environment.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub(crate) async fn start_with(mut demo: Command, size: u16) -> anyhow::Result<Self> {
         let folder =
             tempfile::Builder::new().prefix("corro-drill-").tempdir().context("no temporary folder")?;
         let layout = Layout::of(folder.path());
         let said = folder.path().join("demo.out");
         let output = File::create(&said).with_context(|| said.display().to_string())?;
-        let executable = std::env::current_exe().context("this executable cannot be found")?;
-        let child = Command::new(executable)
+        let child = demo
             .args(["demo", "--rest-port=0", "--socket-port=0"])
             .arg(format!("--db-processes={size}"))
             .arg("--folder")
@@ -119,6 +127,15 @@ impl DemoRing {
         &self.data
     }
 
+    /// Its processes by name, the gateway first.
+    ///
+    /// # Errors
+    /// Where the demo has ended.
+    pub(crate) async fn processes(&self) -> anyhow::Result<Vec<(String, u32)>> {
+        let processes = processes(&self.layout).await?;
+        Ok(processes.into_iter().filter_map(|status| Some((status.process, status.pid?))).collect())
+    }
+
     pub(super) async fn begin(&self, Cycle { fault, process }: &Cycle) -> anyhow::Result<()> {
         let name = process.clone();
         let order = match fault {
@@ -152,7 +169,11 @@ impl DemoRing {
         send(&self.layout, order).await.map(drop)
     }
 
-    pub(super) async fn close(mut self, keep: bool) -> anyhow::Result<Option<PathBuf>> {
+    /// Ends one that was started here, and removes what it wrote. With `keep` that stays, and where it is is returned.
+    ///
+    /// # Errors
+    /// Where it does not end.
+    pub(crate) async fn close(mut self, keep: bool) -> anyhow::Result<Option<PathBuf>> {
         let Some(Own { mut child, folder }) = self.own.take() else { return Ok(None) };
         if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)) {
             kill_process(pid, Signal::TERM).context("the demo cannot be stopped")?;

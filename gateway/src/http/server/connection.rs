@@ -48,6 +48,8 @@ pub(super) async fn run(tcp: TcpStream, served: Served, shutdown: CancellationTo
     let requests = Requests { router, progress: Arc::clone(&progress) };
     let mut connection = pin!(
         Builder::new()
+            // Who has sent all may close that side, and read on: many lines may not have their results yet.
+            .half_close(true)
             .max_buf_size(MAX_BUFFER)
             .max_header_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), requests)

@@ -1,0 +1,292 @@
+//! The loop over all connections.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+
+use super::super::cpu::{CpuTimes, Watched, cpu_times};
+use super::requests::{Expected, Requests};
+use super::{Outcome, Spec, answers};
+use crate::load::statistics::Histogram;
+
+/// No answer is longer.
+const LONGEST_ANSWER: usize = 64 << 10;
+
+/// Silence after which the target is given up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A generator at work.
+pub(super) struct Engine {
+    address: SocketAddr,
+    epoll: OwnedFd,
+    connections: Vec<Connection>,
+    /// Those without a request under way.
+    idle: Vec<usize>,
+    requests: Requests,
+    /// Open loop: the moments at which requests were due that wait for a connection, and when the next one is.
+    waiting: VecDeque<Instant>,
+    next_due: Option<Instant>,
+    interval: Option<Duration>,
+    processes: Vec<Watched>,
+    warm_up: Duration,
+    length: Duration,
+    first_user: u64,
+    request: Vec<u8>,
+    measured: Measured,
+}
+
+/// One keep-alive connection.
+struct Connection {
+    stream: TcpStream,
+    /// What has come of the answer.
+    buffer: Vec<u8>,
+    filled: usize,
+    /// The request under way, and the moment from which it counts.
+    under_way: Option<(Instant, Expected)>,
+}
+
+/// What was seen so far.
+#[derive(Default)]
+struct Measured {
+    /// Whether the warm-up is over.
+    counts: bool,
+    latencies: Histogram,
+    errors: u64,
+    first_error: Option<String>,
+}
+
+impl Engine {
+    /// # Errors
+    /// Where a connection cannot be made.
+    pub(super) fn new(spec: &Spec) -> anyhow::Result<Self> {
+        let target = (spec.target.host.as_str(), spec.target.port);
+        let address = target.to_socket_addrs()?.next().context("no such address")?;
+        let mut engine = Self {
+            address,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            connections: Vec::new(),
+            idle: (0..spec.connections as usize).collect(),
+            requests: Requests::new(spec),
+            waiting: VecDeque::new(),
+            next_due: None,
+            interval: spec.rate.map(|rate| Duration::from_secs(1) / rate),
+            processes: spec.processes.clone(),
+            warm_up: spec.warm_up,
+            length: spec.length,
+            first_user: spec.users.start,
+            request: Vec::new(),
+            measured: Measured::default(),
+        };
+        engine.processes.push(Watched { name: "generator".to_owned(), pid: std::process::id() });
+        for place in 0..spec.connections as usize {
+            let connection = engine.connect(place)?;
+            engine.connections.push(connection);
+        }
+        Ok(engine)
+    }
+
+    fn connect(&self, place: usize) -> anyhow::Result<Connection> {
+        let stream = TcpStream::connect(self.address).with_context(|| format!("{}", self.address))?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        epoll::add(&self.epoll, &stream, epoll::EventData::new_u64(place as u64), epoll::EventFlags::IN)?;
+        Ok(Connection { stream, buffer: vec![0; LONGEST_ANSWER], filled: 0, under_way: None })
+    }
+
+    /// # Errors
+    /// Where the target is lost, or falls silent, or a process to watch has ended.
+    pub(super) fn run(mut self) -> anyhow::Result<Outcome> {
+        let started = Instant::now();
+        if self.interval.is_some() {
+            self.next_due = Some(started);
+        } else {
+            self.ask_all(started)?;
+        }
+        // Users that are taken one after the other have to last.
+        self.go_on_until(started.checked_add(self.warm_up), self.requests.users() / 10)?;
+        let (began, before) = self.begin()?;
+        let all_used = self.go_on_until(began.checked_add(self.length), u64::MAX)?;
+        let seconds = began.elapsed().as_secs_f64();
+        let after = cpu_times(&self.processes)?;
+        let latencies = std::mem::take(&mut self.measured.latencies);
+        if !all_used {
+            self.drain()?;
+        }
+        let of = |per_mille| latencies.per_mille(per_mille).as_secs_f64();
+        Ok(Outcome {
+            requests: latencies.count(),
+            errors: self.measured.errors,
+            first_error: self.measured.first_error,
+            seconds,
+            p50: of(500),
+            p99: of(990),
+            p999: of(999),
+            max: latencies.max().as_secs_f64(),
+            cpu: after.into_iter().map(|(name, time)| (name.clone(), time - before[&name])).collect(),
+            used: self.first_user..self.first_user + self.requests.taken(),
+        })
+    }
+
+    fn begin(&mut self) -> anyhow::Result<(Instant, CpuTimes)> {
+        self.measured.counts = true;
+        let before = cpu_times(&self.processes)?;
+        Ok((Instant::now(), before))
+    }
+
+    /// Sends and receives, until then or until so many users are taken. Returns true where there is nothing more to send and
+    /// all is answered.
+    fn go_on_until(&mut self, end: Option<Instant>, taken: u64) -> anyhow::Result<bool> {
+        let mut events = Vec::with_capacity(self.connections.len());
+        loop {
+            let mut now = Instant::now();
+            if end.is_some_and(|end| now >= end) || self.requests.taken() > taken {
+                return Ok(false);
+            }
+            self.send_what_is_due(now)?;
+            if self.idle.len() == self.connections.len() && self.interval.is_none() {
+                return Ok(true);
+            }
+            let wake = [end, self.next_due].into_iter().flatten().min();
+            self.wait(&mut events, now, wake)?;
+            now = Instant::now();
+            for event in events.drain(..) {
+                self.read(event.data.u64() as usize, now, true)?;
+            }
+        }
+    }
+
+    /// Takes what is under way off the wire, so that nothing of it is left in what comes after.
+    fn drain(&mut self) -> anyhow::Result<()> {
+        self.measured.counts = false;
+        let mut events = Vec::with_capacity(self.connections.len());
+        while self.idle.len() < self.connections.len() {
+            let now = Instant::now();
+            self.wait(&mut events, now, None)?;
+            for event in events.drain(..) {
+                self.read(event.data.u64() as usize, now, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(
+        &self,
+        events: &mut Vec<epoll::Event>,
+        now: Instant,
+        wake: Option<Instant>,
+    ) -> anyhow::Result<()> {
+        let pause = wake.map_or(PATIENCE, |wake| wake.saturating_duration_since(now).min(PATIENCE));
+        let timeout = Timespec { tv_sec: pause.as_secs() as i64, tv_nsec: i64::from(pause.subsec_nanos()) };
+        match epoll::wait(&self.epoll, spare_capacity(events), Some(&timeout)) {
+            Ok(0) if pause == PATIENCE => bail!("no answer within {PATIENCE:?}"),
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Open loop: whatever is due by now goes out, as long as there are connections.
+    fn send_what_is_due(&mut self, now: Instant) -> anyhow::Result<()> {
+        while let (Some(due), Some(interval)) = (self.next_due, self.interval)
+            && due <= now
+        {
+            self.waiting.push_back(due);
+            self.next_due = Some(due + interval);
+        }
+        while !self.waiting.is_empty()
+            && let Some(place) = self.idle.pop()
+        {
+            let due = self.waiting.pop_front().context("it is not empty")?;
+            if !self.ask(place, due)? {
+                self.next_due = None; // all users are taken
+                self.waiting.clear();
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closed loop: each connection begins.
+    fn ask_all(&mut self, now: Instant) -> anyhow::Result<()> {
+        for place in std::mem::take(&mut self.idle) {
+            self.ask(place, now)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a request. Returns false where there is none any more.
+    fn ask(&mut self, place: usize, counts_from: Instant) -> anyhow::Result<bool> {
+        let Some(expected) = self.requests.next(&mut self.request) else {
+            self.idle.push(place);
+            return Ok(false);
+        };
+        let connection = &mut self.connections[place];
+        connection.under_way = Some((counts_from, expected));
+        // The connection is empty, and a request far smaller than its buffer: what cannot be written is a lost connection.
+        if let Err(error) = connection.stream.write_all(&self.request) {
+            self.broken(place, &error.to_string())?;
+        }
+        Ok(true)
+    }
+
+    /// Reads what has come. With `go_on` the next request follows an answer.
+    fn read(&mut self, place: usize, now: Instant, go_on: bool) -> anyhow::Result<()> {
+        let connection = &mut self.connections[place];
+        let received = match connection.stream.read(&mut connection.buffer[connection.filled..]) {
+            Ok(0) => return self.broken(place, "the connection was closed"),
+            Ok(received) => received,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                return Ok(());
+            }
+            Err(error) => return self.broken(place, &error.to_string()),
+        };
+        connection.filled += received;
+        let Some((status, length)) = answers::whole(&connection.buffer[..connection.filled])? else {
+            return Ok(());
+        };
+        let Some((counts_from, expected)) = connection.under_way.take() else {
+            bail!("an answer to nothing: {status}");
+        };
+        if length != connection.filled {
+            bail!("more than one answer to one request");
+        }
+        if status == expected.status || status == expected.or {
+            if self.measured.counts {
+                self.measured.latencies.note(now.saturating_duration_since(counts_from));
+            }
+        } else {
+            let text = String::from_utf8_lossy(&connection.buffer[..length]).into_owned();
+            self.failed(text);
+        }
+        self.connections[place].filled = 0;
+        if go_on && self.interval.is_none() {
+            self.ask(place, now)?;
+        } else {
+            self.idle.push(place);
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, what: String) {
+        self.measured.errors += 1;
+        self.measured.first_error.get_or_insert(what);
+    }
+
+    /// Makes a connection anew. Its request is not repeated.
+    fn broken(&mut self, place: usize, what: &str) -> anyhow::Result<()> {
+        self.failed(what.to_owned());
+        self.connections[place] = self.connect(place)?;
+        self.idle.push(place);
+        if self.interval.is_none()
+            && let Some(place) = self.idle.pop()
+        {
+            self.ask(place, Instant::now())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,218 @@
+//! Requests as bytes, and the users that they are about.
+//!
+//! A user of the load follows from a number: its id, its name, its email, its group. The ids are as good as random, so that
+//! they spread over the partitions and over each database. As JSON each user has 120 bytes.
+
+use std::io::Write;
+
+use uuid::{Builder, Uuid};
+
+use super::super::Kind;
+use super::{Spec, Target};
+use crate::load::random::Random;
+
+/// What a request expects for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Expected {
+    pub(super) status: u16,
+    /// As good: what an earlier run has put in is there already.
+    pub(super) or: u16,
+}
+
+/// Makes one request after the other.
+#[derive(Debug)]
+pub(super) struct Requests {
+    kind: Kind,
+    first: u64,
+    users: u64,
+    /// Users taken one after the other so far, counted from `first`.
+    taken: u64,
+    random: Random,
+    /// The lines of the head that are always the same.
+    head: String,
+}
+
+impl Requests {
+    pub(super) fn new(spec: &Spec) -> Self {
+        let Target { host, port, token } = &spec.target;
+        let mut head = format!(" HTTP/1.1\r\nhost: {host}:{port}\r\n");
+        if let Some(token) = token {
+            head += &format!("authorization: Bearer {token}\r\n");
+        }
+        let users = spec.users.end - spec.users.start;
+        let random = Random::new(spec.seed, users);
+        Self { kind: spec.kind, first: spec.users.start, users, taken: 0, random, head }
+    }
+
+    /// How many users there are.
+    pub(super) fn users(&self) -> u64 {
+        self.users
+    }
+
+    /// How many of them were taken one after the other.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Writes the next request. `None` where all users are taken.
+    pub(super) fn next(&mut self, request: &mut Vec<u8>) -> Option<Expected> {
+        request.clear();
+        let expected = |status| Expected { status, or: status };
+        Some(match self.kind {
+            Kind::Get => self.get(request),
+            Kind::Put => self.put(request),
+            Kind::Mix(reads) if self.random.percent(reads) => self.get(request),
+            Kind::Mix(_) => self.put(request),
+            Kind::Post => {
+                let number = self.random.next();
+                self.post(request, None, number);
+                expected(201)
+            }
+            Kind::Delete => {
+                let id = id_of(self.take()?);
+                write!(request, "DELETE /api/user/{id}{}\r\n", self.head).expect("a vector takes all");
+                expected(204)
+            }
+            Kind::Fill => {
+                let number = self.take()?;
+                self.post(request, Some(id_of(number)), number);
+                Expected { status: 201, or: 409 }
+            }
+        })
+    }
+
+    fn take(&mut self) -> Option<u64> {
+        let number = (self.taken < self.users).then(|| self.first + self.taken)?;
+        self.taken += 1;
+        Some(number)
+    }
+
+    fn any(&mut self) -> u64 {
+        self.first + self.random.next() % self.users
+    }
+
+    fn get(&mut self, request: &mut Vec<u8>) -> Expected {
+        let id = id_of(self.any());
+        write!(request, "GET /api/user/{id}{}\r\n", self.head).expect("a vector takes all");
+        Expected { status: 200, or: 200 }
+    }
+
+    fn put(&mut self, request: &mut Vec<u8>) -> Expected {
+        let id = id_of(self.any());
+        let number = self.random.next();
+        let (name, group) = (name_of(number), group_of(number));
+        let body = format!(r#"{{"id":"{id}","name":"{name}","group":{group}}}"#);
+        self.with_body(request, "PUT", &body);
+        Expected { status: 200, or: 200 }
+    }
+
+    fn post(&self, request: &mut Vec<u8>, id: Option<Uuid>, number: u64) {
+        let (name, email, group) = (name_of(number), email_of(number), group_of(number));
+        let fields = format!(r#""name":"{name}","email":"{email}","group":{group}}}"#);
+        let body = match id {
+            Some(id) => format!(r#"{{"id":"{id}",{fields}"#),
+            None => format!("{{{fields}"),
+        };
+        self.with_body(request, "POST", &body);
+    }
+
+    fn with_body(&self, request: &mut Vec<u8>, method: &str, body: &str) {
+        let (head, length) = (&self.head, body.len());
+        write!(
+            request,
+            "{method} /api/user/{head}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+        .expect("a vector takes all");
+    }
+}
+
+/// The id of the user with that number.
+pub(super) fn id_of(number: u64) -> Uuid {
+    let mut random = Random::new(number, 0);
+    let bytes = (u128::from(random.next()) << 64) | u128::from(random.next());
+    Builder::from_random_bytes(bytes.to_be_bytes()).into_uuid()
+}
+
+/// 19 characters.
+fn name_of(number: u64) -> String {
+    format!("Ada Lovelace {:06}", number % 1_000_000)
+}
+
+/// 21 characters.
+fn email_of(number: u64) -> String {
+    format!("u{:08}@example.org", number % 100_000_000)
+}
+
+/// 5 digits.
+fn group_of(number: u64) -> u64 {
+    10_000 + number % 90_000
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::User;
+
+    use super::*;
+
+    fn requests(kind: Kind, users: std::ops::Range<u64>) -> Requests {
+        let target = Target { host: "here".to_owned(), port: 80, token: Some("sesame".to_owned()) };
+        let spec = Spec {
+            target,
+            processes: Vec::new(),
+            kind,
+            connections: 1,
+            rate: None,
+            warm_up: std::time::Duration::ZERO,
+            length: std::time::Duration::MAX,
+            users,
+            seed: 7,
+        };
+        Requests::new(&spec)
+    }
+
+    fn next(requests: &mut Requests) -> Option<(String, u16)> {
+        let mut request = b"rubbish".to_vec();
+        let expected = requests.next(&mut request)?;
+        Some((String::from_utf8(request).unwrap(), expected.status))
+    }
+
+    #[test]
+    fn a_user_has_120_bytes() {
+        for number in [0, 1, 99_999, u64::MAX] {
+            let user = User {
+                id: id_of(number),
+                name: name_of(number),
+                email: email_of(number),
+                group: group_of(number).try_into().unwrap(),
+            };
+            assert_eq!(serde_json::to_string(&user).unwrap().len(), 120, "{user:?}");
+        }
+        assert_eq!(id_of(5), id_of(5));
+        assert_ne!(id_of(5), id_of(6));
+    }
+
+    #[test]
+    fn requests_are_whole_and_all_users_are_taken_once() {
+        let mut fill = requests(Kind::Fill, 3..5);
+        for number in 3..5 {
+            let (request, status) = next(&mut fill).unwrap();
+            let (head, body) = request.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with("POST /api/user/ HTTP/1.1\r\nhost: here:80\r\n"), "{head}");
+            assert!(head.contains("authorization: Bearer sesame\r\n"), "{head}");
+            assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+            assert_eq!(serde_json::from_str::<User>(body).unwrap().id, id_of(number));
+            assert_eq!(status, 201);
+        }
+        assert_eq!((next(&mut fill), fill.taken()), (None, 2));
+        let mut delete = requests(Kind::Delete, 3..5);
+        assert!(next(&mut delete).unwrap().0.starts_with(&format!("DELETE /api/user/{} HTTP", id_of(3))));
+        assert_eq!(delete.taken(), 1);
+    }
+
+    #[test]
+    fn a_mix_has_its_share_of_reads() {
+        let mut mix = requests(Kind::Mix(95), 0..10);
+        let gets = (0..10_000).filter(|_| next(&mut mix).unwrap().0.starts_with("GET ")).count();
+        assert!((9_400..9_600).contains(&gets), "{gets}");
+    }
+}

@@ -1,0 +1,211 @@
+//! `corro bench`: how fast a ring is, as a fraction of how fast it could be.
+//!
+//! A figure such as "30,000 requests a second" says as much about the machine as about the program. So every figure here is
+//! taken twice in the same run, round about: of the ring, and of the *ceiling*, an HTTP server with the same routes, the same
+//! validation, the same runtime and the same answers, which finds them in a map in memory (see `gateway::http::ceiling`).
+//! What the machine does meanwhile befalls both; what is quoted is the median of the fractions of all rounds.
+//!
+//! The load comes from a process of its own (see [`generator`]): one thread, one loop over all connections, so that it takes
+//! as little as possible from what it measures on the same machine. It is the same for both sides. *Closed loop*: each
+//! connection has one request under way, which finds the most that is served. *Open loop* (`--rate`): requests are due at
+//! fixed moments whether or not the answers come, and latency counts from the moment at which a request was due, so that a
+//! server that stands still cannot hide it by not being asked.
+//!
+//! [`sides`] starts what is measured, [`cpu`] reads what its processes take, [`rounds`] does one round after the other,
+//! [`report`] sums up.
+//!
+//! It checks the status of each answer, nothing more: whether answers are *right* under load is what `corro drill` is for.
+
+pub(crate) mod ceiling;
+mod cpu;
+pub(crate) mod generator;
+mod report;
+mod rounds;
+mod sides;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use report::Report;
+use rounds::Plan;
+use sides::Sides;
+
+/// `corro bench`.
+#[derive(Args, Debug)]
+pub(crate) struct BenchArgs {
+    /// Gateway of a running ring [default: a ring of its own, in a temporary folder]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// What the gateway of a running ring wants to be shown
+    #[arg(long, env = "API_TOKEN", hide_env_values = true, value_name = "TEXT", requires = "url")]
+    api_token: Option<String>,
+    /// Size of a ring of its own
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), conflicts_with = "url")]
+    processes: u16,
+    /// What is asked for, separated by commas: get, post, put, delete, or a mix such as 95/5 (reads/updates, in percent)
+    #[arg(long, value_name = "LOADS", value_delimiter = ',', default_value = "get,post,put,delete,95/5")]
+    mix: Vec<Kind>,
+    /// Keep-alive connections; several numbers, separated by commas, are measured one after the other
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "64", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    connections: Vec<u32>,
+    /// Length of one round, in seconds
+    #[arg(long, default_value_t = 3.0, value_name = "SECONDS", value_parser = seconds)]
+    seconds: f64,
+    /// Rounds of each load, on each side
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rounds: u32,
+    /// Users to begin with
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    users: u64,
+    /// Open loop: so many requests a second are due [default: closed loop]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: Option<u32>,
+    /// Measure the ring alone
+    #[arg(long)]
+    no_ceiling: bool,
+    /// Another corro executable, whose ring is measured alternately, too
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// Write all figures to this file
+    #[arg(long, value_name = "FILE.json")]
+    json: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("allowed: 0.1 to 86400".to_owned()),
+    }
+}
+
+/// What a load asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// `GET` of any user.
+    Get,
+    /// `POST` of a new user whose id the gateway makes.
+    Post,
+    /// `PUT` of a new name and group for any user.
+    Put,
+    /// `DELETE` of one user after the other.
+    Delete,
+    /// So many `GET` in a hundred, the others `PUT`.
+    Mix(u64),
+    /// `POST` of one user after the other with given ids: not measured, but what the others need.
+    Fill,
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "get" => Self::Get,
+            "post" => Self::Post,
+            "put" => Self::Put,
+            "delete" => Self::Delete,
+            mix => {
+                let parts =
+                    mix.split_once('/').map(|(reads, updates)| (reads.parse(), updates.parse::<u64>()));
+                match parts {
+                    Some((Ok(reads), Ok(updates)))
+                        if reads <= 100 && updates <= 100 && reads + updates == 100 =>
+                    {
+                        Self::Mix(reads)
+                    }
+                    _ => return Err("allowed: get, post, put, delete, or a mix such as 95/5".to_owned()),
+                }
+            }
+        })
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Get => f.write_str("GET"),
+            Self::Post => f.write_str("POST"),
+            Self::Put => f.write_str("PUT"),
+            Self::Delete => f.write_str("DELETE"),
+            Self::Mix(reads) => write!(f, "{reads}/{}", 100 - reads),
+            Self::Fill => f.write_str("fill"),
+        }
+    }
+}
+
+/// Measures, and prints what came of it.
+///
+/// # Errors
+/// Where it cannot be carried out, or where requests failed: such figures are worth nothing.
+pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<()> {
+    let shutdown = process::shutdown_on_signal();
+    if let Some(file) = &args.json {
+        // Better now than after an hour.
+        std::fs::write(file, "").with_context(|| format!("{} cannot be written", file.display()))?;
+    }
+    let mut sides = Sides::default();
+    let report = tokio::select! {
+        report = measure(&args, &mut sides) => report,
+        () = shutdown.cancelled() => Err(anyhow::anyhow!("interrupted")),
+    };
+    sides.close().await?;
+    let report = report?;
+    say(&report.table());
+    if let Some(file) = &args.json {
+        std::fs::write(file, serde_json::to_string_pretty(&report)?)
+            .with_context(|| format!("{} cannot be written", file.display()))?;
+    }
+    match report.errors() {
+        0 => Ok(()),
+        errors => bail!("{errors} requests failed"),
+    }
+}
+
+async fn measure(args: &BenchArgs, sides: &mut Sides) -> anyhow::Result<Report> {
+    match &args.url {
+        Some(url) => sides.running_ring(url, args.api_token.as_deref())?,
+        None => sides.own_ring("ring", None, args.processes).await?,
+    }
+    if !args.no_ceiling {
+        sides.ceiling().await?;
+    }
+    if let Some(executable) = &args.against {
+        sides.own_ring("against", Some(executable), args.processes).await?;
+    }
+    let plan = Plan {
+        loads: args.mix.clone(),
+        connections: args.connections.clone(),
+        round: Duration::from_secs_f64(args.seconds),
+        rounds: args.rounds,
+        users: args.users,
+        rate: args.rate,
+    };
+    rounds::run(&plan, sides).await
+}
+
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}"); // nobody may read any more
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loads_are_understood_or_refused() {
+        for (text, kind) in [("get", Kind::Get), ("95/5", Kind::Mix(95)), ("0/100", Kind::Mix(0))] {
+            assert_eq!(text.parse(), Ok(kind));
+        }
+        for bad in ["", "GETS", "95", "95/6", "101/-1", "/", "fill"] {
+            assert!(bad.parse::<Kind>().is_err(), "{bad}");
+        }
+        assert_eq!(Kind::Mix(95).to_string(), "95/5");
+    }
+}
