@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use db_process::store::{MemoryStore, Snapshot, Store};
+use db_process::copy::audit::audit;
+use db_process::store::{Digests, MemoryStore, Snapshot, Store};
 use gateway::routing::ToProcess;
 use protocol::message::link::{Role, Versioned, Write, WriteAnswer, WriteAnswers};
 use protocol::placement::{Partition, partition_of, primary_of, replica_of};
@@ -182,6 +183,11 @@ impl World {
             let [primary, replica] =
                 stores.map(|(place, role)| content(self.processes[usize::from(place)].store(role)));
             assert_eq!(primary, replica, "the copies of partition {partition} differ");
+            for (place, role) in stores {
+                let store = self.processes[usize::from(place)].store(role);
+                let snapshot = store.snapshot().expect("a store in memory can be read");
+                assert_eq!(audit(&snapshot), [], "the {role:?} of {place} miscounted");
+            }
             let [primary, replica] = stores.map(|(place, role)| self.report_of(place, role));
             for (reader, source) in [(primary, replica), (replica, primary)] {
                 let at = reader.position.filter(|at| at.incarnation == source.incarnation);
@@ -201,7 +207,10 @@ fn holds(store: &MemoryStore, user: &UserId, record: &Record) -> bool {
     ours.is_some_and(|mut ours| !ours.merge(record))
 }
 
-fn content(store: &MemoryStore) -> Vec<(UserId, Record)> {
+/// What the gateway compares of two copies, and what it stands for.
+fn content(store: &MemoryStore) -> (Box<Digests>, [u64; 2], Vec<(UserId, Record)>) {
     let snapshot = store.snapshot().expect("a store in memory can be read");
-    snapshot.records().map(|record| record.expect("a store in memory can be read")).collect()
+    let records = snapshot.records().map(|record| record.expect("a store in memory can be read")).collect();
+    let digests = snapshot.digests().expect("a store in memory can be read");
+    (digests, [snapshot.meta().users, snapshot.meta().records], records)
 }

@@ -6,7 +6,7 @@ use protocol::{Change, Operation, Outcome, Record, Register, UserId, Version};
 
 use super::recent::{Left, Remembered};
 use super::{Copy, document};
-use crate::store::{Store, StoreError, encoding};
+use crate::store::{Late, Store, StoreError, encoding};
 
 /// What is to be done about a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,12 @@ impl<S: Store> Copy<S> {
         let before = self.staged.log.last().map_or(self.staged.meta.head, |entry| entry.sequence);
         assert_eq!(before + 1, sequence, "the op-log has no gaps");
         self.staged.log.push(LogEntry { sequence, version, id, change });
-        self.staged.meta.head = sequence;
+        let meta = &mut self.staged.meta;
+        if version <= meta.top {
+            meta.late = Some(Late { sequence, top: meta.top });
+        }
+        meta.top = meta.top.max(version);
+        meta.head = sequence;
         self.dirty = true;
         Ok(WriteAnswer { outcome: Outcome::Applied, sequence, user })
     }

@@ -89,14 +89,15 @@ impl<S: Store> Copy<S> {
         end: Option<Position>,
     ) -> Result<(), StoreError> {
         for (id, theirs) in records {
-            match self.record(&id)? {
-                Some(mut ours) => {
-                    let before = ours.version();
-                    if ours.merge(&theirs) {
-                        self.put(id, Some(before), ours);
-                    }
-                }
-                None => self.put(id, None, theirs),
+            let before = self.record(&id)?;
+            if before.as_ref() == Some(&theirs) {
+                continue;
+            }
+            // Some of it may have come by the own op-log, but who could tell?
+            self.came_from_elsewhere(theirs.version());
+            let mut merged = before.clone();
+            if merged.as_mut().is_none_or(|ours| ours.merge(&theirs)) {
+                self.put(id, before.as_ref(), merged.unwrap_or(theirs).into())?;
             }
         }
         if let Some(end) = end {
@@ -104,6 +105,8 @@ impl<S: Store> Copy<S> {
             if !meta.complete {
                 meta.complete = true;
                 meta.origin = Some(Origin { source: end.incarnation, head: meta.head });
+                // What an earlier database at this place accepted is in the records, and in no op-log here.
+                meta.floor = meta.version;
             }
             meta.position = Some(end);
             self.dirty = true;
@@ -172,7 +175,7 @@ pub fn fit_frame(entries: &mut Vec<LogEntry>) {
 }
 
 /// What a frame holds beside the envelope.
-const ROOM: usize = MAX_FRAME_BYTES - 1_024;
+pub(super) const ROOM: usize = MAX_FRAME_BYTES - 1_024;
 
 /// A byte of a text is at most six in JSON: `\u001f`.
 const ESCAPED: usize = 6;
@@ -183,7 +186,7 @@ fn record_size(record: &Record) -> usize {
 }
 
 /// No less than the size of the entry as JSON.
-fn entry_size(entry: &LogEntry) -> usize {
+pub(super) fn entry_size(entry: &LogEntry) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     180 + ESCAPED * (text(&entry.change.name) + text(&entry.change.email))
 }

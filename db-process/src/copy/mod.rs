@@ -30,24 +30,33 @@
 //! a full copy. It remembers which copy it was filled from ([`Origin`](crate::store::Origin)), for that one can then follow
 //! it without a full copy in return.
 //!
+//! Beside its records a copy keeps what follows from them: digests, counts and indexes ([`derive`]), in the same batch. And it
+//! keeps what its op-log can vouch for: the `floor`, at or below which entries are gone, and the highest `foreign` version,
+//! which came from elsewhere (see [`protocol::message::query::ChangesAnswer`]).
+//!
 //! What a copy does not do: it does not know who leads, whether the other copy is there, or what time it is. It opens no
 //! socket, starts no thread and never retries. It checks no field of a user: the gateway has done that. It purges no
 //! tombstones. After a [`StoreError`] it must not be used again.
 //!
 //! * [`decide`]: what a write comes to.
+//! * [`derive`]: what follows from the records, kept with each change of one.
+//! * [`audit`]: the same from all records, and what differs.
 //! * [`document`]: the user as a caller gets it.
 //! * [`follow`]: following the other copy and being followed.
 //! * [`recent`]: the memory of what was applied lately.
 
+use std::collections::HashMap;
 use std::mem;
 
 use protocol::message::link::{CopyReport, Versioned};
 use protocol::mutation::{self, Mutation};
 use protocol::{Change, Record, UserId, Version};
 
-use crate::store::{Batch, Durability, Meta, Store, StoreError};
+use crate::store::{Batch, Digests, Durability, Encoded, Meta, Snapshot, Store, StoreError};
 
+pub mod audit;
 pub mod decide;
+mod derive;
 pub mod document;
 pub mod follow;
 #[cfg(test)]
@@ -86,6 +95,10 @@ pub struct Copy<S> {
     recent: Recent,
     /// Changes that are decided and not yet committed; its `meta` is the state after them.
     staged: Batch,
+    /// Of all records, with those that are staged.
+    digests: Box<Digests>,
+    /// The numbers of users of some groups, with what is staged: those that changed lately.
+    groups: HashMap<i32, u64>,
     /// Whether `staged` differs from what the store has.
     dirty: bool,
     /// Whether somebody was promised that what is staged, and all before it, will be on disk.
@@ -116,10 +129,13 @@ impl<S: Store> Copy<S> {
         for entry in store.log_after(start, usize::MAX)?.unwrap_or_default() {
             recent.remember(entry.version, Some(entry.sequence), Left::Change(Box::new(entry.change)));
         }
+        let digests = store.snapshot()?.digests()?;
         Ok(Self {
             store,
             limits,
             recent,
+            digests,
+            groups: HashMap::new(),
             staged: Batch::new(meta),
             dirty: false,
             promised: false,
@@ -185,7 +201,7 @@ impl<S: Store> Copy<S> {
     /// # Errors
     /// If the database fails. The copy must not be used again then, and no answer may leave.
     pub fn commit(&mut self) -> Result<(), StoreError> {
-        self.stage_trim();
+        self.stage_trim()?;
         let sync = mem::take(&mut self.promised);
         if mutation::is(Mutation::PositionApart) && self.dirty && self.staged.log.is_empty() {
             self.store.commit(&Batch::new(self.staged.meta), Durability::Unsynced)?;
@@ -193,8 +209,15 @@ impl<S: Store> Copy<S> {
         if mem::take(&mut self.dirty) {
             let lasts = sync && !mutation::is(Mutation::AnswerBeforeSync);
             let durability = if lasts { Durability::Synced } else { Durability::Unsynced };
+            if !self.staged.records.is_empty() {
+                self.staged.derived.digests = Some(self.digests.clone());
+                // What is in order is inserted faster. Changes of one place stay in theirs.
+                self.staged.derived.index.sort_by_key(|(place, _)| *place);
+            }
             self.store.commit(&self.staged, durability)?;
             self.staged.records.clear();
+            self.staged.derived.clear();
+            self.forget_groups();
             self.staged.log.clear();
             self.staged.trim = None;
             self.unsynced = true;
@@ -227,7 +250,7 @@ impl<S: Store> Copy<S> {
     }
 
     /// Lets go of the oldest op-log entries, where enough of them are confirmed or there are too many.
-    fn stage_trim(&mut self) {
+    fn stage_trim(&mut self) -> Result<(), StoreError> {
         let Meta { head, trimmed, .. } = self.staged.meta;
         let Limits { recent, log, trim } = self.limits;
         let spare = self.confirmed.min(head.saturating_sub(recent as u64));
@@ -236,32 +259,62 @@ impl<S: Store> Copy<S> {
         } else if spare >= trimmed + trim {
             spare
         } else {
-            return;
+            return Ok(());
         };
         assert!(
             trimmed < upto && upto <= head,
             "a trim from {trimmed} to {upto} of an op-log that ends at {head}"
         );
+        let floor = self.highest_upto(upto)?;
         self.staged.trim = Some(trimmed + 1..=upto);
         self.staged.meta.trimmed = upto;
+        self.staged.meta.floor = self.staged.meta.floor.max(floor);
         self.dirty = true;
+        Ok(())
+    }
+
+    /// No entry of the op-log up to this one, which is still there, has a higher version.
+    fn highest_upto(&self, sequence: u64) -> Result<Version, StoreError> {
+        let meta = &self.staged.meta;
+        match meta.late {
+            Some(late) if sequence <= late.sequence => return Ok(late.top),
+            // Behind the last late one versions rise.
+            _ => {}
+        }
+        if let Some(staged) = self.staged.log.iter().find(|entry| entry.sequence == sequence) {
+            return Ok(staged.version);
+        }
+        let entry = self.store.log_after(sequence - 1, 1)?.and_then(|entries| entries.into_iter().next());
+        let entry =
+            entry.ok_or_else(|| StoreError::Inconsistent(format!("op-log entry {sequence} is missing")))?;
+        Ok(entry.version)
     }
 
     /// The record as it is with everything staged.
     fn record(&self, id: &UserId) -> Result<Option<Record>, StoreError> {
         match self.staged.records.get(id) {
-            Some(record) => Ok(Some(record.clone())),
+            Some(staged) => Ok(Some(staged.record.clone())),
             None => self.store.get(id),
         }
     }
 
-    /// Stages the state of a record that follows on `before`.
-    fn put(&mut self, id: UserId, before: Option<Version>, record: Record) {
-        let version = record.version();
-        assert!(before <= Some(version), "the version of {id} fell from {before:?} to {version}");
+    /// Stages the state of a record that follows on `before`, and what follows from that.
+    fn put(&mut self, id: UserId, before: Option<&Record>, after: Encoded) -> Result<(), StoreError> {
+        let (was, version) = (before.map(Record::version), after.record.version());
+        assert!(was <= Some(version), "the version of {id} fell from {was:?} to {version}");
+        self.derive(id, before, &after)?;
         self.staged.meta.version = self.staged.meta.version.max(version);
-        self.staged.records.insert(id, record);
+        self.staged.records.insert(id, after);
         self.dirty = true;
+        Ok(())
+    }
+
+    /// Remembers that something of that version did not come by the own op-log.
+    fn came_from_elsewhere(&mut self, version: Version) {
+        if version > self.staged.meta.foreign {
+            self.staged.meta.foreign = version;
+            self.dirty = true;
+        }
     }
 
     /// Stages one accepted operation, decided here or elsewhere, and remembers it. Returns the record that it left.
@@ -272,13 +325,17 @@ impl<S: Store> Copy<S> {
         change: &Change,
         sequence: Option<u64>,
     ) -> Result<Record, StoreError> {
-        let mut known = self.record(&id)?;
-        let before = known.as_ref().map(Record::version);
-        let changed = known.as_mut().is_none_or(|record| record.apply(version, change));
-        let record = known.unwrap_or_else(|| Record::from_change(version, change));
-        self.recent.remember(version, sequence, Left::by(version, change, &record));
+        let before = self.record(&id)?;
+        let mut record = before.clone();
+        let changed = record.as_mut().is_none_or(|record| record.apply(version, change));
+        let record = record.unwrap_or_else(|| Record::from_change(version, change));
+        let after = Encoded::from(record.clone());
+        if sequence.is_none() && self.recent.get(version).is_none_or(|known| known.sequence.is_none()) {
+            self.came_from_elsewhere(version);
+        }
+        self.recent.remember(version, sequence, Left::by(version, change, &after));
         if changed {
-            self.put(id, before, record.clone());
+            self.put(id, before.as_ref(), after)?;
         }
         Ok(record)
     }

@@ -10,6 +10,7 @@ use protocol::message::replication::{CopyChunk, Follow, LogBatch};
 use protocol::{Change, Condition, Operation, Outcome, Record, UserId, Version};
 use uuid::Uuid;
 
+use super::audit::audit;
 use super::follow::{full_copy, start_for};
 use super::recent::Left;
 use super::{Copy, FollowError, FollowStart, Limits};
@@ -38,8 +39,8 @@ struct Pair {
     /// Incarnations made so far.
     made: u128,
     version: u64,
-    /// Accepted writes, with what was answered.
-    accepted: Vec<(Write, WriteAnswer)>,
+    /// Accepted writes, with where and what was answered.
+    accepted: Vec<(usize, Write, WriteAnswer)>,
 }
 
 impl Pair {
@@ -85,6 +86,26 @@ impl Pair {
             _ if self.random.one_in(4) => self.lose_disk(place),
             _ => {}
         }
+        self.check_derived();
+    }
+
+    /// After every batch, and after every crash: what is kept beside the records is what follows from them, and the op-log
+    /// has all that it vouches for.
+    fn check_derived(&self) {
+        for (place, copy) in self.copies.iter().enumerate() {
+            let copy = copy.as_ref().expect("there");
+            let snapshot = copy.store().snapshot().expect("memory");
+            assert_eq!(audit(&snapshot), [], "place {place}");
+            let meta = snapshot.meta();
+            assert_eq!(snapshot.digests().expect("memory"), copy.digests);
+            let log: Vec<Version> =
+                snapshot.log(meta.trimmed).map(|entry| entry.expect("memory").version).collect();
+            let here = self.accepted.iter().filter(|(at, ..)| *at == place);
+            let vouched = |version: &Version| meta.complete && *version > meta.floor;
+            for version in here.map(|(_, write, _)| write.version).filter(vouched) {
+                assert!(log.contains(&version), "{version} is above the floor, and not in the op-log");
+            }
+        }
     }
 
     /// A batch of writes, decided by one copy.
@@ -98,10 +119,10 @@ impl Pair {
         let answers = copy.write(writes.clone()).expect("memory");
         copy.commit().expect("memory");
         assert!(!copy.unsynced(), "what is answered is on disk");
-        let accepted =
-            writes.into_iter().zip(answers).filter(|(_, answer)| answer.outcome == Outcome::Applied);
-        let accepted: Vec<_> = accepted.collect();
-        assert!(accepted.iter().zip(before + 1..).all(|((_, answer), expected)| answer.sequence == expected));
+        let accepted = writes.into_iter().zip(answers).map(|(write, answer)| (place, write, answer));
+        let accepted: Vec<_> = accepted.filter(|(.., answer)| answer.outcome == Outcome::Applied).collect();
+        let mut numbered = accepted.iter().zip(before + 1..);
+        assert!(numbered.all(|((.., answer), expected)| answer.sequence == expected));
         self.accepted.extend(accepted);
     }
 
@@ -113,12 +134,12 @@ impl Pair {
                 alive: Some(true),
                 name: Some(format!("n{version}")),
                 email: Some(format!("e{version}")),
-                group: Some(version as i32),
+                group: Some((version % 4) as i32 - 1),
                 ..Change::default()
             }),
             2 => Operation::Update(Change { name: Some(format!("n{version}")), ..Change::default() }),
-            3 => Operation::Update(Change { email: Some(format!("e{version}")), ..Change::default() }),
-            4 => Operation::Update(Change { group: Some(version as i32), ..Change::default() }),
+            3 => Operation::Update(Change { email: Some(format!("E{}", version % 40)), ..Change::default() }),
+            4 => Operation::Update(Change { group: Some((version % 5) as i32 - 2), ..Change::default() }),
             _ => Operation::Delete,
         };
         let condition = self.random.one_in(9).then_some(Condition::Any);
@@ -132,7 +153,7 @@ impl Pair {
         if lately == 0 {
             return;
         }
-        let (write, first) =
+        let (_, write, first) =
             self.accepted[self.accepted.len() - 1 - self.random.below(lately) as usize].clone();
         let copy = self.copy(place);
         let Some(known) = copy.recent.get(write.version).cloned() else {
@@ -310,7 +331,13 @@ impl Pair {
     fn check(&mut self) {
         let [first, second] = [0, 1].map(|place| self.records(place));
         assert_eq!(first, second, "two copies that exchanged everything are equal");
-        for (write, _) in &self.accepted {
+        let [one, other] = [0, 1].map(|place| self.copies[place].as_ref().expect("there"));
+        assert_eq!(one.digests, other.digests);
+        let numbers = [one, other].map(|copy| (copy.meta().users, copy.meta().records));
+        assert_eq!(numbers[0], numbers[1]);
+        for (at, write, _) in &self.accepted {
+            let foreign = [other, one][*at].meta().foreign;
+            assert!(foreign >= write.version, "{} came from elsewhere", write.version);
             let (_, record) = first.iter().find(|(id, _)| *id == write.id).expect("a user that was written");
             let change = write.operation.change();
             let kept = |set: bool, register: Version| !set || register >= write.version;

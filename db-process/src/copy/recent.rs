@@ -5,9 +5,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use protocol::{Change, Record, Version};
+use protocol::{Change, Version};
 
-use crate::store::encoding;
+use crate::store::Encoded;
 
 /// The operations applied last, oldest first out.
 #[derive(Debug)]
@@ -39,11 +39,11 @@ pub enum Left {
 }
 
 impl Left {
-    /// What an operation left that has just been merged into `record`.
-    pub fn by(version: Version, change: &Change, record: &Record) -> Self {
+    /// What an operation left that has just been merged, with the record as it is `after` that.
+    pub fn by(version: Version, change: &Change, after: &Encoded) -> Self {
         let deletes = change.alive == Some(false);
-        if record.version() == version && record.is_alive() != deletes {
-            Self::Record(encoding::record(record).into())
+        if after.record.version() == version && after.record.is_alive() != deletes {
+            Self::Record(after.bytes.as_slice().into())
         } else {
             Self::Change(Box::new(change.clone()))
         }

@@ -8,7 +8,12 @@
 //! |---|---|
 //! | record | flags, version of *alive*, then of name, email and group where theirs differ, group, the request with its version where there is one, name, email |
 //! | op-log entry | flags, version, id, then the registers that it sets; its sequence is the key |
-//! | state | flags, incarnation, head, trimmed, version, then position and origin where there are any |
+//! | state | flags, incarnation, head, trimmed, version, then position and origin where there are any, then users, records, floor, foreign and top, then the last late entry where there is one |
+//! | digests | one number a bucket |
+//! | number of users of a group | the number |
+//!
+//! A state without the part that begins with the number of users was written by an earlier program, which kept nothing of
+//! what follows from the records.
 //!
 //! A text is its length (LEB128) and its UTF-8 bytes. A record that one create wrote, the usual case, costs 16 bytes more
 //! than its texts.
@@ -16,12 +21,13 @@
 //! What it does not do: it finds no flipped bits inside a text. The checksums of RocksDB do that.
 
 use protocol::message::link::Position;
+use protocol::message::query::BUCKETS;
 use protocol::message::replication::LogEntry;
 use protocol::{Change, Fingerprint, Record, Register, UserId, Version};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::{Meta, Origin};
+use super::{Digests, Late, Meta, Origin};
 
 /// Format of everything that this program writes.
 const FORMAT: u8 = 1;
@@ -165,12 +171,16 @@ mod meta_flags {
     pub(super) const COMPLETE: u8 = 1;
     pub(super) const HAS_POSITION: u8 = 1 << 1;
     pub(super) const HAS_ORIGIN: u8 = 1 << 2;
-    pub(super) const ALL: u8 = (1 << 3) - 1;
+    pub(super) const HAS_DERIVED: u8 = 1 << 3;
+    pub(super) const HAS_LATE: u8 = 1 << 4;
+    pub(super) const ALL: u8 = (1 << 5) - 1;
 }
 
 /// Bytes of a copy's state.
 pub fn meta(meta: &Meta) -> Vec<u8> {
-    let flags = flag(meta.complete, meta_flags::COMPLETE)
+    let flags = meta_flags::HAS_DERIVED
+        | flag(meta.late.is_some(), meta_flags::HAS_LATE)
+        | flag(meta.complete, meta_flags::COMPLETE)
         | flag(meta.position.is_some(), meta_flags::HAS_POSITION)
         | flag(meta.origin.is_some(), meta_flags::HAS_ORIGIN);
     let mut bytes = vec![FORMAT, flags];
@@ -185,6 +195,13 @@ pub fn meta(meta: &Meta) -> Vec<u8> {
     if let Some(origin) = meta.origin {
         bytes.extend(origin.source.as_bytes());
         bytes.extend(origin.head.to_be_bytes());
+    }
+    for number in [meta.users, meta.records, meta.floor.0, meta.foreign.0, meta.top.0] {
+        bytes.extend(number.to_be_bytes());
+    }
+    if let Some(late) = meta.late {
+        bytes.extend(late.sequence.to_be_bytes());
+        bytes.extend(late.top.0.to_be_bytes());
     }
     bytes
 }
@@ -204,9 +221,59 @@ pub fn read_meta(bytes: &[u8]) -> Result<Meta, DecodeError> {
     let position =
         pair(meta_flags::HAS_POSITION)?.map(|(incarnation, sequence)| Position { incarnation, sequence });
     let origin = pair(meta_flags::HAS_ORIGIN)?.map(|(source, head)| Origin { source, head });
-    rest.close()?;
     let complete = flags & meta_flags::COMPLETE != 0;
-    Ok(Meta { incarnation, complete, head, trimmed, position, origin, version })
+    let mut meta = Meta { complete, head, trimmed, position, origin, version, ..Meta::new(incarnation) };
+    if flags & meta_flags::HAS_DERIVED != 0 {
+        (meta.users, meta.records) = (rest.u64()?, rest.u64()?);
+        (meta.floor, meta.foreign, meta.top) = (rest.version()?, rest.version()?, rest.version()?);
+    }
+    if flags & meta_flags::HAS_LATE != 0 {
+        meta.late = Some(Late { sequence: rest.u64()?, top: rest.version()? });
+    }
+    rest.close()?;
+    Ok(meta)
+}
+
+/// Bytes of the digests.
+pub fn digests(digests: &Digests) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(2 + 8 * digests.values().len());
+    bytes.extend([FORMAT, 0]);
+    for value in digests.values() {
+        bytes.extend(value.to_be_bytes());
+    }
+    bytes
+}
+
+/// Reads what [`digests()`] wrote.
+///
+/// # Errors
+/// If the bytes are not digests.
+pub fn read_digests(bytes: &[u8]) -> Result<Box<Digests>, DecodeError> {
+    let (_, mut rest) = Reader::open(bytes, 0)?;
+    let mut values = [0; BUCKETS];
+    for value in &mut values {
+        *value = rest.u64()?;
+    }
+    rest.close()?;
+    Digests::from_values(&values).ok_or(DecodeError::Truncated)
+}
+
+/// Bytes of a number of users.
+pub fn count(count: u64) -> Vec<u8> {
+    let mut bytes = vec![FORMAT, 0];
+    bytes.extend(count.to_be_bytes());
+    bytes
+}
+
+/// Reads what [`count()`] wrote.
+///
+/// # Errors
+/// If the bytes are not a number.
+pub fn read_count(bytes: &[u8]) -> Result<u64, DecodeError> {
+    let (_, mut rest) = Reader::open(bytes, 0)?;
+    let count = rest.u64()?;
+    rest.close()?;
+    Ok(count)
 }
 
 fn flag(set: bool, flag: u8) -> u8 {
@@ -291,6 +358,8 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use xxhash_rust::xxh3::xxh3_64;
+
     use super::*;
     use crate::store::suite::Random;
 
@@ -357,9 +426,42 @@ mod tests {
             version: Version(u64::MAX),
             position: Some(Position { incarnation: id(2), sequence: 77 }),
             origin: Some(Origin { source: id(2), head: 5 }),
+            users: 300,
+            records: 400,
+            floor: Version(0x0102_0304_0506_0708),
+            foreign: Version(0x0102_0304_0506_0709),
+            top: Version(u64::MAX - 1),
             ..fresh
         };
-        vec![fresh, used]
+        let late = Late { sequence: 950_000, top: Version(0x1111_0304_0506_0708) };
+        vec![fresh, used, Meta { late: Some(late), position: None, origin: None, ..used }]
+    }
+
+    fn some_digests() -> Box<Digests> {
+        let mut digests = Digests::new();
+        for n in 0..600 {
+            digests.toggle(&id(n), &record(&records()[0]));
+        }
+        digests
+    }
+
+    /// The states that an earlier program wrote.
+    const EARLIER: &str = "\
+010000000000000000000000000000000001000000000000000000000000000000000000000000000000
+01070000000000000000000000000000000100000000000f424000000000000dbba0ffffffffffffffff00000000000000000000000000000002000000000000004d000000000000000000000000000000020000000000000005
+";
+
+    #[test]
+    fn a_state_of_an_earlier_program_is_read() {
+        let bytes = |line: &str| -> Vec<u8> {
+            let digits = |at: usize| u8::from_str_radix(&line[at..at + 2], 16).expect("two digits");
+            (0..line.len()).step_by(2).map(digits).collect()
+        };
+        let read: Vec<Meta> = EARLIER.lines().map(|line| read_meta(&bytes(line)).expect("a state")).collect();
+        let [fresh, used, _] = metas().try_into().expect("three of them");
+        let nothing = Meta::new(fresh.incarnation);
+        let Meta { users, records, floor, foreign, top, late, .. } = nothing;
+        assert_eq!(read, [fresh, Meta { users, records, floor, foreign, top, late, ..used }]);
     }
 
     fn hex(bytes: &[u8]) -> String {
@@ -374,14 +476,21 @@ mod tests {
         add("record", records().iter().map(record).collect());
         add("entry", entries().iter().map(log_entry).collect());
         add("meta", metas().iter().map(meta).collect());
+        add("digests", vec![digests(&some_digests())]);
+        add("count", vec![count(1), count(u64::MAX)]);
         all
     }
 
     /// Databases in the world hold these bytes. If this test fails, the encoding is wrong, not the file.
     #[test]
     fn the_bytes_are_pinned() {
+        let short = |bytes: &[u8]| match bytes.len() {
+            ..1_024 => hex(bytes),
+            // The digests are numbers in a row; their hash will do.
+            length => format!("{length} bytes {:016x}", xxh3_64(bytes)),
+        };
         let written: String =
-            all_encoded().into_iter().map(|(name, bytes)| format!("{name} {}\n", hex(&bytes))).collect();
+            all_encoded().into_iter().map(|(name, bytes)| format!("{name} {}\n", short(&bytes))).collect();
         assert_eq!(written, GOLDEN);
     }
 
@@ -396,6 +505,8 @@ mod tests {
         for value in metas() {
             assert_eq!(read_meta(&meta(&value)), Ok(value));
         }
+        assert_eq!(read_digests(&digests(&some_digests())), Ok(some_digests()));
+        assert_eq!(read_count(&count(7)), Ok(7));
     }
 
     /// Reads the bytes as whatever kind they are said to be.
@@ -403,6 +514,8 @@ mod tests {
         match kind {
             "record" => read_record(bytes).map(drop),
             "entry" => read_log_entry(1, bytes).map(drop),
+            "digests" => read_digests(bytes).map(drop),
+            "count" => read_count(bytes).map(drop),
             _ => read_meta(bytes).map(drop),
         }
     }

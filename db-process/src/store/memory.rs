@@ -1,13 +1,14 @@
 //! The store in memory, for tests and simulations. It can crash: [`MemoryStore::crash`] takes back what was not synced,
 //! as a power cut does to a disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 use protocol::message::replication::LogEntry;
 use protocol::{Record, UserId};
 use uuid::Uuid;
 
-use super::{Batch, Durability, Meta, Snapshot, Store, StoreError};
+use super::{Batch, Digests, Durability, IndexKey, Listing, Meta, Snapshot, Store, StoreError};
 
 /// A copy's database in memory.
 #[derive(Debug, Clone)]
@@ -26,12 +27,15 @@ struct Content {
     meta: Meta,
     records: BTreeMap<UserId, Record>,
     log: BTreeMap<u64, LogEntry>,
+    digests: Box<Digests>,
+    groups: BTreeMap<i32, u64>,
+    index: BTreeSet<IndexKey>,
 }
 
 impl Content {
     fn apply(&mut self, batch: &Batch) {
         self.meta = batch.meta;
-        self.records.extend(batch.records.iter().map(|(id, record)| (*id, record.clone())));
+        self.records.extend(batch.records.iter().map(|(id, put)| (*id, put.record.clone())));
         self.log.extend(batch.log.iter().map(|entry| (entry.sequence, entry.clone())));
         if let Some(trim) = &batch.trim {
             let kept = self.log.split_off(&(trim.end() + 1));
@@ -39,14 +43,35 @@ impl Content {
             before.split_off(trim.start());
             self.log.append(&mut before);
         }
+        if let Some(digests) = &batch.derived.digests {
+            self.digests.clone_from(digests);
+        }
+        for (&group, &users) in &batch.derived.groups {
+            match users {
+                0 => drop(self.groups.remove(&group)),
+                users => drop(self.groups.insert(group, users)),
+            }
+        }
+        for (key, taken) in &batch.derived.index {
+            match taken {
+                true => self.index.insert(*key),
+                false => self.index.remove(key),
+            };
+        }
     }
 }
 
 impl MemoryStore {
     /// A new database. The incarnation is an argument, so that a seeded run repeats.
     pub fn new(incarnation: Uuid) -> Self {
-        let content =
-            Content { meta: Meta::new(incarnation), records: BTreeMap::new(), log: BTreeMap::new() };
+        let content = Content {
+            meta: Meta::new(incarnation),
+            records: BTreeMap::new(),
+            log: BTreeMap::new(),
+            digests: Digests::new(),
+            groups: BTreeMap::new(),
+            index: BTreeSet::new(),
+        };
         Self { seen: content.clone(), synced: content, unsynced: VecDeque::new() }
     }
 
@@ -72,6 +97,10 @@ impl Store for MemoryStore {
 
     fn meta(&self) -> Result<Meta, StoreError> {
         Ok(self.seen.meta)
+    }
+
+    fn group_count(&self, group: i32) -> Result<u64, StoreError> {
+        Ok(self.seen.groups.get(&group).copied().unwrap_or_default())
     }
 
     fn log_after(&self, sequence: u64, limit: usize) -> Result<Option<Vec<LogEntry>>, StoreError> {
@@ -106,7 +135,51 @@ impl Snapshot for &Content {
         self.meta
     }
 
+    fn get(&self, id: &UserId) -> Result<Option<Record>, StoreError> {
+        Ok(self.records.get(id).cloned())
+    }
+
     fn records(&self) -> impl Iterator<Item = Result<(UserId, Record), StoreError>> {
-        self.records.iter().map(|(id, record)| Ok((*id, record.clone())))
+        self.records_after(None)
+    }
+
+    fn records_after(
+        &self,
+        after: Option<UserId>,
+    ) -> impl Iterator<Item = Result<(UserId, Record), StoreError>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.records.range((from, Bound::Unbounded)).map(|(id, record)| Ok((*id, record.clone())))
+    }
+
+    fn log(&self, after: u64) -> impl Iterator<Item = Result<LogEntry, StoreError>> {
+        self.log.range(after + 1..).map(|(_, entry)| Ok(entry.clone()))
+    }
+
+    fn digests(&self) -> Result<Box<Digests>, StoreError> {
+        Ok(self.digests.clone())
+    }
+
+    fn group_counts(&self) -> impl Iterator<Item = Result<(i32, u64), StoreError>> {
+        self.groups.iter().map(|(group, users)| Ok((*group, *users)))
+    }
+
+    fn index(&self) -> impl Iterator<Item = Result<IndexKey, StoreError>> {
+        self.index.iter().map(|key| Ok(*key))
+    }
+
+    fn listed(
+        &self,
+        listing: Listing,
+        after: Option<UserId>,
+    ) -> impl Iterator<Item = Result<UserId, StoreError>> {
+        let key = |id| match listing {
+            Listing::Group(group) => IndexKey::Group(group, id),
+            Listing::Email(hash) => IndexKey::Email(hash, id),
+        };
+        let from = after.map_or(Bound::Included(key(Uuid::nil())), |id| Bound::Excluded(key(id)));
+        let ids = self.index.range((from, Bound::Included(key(Uuid::max()))));
+        ids.map(|key| match key {
+            IndexKey::Group(_, id) | IndexKey::Email(_, id) => Ok(*id),
+        })
     }
 }

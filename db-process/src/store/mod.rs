@@ -8,6 +8,7 @@
 //! * [`memory`]: in memory, with crashes on demand, for tests and simulations. Both pass the same suite of tests, and are
 //!   run side by side.
 //! * [`encoding`]: the bytes on disk.
+//! * [`derived`]: what follows from the records, and is kept beside them: digests, counts, indexes.
 //!
 //! What it does not do: it decides nothing. Which write is allowed, what a sequence or a position means, when to sync and
 //! what to trim are the rules of [`crate::copy`]. It also repairs nothing: after an error the copy is not to be trusted.
@@ -22,12 +23,14 @@ use protocol::{Record, UserId, Version};
 use thiserror::Error;
 use uuid::Uuid;
 
+pub mod derived;
 pub mod encoding;
 pub mod memory;
 pub mod rocks;
 #[cfg(test)]
 pub(crate) mod suite;
 
+pub use derived::{Derived, Digests, IndexKey};
 pub use encoding::DecodeError;
 pub use memory::MemoryStore;
 pub use rocks::{BlockCache, ReadOnlyStore, RocksStore};
@@ -45,6 +48,12 @@ pub trait Store {
     /// # Errors
     /// If the database fails or the state is damaged.
     fn meta(&self) -> Result<Meta, StoreError>;
+
+    /// How many live users a group has, as it is kept.
+    ///
+    /// # Errors
+    /// If the database fails or the number is damaged.
+    fn group_count(&self, group: i32) -> Result<u64, StoreError>;
 
     /// Op-log entries after `sequence`, in order, at most `limit` of them: none at the head. `None` where the op-log does
     /// not reach back that far, or has not got that far.
@@ -72,13 +81,72 @@ pub trait Store {
     fn sync(&mut self) -> Result<(), StoreError>;
 }
 
-/// A store at one moment. The records and the state belong to the same batch.
+/// A store at one moment. All that it tells belongs to the same batch. An error ends what it is met in.
 pub trait Snapshot {
     /// The state then.
     fn meta(&self) -> Meta;
 
-    /// All records, live users and tombstones, in id order.
+    /// What is known of one user then.
+    ///
+    /// # Errors
+    /// If the database fails or the record is damaged.
+    fn get(&self, id: &UserId) -> Result<Option<Record>, StoreError>;
+
+    /// All records, live users and tombstones, in id order: for whoever wants most of them.
     fn records(&self) -> impl Iterator<Item = Result<(UserId, Record), StoreError>>;
+
+    /// The records of higher ids, in id order: for whoever wants some of them.
+    fn records_after(
+        &self,
+        after: Option<UserId>,
+    ) -> impl Iterator<Item = Result<(UserId, Record), StoreError>>;
+
+    /// The entries of the op-log after that sequence, in order and without gaps. It has to reach back that far.
+    fn log(&self, after: u64) -> impl Iterator<Item = Result<LogEntry, StoreError>>;
+
+    /// The digests as they are kept.
+    ///
+    /// # Errors
+    /// If the database fails or they are damaged.
+    fn digests(&self) -> Result<Box<Digests>, StoreError>;
+
+    /// The groups with live users and their numbers as they are kept, in the order of the groups.
+    fn group_counts(&self) -> impl Iterator<Item = Result<(i32, u64), StoreError>>;
+
+    /// Both indexes as they are kept, in order.
+    fn index(&self) -> impl Iterator<Item = Result<IndexKey, StoreError>>;
+
+    /// The users that an index lists, of higher ids, in id order.
+    fn listed(
+        &self,
+        listing: Listing,
+        after: Option<UserId>,
+    ) -> impl Iterator<Item = Result<UserId, StoreError>>;
+}
+
+/// Part of an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    /// The live users of a group.
+    Group(i32),
+    /// The live users whose address has that [`derived::email_hash`].
+    Email(u64),
+}
+
+/// A record with the bytes that it has on disk. They are made once: they are written, hashed and remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// The record.
+    pub record: Record,
+    /// What [`encoding::record`] makes of it.
+    pub bytes: Vec<u8>,
+}
+
+impl From<Record> for Encoded {
+    fn from(record: Record) -> Self {
+        let bytes = encoding::record(&record);
+        Self { record, bytes }
+    }
 }
 
 /// What is written at once.
@@ -88,7 +156,9 @@ pub struct Batch {
     pub meta: Meta,
     /// Records to put, whole. A map, because the last state of a user is the one that counts, and ordered, because the
     /// same batch has to be the same bytes.
-    pub records: BTreeMap<UserId, Record>,
+    pub records: BTreeMap<UserId, Encoded>,
+    /// What follows from these records.
+    pub derived: Derived,
     /// Entries to append: they end with `meta.head`.
     pub log: Vec<LogEntry>,
     /// Entries to drop: they end with `meta.trimmed`.
@@ -98,7 +168,7 @@ pub struct Batch {
 impl Batch {
     /// Nothing but the state of the copy.
     pub fn new(meta: Meta) -> Self {
-        Self { meta, records: BTreeMap::new(), log: Vec::new(), trim: None }
+        Self { meta, records: BTreeMap::new(), derived: Derived::default(), log: Vec::new(), trim: None }
     }
 }
 
@@ -128,19 +198,53 @@ pub struct Meta {
     pub origin: Option<Origin>,
     /// The highest version of any write in it.
     pub version: Version,
+    /// Number of live users.
+    pub users: u64,
+    /// Number of live users and tombstones.
+    pub records: u64,
+    /// The op-log holds all that was ever accepted at this place above this version.
+    pub floor: Version,
+    /// The highest version of anything that did not come by the own op-log.
+    pub foreign: Version,
+    /// The highest version that was ever appended to the op-log.
+    pub top: Version,
+    /// The last entry of the op-log that came late, if any did.
+    pub late: Option<Late>,
 }
 
 impl Meta {
     /// Of a database that holds nothing yet.
     pub fn new(incarnation: Uuid) -> Self {
-        let (complete, head, trimmed, version) = (false, 0, 0, Version::ZERO);
-        Self { incarnation, complete, head, trimmed, position: None, origin: None, version }
+        Self {
+            incarnation,
+            complete: false,
+            head: 0,
+            trimmed: 0,
+            position: None,
+            origin: None,
+            version: Version::ZERO,
+            users: 0,
+            records: 0,
+            floor: Version::ZERO,
+            foreign: Version::ZERO,
+            top: Version::ZERO,
+            late: None,
+        }
     }
 
     /// Whether the op-log holds everything after `sequence`.
     pub fn log_reaches(&self, sequence: u64) -> bool {
         (self.trimmed..=self.head).contains(&sequence)
     }
+}
+
+/// An entry of the op-log whose version is not above those of all entries before it. Behind it the versions rise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Late {
+    /// Sequence of the entry.
+    pub sequence: u64,
+    /// The highest version of the entries before it.
+    pub top: Version,
 }
 
 /// A copy that was filled from another holds what that one held, and its own writes since. So that other copy, and no

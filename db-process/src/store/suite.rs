@@ -6,11 +6,12 @@ use protocol::{Change, Record, UserId, Version};
 use uuid::Uuid;
 
 use super::{
-    Batch, BlockCache, Durability, MemoryStore, Meta, Origin, ReadOnlyStore, RocksStore, Snapshot, Store,
-    StoreError,
+    Batch, BlockCache, Digests, Durability, IndexKey, Late, Listing, MemoryStore, Meta, Origin,
+    ReadOnlyStore, RocksStore, Snapshot, Store, StoreError,
 };
 
 /// Random numbers that repeat: SplitMix64 (Steele, Lea and Flood, 2014).
+#[derive(Clone)]
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -69,7 +70,7 @@ fn writes(meta: Meta, count: u64) -> Batch {
     let mut batch = Batch::new(Meta { head: meta.head + count, ..meta });
     for sequence in meta.head + 1..=meta.head + count {
         let entry = entry(sequence);
-        batch.records.insert(entry.id, Record::from_change(entry.version, &entry.change));
+        batch.records.insert(entry.id, Record::from_change(entry.version, &entry.change).into());
         batch.log.push(entry);
     }
     batch.meta.version = Version(batch.meta.head);
@@ -87,12 +88,67 @@ fn log(store: &impl Store, after: u64, limit: usize) -> Option<Vec<u64>> {
     entries.map(|entries| entries.iter().map(|entry| entry.sequence).collect())
 }
 
+/// Some changes of what follows from records; the stores do not ask whether they do.
+fn derived(random: &mut Random, batch: &mut Batch) {
+    let mut digests = Digests::new();
+    (0..9).for_each(|n| digests.toggle(&id(n), &random.next().to_be_bytes()));
+    batch.derived.digests = random.one_in(2).then_some(digests);
+    for _ in 0..random.below(3) {
+        batch.derived.groups.insert(group(random), random.below(3));
+        let user = id(u128::from(random.below(9)));
+        let keys = [IndexKey::Group(group(random), user), IndexKey::Email(random.below(3), user)];
+        batch.derived.index.extend(keys.map(|key| (key, !random.one_in(3))));
+    }
+}
+
+fn group(random: &mut Random) -> i32 {
+    [i32::MIN, -1, 0, 7, i32::MAX][random.below(5) as usize]
+}
+
 /// Everything that can be seen of a store.
-fn content(store: &impl Store) -> (Meta, Vec<(UserId, Record)>, Option<Vec<LogEntry>>) {
-    let snapshot = store.snapshot().expect("a sound store");
-    let records = snapshot.records().map(|record| record.expect("a sound store")).collect();
+#[derive(Debug, PartialEq)]
+struct Seen {
+    meta: Meta,
+    records: Vec<(UserId, Record)>,
+    log: Option<Vec<LogEntry>>,
+    digests: Box<Digests>,
+    groups: Vec<(i32, u64)>,
+    index: Vec<IndexKey>,
+}
+
+fn content(store: &impl Store) -> Seen {
+    const SOUND: &str = "a sound store";
+    let snapshot = store.snapshot().expect(SOUND);
     let meta = snapshot.meta();
-    (meta, records, store.log_after(meta.trimmed, usize::MAX).expect("a sound store"))
+    Seen {
+        meta,
+        records: snapshot.records().map(|record| record.expect(SOUND)).collect(),
+        log: store.log_after(meta.trimmed, usize::MAX).expect(SOUND),
+        digests: snapshot.digests().expect(SOUND),
+        groups: snapshot.group_counts().map(|count| count.expect(SOUND)).collect(),
+        index: snapshot.index().map(|key| key.expect(SOUND)).collect(),
+    }
+}
+
+/// What is found by looking for something; it depends on what is looked for.
+fn found(
+    store: &impl Store,
+    random: &mut Random,
+) -> (Option<Record>, Vec<UserId>, Vec<UserId>, u64, Vec<LogEntry>) {
+    const SOUND: &str = "a sound store";
+    let snapshot = store.snapshot().expect(SOUND);
+    let after = (!random.one_in(4)).then(|| id(u128::from(random.below(9))));
+    let group = group(random);
+    let listing = if random.one_in(2) { Listing::Group(group) } else { Listing::Email(random.below(3)) };
+    let meta = snapshot.meta();
+    let from = meta.trimmed + random.below(meta.head - meta.trimmed + 1);
+    (
+        snapshot.get(&after.unwrap_or_default()).expect(SOUND),
+        snapshot.records_after(after).take(3).map(|record| record.expect(SOUND).0).collect(),
+        snapshot.listed(listing, after).map(|id| id.expect(SOUND)).collect(),
+        store.group_count(group).expect(SOUND),
+        snapshot.log(from).take(3).map(|entry| entry.expect(SOUND)).collect(),
+    )
 }
 
 /// What holds for every store; `store` is empty, `reopen` closes it and opens it again.
@@ -128,18 +184,31 @@ fn every_store<S: Store>(mut store: S, reopen: impl Fn(S) -> S) {
         complete: true,
         position: Some(Position { incarnation: id(8), sequence: 9 }),
         origin: Some(Origin { source: id(8), head: 3 }),
+        users: 4,
+        records: 7,
+        floor: Version(5),
+        foreign: Version(6),
+        top: Version(7),
+        late: Some(Late { sequence: 3, top: Version(5) }),
         ..meta
     };
-    store.commit(&writes(used, 5), Durability::Unsynced).expect("room on the disk");
+    let mut batch = writes(used, 5);
+    batch.derived.groups.extend([(0, 0), (-5, 2), (3, 9)]);
+    let keys = [IndexKey::Email(1, id(1)), IndexKey::Group(-5, id(2)), IndexKey::Group(-5, id(1))];
+    batch.derived.index.extend(keys.map(|key| (key, true)));
+    batch.derived.index.push((IndexKey::Group(-5, id(2)), false));
+    store.commit(&batch, Durability::Unsynced).expect("room on the disk");
     let after = content(&store);
     assert_ne!(before, after);
-    assert!(after.1.is_sorted_by_key(|(id, _)| *id), "records come in id order");
-    assert_eq!(after.1.len(), 7, "tombstones are listed too");
+    assert!(after.records.is_sorted_by_key(|(id, _)| *id), "records come in id order");
+    assert_eq!(after.records.len(), 7, "tombstones are listed too");
+    assert_eq!(after.groups, [(-5, 2), (3, 9)], "a group without users has no number");
+    assert_eq!(after.index, [keys[2], keys[0]], "by group, then by email");
 
     store.sync().expect("a working disk");
     let mut store = reopen(store);
     assert_eq!(content(&store), after, "what was synced is there after a restart");
-    let all = trim(after.0, after.0.head);
+    let all = trim(after.meta, after.meta.head);
     store.commit(&all, Durability::Synced).expect("room on the disk");
     let store = reopen(store);
     assert_eq!(log(&store, 25, 9), Some(vec![]), "a position at the head stays good when all is trimmed");
@@ -194,8 +263,9 @@ fn the_stores_cannot_be_told_apart() {
             let mut batch = writes(meta, random.below(6));
             for _ in 0..random.below(4) {
                 let (user, version) = (id(u128::from(random.below(40))), random.below(99));
-                batch.records.insert(user, Record::from_change(Version(version), &change(version)));
+                batch.records.insert(user, Record::from_change(Version(version), &change(version)).into());
             }
+            derived(&mut random, &mut batch);
             if random.one_in(8) && batch.meta.head > meta.trimmed {
                 let upto = meta.trimmed + 1 + random.below(batch.meta.head - meta.trimmed);
                 batch.trim = Some(meta.trimmed + 1..=upto);
@@ -216,6 +286,9 @@ fn the_stores_cannot_be_told_apart() {
             assert_eq!(log(&disk, after, limit), log(&memory, after, limit), "step {step}");
             let user = id(u128::from(random.below(45)));
             assert_eq!(disk.get(&user), memory.get(&user), "step {step}");
+            let looks = Random::new(random.next());
+            let [on_disk, in_memory] = [found(&disk, &mut looks.clone()), found(&memory, &mut looks.clone())];
+            assert_eq!(on_disk, in_memory, "step {step}");
             if random.one_in(20) {
                 assert_eq!(content(&disk), content(&memory), "step {step}");
             }
@@ -234,7 +307,7 @@ fn a_database_is_looked_at_while_it_is_open_and_belongs_to_one() {
     let look = ReadOnlyStore::open(folder.path()).expect("a database");
     let snapshot = look.snapshot().expect("a sound store");
     let records: Vec<_> = snapshot.records().map(|record| record.expect("a sound store")).collect();
-    assert_eq!((snapshot.meta(), records), (content(&store).0, content(&store).1));
+    assert_eq!((snapshot.meta(), records), (content(&store).meta, content(&store).records));
     assert_eq!(look.get(&id(3)), store.get(&id(3)));
 
     let second = RocksStore::open(folder.path(), &BlockCache::default());
@@ -254,7 +327,7 @@ fn a_damaged_database_is_an_error() {
     store.commit(&writes(meta, 9), Durability::Synced).expect("room on the disk");
     drop(store);
 
-    let families = ["records", "oplog", "meta"];
+    let families = ["records", "oplog", "meta", "by_group", "by_email"];
     let raw =
         rocksdb::DB::open_cf(&rocksdb::Options::default(), folder.path(), families).expect("a database");
     let family = |name: &str| raw.cf_handle(name).expect("a column family");

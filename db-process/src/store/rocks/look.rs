@@ -1,0 +1,57 @@
+//! Looking at a database that another process may have open.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use protocol::{Record, UserId};
+use rocksdb::{DB, Options};
+
+use super::{FAMILIES, RocksStore, cannot_open};
+use crate::store::{Snapshot, Store, StoreError};
+
+/// A copy's database as it was when it was opened, for tools that look at it: it takes no lock and writes nothing, so the
+/// process that owns it may be running.
+pub struct ReadOnlyStore(RocksStore);
+
+impl ReadOnlyStore {
+    /// Opens what is in that folder.
+    ///
+    /// # Errors
+    /// If there is no database, or it cannot be read.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        // Every database has this file. Without it RocksDB would make the folder, even to read only.
+        if !path.join("CURRENT").exists() {
+            return Err(StoreError::Missing { path: path.to_owned() });
+        }
+        let mut options = Options::default();
+        options.set_max_open_files(64);
+        // The owner may drop a file while it is being opened here; the next attempt sees what replaced it.
+        let mut attempts = 0;
+        let db = loop {
+            attempts += 1;
+            let families = ["default"].into_iter().chain(FAMILIES);
+            match DB::open_cf_for_read_only(&options, path, families, false) {
+                Ok(db) => break db,
+                Err(error) if attempts == 5 => return Err(cannot_open(path)(error)),
+                Err(_) => {}
+            }
+        };
+        Ok(Self(RocksStore { db: Arc::new(db) }))
+    }
+
+    /// The record of one user.
+    ///
+    /// # Errors
+    /// As for [`Store::get`].
+    pub fn get(&self, id: &UserId) -> Result<Option<Record>, StoreError> {
+        self.0.get(id)
+    }
+
+    /// All records and the state.
+    ///
+    /// # Errors
+    /// As for [`Store::snapshot`].
+    pub fn snapshot(&self) -> Result<impl Snapshot, StoreError> {
+        self.0.snapshot()
+    }
+}

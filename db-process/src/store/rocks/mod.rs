@@ -1,0 +1,276 @@
+//! The store on disk: one RocksDB database a copy, with five column families that share one write-ahead log. So a batch
+//! that touches all of them is one append, and one fsync where it is asked for.
+//!
+//! | column family | key | value |
+//! |---|---|---|
+//! | `records` | the 16 bytes of the id | the record |
+//! | `oplog` | the sequence, 8 bytes big endian | the entry |
+//! | `meta` | `state` | the state of the copy |
+//! | | `digests` | the digests of all records |
+//! | | `group`, then the group as in `by_group` | the number of its live users |
+//! | `by_group` | the group, 4 bytes in the order of the numbers, then the id of a live user | nothing |
+//! | `by_email` | the hash of the folded email, 8 bytes big endian, then the id of a live user | nothing |
+//!
+//! A batch that asks for a sync is visible to readers only once it is on disk: RocksDB writes and syncs the log first and
+//! its memtable then. So whoever reads an op-log entry can rely on its number never meaning something else.
+//!
+//! A database without `digests` comes from a program that kept nothing of what follows from the records. It is made from
+//! them when the database is opened ([`build`]).
+//!
+//! The settings ([`options`]) are for small machines. What is replayed when a database is opened is bounded by the
+//! memtables, so opening takes a fraction of a second however much is stored. The op-log is trimmed by deleting ranges. Many
+//! small ranges would make reads slow, so whoever trims does it in large steps.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use protocol::message::replication::LogEntry;
+use protocol::{Record, UserId};
+use rocksdb::{ColumnFamily, DB, IteratorMode, Options, WriteBatch, WriteOptions};
+use uuid::Uuid;
+
+use super::{Batch, Digests, Durability, IndexKey, Meta, Snapshot, Store, StoreError, encoding};
+
+mod build;
+mod look;
+mod options;
+mod snapshot;
+
+pub use look::ReadOnlyStore;
+pub use options::BlockCache;
+use snapshot::RocksSnapshot;
+
+const RECORDS: &str = "records";
+const OPLOG: &str = "oplog";
+const META: &str = "meta";
+const BY_GROUP: &str = "by_group";
+const BY_EMAIL: &str = "by_email";
+const FAMILIES: [&str; 5] = [RECORDS, OPLOG, META, BY_GROUP, BY_EMAIL];
+
+const STATE: &[u8] = b"state";
+const DIGESTS: &[u8] = b"digests";
+/// What the key of a group's number begins with.
+const GROUP: &[u8] = b"group";
+
+/// A copy's database on disk. Clones share it; it is closed when the last one is dropped.
+#[derive(Clone)]
+pub struct RocksStore {
+    db: Arc<DB>,
+}
+
+impl RocksStore {
+    /// Opens the database in that folder, or makes it with a new incarnation. Whoever has it open keeps others out.
+    ///
+    /// # Errors
+    /// If it is in use, or cannot be read or written.
+    pub fn open(path: &Path, cache: &BlockCache) -> Result<Self, StoreError> {
+        Self::open_with(&options::database(), path, cache)
+    }
+
+    fn open_with(options: &Options, path: &Path, cache: &BlockCache) -> Result<Self, StoreError> {
+        let families = FAMILIES.map(|name| (name, options::family(name, cache)));
+        let db = DB::open_cf_with_opts(options, path, families).map_err(cannot_open(path))?;
+        let mut store = Self { db: Arc::new(db) };
+        match store.read_meta()? {
+            Some(meta) => {
+                if store.db.get_pinned_cf(store.family(META), DIGESTS)?.is_none() {
+                    build::derived(&mut store, meta)?;
+                }
+            }
+            None => {
+                if store.db.iterator_cf(store.family(RECORDS), IteratorMode::Start).next().is_some() {
+                    return Err(StoreError::Inconsistent(
+                        "there are records, and no state of the copy".to_owned(),
+                    ));
+                }
+                let mut batch = Batch::new(Meta::new(Uuid::new_v4()));
+                batch.derived.digests = Some(Digests::new());
+                store.commit(&batch, Durability::Synced)?;
+            }
+        }
+        // What a killed process left unsynced is seen by readers from now on, so it has to stay.
+        store.sync()?;
+        Ok(store)
+    }
+
+    /// Writes the memtables out, so that the next start has nothing to replay.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        for name in FAMILIES {
+            self.db.flush_cf(self.family(name))?;
+        }
+        Ok(())
+    }
+
+    fn family(&self, name: &str) -> &ColumnFamily {
+        self.db.cf_handle(name).expect("the database was opened with all its column families")
+    }
+
+    fn read_meta(&self) -> Result<Option<Meta>, StoreError> {
+        let bytes = self.db.get_pinned_cf(self.family(META), STATE)?;
+        bytes.map(|bytes| decode_meta(&bytes)).transpose()
+    }
+}
+
+impl Store for RocksStore {
+    fn get(&self, id: &UserId) -> Result<Option<Record>, StoreError> {
+        let bytes = self.db.get_pinned_cf(self.family(RECORDS), id.as_bytes())?;
+        bytes.map(|bytes| decode_record(id, &bytes)).transpose()
+    }
+
+    fn meta(&self) -> Result<Meta, StoreError> {
+        self.read_meta()?.ok_or_else(no_state)
+    }
+
+    fn group_count(&self, group: i32) -> Result<u64, StoreError> {
+        let bytes = self.db.get_pinned_cf(self.family(META), group_key(group))?;
+        bytes.map_or(Ok(0), |bytes| decode_count(group, &bytes))
+    }
+
+    fn log_after(&self, sequence: u64, limit: usize) -> Result<Option<Vec<LogEntry>>, StoreError> {
+        let snapshot = RocksSnapshot::of(self)?;
+        if !snapshot.meta().log_reaches(sequence) {
+            return Ok(None);
+        }
+        snapshot.log(sequence).take(limit).collect::<Result<_, _>>().map(Some)
+    }
+
+    fn snapshot(&self) -> Result<impl Snapshot, StoreError> {
+        RocksSnapshot::of(self)
+    }
+
+    fn commit(&mut self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
+        let (records, oplog, meta) = (self.family(RECORDS), self.family(OPLOG), self.family(META));
+        let (by_group, by_email) = (self.family(BY_GROUP), self.family(BY_EMAIL));
+        let mut writes = WriteBatch::default();
+        for (id, put) in &batch.records {
+            writes.put_cf(records, id.as_bytes(), &put.bytes);
+        }
+        for entry in &batch.log {
+            writes.put_cf(oplog, entry.sequence.to_be_bytes(), encoding::log_entry(entry));
+        }
+        if let Some(trim) = &batch.trim {
+            writes.delete_range_cf(oplog, trim.start().to_be_bytes(), (trim.end() + 1).to_be_bytes());
+        }
+        for (key, taken) in &batch.derived.index {
+            match (key, taken) {
+                (IndexKey::Group(group, id), true) => writes.put_cf(by_group, in_group(*group, id), []),
+                (IndexKey::Group(group, id), false) => writes.delete_cf(by_group, in_group(*group, id)),
+                (IndexKey::Email(hash, id), true) => writes.put_cf(by_email, with_email(*hash, id), []),
+                (IndexKey::Email(hash, id), false) => writes.delete_cf(by_email, with_email(*hash, id)),
+            }
+        }
+        for (&group, &users) in &batch.derived.groups {
+            match users {
+                0 => writes.delete_cf(meta, group_key(group)),
+                users => writes.put_cf(meta, group_key(group), encoding::count(users)),
+            }
+        }
+        if let Some(digests) = &batch.derived.digests {
+            writes.put_cf(meta, DIGESTS, encoding::digests(digests));
+        }
+        writes.put_cf(meta, STATE, encoding::meta(&batch.meta));
+        let mut options = WriteOptions::default();
+        options.set_sync(durability == Durability::Synced);
+        Ok(self.db.write_opt(writes, &options)?)
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        Ok(self.db.flush_wal(true)?)
+    }
+}
+
+/// Four bytes that are in the order of the numbers.
+fn ordered(group: i32) -> [u8; 4] {
+    (group.cast_unsigned() ^ (1 << 31)).to_be_bytes()
+}
+
+fn group_of(bytes: [u8; 4]) -> i32 {
+    (u32::from_be_bytes(bytes) ^ (1 << 31)).cast_signed()
+}
+
+/// The key of a group's number.
+fn group_key(group: i32) -> [u8; GROUP.len() + 4] {
+    joined(GROUP, &ordered(group))
+}
+
+/// The place of a user in the index by group.
+fn in_group(group: i32, id: &UserId) -> [u8; 20] {
+    joined(&ordered(group), id.as_bytes())
+}
+
+/// The place of a user in the index by email.
+fn with_email(hash: u64, id: &UserId) -> [u8; 24] {
+    joined(&hash.to_be_bytes(), id.as_bytes())
+}
+
+/// One after the other; together they are `N` bytes.
+fn joined<const N: usize>(first: &[u8], second: &[u8]) -> [u8; N] {
+    let mut key = [0; N];
+    key[..first.len()].copy_from_slice(first);
+    key[first.len()..].copy_from_slice(second);
+    key
+}
+
+fn cannot_open(path: &Path) -> impl FnOnce(rocksdb::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Open { path, source }
+}
+
+fn no_state() -> StoreError {
+    StoreError::Inconsistent("the state of the copy is missing".to_owned())
+}
+
+fn decode_meta(bytes: &[u8]) -> Result<Meta, StoreError> {
+    encoding::read_meta(bytes).map_err(StoreError::unreadable("the state of the copy"))
+}
+
+fn decode_record(id: &UserId, bytes: &[u8]) -> Result<Record, StoreError> {
+    encoding::read_record(bytes).map_err(StoreError::unreadable(format!("the record of {id}")))
+}
+
+fn decode_count(group: i32, bytes: &[u8]) -> Result<u64, StoreError> {
+    encoding::read_count(bytes)
+        .map_err(StoreError::unreadable(format!("the number of users of group {group}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use rocksdb::statistics::Ticker;
+
+    use super::*;
+
+    /// No test can cut the power, so this one counts.
+    #[test]
+    fn a_batch_costs_one_fsync_where_it_is_asked_for_and_none_otherwise() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut options = options::database();
+        options.enable_statistics();
+        let cache = BlockCache::default();
+        let mut store =
+            RocksStore::open_with(&options, folder.path(), &cache).expect("a folder that can be written");
+        let mut batch = Batch::new(store.meta().expect("a sound store"));
+        let mut synced_by = |work: &mut dyn FnMut(&mut RocksStore)| {
+            let before = options.get_ticker_count(Ticker::WalFileSynced);
+            work(&mut store);
+            options.get_ticker_count(Ticker::WalFileSynced) - before
+        };
+        batch.meta.complete = true;
+        let commit = |durability| {
+            let batch = &batch;
+            move |store: &mut RocksStore| store.commit(batch, durability).expect("room on the disk")
+        };
+        assert_eq!(synced_by(&mut commit(Durability::Synced)), 1);
+        assert_eq!(synced_by(&mut commit(Durability::Unsynced)), 0);
+        assert_eq!(synced_by(&mut |store| store.sync().expect("a working disk")), 1);
+    }
+
+    #[test]
+    fn groups_are_in_the_order_of_their_numbers() {
+        let groups = [i32::MIN, -7, -1, 0, 1, 8, i32::MAX];
+        assert!(groups.map(ordered).is_sorted());
+        assert_eq!(groups.map(|group| group_of(ordered(group))), groups);
+    }
+}

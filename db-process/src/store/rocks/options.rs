@@ -1,0 +1,77 @@
+//! How RocksDB is set up. The settings are for small machines: a process has two of these databases.
+
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options};
+
+use super::{BY_EMAIL, BY_GROUP, META, OPLOG, RECORDS};
+
+const MIB: usize = 1 << 20;
+
+/// Memory for blocks read from disk; the databases of a process share one.
+#[derive(Clone)]
+pub struct BlockCache(Cache);
+
+impl BlockCache {
+    /// At most this many bytes.
+    pub fn new(bytes: usize) -> Self {
+        Self(Cache::new_lru_cache(bytes))
+    }
+}
+
+/// 64 MiB: what the page cache of the system holds beside it need not be here.
+impl Default for BlockCache {
+    fn default() -> Self {
+        Self::new(64 * MIB)
+    }
+}
+
+pub(super) fn database() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    // All memtables together, and with them the log that is replayed at a start.
+    options.set_db_write_buffer_size(64 * MIB);
+    options.set_max_total_wal_size(64 * MIB as u64);
+    // There is one writer. Without others to look out for, an insertion is cheaper.
+    options.set_allow_concurrent_memtable_write(false);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(512);
+    options.set_bytes_per_sync(MIB as u64);
+    // RocksDB's own log: little of it, and few old ones.
+    options.set_log_level(LogLevel::Warn);
+    options.set_max_log_file_size(4 * MIB);
+    options.set_keep_log_file_num(3);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options
+}
+
+pub(super) fn family(name: &str, cache: &BlockCache) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&cache.0);
+    let mut options = Options::default();
+    match name {
+        BY_GROUP | BY_EMAIL => {
+            // Nobody looks for a single key, so there is no filter; keys that are half hashes do not get shorter; and few
+            // look at all, so the order may be worse than that of the records, and the work for it less.
+            options.set_compression_type(DBCompressionType::None);
+            options.set_level_zero_file_num_compaction_trigger(8);
+        }
+        _ => {
+            table.set_bloom_filter(10.0, false);
+            options.set_compression_type(DBCompressionType::Lz4);
+            // A new user is looked up before it is written, and is not there.
+            options.set_memtable_prefix_bloom_ratio(if name == RECORDS { 0.02 } else { 0.0 });
+            options.set_memtable_whole_key_filtering(true);
+        }
+    }
+    options.set_block_based_table_factory(&table);
+    options.set_write_buffer_size(match name {
+        RECORDS => 24 * MIB,
+        // A place in an index is small, and a small memtable is a quick one.
+        BY_GROUP | BY_EMAIL => 2 * MIB,
+        // Each batch leaves 2 KiB of digests, of which the last ones count.
+        OPLOG | META => 8 * MIB,
+        _ => unreachable!("{name} is none of the column families"),
+    });
+    options
+}

@@ -1,0 +1,167 @@
+//! The database at one moment.
+
+use protocol::message::replication::LogEntry;
+use protocol::{Record, UserId};
+use rocksdb::{DB, DBIteratorWithThreadMode, Direction, IteratorMode, ReadOptions, SnapshotWithThreadMode};
+use uuid::Uuid;
+
+use super::{
+    BY_EMAIL, BY_GROUP, DIGESTS, GROUP, META, OPLOG, RECORDS, RocksStore, STATE, decode_count, decode_meta,
+    decode_record, group_of, in_group, no_state, with_email,
+};
+use crate::store::{Digests, IndexKey, Listing, Meta, Snapshot, StoreError, encoding};
+
+/// Read ahead of a pass over everything.
+const READAHEAD: usize = 1 << 20;
+
+/// See the module.
+pub(super) struct RocksSnapshot<'a> {
+    store: &'a RocksStore,
+    inner: SnapshotWithThreadMode<'a, DB>,
+    meta: Meta,
+}
+
+impl<'a> RocksSnapshot<'a> {
+    pub(super) fn of(store: &'a RocksStore) -> Result<Self, StoreError> {
+        let inner = store.db.snapshot();
+        let bytes = inner.get_pinned_cf(store.family(META), STATE)?.ok_or_else(no_state)?;
+        let meta = decode_meta(&bytes)?;
+        drop(bytes);
+        Ok(Self { store, inner, meta })
+    }
+
+    /// All keys of a family from one on, or from the first.
+    fn items(
+        &self,
+        family: &str,
+        options: ReadOptions,
+        from: Option<&[u8]>,
+    ) -> DBIteratorWithThreadMode<'_, DB> {
+        let mode = from.map_or(IteratorMode::Start, |key| IteratorMode::From(key, Direction::Forward));
+        self.inner.iterator_cf_opt(self.store.family(family), options, mode)
+    }
+}
+
+/// What is read once should not push out what callers read again and again.
+fn once() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.fill_cache(false);
+    options
+}
+
+fn pass() -> ReadOptions {
+    let mut options = once();
+    options.set_readahead_size(READAHEAD);
+    options.set_total_order_seek(true);
+    options
+}
+
+/// The id at the end of a key of an index, where the key has that length.
+fn id_in(key: &[u8], length: usize) -> Result<UserId, StoreError> {
+    let id = (key.len() == length).then(|| key.last_chunk()).flatten();
+    let id = id.ok_or_else(|| StoreError::Inconsistent("a place in an index has another form".to_owned()))?;
+    Ok(Uuid::from_bytes(*id))
+}
+
+fn first<const N: usize>(key: &[u8]) -> [u8; N] {
+    *key.first_chunk().expect("a key whose length was checked")
+}
+
+type Item = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>;
+
+fn read_record(item: Item) -> Result<(UserId, Record), StoreError> {
+    let (key, value) = item?;
+    let id = Uuid::from_slice(&key)
+        .map_err(|_| StoreError::Inconsistent("the key of a record is not an id".to_owned()))?;
+    Ok((id, decode_record(&id, &value)?))
+}
+
+impl Snapshot for RocksSnapshot<'_> {
+    fn meta(&self) -> Meta {
+        self.meta
+    }
+
+    fn get(&self, id: &UserId) -> Result<Option<Record>, StoreError> {
+        let bytes = self.inner.get_pinned_cf(self.store.family(RECORDS), id.as_bytes())?;
+        bytes.map(|bytes| decode_record(id, &bytes)).transpose()
+    }
+
+    fn records(&self) -> impl Iterator<Item = Result<(UserId, Record), StoreError>> {
+        self.items(RECORDS, pass(), None).map(read_record)
+    }
+
+    fn records_after(
+        &self,
+        after: Option<UserId>,
+    ) -> impl Iterator<Item = Result<(UserId, Record), StoreError>> {
+        let from = after.as_ref().map(|id| id.as_bytes().as_slice());
+        let items = self.items(RECORDS, once(), from).map(read_record);
+        items.skip_while(move |item| matches!(item, Ok((id, _)) if Some(*id) == after))
+    }
+
+    fn log(&self, after: u64) -> impl Iterator<Item = Result<LogEntry, StoreError>> {
+        let missing = |sequence| Err(StoreError::Inconsistent(format!("op-log entry {sequence} is missing")));
+        let mut items = self.items(OPLOG, ReadOptions::default(), Some(&(after + 1).to_be_bytes()));
+        (after + 1..=self.meta.head).map(move |expected| {
+            let Some(item) = items.next() else { return missing(expected) };
+            let (key, value) = item?;
+            if *key != expected.to_be_bytes() {
+                return missing(expected);
+            }
+            let entry = encoding::read_log_entry(expected, &value);
+            entry.map_err(StoreError::unreadable(format!("op-log entry {expected}")))
+        })
+    }
+
+    fn digests(&self) -> Result<Box<Digests>, StoreError> {
+        let bytes = self.inner.get_pinned_cf(self.store.family(META), DIGESTS)?;
+        let bytes = bytes.ok_or_else(|| StoreError::Inconsistent("the digests are missing".to_owned()))?;
+        encoding::read_digests(&bytes).map_err(StoreError::unreadable("the digests"))
+    }
+
+    fn group_counts(&self) -> impl Iterator<Item = Result<(i32, u64), StoreError>> {
+        let items = self.items(META, pass(), Some(GROUP));
+        let ours = items.take_while(|item| item.as_ref().map_or(true, |(key, _)| key.starts_with(GROUP)));
+        ours.map(|item| {
+            let (key, value) = item?;
+            let group = <[u8; 4]>::try_from(&key[GROUP.len()..]);
+            let group = group.map_err(|_| StoreError::Inconsistent("a number is of no group".to_owned()))?;
+            let group = group_of(group);
+            Ok((group, decode_count(group, &value)?))
+        })
+    }
+
+    fn index(&self) -> impl Iterator<Item = Result<IndexKey, StoreError>> {
+        let by_group = self.items(BY_GROUP, pass(), None).map(|item| {
+            let (key, _) = item?;
+            let id = id_in(&key, 20)?;
+            Ok(IndexKey::Group(group_of(first(&key)), id))
+        });
+        let by_email = self.items(BY_EMAIL, pass(), None).map(|item| {
+            let (key, _) = item?;
+            let id = id_in(&key, 24)?;
+            Ok(IndexKey::Email(u64::from_be_bytes(first(&key)), id))
+        });
+        by_group.chain(by_email)
+    }
+
+    fn listed(
+        &self,
+        listing: Listing,
+        after: Option<UserId>,
+    ) -> impl Iterator<Item = Result<UserId, StoreError>> {
+        let key = |id: UserId| match listing {
+            Listing::Group(group) => (BY_GROUP, 4, in_group(group, &id).to_vec()),
+            Listing::Email(hash) => (BY_EMAIL, 8, with_email(hash, &id).to_vec()),
+        };
+        let (family, prefix, from) = key(after.unwrap_or(Uuid::nil()));
+        let items = self.items(family, once(), Some(&from));
+        let listed = move |key: &[u8]| key.get(..prefix) == from.get(..prefix);
+        let length = prefix + 16;
+        let ids = items
+            .map(move |item| item.map(|(key, _)| key).map_err(StoreError::from))
+            .take_while(move |key| key.as_ref().map_or(true, |key| listed(key)))
+            .map(move |key| id_in(&key?, length));
+        ids.skip_while(move |id| matches!(id, Ok(id) if Some(*id) == after))
+    }
+}
