@@ -7,6 +7,7 @@ use db_process::copy::FollowStart;
 use db_process::store::{BlockCache, ReadOnlyStore, RocksStore, Snapshot, StoreError};
 use db_process::worker::{self, CopyFailure, CopyHandle, CopyState};
 use protocol::message::link::{Found, Position, Role, Versioned, Write, WriteAnswer};
+use protocol::message::query::{Damage, DigestQuery};
 use protocol::message::replication::{Follow, LogBatch};
 use protocol::message::{MAX_BATCH, REVISION};
 use protocol::{Change, Operation, Outcome, Record, UserId, Version};
@@ -237,7 +238,7 @@ async fn a_copy_whose_database_fails_never_answers_again() {
         fixture.copy.stop();
         let Fixture { folder, copy, .. } = fixture;
         drop(copy);
-        let families = ["records", "oplog", "meta"];
+        let families = ["records", "oplog", "meta", "by_group", "by_email"];
         let raw =
             rocksdb::DB::open_cf(&rocksdb::Options::default(), folder.path(), families).expect("a database");
         let records = raw.cf_handle("records").expect("a column family");
@@ -245,7 +246,11 @@ async fn a_copy_whose_database_fails_never_answers_again() {
         drop(raw);
 
         let mut fixture = Fixture::open(folder);
-        assert!(fixture.copy.read(&id(2)).expect("a sound record").is_some());
+        let scan = DigestQuery { query: 1, role: Role::Primary, scan: true };
+        let scanned = fixture.copy.digests(&scan).expect("an answer");
+        assert!(matches!(scanned.damage.as_slice(), [Damage::Unreadable(_)]), "{:?}", scanned.damage);
+        let read = fixture.copy.read(&id(2)).expect("a sound record");
+        assert!(read.is_some(), "a scan that finds something does not end the trust");
         let refused = if writing {
             let promised = fixture.send(vec![create(3), delete(4, 1)]);
             promised.recv_timeout(DEADLINE).is_err()

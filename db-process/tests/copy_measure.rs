@@ -2,12 +2,14 @@
 //! `cargo test --release -p db-process --test copy_measure -- --ignored --nocapture`.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use db_process::store::{BlockCache, RocksStore};
 use db_process::worker::{self, CopyHandle};
 use protocol::message::link::{Position, Role, Write};
+use protocol::message::query::{DigestQuery, Filter, MAX_PAGE, PageQuery};
 use protocol::message::replication::LogBatch;
 use protocol::{Change, Operation, Version};
 use tempfile::TempDir;
@@ -16,6 +18,9 @@ use uuid::Uuid;
 
 const USERS: u64 = 1_000_000;
 const BATCH: u64 = 64;
+
+/// Into how many groups the users fall.
+static GROUPS: AtomicU64 = AtomicU64::new(10);
 
 fn open(folder: &TempDir) -> CopyHandle {
     let store = RocksStore::open(folder.path(), &BlockCache::default()).expect("a database");
@@ -32,7 +37,7 @@ fn create(n: u64) -> Write {
         alive: Some(true),
         name: Some(format!("Ada Lovelace the {n}th of her name")),
         email: Some(format!("ada.lovelace.{n}@example.org")),
-        group: Some(n as i32),
+        group: Some((n % GROUPS.load(Ordering::Relaxed)) as i32),
         ..Change::default()
     };
     let operation = Operation::Create(change);
@@ -73,6 +78,49 @@ fn time_to_open(folder: &TempDir) -> Duration {
     assert_eq!(copy.report().head, USERS);
     copy.stop();
     took
+}
+
+/// The highest memory that this process ever had resident, in MiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a line of the kernel");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") >> 10
+}
+
+/// Writes alone, to be compared with those of another build by running both in turns. The users are spread over this many
+/// groups: `CORRO_GROUPS`, 10 by default.
+#[test]
+#[ignore = "a measurement: it takes half a minute"]
+fn measure_writes() {
+    let groups = std::env::var("CORRO_GROUPS").map_or(10, |groups| groups.parse().expect("a number"));
+    GROUPS.store(groups, Ordering::Relaxed);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let copy = open(&folder);
+    rate("writes, one at a time", 2_000, write(&copy, 0..2_000, 1, 1));
+    rate("writes, batches of 64, one in flight", 48_000, write(&copy, 2_000..50_000, BATCH, 1));
+    rate("writes, batches of 64, four in flight", 250_000, write(&copy, 50_000..300_000, BATCH, 4));
+    println!("{} MiB resident at most", resident());
+    copy.stop();
+}
+
+/// Reads all users that match, a thousand at once.
+fn pages(copy: &CopyHandle, filter: &Filter) {
+    let (mut times, mut users, mut after) = (Vec::new(), 0, None);
+    loop {
+        let query =
+            PageQuery { query: 1, role: Role::Primary, after, limit: MAX_PAGE, filter: filter.clone() };
+        let started = Instant::now();
+        let page = copy.page(&query).expect("a sound database");
+        times.push(started.elapsed());
+        users += page.users.len();
+        after = page.users.last().map(|listed| listed.0);
+        if !page.more {
+            break;
+        }
+    }
+    times.sort_unstable();
+    let (median, late) = (times[times.len() / 2], times[times.len() * 99 / 100]);
+    println!("pages of 1,000, {filter:?}: median {median:.1?}, p99 {late:.1?} ({users} users)");
 }
 
 /// How much is in tables, and how much in the write-ahead log.
@@ -121,6 +169,14 @@ async fn measure() {
         assert!(copy.read(&id(n * 31 % 1_000)).expect("a sound database").is_some());
     }
     rate("reads of the same 1,000 users, one thread", reads, started.elapsed());
+
+    for filter in [Filter::All, Filter::Group(3)] {
+        pages(&copy, &filter);
+    }
+    let started = Instant::now();
+    let scan = DigestQuery { query: 1, role: Role::Primary, scan: true };
+    assert!(copy.digests(&scan).expect("a sound database").damage.is_empty());
+    rate("scan, records", USERS, started.elapsed());
 
     let other = tempfile::tempdir().expect("a temporary folder");
     let follower = open(&other);

@@ -41,6 +41,7 @@
 //! * [`decide`]: what a write comes to.
 //! * [`derive`]: what follows from the records, kept with each change of one.
 //! * [`audit`]: the same from all records, and what differs.
+//! * [`asking`]: questions about a whole copy.
 //! * [`document`]: the user as a caller gets it.
 //! * [`follow`]: following the other copy and being followed.
 //! * [`recent`]: the memory of what was applied lately.
@@ -54,6 +55,7 @@ use protocol::{Change, Record, UserId, Version};
 
 use crate::store::{Batch, Digests, Durability, Encoded, Meta, Snapshot, Store, StoreError};
 
+pub mod asking;
 pub mod audit;
 pub mod decide;
 mod derive;

@@ -1,7 +1,8 @@
 //! The link to the gateway: registers this process, and then answers what the gateway asks of its copies.
 //!
 //! One task owns the connection and does everything on it in turn, so whoever gets an [`Alive`] knows that work gets
-//! done. Reads are answered on the spot; writes go to the copy's worker, and their answers come back through a channel.
+//! done. Reads are answered on the spot; writes go to the copy's worker, and their answers come back through a channel. So
+//! do those of questions about a whole copy, which take too long for the spot and are answered on threads of their own.
 //! When the connection is over, whatever was under way on it is forgotten, and the whole begins again with a
 //! registration: the gateway sends again what it has no answer for.
 
@@ -16,10 +17,13 @@ use protocol::message::link::{
     Alive, Applied, Beat, CopyReport, Found, Leaving, MergeBatch, Merged, ReadAnswers, ReadBatch, Refusal,
     Refused, Registered, Released, ReplicationAddress, RingNotice, Role, WriteAnswers, WriteBatch,
 };
+use protocol::message::query::{
+    ChangesAnswer, ChangesQuery, CountQuery, DigestAnswer, DigestQuery, PageAnswer, PageQuery,
+};
 use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -29,7 +33,7 @@ use super::client::{Connection, Frame, Lost};
 use super::retry::{Seldom, Waits};
 use crate::node::{Node, NoticeError, PerRole};
 use crate::store::StoreError;
-use crate::worker::CopyState;
+use crate::worker::{CopyHandle, CopyState};
 
 /// How long the gateway may take to answer a registration.
 const REGISTRATION_DEADLINE: Duration = Duration::from_secs(2);
@@ -39,6 +43,10 @@ const SILENCE: Duration = Duration::from_secs(2);
 
 /// A link that held for that long was a good one: the next attempt comes quickly again.
 const STABLE_AFTER: Duration = Duration::from_secs(2);
+
+/// So many questions about a whole copy are answered at once, and as many scans. The others wait: more would take the
+/// processors from reads and writes, and finish no sooner.
+const QUESTIONS: usize = 2;
 
 /// What the link needs.
 pub struct GatewayLink {
@@ -223,6 +231,8 @@ impl GatewayLink {
             states,
             told,
             answers,
+            questions: Arc::new(Semaphore::new(QUESTIONS)),
+            scans: Arc::new(Semaphore::new(1)),
             notice: None,
             seldom: Seldom::default(),
         };
@@ -261,11 +271,14 @@ async fn registration_answer(connection: &mut Connection) -> Result<Registered, 
     }
 }
 
-/// What a worker has finished.
+/// What a worker, or another thread, has finished.
 #[derive(Debug)]
 enum Done {
     Written(WriteAnswers),
     Merged(Merged),
+    Page(PageAnswer),
+    Changes(ChangesAnswer),
+    Digest(DigestAnswer),
 }
 
 /// A registered connection.
@@ -276,6 +289,10 @@ struct Serving<'a> {
     /// What the gateway knows of the copies.
     told: PerRole<CopyReport>,
     answers: UnboundedSender<Done>,
+    /// The turns of questions about a whole copy.
+    questions: Arc<Semaphore>,
+    /// The turn of a scan, which takes so long that nothing else should wait for it.
+    scans: Arc<Semaphore>,
     /// The newest notice, until it is taken.
     notice: Option<RingNotice>,
     seldom: Seldom,
@@ -310,6 +327,9 @@ impl Serving<'_> {
                 Some(done) = answered.recv() => match done {
                     Done::Written(answers) => self.connection.send(&answers).await?,
                     Done::Merged(merged) => self.connection.send(&merged).await?,
+                    Done::Page(page) => self.connection.send(&page).await?,
+                    Done::Changes(changes) => self.connection.send(&changes).await?,
+                    Done::Digest(digest) => self.connection.send(&digest).await?,
                 },
                 changed = self.states.primary.changed() => self.tell(Role::Primary, changed.is_ok()).await?,
                 changed = self.states.replica.changed() => self.tell(Role::Replica, changed.is_ok()).await?,
@@ -339,6 +359,36 @@ impl Serving<'_> {
                     self.node.copy(role).merge(changes, move || {
                         let _ = answers.send(Done::Merged(Merged { batch, role }));
                     });
+                }
+                Ok(())
+            }
+            PageQuery::EVENT => {
+                if let Some(query) = self.decode::<PageQuery>(&frame) {
+                    self.ask(query.role, &self.questions, move |copy| copy.page(&query).map(Done::Page));
+                }
+                Ok(())
+            }
+            CountQuery::EVENT => match self.decode::<CountQuery>(&frame) {
+                Some(query) => {
+                    let role = query.role;
+                    let counted = self.node.copy(role).count(&query);
+                    let answer = counted.map_err(|error| Over::Final(LinkError::Copy { role, error }))?;
+                    Ok(self.connection.send(&answer).await?)
+                }
+                None => Ok(()),
+            },
+            ChangesQuery::EVENT => {
+                if let Some(query) = self.decode::<ChangesQuery>(&frame) {
+                    self.ask(query.role, &self.questions, move |copy| {
+                        copy.changes(&query).map(Done::Changes)
+                    });
+                }
+                Ok(())
+            }
+            DigestQuery::EVENT => {
+                if let Some(query) = self.decode::<DigestQuery>(&frame) {
+                    let turns = if query.scan { &self.scans } else { &self.questions };
+                    self.ask(query.role, turns, move |copy| copy.digests(&query).map(Done::Digest));
                 }
                 Ok(())
             }
@@ -379,6 +429,27 @@ impl Serving<'_> {
             let event: String = frame.event.chars().take(32).collect();
             warn!(?event, bytes = frame.text.len(), what, "ignored something from the gateway");
         }
+    }
+
+    /// Has a question answered on another thread, when it is its turn.
+    fn ask(
+        &self,
+        role: Role,
+        turns: &Arc<Semaphore>,
+        question: impl FnOnce(&CopyHandle) -> Result<Done, StoreError> + Send + 'static,
+    ) {
+        let (copy, turns, answers) = (self.node.copy(role).clone(), Arc::clone(turns), self.answers.clone());
+        tokio::spawn(async move {
+            let _turn = turns.acquire().await;
+            // Who asked may be gone by now.
+            if answers.is_closed() {
+                return;
+            }
+            // Where the copy failed, the trust in it ends, and the process with that.
+            if let Ok(Ok(done)) = spawn_blocking(move || question(&copy)).await {
+                let _ = answers.send(done);
+            }
+        });
     }
 
     async fn read(&mut self, batch: ReadBatch) -> Result<(), Over> {

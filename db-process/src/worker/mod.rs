@@ -16,12 +16,17 @@ use std::thread::JoinHandle;
 
 use protocol::message::MAX_BATCH;
 use protocol::message::link::{CopyReport, Found, Position, Role, Versioned, Write, WriteAnswer};
+use protocol::message::query::{
+    ChangesAnswer, ChangesQuery, CountAnswer, CountQuery, Damage, DigestAnswer, DigestQuery, PageAnswer,
+    PageQuery,
+};
 use protocol::message::replication::{CopyChunk, Follow, LogBatch, LogEntry};
 use protocol::{Record, UserId};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
-use crate::copy::{Copy, FollowStart, Limits, document, follow};
+use crate::copy::audit::audit;
+use crate::copy::{Copy, FollowStart, Limits, asking, document, follow};
 use crate::store::{RocksStore, Store, StoreError};
 
 mod thread;
@@ -191,6 +196,58 @@ impl CopyHandle {
             follow::fit_frame(entries);
         }
         Ok(entries)
+    }
+
+    /// Live users in id order. It takes milliseconds.
+    ///
+    /// # Errors
+    /// If the database fails, now or before.
+    pub fn page(&self, query: &PageQuery) -> Result<PageAnswer, StoreError> {
+        self.shared.trust.run(|| asking::page(&self.shared.store.snapshot()?, query))
+    }
+
+    /// How many live users there are: no more than a look.
+    ///
+    /// # Errors
+    /// If the database fails, now or before.
+    pub fn count(&self, query: &CountQuery) -> Result<CountAnswer, StoreError> {
+        let store = &self.shared.store;
+        let count = self.shared.trust.run(|| match query.group {
+            Some(group) => store.group_count(group),
+            None => Ok(store.meta()?.users),
+        })?;
+        Ok(CountAnswer { query: query.query, count })
+    }
+
+    /// Changes from the op-log, all of them on disk. It takes milliseconds.
+    ///
+    /// # Errors
+    /// If the database fails, now or before.
+    pub fn changes(&self, query: &ChangesQuery) -> Result<ChangesAnswer, StoreError> {
+        self.shared.trust.run(|| asking::changes(&self.shared.store.snapshot()?, query))
+    }
+
+    /// What the copy holds, in short. A scan reads everything, which takes seconds for a million users. What it cannot read
+    /// it tells as damage: the copy is trusted on, as far as nobody else comes upon that place.
+    ///
+    /// # Errors
+    /// If the database failed before, or fails without a scan.
+    pub fn digests(&self, query: &DigestQuery) -> Result<DigestAnswer, StoreError> {
+        let (store, trust) = (&self.shared.store, &self.shared.trust);
+        if !query.scan {
+            return trust.run(|| asking::digests(&store.snapshot()?, query.query));
+        }
+        trust.check()?;
+        let scanned = store.snapshot().and_then(|snapshot| {
+            let damage = audit(&snapshot);
+            Ok(DigestAnswer { damage, ..asking::digests(&snapshot, query.query)? })
+        });
+        Ok(scanned.unwrap_or_else(|error| {
+            let CopyReport { incarnation, head, position, .. } = self.report();
+            let damage = vec![Damage::Unreadable(error.to_string())];
+            let (query, digests) = (query.query, Vec::new());
+            DigestAnswer { query, incarnation, head, position, users: 0, records: 0, digests, damage }
+        }))
     }
 
     /// Sends everything as of now, in chunks of at most a frame, the last one with the position. It runs on a thread of

@@ -7,6 +7,10 @@ use protocol::message::link::{
     Alive, CopiesChanged, Grant, MergeBatch, Merged, Refusal, Refused, Register, Released, RingNotice, Role,
     Versioned, Write,
 };
+use protocol::message::query::{
+    ChangesAnswer, ChangesQuery, CountAnswer, CountQuery, DigestAnswer, DigestQuery, Filter, PageAnswer,
+    PageQuery,
+};
 use protocol::message::{MAX_BATCH, REVISION};
 use protocol::{Change, Outcome, Version};
 use tempfile::tempdir;
@@ -60,6 +64,52 @@ async fn a_new_process_joins_serves_and_remembers() {
     assert_eq!((again.copies.primary.head, again.copies.primary.version), (1, Version(2)));
     let users = session.users(Role::Replica, &[id(2)]).await;
     assert!(users[0].as_ref().unwrap().1.contains(r"a\u001eb"), "{users:?}");
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn questions_about_a_copy_are_answered() {
+    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(None).await);
+    let process = Process::start(config("db-1", folder.path(), gateway.address));
+    let mut session = gateway.session().await;
+    join(&mut session).await;
+    let role = Role::Replica;
+    session.write(role, (1..=5).map(|n| create(n, "Ada")).collect()).await;
+
+    let filter = Filter::Email("3@example.org".to_owned());
+    session.send(&PageQuery { query: 1, role, after: None, limit: 2, filter: Filter::All });
+    let page: PageAnswer = session.receive().await;
+    assert_eq!((page.query, page.users.len(), page.more), (1, 2, true));
+    session.send(&CountQuery { query: 2, role, group: Some(0) });
+    assert_eq!(session.receive::<CountAnswer>().await, CountAnswer { query: 2, count: 5 });
+    session.send(&CountQuery { query: 3, role: Role::Primary, group: None });
+    assert_eq!(session.receive::<CountAnswer>().await, CountAnswer { query: 3, count: 0 }, "another copy");
+    let after = page.users.last().map(|listed| listed.0);
+    session.send(&PageQuery { query: 4, role, after, limit: 9, filter: Filter::All });
+    assert_eq!(session.receive::<PageAnswer>().await.users.len(), 3);
+    session.send(&PageQuery { query: 5, role, after: None, limit: 9, filter });
+    let page: PageAnswer = session.receive().await;
+    let found = session.users(role, &[id(3)]).await.remove(0).unwrap();
+    assert_eq!(page.users.len(), 1);
+    let listed = &page.users[0];
+    assert_eq!(
+        (listed.0, listed.1, listed.2.get()),
+        (id(3), found.0, found.1.as_str()),
+        "as a read shows it"
+    );
+
+    session.send(&ChangesQuery { query: 6, role, after: Version(2), upto: Version(4) });
+    let changes: ChangesAnswer = session.receive().await;
+    let versions: Vec<u64> = changes.changes.iter().map(|change| change.version.0).collect();
+    assert_eq!((changes.query, versions, changes.more), (6, vec![3, 4], false));
+
+    session.send(&DigestQuery { query: 7, role, scan: true });
+    let scanned: DigestAnswer = session.receive().await;
+    assert_eq!((scanned.query, scanned.users, scanned.records, scanned.head), (7, 5, 5, 5));
+    assert!(scanned.damage.is_empty() && scanned.digests.iter().filter(|digest| **digest != 0).count() > 2);
+    session.send(&DigestQuery { query: 8, role, scan: false });
+    let kept: DigestAnswer = session.receive().await;
+    assert_eq!(kept, DigestAnswer { query: 8, ..scanned });
     process.stop().await;
 }
 
@@ -213,7 +263,7 @@ async fn a_taken_name_is_tried_again() {
 async fn a_final_refusal_ends_the_process_and_names_both() {
     let reasons = [
         (Refusal::OutsideRing { size: 3 }, ["3 places", "place 7"]),
-        (Refusal::Revision { gateway: 99 }, ["revision 99", "db-7 speaks 1"]),
+        (Refusal::Revision { gateway: 99 }, ["revision 99", "db-7 speaks 2"]),
         (Refusal::AnotherRing { serving: Uuid::from_u128(5) }, ["00000005", "belong to ring none"]),
     ];
     for (reason, parts) in reasons {

@@ -11,6 +11,7 @@ use super::follow::full_copy;
 use super::{Copy, Limits};
 use crate::store::{MemoryStore, Snapshot, Store};
 
+mod asking;
 mod auditing;
 mod committing;
 mod deciding;
