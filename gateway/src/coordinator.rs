@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::history::History;
 use crate::routing::status::ClusterStatus;
 use crate::routing::{Answer, Command, Event, Question, RequestId, RingEvent, Routing, SessionId};
 use crate::transport::Connections;
@@ -290,7 +291,10 @@ pub async fn run(
                             }
                         }
                         Entered::Event(event) => routing.step(now, event, &mut commands),
-                        Entered::Status(reply) => drop(reply.send(routing.status())),
+                        Entered::Status(reply) => {
+                            let events = desk.history.recent();
+                            drop(reply.send(ClusterStatus { events, ..routing.status() }));
+                        }
                         Entered::Promote(partition, reply) => {
                             drop(reply.send(routing.promote(now, partition, &mut commands)));
                         }
@@ -322,6 +326,7 @@ const BURST: usize = 1024;
 struct Desk {
     connections: Connections,
     requests: u64,
+    history: History,
     reads: HashMap<RequestId, oneshot::Sender<Result<Option<Found>, Unserved>>>,
     writes: HashMap<RequestId, WayBack>,
     questions: HashMap<RequestId, oneshot::Sender<Result<Answer, Unserved>>>,
@@ -405,7 +410,10 @@ impl Desk {
                 Command::AnswerSize { request, result } => {
                     self.sizes.remove(&request).map(|reply| reply.send(result).ok());
                 }
-                Command::Report(event) => report(event),
+                Command::Report(event) => {
+                    self.history.add(unix_millis(), &event);
+                    report(event);
+                }
             }
         }
         failed

@@ -13,6 +13,7 @@
 pub mod config;
 pub mod coordinator;
 pub mod gather;
+pub mod history;
 pub mod http;
 pub mod routing;
 pub mod run;

@@ -35,7 +35,7 @@ impl Operation {
     }
 }
 
-/// `If-Match` of a write: which versions of the live user it is meant for.
+/// `If-Match` and `If-None-Match` of a write: which versions of the live user it is meant for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
     /// `*`: any live user will do.
@@ -44,6 +44,9 @@ pub enum Condition {
     /// One of these versions. Tags that no user can have are left out, so the list may be empty: it never holds.
     #[serde(rename = "v")]
     Versions(Vec<Version>),
+    /// None of these versions.
+    #[serde(rename = "n")]
+    NoneOf(Vec<Version>),
 }
 
 impl Condition {
@@ -52,6 +55,7 @@ impl Condition {
         match self {
             Self::Any => true,
             Self::Versions(versions) => versions.contains(&version),
+            Self::NoneOf(versions) => !versions.contains(&version),
         }
     }
 }
@@ -71,7 +75,7 @@ pub enum Outcome {
     /// An update or a delete of a user that is not there.
     #[serde(rename = "absent")]
     NotFound,
-    /// `If-Match` names no version that the user has.
+    /// `If-Match` names no version that the user has, or `If-None-Match` names the one that it has.
     #[serde(rename = "stale")]
     PreconditionFailed,
     /// A create that was done before, under the same `Idempotency-Key`: nothing was written, and the user is shown as it was
@@ -81,4 +85,25 @@ pub enum Outcome {
     /// A create under an `Idempotency-Key` that belongs to another request.
     #[serde(rename = "reused")]
     KeyReused,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_hold_for_the_versions_that_they_name() {
+        let [one, two] = [Version(1), Version(2)];
+        for (condition, of_one, of_two) in [
+            (Condition::Any, true, true),
+            (Condition::Versions(vec![]), false, false),
+            (Condition::Versions(vec![one]), true, false),
+            (Condition::NoneOf(vec![one]), false, true),
+            (Condition::NoneOf(vec![]), true, true),
+        ] {
+            assert_eq!((condition.holds(one), condition.holds(two)), (of_one, of_two), "{condition:?}");
+            let text = serde_json::to_string(&condition).expect("JSON");
+            assert_eq!(serde_json::from_str::<Condition>(&text).expect("a condition"), condition);
+        }
+    }
 }

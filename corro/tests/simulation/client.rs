@@ -51,6 +51,7 @@ impl World {
         let condition = condition.map(|condition| match condition {
             Condition::Any => Match::Any,
             Condition::Versions(versions) => Match::Groups(groups(&versions)),
+            Condition::NoneOf(_) => unreachable!("clients of the simulation do not ask for that"),
         });
         self.note(|| {
             format!("client {client} asks {request}: {asked:?} of {} if {condition:?}", user.as_u128())

@@ -25,8 +25,9 @@ use protocol::{Condition, Outcome, User, UserId, Version};
 use tokio::time::Instant;
 
 use super::body::{self, Takes};
-use super::guard::GuardLayer;
+use super::guard::Guards;
 use super::id::Id;
+use super::metrics::Metrics;
 use super::problem::Problem;
 use super::router::HttpSettings;
 use super::user::{allowed, document, not_found, not_modified, with_location};
@@ -38,11 +39,13 @@ pub fn ceiling() -> Router {
         ("/api/user", post(create).put(update_named_in_body)),
         ("/api/user/{id}", get(read).put(update).delete(delete)),
     ];
+    let (memory, guards) = (Memory::default(), Guards::new(None, Metrics::new()));
     let mut router = Router::new();
     for (path, methods) in routes {
+        let methods = methods.with_state(memory.clone()).layer(guards.around(path));
         router = router.route(path, methods.clone()).route(&format!("{path}/"), methods);
     }
-    router.with_state(Memory::default()).layer(GuardLayer::new(None))
+    router
 }
 
 /// All users.
@@ -142,7 +145,7 @@ async fn change(
     let (parts, body) = request.into_parts();
     let body = body::read(&parts.headers, body, Takes::Json, deadline()).await?;
     let in_path = in_path.transpose()?;
-    let condition = etag::if_match(&parts.headers)?;
+    let condition = etag::conditions(&parts.headers)?.of_a_user();
     let (id, change) = fields::update(&body, in_path)?;
     let mut users = memory.users();
     let version = users.next();
@@ -160,7 +163,7 @@ async fn change(
 }
 
 async fn delete(State(memory): State<Memory>, Id(id): Id, request: Request) -> Result<StatusCode, Problem> {
-    let condition = etag::if_match(request.headers())?;
+    let condition = etag::conditions(request.headers())?.of_a_user();
     let mut users = memory.users();
     let Entry::Occupied(kept) = users.users.entry(id) else { return Err(not_found()) };
     holds(condition.as_ref(), kept.get().version)?;

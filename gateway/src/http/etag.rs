@@ -7,7 +7,7 @@ use protocol::{Condition, Version};
 use super::kind::Kind;
 use super::problem::Problem;
 
-/// More tags than this in one `If-Match` help nobody, and the list travels with the write.
+/// More tags than this in one condition help nobody, and the list travels with the write.
 const MAX_TAGS: usize = 256;
 
 /// The `ETag` of a user.
@@ -28,21 +28,71 @@ pub(super) fn hexadecimal(number: u64) -> [u8; 16] {
     text
 }
 
-/// What `If-Match` asks for, to be decided where the data are. Weak tags and tags that are no version never match, so
-/// they are left out.
+/// What the conditions of a write come to. They are decided where the data are.
+#[derive(Debug, PartialEq)]
+pub(super) enum Wanted {
+    /// `If-None-Match: *`: there is no such user yet.
+    Absent,
+    /// There is one, and if a condition is given, it holds.
+    Present(Option<Condition>),
+}
+
+impl Wanted {
+    /// The same for a write that cannot create: no user that is there fulfils [`Self::Absent`].
+    pub(super) fn of_a_user(self) -> Option<Condition> {
+        match self {
+            Self::Absent => Some(Condition::Versions(Vec::new())),
+            Self::Present(condition) => condition,
+        }
+    }
+}
+
+/// What `If-Match` and `If-None-Match` ask of a write (RFC 9110, section 13.2.2: both have to hold). Tags that are no
+/// version match nothing, so they are left out; so are weak ones in `If-Match`, which compares strongly.
 ///
 /// # Errors
 /// A list that cannot be read is a problem rather than a condition that never holds: its author, who may only have
 /// forgotten the quotes, would take the answer for a changed user.
-pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<Condition>, Problem> {
-    if !headers.contains_key(IF_MATCH) {
-        return Ok(None);
-    }
-    let malformed = |detail| Problem::new(Kind::MalformedCondition, format!("If-Match {detail}."));
-    condition_of(parse(headers, &IF_MATCH)).map(Some).map_err(malformed)
+pub(super) fn conditions(headers: &HeaderMap) -> Result<Wanted, Problem> {
+    let versions = |tags: Vec<Tag<'_>>| tags.iter().filter_map(Tag::version).collect::<Vec<_>>();
+    let matches = match tags(headers, &IF_MATCH)? {
+        None => None,
+        Some(Tags::Any) => Some(Condition::Any),
+        Some(Tags::List(tags)) => Some(matching(&tags)),
+    };
+    let condition = match (matches, tags(headers, &IF_NONE_MATCH)?) {
+        (matches, None) => matches,
+        (None, Some(Tags::Any)) => return Ok(Wanted::Absent),
+        // A user cannot be there and not.
+        (Some(_), Some(Tags::Any)) => Some(Condition::Versions(Vec::new())),
+        (Some(Condition::Versions(mut allowed)), Some(Tags::List(tags))) => {
+            let refused = versions(tags);
+            allowed.retain(|version| !refused.contains(version));
+            Some(Condition::Versions(allowed))
+        }
+        (_, Some(Tags::List(tags))) => Some(Condition::NoneOf(versions(tags))),
+    };
+    Ok(Wanted::Present(condition))
 }
 
-/// The same for a text that says what the header would.
+/// The tags of a condition that a write carries; `None` where it carries none.
+fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<Tags<'a>>, Problem> {
+    if !headers.contains_key(name) {
+        return Ok(None);
+    }
+    match parse(headers, name) {
+        Some(Tags::List(tags)) if tags.len() > MAX_TAGS => {
+            Err(Problem::new(Kind::MalformedCondition, format!("{name} {TOO_MANY}.")))
+        }
+        Some(tags) => Ok(Some(tags)),
+        None => Err(Problem::new(Kind::MalformedCondition, format!("{name} {UNREADABLE}."))),
+    }
+}
+
+const TOO_MANY: &str = "lists more than 256 entity tags";
+const UNREADABLE: &str = "is neither * nor a list of entity tags in double quotes";
+
+/// What a text asks for that says what `If-Match` would.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -52,20 +102,16 @@ pub(super) fn condition(text: &str) -> Result<Condition, &'static str> {
         return Ok(Condition::Any);
     }
     let mut tags = Vec::new();
-    let read = parse_line(line, &mut tags);
-    condition_of(read.filter(|()| !tags.is_empty()).map(|()| Tags::List(tags)))
+    parse_line(line, &mut tags).filter(|()| !tags.is_empty()).ok_or(UNREADABLE)?;
+    if tags.len() > MAX_TAGS {
+        return Err(TOO_MANY);
+    }
+    Ok(matching(&tags))
 }
 
-fn condition_of(tags: Option<Tags<'_>>) -> Result<Condition, &'static str> {
-    match tags {
-        Some(Tags::Any) => Ok(Condition::Any),
-        Some(Tags::List(tags)) if tags.len() > MAX_TAGS => Err("lists more than 256 entity tags"),
-        Some(Tags::List(tags)) => {
-            let strong = tags.iter().filter(|tag| !tag.weak);
-            Ok(Condition::Versions(strong.filter_map(Tag::version).collect()))
-        }
-        None => Err("is neither * nor a list of entity tags in double quotes"),
-    }
+/// `If-Match` compares strongly: weak tags match nothing.
+fn matching(tags: &[Tag<'_>]) -> Condition {
+    Condition::Versions(tags.iter().filter(|tag| !tag.weak).filter_map(Tag::version).collect())
 }
 
 /// Whether `If-None-Match` says that the caller has this version already. Compared weakly, as caches do. A list that
@@ -154,7 +200,10 @@ mod tests {
     }
 
     fn condition(lines: &[&str]) -> Option<Option<Condition>> {
-        if_match(&headers(IF_MATCH, lines)).ok()
+        match conditions(&headers(IF_MATCH, lines)).ok()? {
+            Wanted::Present(condition) => Some(condition),
+            Wanted::Absent => panic!("If-Match never asks for absence"),
+        }
     }
 
     fn versions(numbers: &[u64]) -> Option<Option<Condition>> {
@@ -192,6 +241,33 @@ mod tests {
         assert_eq!(condition(&[r#""000000000000000A""#]), versions(&[]));
         assert!(is_known(&headers(IF_NONE_MATCH, &["*"]), Version(1)));
         assert!(is_known(&headers(IF_NONE_MATCH, &["\"x\"", &format!("W/{one}")]), Version(1)));
+    }
+
+    #[test]
+    fn both_conditions_have_to_hold() {
+        let (one, two) = (r#""0000000000000001""#, r#""0000000000000002""#);
+        let list = |numbers: &[u64]| numbers.iter().copied().map(Version).collect::<Vec<_>>();
+        let present = |condition| Wanted::Present(Some(condition));
+        for (matches, none_match, wanted) in [
+            (None, Some("*"), Wanted::Absent),
+            (None, Some(one), present(Condition::NoneOf(list(&[1])))),
+            (None, Some(r#"W/"0000000000000001", "x""#), present(Condition::NoneOf(list(&[1])))),
+            (Some("*"), Some(one), present(Condition::NoneOf(list(&[1])))),
+            (Some("*"), Some("*"), present(Condition::Versions(list(&[])))),
+            (Some(one), Some("*"), present(Condition::Versions(list(&[])))),
+            (Some(one), Some(two), present(Condition::Versions(list(&[1])))),
+            (Some(one), Some(one), present(Condition::Versions(list(&[])))),
+        ] {
+            let mut both = HeaderMap::new();
+            for (name, value) in [(IF_MATCH, matches), (IF_NONE_MATCH, none_match)] {
+                if let Some(value) = value {
+                    both.insert(name, value.parse().expect("a header value"));
+                }
+            }
+            assert_eq!(conditions(&both).ok(), Some(wanted), "{both:?}");
+        }
+        assert_eq!(conditions(&headers(IF_NONE_MATCH, &["no quotes"])).ok(), None);
+        assert_eq!(Wanted::Absent.of_a_user(), Some(Condition::Versions(list(&[]))));
     }
 
     #[test]

@@ -21,14 +21,18 @@ use super::rules;
 /// The fields of a new user, all set; the id where the caller chose one.
 pub(super) fn create(body: &[u8]) -> Result<(Option<UserId>, Change), Problem> {
     let fields = parse(body, Purpose::Create)?;
-    let change = Change {
-        alive: Some(true),
-        name: fields.name,
-        email: fields.email,
-        group: Some(fields.group.unwrap_or(0)),
-        request: None,
-    };
-    Ok((fields.id.map(|id| id.0), change))
+    Ok((fields.id.map(|id| id.0), whole(fields)))
+}
+
+/// The fields of a new user whose id the caller has to choose: in the path or in the body, and where in both, the same.
+pub(super) fn create_as(body: &[u8], in_path: Option<Id>) -> Result<(UserId, Change), Problem> {
+    let fields = parse(body, Purpose::CreateAs { in_path })?;
+    let id = in_path.or(fields.id).expect("a create without any id is refused");
+    Ok((id.0, whole(fields)))
+}
+
+fn whole(Fields { name, email, group, .. }: Fields) -> Change {
+    Change { alive: Some(true), name, email, group: Some(group.unwrap_or(0)), request: None }
 }
 
 /// The fields to set of an existing user. An id in the path wins nothing over one in the body: they have to agree.
@@ -44,7 +48,26 @@ pub(super) fn update(body: &[u8], in_path: Option<Id>) -> Result<(UserId, Change
 #[derive(Debug, Clone, Copy)]
 enum Purpose {
     Create,
+    CreateAs { in_path: Option<Id> },
     Update { in_path: Option<Id> },
+}
+
+impl Purpose {
+    fn required(self) -> &'static [&'static str] {
+        match self {
+            Self::CreateAs { in_path: None } => &["id", "name", "email"],
+            Self::Create | Self::CreateAs { .. } => &["name", "email"],
+            Self::Update { in_path: None } => &["id"],
+            Self::Update { .. } => &[],
+        }
+    }
+
+    fn in_path(self) -> Option<Id> {
+        match self {
+            Self::Create => None,
+            Self::CreateAs { in_path } | Self::Update { in_path } => in_path,
+        }
+    }
 }
 
 /// The fields that were given. There is no way to give nothing: a null is a value of the wrong type.
@@ -90,22 +113,19 @@ fn strictly(body: &[u8], purpose: Purpose) -> Option<Fields> {
         return None;
     }
     let fields = serde_json::from_slice::<Fields>(body).ok()?.checked()?;
-    let complete = match purpose {
-        Purpose::Create => fields.name.is_some() && fields.email.is_some(),
-        Purpose::Update { in_path: None } => fields.id.is_some(),
-        Purpose::Update { in_path } => fields.id.is_none() || fields.id == in_path,
+    let is_there = |name: &&str| match *name {
+        "id" => fields.id.is_some(),
+        "name" => fields.name.is_some(),
+        _ => fields.email.is_some(),
     };
-    complete.then_some(fields)
+    let agrees = purpose.in_path().is_none_or(|in_path| fields.id.is_none_or(|id| id == in_path));
+    (agrees && purpose.required().iter().all(is_there)).then_some(fields)
 }
 
 fn thoroughly(body: &[u8], purpose: Purpose) -> Result<Fields, Problem> {
     let mut examined = Examined::of(body, &[])?;
-    examined.require(match purpose {
-        Purpose::Create => &["name", "email"],
-        Purpose::Update { in_path: None } => &["id"],
-        Purpose::Update { .. } => &[],
-    });
-    if let Purpose::Update { in_path: Some(in_path) } = purpose
+    examined.require(purpose.required());
+    if let Some(in_path) = purpose.in_path()
         && examined.fields.id.is_some_and(|id| id != in_path)
     {
         examined.errors.add("id", "must agree with the id in the path");
@@ -279,7 +299,13 @@ mod tests {
         ];
         let names = ["id", "name", "email", "group", "other", "na\\u006de"];
         let mut taken = 0;
-        for purpose in [Purpose::Create, Purpose::Update { in_path: None }, Purpose::Update { in_path: id }] {
+        for purpose in [
+            Purpose::Create,
+            Purpose::CreateAs { in_path: None },
+            Purpose::CreateAs { in_path: id },
+            Purpose::Update { in_path: None },
+            Purpose::Update { in_path: id },
+        ] {
             for (first, second) in names.iter().flat_map(|a| names.iter().map(move |b| (a, b))) {
                 for (one, two) in values.iter().flat_map(|a| values.iter().map(move |b| (a, b))) {
                     let rest = r#""email":"b@c""#;

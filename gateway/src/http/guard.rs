@@ -1,4 +1,4 @@
-//! What happens around every request: its id, its token, its problem, its log line; and a panic that goes no further.
+//! What happens around every request: its id, its token, its problem, its figures, its log line; and a panic that goes no further.
 //!
 //! One hand-written layer instead of a stack from tower-http. Each layer of an axum router costs two allocations and a
 //! boxed future for every request, and the pieces need each other: the problem and the log line carry the request id,
@@ -11,17 +11,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{Route, future::RouteFuture};
 use tower::{Layer, Service};
-use tracing::Level;
 use uuid::Uuid;
 
 use super::etag::hexadecimal;
+use super::metrics::{Measured, Metrics, RouteMetrics};
 use super::problem::{self, Problem};
 use super::token::ApiTokens;
 
@@ -30,10 +29,11 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// An id that a caller chose is kept up to this length.
 const MAX_REQUEST_ID: usize = 128;
 
-/// Puts a [`Guard`] around each route.
-#[derive(Debug, Clone)]
-pub(super) struct GuardLayer {
+/// Makes the guards of all routes.
+#[derive(Debug)]
+pub(super) struct Guards {
     shared: Arc<Shared>,
+    metrics: Metrics,
 }
 
 #[derive(Debug)]
@@ -42,18 +42,30 @@ struct Shared {
     request_ids: RequestIds,
 }
 
-impl GuardLayer {
-    pub(super) fn new(tokens: Option<ApiTokens>) -> Self {
+impl Guards {
+    pub(super) fn new(tokens: Option<ApiTokens>, metrics: Metrics) -> Self {
         let shared = Arc::new(Shared { tokens, request_ids: RequestIds::default() });
-        Self { shared }
+        Self { shared, metrics }
     }
+
+    /// What guards a route, which is named by its template: so no request has to look for that.
+    pub(super) fn around(&self, route: &'static str) -> GuardLayer {
+        GuardLayer { shared: Arc::clone(&self.shared), metrics: self.metrics.route(route) }
+    }
+}
+
+/// Puts a [`Guard`] around a route.
+#[derive(Debug, Clone)]
+pub(super) struct GuardLayer {
+    shared: Arc<Shared>,
+    metrics: Arc<RouteMetrics>,
 }
 
 impl Layer<Route> for GuardLayer {
     type Service = Guard;
 
     fn layer(&self, route: Route) -> Guard {
-        Guard { route, shared: Arc::clone(&self.shared) }
+        Guard { route, shared: Arc::clone(&self.shared), metrics: Arc::clone(&self.metrics) }
     }
 }
 
@@ -62,6 +74,7 @@ impl Layer<Route> for GuardLayer {
 pub(super) struct Guard {
     route: Route,
     shared: Arc<Shared>,
+    metrics: Arc<RouteMetrics>,
 }
 
 impl Service<Request> for Guard {
@@ -75,7 +88,7 @@ impl Service<Request> for Guard {
 
     fn call(&mut self, request: Request) -> Guarded {
         let request_id = self.shared.request_ids.of(request.headers());
-        let trace = tracing::enabled!(Level::DEBUG).then(|| Trace::of(&request));
+        let measured = Measured::begin(&self.metrics, request.method());
         let refused = match &self.shared.tokens {
             Some(tokens) if is_api(request.uri().path()) => tokens.admit(request.headers()).err(),
             _ => None,
@@ -86,7 +99,7 @@ impl Service<Request> for Guard {
                 None => Work::Running(self.route.call(request)),
             },
             request_id,
-            trace,
+            measured,
         }
     }
 }
@@ -101,7 +114,7 @@ fn is_api(path: &str) -> bool {
 pub(super) struct Guarded {
     work: Work,
     request_id: HeaderValue,
-    trace: Option<Trace>,
+    measured: Measured,
 }
 
 #[expect(
@@ -133,41 +146,23 @@ impl Future for Guarded {
         };
         let mut response = problem::finish(response, &this.request_id);
         response.headers_mut().insert(REQUEST_ID, this.request_id.clone());
-        if let Some(trace) = &this.trace {
-            trace.answered(&response, &this.request_id);
-        }
+        this.measured.answered(response.status());
+        log(&this.measured, &response, &this.request_id);
         Poll::Ready(Ok(response))
     }
 }
 
 /// What the log says about a request: the route, never the path itself, nor anything that a caller sent but the request
 /// id and the method.
-#[derive(Debug)]
-struct Trace {
-    method: Method,
-    route: Option<MatchedPath>,
-    started: Instant,
-}
-
-impl Trace {
-    fn of(request: &Request) -> Self {
-        Self {
-            method: request.method().clone(),
-            route: request.extensions().get().cloned(),
-            started: Instant::now(),
-        }
-    }
-
-    fn answered(&self, response: &Response, request_id: &HeaderValue) {
-        tracing::debug!(
-            method = %self.method,
-            route = self.route.as_ref().map_or("none", MatchedPath::as_str),
-            status = response.status().as_u16(),
-            microseconds = self.started.elapsed().as_micros(),
-            ?request_id,
-            "answered"
-        );
-    }
+fn log(measured: &Measured, response: &Response, request_id: &HeaderValue) {
+    tracing::debug!(
+        method = %measured.method(),
+        route = measured.route(),
+        status = response.status().as_u16(),
+        microseconds = measured.elapsed().as_micros(),
+        ?request_id,
+        "answered"
+    );
 }
 
 /// Source of request ids: a number that starts at random and counts up, so two processes hardly ever give the same and
@@ -229,7 +224,7 @@ mod tests {
                     }
                 }),
             )
-            .layer(GuardLayer::new(None));
+            .layer(Guards::new(None, Metrics::new()).around("/panic"));
         for _ in 0..2 {
             let request = Request::get("/panic").header("x-request-id", "mine");
             let (response, problem) =

@@ -69,7 +69,7 @@ impl Kind {
                 (S::BAD_REQUEST, "urn:corro:problem:malformed-id", "The id in the path is no UUID")
             }
             Self::MalformedCondition => {
-                (S::BAD_REQUEST, "urn:corro:problem:malformed-condition", "If-Match cannot be read")
+                (S::BAD_REQUEST, "urn:corro:problem:malformed-condition", "The condition cannot be read")
             }
             Self::MalformedKey => {
                 (S::BAD_REQUEST, "urn:corro:problem:malformed-key", "The Idempotency-Key cannot be read")

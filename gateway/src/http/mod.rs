@@ -10,6 +10,7 @@
 //!   with them.
 //! * `etag`: entity tags and conditions. `idempotency`: creates that may be sent twice.
 //! * `token`: who may use the API.
+//! * `openapi`: what the calls take and answer, as a document. `metrics`: figures. `pages`: for people.
 //! * `server`: connections, what callers may cost, and the end.
 //! * `ceiling`: the calls on one user over a map in memory, to measure against.
 //! * `problem`, `kind`: the one mapping from errors to responses, and the table of all errors.
@@ -31,6 +32,9 @@ mod id;
 mod idempotency;
 mod kind;
 mod list;
+mod metrics;
+mod openapi;
+mod pages;
 mod problem;
 mod query;
 mod router;

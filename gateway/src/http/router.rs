@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 
 use super::api::Api;
-use super::guard::GuardLayer;
+use super::guard::Guards;
+use super::metrics::{self, Metrics};
 use super::token::ApiTokens;
-use super::{bulk, health, list, user};
+use super::{bulk, health, list, openapi, pages, user};
 use crate::coordinator::Coordinator;
 
 /// What can be set about the HTTP side.
@@ -41,10 +43,19 @@ pub fn router(coordinator: Coordinator, settings: &HttpSettings) -> Router {
         ("/api/cluster/promote/{partition}", post(health::promote)),
         ("/health/live", get(health::live)),
         ("/health/ready", get(health::ready)),
+        ("/openapi.json", get(openapi::show)),
+        ("/docs", get(pages::docs)),
     ];
-    let mut router = Router::new();
-    for (path, methods) in routes {
+    let api = Api::new(coordinator, settings);
+    let metrics = Metrics::new();
+    let guards = Guards::new(settings.tokens.clone(), metrics.clone());
+    let figures = get(metrics::show).with_state((api.clone(), metrics));
+    let mut router = Router::new().route("/", get(pages::ring).layer(guards.around("/")));
+    let routes = routes.into_iter().map(|(path, methods)| (path, methods.with_state(api.clone())));
+    for (path, methods) in routes.chain([("/metrics", figures)]) {
+        let methods = methods.layer(guards.around(path));
         router = router.route(path, methods.clone()).route(&format!("{path}/"), methods);
     }
-    router.with_state(Api::new(coordinator, settings)).layer(GuardLayer::new(settings.tokens.clone()))
+    let elsewhere = Router::new().fallback(|| async { StatusCode::NOT_FOUND }).layer(guards.around("none"));
+    router.merge(elsewhere)
 }

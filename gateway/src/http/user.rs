@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use protocol::message::link::{Found, WriteAnswer};
@@ -11,13 +11,29 @@ use protocol::{Operation, Outcome, UserId, Version};
 
 use super::api::Api;
 use super::body::{self, Takes};
+use super::etag::Wanted;
 use super::id::Id;
 use super::kind::Kind;
+use super::openapi::{
+    Created, Creating, Deleted, Deleting, IdempotencyKey, IfMatch, IfNoneMatch, NewUser, Patch, Put, Reading,
+    TheUser, Updating, UserPath, WriteConditions,
+};
 use super::problem::Problem;
 use super::{etag, fields, idempotency};
 
-/// `POST /api/user/`. There is no user yet, so `If-Match` has no meaning here. With an `Idempotency-Key`, a request that was
+/// `POST /api/user/`. There is no user yet, so `If-Match` and `If-None-Match` have no meaning here. With an `Idempotency-Key`, a request that was
 /// done before is answered as it was then.
+#[utoipa::path(
+    post,
+    path = "/api/user",
+    operation_id = "createUser",
+    tag = "users",
+    summary = "Create a user",
+    description = "The user is on disk before this is answered. An id that was deleted may be created again.",
+    params(IdempotencyKey),
+    request_body = NewUser,
+    responses(Created, Creating)
+)]
 pub(super) async fn create(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
     let deadline = api.deadline();
     let (parts, body) = request.into_parts();
@@ -29,6 +45,16 @@ pub(super) async fn create(State(api): State<Api>, request: Request) -> Result<R
 }
 
 /// `GET /api/user/{id}`, and `HEAD`.
+#[utoipa::path(
+    get,
+    path = "/api/user/{id}",
+    operation_id = "getUser",
+    tag = "users",
+    summary = "Read a user",
+    description = "Never an older state than one that was acknowledged.",
+    params(UserPath, IfNoneMatch),
+    responses(TheUser, (status = 304, description = "The caller has this version.", headers(("ETag" = String))), Reading)
+)]
 pub(super) async fn read(State(api): State<Api>, Id(id): Id, request: Request) -> Result<Response, Problem> {
     match api.read(id, api.deadline()).await? {
         None => Err(not_found()),
@@ -38,6 +64,17 @@ pub(super) async fn read(State(api): State<Api>, Id(id): Id, request: Request) -
 }
 
 /// `PUT /api/user/`: the id is in the body.
+#[utoipa::path(
+    put,
+    path = "/api/user",
+    operation_id = "updateUserNamedInBody",
+    tag = "users",
+    summary = "Change a user, or create it with If-None-Match: *",
+    description = "The `id` is in the body. The fields given are set, the others stay.",
+    params(WriteConditions),
+    request_body = Put,
+    responses(TheUser, Created, Updating)
+)]
 pub(super) async fn update_named_in_body(
     State(api): State<Api>,
     request: Request,
@@ -46,6 +83,17 @@ pub(super) async fn update_named_in_body(
 }
 
 /// `PUT /api/user/{id}`.
+#[utoipa::path(
+    put,
+    path = "/api/user/{id}",
+    operation_id = "updateUser",
+    tag = "users",
+    summary = "Change a user, or create it with If-None-Match: *",
+    description = "The fields given are set, the others stay. An `id` in the body has to agree with the path.",
+    params(UserPath, WriteConditions),
+    request_body = Patch,
+    responses(TheUser, Created, Updating)
+)]
 pub(super) async fn update(
     State(api): State<Api>,
     id: Result<Id, Problem>,
@@ -55,6 +103,17 @@ pub(super) async fn update(
 }
 
 /// `PATCH /api/user/{id}`. A merge patch (RFC 7396) of a user is the same partial update: no field can be removed.
+#[utoipa::path(
+    patch,
+    path = "/api/user/{id}",
+    operation_id = "patchUser",
+    tag = "users",
+    summary = "Change a user",
+    description = "The fields given are set, the others stay. A merge patch (RFC 7396) says the same: no field can be removed.",
+    params(UserPath, IfMatch),
+    request_body(content((Patch = "application/json"), (Patch = "application/merge-patch+json"))),
+    responses(TheUser, Updating)
+)]
 pub(super) async fn patch(
     State(api): State<Api>,
     id: Result<Id, Problem>,
@@ -63,7 +122,8 @@ pub(super) async fn patch(
     change(&api, Some(id), request, Takes::JsonOrMergePatch).await
 }
 
-/// Sets the fields given. The id in the path comes unjudged, so that the body is off the wire before it is refused.
+/// Sets the fields given; a PUT with `If-None-Match: *` creates. The id in the path comes unjudged, so that the body is
+/// off the wire before it is refused.
 async fn change(
     api: &Api,
     in_path: Option<Result<Id, Problem>>,
@@ -74,19 +134,37 @@ async fn change(
     let (parts, body) = request.into_parts();
     let body = body::read(&parts.headers, body, takes, deadline).await?;
     let in_path = in_path.transpose()?;
-    let condition = etag::if_match(&parts.headers)?;
+    let wanted = etag::conditions(&parts.headers)?;
+    if wanted == Wanted::Absent && parts.method == Method::PUT {
+        let (id, change) = fields::create_as(&body, in_path)?;
+        let created = api.write(id, Operation::Create(change), None, deadline).await?;
+        if created.outcome == Outcome::Exists {
+            return Err(Problem::new(Kind::PreconditionFailed, "The user exists. Nothing was changed."));
+        }
+        return Ok(with_location(id, found(StatusCode::CREATED, user_after(created)?)));
+    }
+    let condition = wanted.of_a_user();
     let (id, change) = fields::update(&body, in_path)?;
     let updated = api.write(id, Operation::Update(change), condition, deadline).await?;
     Ok(found(StatusCode::OK, user_after(updated)?))
 }
 
 /// `DELETE /api/user/{id}`.
+#[utoipa::path(
+    delete,
+    path = "/api/user/{id}",
+    operation_id = "deleteUser",
+    tag = "users",
+    summary = "Delete a user",
+    params(UserPath, IfMatch),
+    responses(Deleted, Deleting)
+)]
 pub(super) async fn delete(
     State(api): State<Api>,
     Id(id): Id,
     request: Request,
 ) -> Result<StatusCode, Problem> {
-    let condition = etag::if_match(request.headers())?;
+    let condition = etag::conditions(request.headers())?.of_a_user();
     let deleted = api.write(id, Operation::Delete, condition, api.deadline()).await?;
     allowed(deleted.outcome)?;
     Ok(StatusCode::NO_CONTENT)
@@ -114,7 +192,7 @@ pub(super) fn allowed(outcome: Outcome) -> Result<(), Problem> {
         Outcome::NotFound => Err(not_found()),
         Outcome::PreconditionFailed => Err(Problem::new(
             Kind::PreconditionFailed,
-            "If-Match does not name the version that the user has now. Nothing was changed.",
+            "The version that the user has now is not one that the condition allows. Nothing was changed.",
         )),
     }
 }

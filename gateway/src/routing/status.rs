@@ -3,13 +3,15 @@
 use protocol::message::link::Role;
 use protocol::placement::{Partition, Place};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Routing;
 use super::event::{Command, RingEvent};
 use super::partition::Phase;
+use crate::history::PastEvent;
 
 /// The whole ring at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ClusterStatus {
     /// Id of the ring; absent until one is formed or found.
     pub ring: Option<String>,
@@ -25,10 +27,12 @@ pub struct ClusterStatus {
     pub partitions: Vec<PartitionStatus>,
     /// What was served since the gateway started.
     pub served: Served,
+    /// What happened lately, the oldest first. The routing remembers nothing of it: whoever asks it adds this.
+    pub events: Vec<PastEvent>,
 }
 
 /// One place of the ring.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ProcessStatus {
     /// Its name, as far as it is known.
     pub name: String,
@@ -45,13 +49,14 @@ pub struct ProcessStatus {
 }
 
 /// One partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PartitionStatus {
     /// 0..n.
     pub partition: Partition,
     /// Name of the process whose copy takes the writes; absent where none can.
     pub lead: Option<String>,
-    /// Which of its copies leads, or has to come back to lead.
+    /// Which of its copies leads, or has to come back to lead: primary or replica.
+    #[schema(value_type = String)]
     pub role: Role,
     /// Whether reads are answered now.
     pub reads: bool,
@@ -66,7 +71,7 @@ pub struct PartitionStatus {
 }
 
 /// Counts since the gateway started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Served {
     /// Reads answered by a replica.
     pub reads_by_replica: u64,
@@ -91,6 +96,7 @@ impl Routing {
             processes: (0..self.size).map(|place| self.process_status(place)).collect(),
             partitions,
             served: self.served,
+            events: Vec::new(),
         }
     }
 

@@ -98,6 +98,9 @@ async fn a_ring_that_cannot_serve_names_the_partition() {
         for (method, path) in
             [("POST", "/api/user"), ("GET", &path()), ("PATCH", &path()), ("DELETE", &path())]
         {
+            if method == "GET" && name == "outcome-unknown" {
+                continue; // a read has no such end
+            }
             let answer = api.json(method, path, GOOD).await;
             let problem = answer.problem(status, name);
             assert_eq!(problem["partition"], 2);

@@ -5,13 +5,16 @@
 //! * `list`: lists and counts.
 //! * `bodies`, `errors`: every way in which a request can fail.
 //! * `bulk`: many operations in one request.
+//! * `contract`: the OpenAPI document, which every answer is held against. `figures`: metrics and pages.
 //! * `around`: health, tokens, request ids, trailing slashes.
 //! * `tcp`: what only a real connection shows. `hostile`: callers who are slow, many, or never end.
 
 mod around;
 mod bodies;
 mod bulk;
+mod contract;
 mod errors;
+mod figures;
 mod hostile;
 mod list;
 mod ring;

@@ -24,6 +24,8 @@ use serde_json::value::to_raw_value;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tower::ServiceExt;
 
+use crate::contract;
+
 pub(crate) const ID: &str = "0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071";
 pub(crate) const SIZE: u16 = 3;
 
@@ -70,10 +72,13 @@ impl Api {
     }
 
     pub(crate) async fn send(&self, request: HttpRequest<Body>) -> Answer {
+        let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.expect("a router answers everything");
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.expect("a whole body");
-        Answer { status: parts.status, headers: parts.headers, body: body.to_vec() }
+        let answer = Answer { status: parts.status, headers: parts.headers, body: body.to_vec() };
+        contract::check(&method, &path, &answer);
+        answer
     }
 
     /// Sends without a body.
@@ -199,6 +204,7 @@ fn status(ready: bool) -> ClusterStatus {
         processes: Vec::new(),
         partitions: partitions.collect(),
         served: Served::default(),
+        events: Vec::new(),
     }
 }
 

@@ -169,6 +169,55 @@ async fn if_match_guards_writes() {
 }
 
 #[tokio::test]
+async fn put_creates_where_no_user_may_be_there() {
+    let api = Api::new();
+    let put = async |path: &str, body: &str| {
+        let request =
+            call("PUT", path).header("if-none-match", "*").header("content-type", "application/json");
+        api.send(request.body(Body::from(body.to_owned())).expect("a request")).await
+    };
+    let (path, other) = (path(), "/api/user/00000000-0000-0000-0000-000000000001");
+    let missing = put(&path, r#"{"group":1}"#).await.problem(422, "invalid-fields");
+    assert_eq!(missing["errors"].as_array().map(Vec::len), Some(2), "{missing}");
+    put("/api/user", r#"{"name":"Ada","email":"ada@example.org"}"#).await.problem(422, "invalid-fields");
+    put(other, ADA).await.problem(422, "invalid-fields");
+
+    let created = put(&path, r#"{"name":"Ada","email":"ada@example.org"}"#).await;
+    assert_eq!((created.status.as_u16(), created.header("location")), (201, &*path));
+    let expected = json!({"id": ID, "name": "Ada", "email": "ada@example.org", "group": 0});
+    assert_eq!(created.json(), expected);
+    for (path, body) in [(&*path, ADA), ("/api/user", ADA)] {
+        put(path, body).await.problem(412, "precondition-failed");
+    }
+    assert_eq!(api.bare("GET", &path).await.header("etag"), created.header("etag"), "nothing was changed");
+
+    assert_eq!(api.bare("DELETE", &path).await.status, 204);
+    let again = put("/api/user/", ADA).await;
+    assert_eq!((again.status.as_u16(), again.header("location")), (201, &*path));
+}
+
+#[tokio::test]
+async fn if_none_match_guards_writes_of_a_user_that_is_there() {
+    let api = Api::new();
+    let tag = api.json("POST", "/api/user", ADA).await.header("etag").to_owned();
+    for refused in [tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}")] {
+        for (method, body) in [("PUT", "{}"), ("PATCH", "{}"), ("DELETE", "")] {
+            let answer = with_header(&api, method, "if-none-match", &refused, body).await;
+            answer.problem(412, "precondition-failed");
+        }
+    }
+    for method in ["PATCH", "DELETE"] {
+        let answer = with_header(&api, method, "if-none-match", "*", "{}").await;
+        answer.problem(412, "precondition-failed");
+    }
+    with_header(&api, "PUT", "if-none-match", "no quotes", "{}").await.problem(400, "malformed-condition");
+    let updated = with_header(&api, "PUT", "if-none-match", "\"other\"", r#"{"group":3}"#).await;
+    assert_eq!((updated.status.as_u16(), &updated.json()["group"]), (200, &json!(3)));
+    assert_eq!(with_header(&api, "DELETE", "if-none-match", &tag, "").await.status, 204);
+    with_header(&api, "DELETE", "if-none-match", "*", "").await.problem(404, "user-not-found");
+}
+
+#[tokio::test]
 async fn if_none_match_saves_the_body() {
     let api = Api::new();
     let tag = api.json("POST", "/api/user", ADA).await.header("etag").to_owned();

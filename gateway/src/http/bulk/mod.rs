@@ -48,6 +48,7 @@ use tokio::time::timeout_at;
 use super::api::Api;
 use super::body::{self, Takes};
 use super::kind::Kind;
+use super::openapi::{Bulking, Lines};
 use super::problem::Problem;
 
 /// At most this many such requests are taken on at once; each of them can have a window full of lines in flight.
@@ -88,6 +89,18 @@ impl Drop for Place {
 }
 
 /// `POST /api/user/bulk`.
+#[utoipa::path(
+    post,
+    path = "/api/user/bulk",
+    operation_id = "changeUsersInBulk",
+    tag = "users",
+    summary = "Create, change and delete many users",
+    description = "One JSON object a line: a user with `op`, which is `create`, `update` or `delete`, and where wanted \
+                   `if_match`. One result a line comes back, in their order, while the request is still coming in: \
+                   `{\"line\":1,\"status\":201,\"id\":…}`, or a problem with its `line`.",
+    request_body(content = String, content_type = "application/x-ndjson", description = "The operations."),
+    responses(Lines, Bulking)
+)]
 pub(super) async fn bulk(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
     let deadline = api.deadline();
     let (parts, mut body) = request.into_parts();

@@ -1,0 +1,74 @@
+//! What happened to the ring lately, for people who look at it: kept in memory, in the words of the log.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::routing::RingEvent;
+
+/// So many events are kept.
+const KEPT: usize = 64;
+
+/// Something that happened to the ring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct PastEvent {
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+    /// What, in a sentence without its full stop.
+    pub text: String,
+}
+
+/// The last events, the oldest first.
+#[derive(Debug, Default)]
+pub struct History(VecDeque<PastEvent>);
+
+impl History {
+    /// Keeps an event; the oldest goes if there are too many.
+    pub fn add(&mut self, at: u64, event: &RingEvent) {
+        if self.0.len() == KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(PastEvent { at, text: words(event) });
+    }
+
+    /// All that is kept.
+    pub fn recent(&self) -> Vec<PastEvent> {
+        self.0.iter().cloned().collect()
+    }
+}
+
+fn words(event: &RingEvent) -> String {
+    match event {
+        RingEvent::ProcessRegistered { instance, host, .. } => format!("{instance} registered from {host}"),
+        RingEvent::ProcessRefused { instance, host, reason } => {
+            format!("{instance} from {host} was refused: {reason}")
+        }
+        RingEvent::ProcessLost { instance, how } => format!("{instance} was lost: {how}"),
+        RingEvent::RingKnown { size, new: true, .. } => format!("a new ring of {size} was formed"),
+        RingEvent::RingKnown { size, new: false, .. } => format!("the ring of {size} was found"),
+        RingEvent::SizeDiffers { ring, configured } => {
+            format!("the data belong to a ring of {ring}, which counts, not of {configured}")
+        }
+        RingEvent::ViewChanged { epoch, partition, lead, why } => {
+            format!("view {epoch}: {lead} for partition {partition}, since {why}")
+        }
+        RingEvent::PartitionChanged { partition, now } => format!("partition {partition}: {now}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_go_first() {
+        let mut history = History::default();
+        for at in 0..KEPT as u64 + 3 {
+            history.add(at, &RingEvent::PartitionChanged { partition: 1, now: format!("state {at}") });
+        }
+        let recent = history.recent();
+        assert_eq!((recent.len(), recent[0].at), (KEPT, 3));
+        assert_eq!(recent[KEPT - 1].text, format!("partition 1: state {}", KEPT + 2));
+    }
+}
