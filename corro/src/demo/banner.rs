@@ -29,7 +29,8 @@ pub(crate) fn banner(ring: &Ring, took: Duration, command: &str) -> String {
 The ring is ready after {took:.2} s: a gateway and {size} db-process{es}, all of them on this machine.
 
   API    {user}
-  ring   http://localhost:{rest_port}/api/cluster
+  ring   http://localhost:{rest_port}/   (a page; as JSON: /api/cluster)
+  docs   http://localhost:{rest_port}/docs
   data   {data}   (kept; remove {folder} to start afresh)
   logs   {logs}
 

@@ -14,6 +14,7 @@ use protocol::user::fold_email;
 use serde::Serialize;
 
 use super::api::Api;
+use super::openapi::{APage, CountQuery, ListQuery, Listing, UserCount};
 use super::problem::Problem;
 use super::query::{self, Parameters};
 use super::{cursor, rules};
@@ -26,6 +27,16 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
 /// `GET /api/user`, and `HEAD`.
+#[utoipa::path(
+    get,
+    path = "/api/user",
+    operation_id = "listUsers",
+    tag = "users",
+    summary = "List users",
+    description = "In the order of ids: users with a UUIDv7 come oldest first. A plus sign in the query stands for itself.",
+    params(ListQuery),
+    responses(APage, Listing)
+)]
 pub(super) async fn list(State(api): State<Api>, RawQuery(text): RawQuery) -> Result<Response, Problem> {
     let given = Parameters::parse(text.as_deref(), &["limit", "cursor", "group", "email"])?;
     let limit = given.get("limit", "must be a whole number from 1 to 1000", limit)?.unwrap_or(DEFAULT_LIMIT);
@@ -50,6 +61,16 @@ pub(super) struct Count {
 }
 
 /// `GET /api/user/count`, and `HEAD`.
+#[utoipa::path(
+    get,
+    path = "/api/user/count",
+    operation_id = "countUsers",
+    tag = "users",
+    summary = "Count users",
+    description = "Exactly those that are there now.",
+    params(CountQuery),
+    responses((status = 200, description = "How many.", body = UserCount), Listing)
+)]
 pub(super) async fn count(State(api): State<Api>, RawQuery(text): RawQuery) -> Result<Json<Count>, Problem> {
     let given = Parameters::parse(text.as_deref(), &["group"])?;
     let group = given.get("group", query::GROUP, query::group)?;

@@ -100,7 +100,8 @@ impl IntoResponses for APage {
             .description("A page of users.")
             .header("Link", link)
             .content("application/json", content.build());
-        let next = LinkBuilder::new().operation_id("listUsers").parameter("cursor", "$response.body#/next_cursor");
+        let next =
+            LinkBuilder::new().operation_id("listUsers").parameter("cursor", "$response.body#/next_cursor");
         let first = LinkBuilder::new().operation_id("getUser").parameter("id", "$response.body#/items/0/id");
         only("200", response.link("next", next.build()).link("read", first.build()))
     }

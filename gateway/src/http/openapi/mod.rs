@@ -22,15 +22,17 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{OpenApi as Document, RefOr};
 use utoipa::{Modify, OpenApi};
 
-pub(super) use answers::{Created, Deleted, Text, TheUser};
+pub(super) use answers::{APage, Created, Deleted, Lines, Text, TheUser};
 pub(super) use parameters::{
-    IdempotencyKey, IfMatch, IfNoneMatch, PartitionNumber, UserPath, WriteConditions,
+    CountQuery, IdempotencyKey, IfMatch, IfNoneMatch, ListQuery, PartitionNumber, UserPath, WriteConditions,
 };
-pub(super) use problems::{Bulking, Creating, Deleting, Promoting, Readiness, Reading, Status, Updating};
-pub(super) use schemas::{Health, NewUser, Patch, Put};
+pub(super) use problems::{
+    Bulking, Creating, Deleting, Listing, Promoting, Readiness, Reading, Status, Updating,
+};
+pub(super) use schemas::{Health, NewUser, Patch, Put, UserCount};
 
 use super::kind::Kind;
-use super::{bulk, health, metrics, user};
+use super::{bulk, health, list, metrics, user};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -43,6 +45,9 @@ use super::{bulk, health, metrics, user};
     ),
     paths(
         user::create,
+        list::list,
+        list::count,
+        bulk::bulk,
         user::update_named_in_body,
         user::read,
         user::update,
@@ -54,7 +59,7 @@ use super::{bulk, health, metrics, user};
         health::ready,
         metrics::show,
     ),
-    components(schemas(schemas::User, NewUser, Put, Patch, schemas::Problem, Health)),
+    components(schemas(schemas::User, schemas::UserPage, UserCount, NewUser, Put, Patch, schemas::Problem, Health)),
     tags(
         (name = "users", description = "The users themselves."),
         (name = "ring", description = "The processes that keep them."),

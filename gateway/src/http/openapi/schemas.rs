@@ -110,8 +110,9 @@ fn fields(description: &str, required: &[&str]) -> ObjectBuilder {
         .max_length(Some(256))
         .pattern(Some("^[^\\u0000-\\u001f\\u007f-\\u009f]+$"))
         .description(Some("Counted in characters, and kept, in normal form C. No control characters."));
-    let email = email()
-        .description(Some("An address by RFC 5321; the pattern shows its common form, and others are taken too."));
+    let email = email().description(Some(
+        "An address by RFC 5321; the pattern shows its common form, and others are taken too.",
+    ));
     let group = ObjectBuilder::new()
         .schema_type(Type::Integer)
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int32)))
