@@ -1,7 +1,7 @@
 # `make demo` starts a ring on this machine; `make test` runs every test. Both install what is missing first.
 # All of them build with the one profile `release`, so that RocksDB is compiled once.
 
-.PHONY: help demo test build lint deny test-compose ci setup
+.PHONY: help demo test build lint deny test-compose test-api ci setup
 .DEFAULT_GOAL := help
 
 # ccache first, so that compiling RocksDB again (another checkout, a changed flag) takes a minute; a Rust that was installed
@@ -31,6 +31,9 @@ deny: ## Check licences, sources and known faults of the dependencies; needs car
 
 test-compose: ## Run the ring in containers, stop one under load, and count failed reads; needs docker and docker-compose
 	corro/tests/compose.sh
+
+test-api: build ## Let Schemathesis look for answers that the OpenAPI document does not allow; left out where PyPI cannot be reached
+	@corro/tests/schemathesis.sh $(arguments) || [ $$? -eq 77 ]
 
 ci: ## All that is checked before a change is taken
 	.ci/run
