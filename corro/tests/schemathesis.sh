@@ -33,4 +33,5 @@ for _ in $(seq 300); do
 done
 url=$(sed -n 's|^  API    \(http://localhost:[0-9]*\)/.*|\1|p' "$folder/out")
 
+export SCHEMATHESIS_HOOKS=schemathesis_hooks PYTHONPATH=corro/tests PYTHONDONTWRITEBYTECODE=1
 "$venv/bin/schemathesis" --config-file corro/tests/schemathesis.toml run "$url/openapi.json" --no-color --checks all "$@"

@@ -113,7 +113,7 @@ fn if_match() -> Parameter {
     header(
         "If-Match",
         "Do it only if the user has one of these versions: the `ETag` of an earlier answer, or `*`.",
-        TAGS,
+        TAG,
     )
 }
 
@@ -124,7 +124,8 @@ fn if_none_match() -> Parameter {
 }
 
 fn known_tags() -> Parameter {
-    let description = "Versions that the caller has already: then the answer is 304. What cannot be read is ignored.";
+    let description =
+        "Versions that the caller has already: then the answer is 304. What cannot be read is ignored.";
     optional_header("If-None-Match", description, schemas::any_text())
 }
 
