@@ -5,9 +5,10 @@
 #
 # Schemathesis comes from PyPI into a folder that is kept (SCHEMATHESIS_VENV). Exit code 77: it cannot be had here.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+here=$(realpath "$(dirname "$0")")
+cd "$here/../.."
 
-corro="${CARGO_TARGET_DIR:-target}/release/corro"
+corro=$(realpath -m "${CARGO_TARGET_DIR:-target}/release/corro")
 venv="${SCHEMATHESIS_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/corro-schemathesis}"
 version=4.32.5
 
@@ -25,7 +26,7 @@ fi
 folder=$(mktemp -d)
 env -u API_TOKEN -u DB_PROCESSES "$corro" demo --rest-port=0 --socket-port=0 --folder "$folder" >"$folder/out" &
 demo=$!
-trap 'kill -INT "$demo" 2>/dev/null || true; wait "$demo" 2>/dev/null || true; rm -rf "$folder"' EXIT
+trap 'cd /; kill -INT "$demo" 2>/dev/null || true; wait "$demo" 2>/dev/null || true; rm -rf "$folder"' EXIT
 for _ in $(seq 300); do
     grep -q '^Ctrl-C' "$folder/out" && break
     kill -0 "$demo" 2>/dev/null || { cat "$folder/out"; exit 1; }
@@ -33,5 +34,6 @@ for _ in $(seq 300); do
 done
 url=$(sed -n 's|^  API    \(http://localhost:[0-9]*\)/.*|\1|p' "$folder/out")
 
-export SCHEMATHESIS_HOOKS=schemathesis_hooks PYTHONPATH=corro/tests PYTHONDONTWRITEBYTECODE=1
-"$venv/bin/schemathesis" --config-file corro/tests/schemathesis.toml run "$url/openapi.json" --no-color --checks all "$@"
+cd "$folder" # it keeps what it finds where it runs
+export SCHEMATHESIS_HOOKS=schemathesis_hooks PYTHONPATH="$here" PYTHONDONTWRITEBYTECODE=1
+"$venv/bin/schemathesis" --config-file "$here/schemathesis.toml" run "$url/openapi.json" --no-color --checks all "$@"

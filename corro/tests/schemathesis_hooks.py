@@ -1,5 +1,6 @@
 """What Schemathesis cannot know of this API from its document: what one part of a request means for another."""
 
+import json
 import re
 import uuid
 
@@ -39,3 +40,10 @@ def is_uuid(value):
         return isinstance(value, str) and bool(uuid.UUID(value))
     except ValueError:
         return False
+
+
+@schemathesis.serializer("application/x-ndjson")
+def lines(context, value):
+    """What is no text goes out as one line."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.encode(errors="replace")

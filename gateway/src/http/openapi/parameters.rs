@@ -132,5 +132,5 @@ fn known_tags() -> Parameter {
 fn idempotency_key() -> Parameter {
     let description =
         "The same key with the same body creates once, and is answered again as the first time.";
-    header("Idempotency-Key", description, "^[!-~]{1,255}$")
+    header("Idempotency-Key", description, "^[!-~]([\\t -~]{0,253}[!-~])?$")
 }
