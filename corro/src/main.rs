@@ -5,6 +5,7 @@ mod demo;
 mod drill;
 mod load;
 mod parent;
+mod transfer;
 
 use std::num::NonZeroU32;
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ use rustix::process::Signal;
 use bench::BenchArgs;
 use demo::DemoArgs;
 use drill::DrillArgs;
+use transfer::{ExportArgs, ImportArgs};
 
 /// A replicated, partitioned user store: a whole ring on this machine, or one of its processes
 #[derive(Parser, Debug)]
@@ -45,6 +47,11 @@ enum Command {
     /// The load of a bench, in a process of its own
     #[command(hide = true)]
     BenchGenerator,
+    /// Take users out of a ring into a file
+    Export(Box<ExportArgs>),
+    /// Bring users from a file into a ring; run again, it goes on where it ended
+    #[command(after_help = IMPORT_EXIT)]
+    Import(Box<ImportArgs>),
     /// Run the gateway of a ring
     Gateway(Box<GatewayConfig>),
     /// Run a db-process of a ring
@@ -53,6 +60,8 @@ enum Command {
 
 const DRILL_EXIT: &str =
     "Exit code: 0 the ring has kept its promise, 1 it has not, 2 the drill could not be done.";
+
+const IMPORT_EXIT: &str = "Exit code: 0 every row is in the ring, 1 some are not, 2 the import could not be done or not to its end.";
 
 fn main() -> ExitCode {
     let cli: Cli = process::settings();
@@ -69,6 +78,12 @@ fn main() -> ExitCode {
             exit_code(runtime().and_then(|runtime| runtime.block_on(bench::ceiling::run())))
         }
         Command::BenchGenerator => exit_code(bench::generator::run()),
+        Command::Export(args) => {
+            exit_code(runtime().and_then(|runtime| runtime.block_on(transfer::export(*args))))
+        }
+        Command::Import(args) => {
+            verdict(runtime().and_then(|runtime| runtime.block_on(transfer::import(*args))))
+        }
         Command::Gateway(config) => gateway::run::main(*config),
         Command::DbProcess(config) => db_process::run::main(*config),
     }
@@ -86,7 +101,12 @@ fn run_demo(DemoArgs { settings, drill }: DemoArgs) -> anyhow::Result<()> {
 
 /// A drill has one thread for its load, so that it takes little from the ring that it measures.
 fn run_drill(drill: DrillArgs) -> ExitCode {
-    match runtime().and_then(|runtime| runtime.block_on(drill::run(drill))) {
+    verdict(runtime().and_then(|runtime| runtime.block_on(drill::run(drill))))
+}
+
+/// Whether it went well is one thing, whether it could be done another.
+fn verdict(outcome: anyhow::Result<bool>) -> ExitCode {
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -116,6 +136,8 @@ fn watch_parent(cli: &Cli) -> anyhow::Result<()> {
         Command::BenchCeiling | Command::BenchGenerator | Command::Gateway(_) | Command::DbProcess(_) => {
             Signal::KILL
         }
+        // What is complete of them is kept.
+        Command::Export(_) | Command::Import(_) => Signal::TERM,
     };
     cli.exit_with_parent.map_or(Ok(()), |parent| parent::end_with(parent, signal))
 }
@@ -139,6 +161,8 @@ mod tests {
             "demo",
             "drill",
             "bench",
+            "export",
+            "import",
             "gateway",
             "db-process",
             "--exit-with-parent",

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
+use hyper::body::{Body, Bytes};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::http::request::Builder;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -35,6 +36,32 @@ impl Endpoint {
             port: url.port().unwrap_or(80),
             authorization: token.map(|token| format!("Bearer {token}")),
         })
+    }
+
+    /// The head of a request.
+    pub(crate) fn request(&self, method: Method, path: &str) -> Builder {
+        let request = Request::builder().method(method).uri(path).header(HOST, &self.host);
+        match &self.authorization {
+            Some(authorization) => request.header(AUTHORIZATION, authorization),
+            None => request,
+        }
+    }
+
+    /// A connection, for bodies of any kind.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub(crate) async fn connect<B>(&self) -> Result<SendRequest<B>, Trouble>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(Trouble::Refused)?;
+        stream.set_nodelay(true).map_err(Trouble::Refused)?;
+        let (sender, connection) =
+            handshake(TokioIo::new(stream)).await.map_err(|error| Trouble::Broken(in_full(&error)))?;
+        tokio::spawn(connection); // it ends with the sender, and its trouble is the sender's
+        Ok(sender)
     }
 }
 
@@ -91,10 +118,7 @@ impl Client {
         path: &str,
         json: Option<String>,
     ) -> Result<Answer, Trouble> {
-        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.endpoint.host);
-        if let Some(authorization) = &self.endpoint.authorization {
-            request = request.header(AUTHORIZATION, authorization);
-        }
+        let mut request = self.endpoint.request(method, path);
         if json.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
@@ -114,20 +138,14 @@ impl Client {
         };
         if !usable {
             self.sender = None;
-            let address = (self.endpoint.host.as_str(), self.endpoint.port);
-            let stream = TcpStream::connect(address).await.map_err(Trouble::Refused)?;
-            stream.set_nodelay(true).map_err(Trouble::Refused)?;
-            let (sender, connection) =
-                handshake(TokioIo::new(stream)).await.map_err(|error| Trouble::Broken(in_full(&error)))?;
-            tokio::spawn(connection); // it ends with the sender, and its trouble is the sender's
-            self.sender = Some(sender);
+            self.sender = Some(self.endpoint.connect().await?);
         }
         Ok(self.sender.as_mut().expect("it was made just now, or is usable"))
     }
 }
 
 /// An error with its causes.
-fn in_full(error: &dyn std::error::Error) -> String {
+pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -4,6 +4,7 @@
 //! Measurements that take minutes are ignored by default; `resources/measurements.md` says how to run them.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod bulk;
 mod client;
 mod copies;
 mod failover;

@@ -80,7 +80,7 @@ async fn how_long_a_ring_with_a_million_users_takes_to_be_ready_again() {
 }
 
 /// Processor time of a process so far, in seconds.
-fn cpu_seconds(pid: u32) -> f64 {
+pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     // Fields 14 and 15 of proc(5), in ticks of 10 ms; the split starts at field 3.
