@@ -1,6 +1,8 @@
 //! What a copy does in a second, and how long a large one takes to open. Run it with
 //! `cargo test --release -p db-process --test copy_measure -- --ignored --nocapture`.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
@@ -123,6 +125,18 @@ fn pages(copy: &CopyHandle, filter: &Filter) {
     println!("pages of 1,000, {filter:?}: median {median:.1?}, p99 {late:.1?} ({users} users)");
 }
 
+/// Copies a database that is open. Returns whether its files stayed the same meanwhile.
+fn copy_files(from: &TempDir, to: &TempDir) -> bool {
+    let files = || -> BTreeSet<OsString> {
+        let files = std::fs::read_dir(from.path()).expect("the database");
+        files.map(|file| file.expect("a file").file_name()).collect()
+    };
+    let before = files();
+    let copied =
+        before.iter().all(|name| std::fs::copy(from.path().join(name), to.path().join(name)).is_ok());
+    copied && files() == before
+}
+
 /// How much is in tables, and how much in the write-ahead log.
 fn sizes(folder: &TempDir) -> String {
     let size_of = |ending: &str| {
@@ -143,12 +157,13 @@ async fn measure() {
     let rest = USERS - 20_500;
     rate("writes, batches of 64, four in flight", rest, write(&copy, 20_500..USERS, BATCH, 4));
 
-    // What a killed process leaves is what its files are now.
-    let killed = tempfile::tempdir().expect("a temporary folder");
-    for file in std::fs::read_dir(folder.path()).expect("the database") {
-        let file = file.expect("a file");
-        std::fs::copy(file.path(), killed.path().join(file.file_name())).expect("room on the disk");
-    }
+    // What a killed process leaves is what its files are now, once nothing is being tidied up any more.
+    let killed = loop {
+        let killed = tempfile::tempdir().expect("a temporary folder");
+        if copy_files(&folder, &killed) {
+            break killed;
+        }
+    };
     let before = sizes(&killed);
     println!("opened after a kill in {:.0?}: {before}", time_to_open(&killed));
     copy.stop();
