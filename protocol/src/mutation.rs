@@ -18,6 +18,10 @@ pub enum Mutation {
     ReadUnsettled,
     /// A read tells of a write that was not answered.
     ReadUnanswered,
+    /// A copy answers reads when the tail is on its way to it, not when it has it.
+    ReadBeforeMerged,
+    /// A read that only the lead could answer waits for it, however silent that is.
+    WaitForSilent,
     /// The lead moves while the old one still has writes to decide.
     MoveUndrained,
     /// A merge takes the older register.
@@ -34,7 +38,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them; the simulation finds each.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::TailNotReplayed,
         Self::PromoteUncovered,
         Self::AnswerBeforeSync,
@@ -42,6 +46,8 @@ impl Mutation {
         Self::PositionApart,
         Self::ReadUnsettled,
         Self::ReadUnanswered,
+        Self::ReadBeforeMerged,
+        Self::WaitForSilent,
         Self::MoveUndrained,
         Self::MergeOlder,
         Self::BelieveFirstView,

@@ -9,15 +9,19 @@ use protocol::message::link::{Role, Versioned, Write, WriteAnswer, WriteAnswers}
 use protocol::placement::{Partition, partition_of, primary_of, replica_of};
 use protocol::{Outcome, Record, UserId, Version};
 
-use crate::config::{Config, Mode};
-use crate::history::{Op, is_linearizable};
-use crate::world::{Time, World};
+use crate::config::{Config, Fault, Mode};
+use crate::history::{Asked, Op, is_linearizable};
+use crate::world::{MILLI, Time, World};
+
+/// No read takes longer, whatever goes wrong with one process at a time. A process counts as lost only much later.
+const READ_WITHIN: Time = 100 * MILLI;
 
 /// A question that has no answer yet.
 #[derive(Debug)]
 pub(crate) struct Question {
     pub(crate) client: usize,
     pub(crate) user: UserId,
+    pub(crate) asked: Time,
     pub(crate) op: Op,
 }
 
@@ -26,6 +30,10 @@ pub(crate) struct Question {
 pub(crate) struct Checks {
     pub(crate) asked: u64,
     pub(crate) refused: u64,
+    /// The longest that a read took where one process fails at a time, and the gateway does not.
+    pub(crate) slowest_read: Time,
+    /// The same of writes; nothing is promised of them in general.
+    pub(crate) slowest_write: Time,
     pub(crate) open: BTreeMap<u64, Question>,
     pub(crate) histories: BTreeMap<UserId, Vec<Op>>,
     /// Which write of a user a version belongs to, as far as anybody saw it.
@@ -56,6 +64,8 @@ impl Checks {
         Self {
             asked: 0,
             refused: 0,
+            slowest_read: 0,
+            slowest_write: 0,
             open: BTreeMap::new(),
             histories: BTreeMap::new(),
             group_of: BTreeMap::new(),
@@ -158,6 +168,22 @@ impl World {
             let decided = Decided { at: self.now, user: write.id, document };
             self.checks.decided.entry((partition, write.version)).or_insert(decided);
         }
+    }
+
+    /// Whatever goes wrong with one process, the other copy answers reads long before that counts as lost.
+    pub(crate) fn check_time(&mut self, question: &Question) {
+        let gateway = |kind: &Fault| matches!(kind, Fault::Gateway | Fault::GatewayPause);
+        let single = self.config.mode == Mode::Single && !self.config.kinds.iter().any(gateway);
+        if !single {
+            return;
+        }
+        let took = self.now - question.asked;
+        if question.op.asked != Asked::Read {
+            self.checks.slowest_write = self.checks.slowest_write.max(took);
+            return;
+        }
+        assert!(took <= READ_WITHIN, "a read takes {} ms although one process failed at most", took / MILLI);
+        self.checks.slowest_read = self.checks.slowest_read.max(took);
     }
 
     /// Invariant 3, in the end: what all clients saw fits one order.

@@ -58,7 +58,7 @@ impl World {
         });
         let called = self.number();
         let op = Op { called, answered: u64::MAX, asked, condition, told: Told::Unknown };
-        self.checks.open.insert(request, Question { client, user, op });
+        self.checks.open.insert(request, Question { client, user, asked: self.now, op });
         self.clients[client].asking = Some(request);
         let life = self.gateway.life;
         self.after(1, 100, Happening::Ask(life, Box::new(event)));
@@ -139,7 +139,8 @@ impl World {
         self.note(|| format!("answer to {request} of {}: {told:?}", question.user.as_u128()));
         self.mix(request);
         let answered = self.number();
-        let Question { client, user, op } = question;
+        self.check_time(&question);
+        let Question { client, user, op, .. } = question;
         self.checks.histories.entry(user).or_default().push(Op { answered, told, ..op });
         self.go_on(client, request);
     }
@@ -149,7 +150,7 @@ impl World {
         let allowed = matches!(self.config.mode, Mode::Chaos | Mode::Harsh);
         assert!(allowed, "a request fails although there was one failure at most: {unserved}");
         self.checks.refused += 1;
-        let Question { client, user, op } = question;
+        let Question { client, user, op, .. } = question;
         if let Unserved::OutcomeUnknown { .. } = unserved {
             self.checks.histories.entry(user).or_default().push(op);
         }
@@ -169,7 +170,7 @@ impl World {
 
     /// What was asked of a gateway that died has an unknown outcome.
     pub(crate) fn clients_lose_gateway(&mut self) {
-        for (request, Question { client, user, op }) in std::mem::take(&mut self.checks.open) {
+        for (request, Question { client, user, op, .. }) in std::mem::take(&mut self.checks.open) {
             self.checks.histories.entry(user).or_default().push(op);
             self.go_on(client, request);
         }

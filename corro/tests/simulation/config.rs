@@ -71,6 +71,8 @@ pub(crate) struct Config {
     pub(crate) kinds: Vec<Fault>,
     /// Longest usual delay of a message, in microseconds.
     pub(crate) delay: u64,
+    /// How many messages in a hundred take much longer.
+    pub(crate) late: u64,
     /// Longest time of a round of a copy, in microseconds.
     pub(crate) round: u64,
 }
@@ -102,6 +104,7 @@ impl Config {
             faults: if mode == Mode::Calm { 0 } else { rng.between(1, 7) },
             kinds: if kinds.is_empty() { ALL.to_vec() } else { kinds },
             delay: rng.pick(&[100, 500, 5_000]),
+            late: 3,
             round: rng.pick(&[300, 3_000, 15_000]),
         }
     }

@@ -75,11 +75,13 @@ impl Op {
         fits.then_some(after)
     }
 
-    /// The state after it, if it came late, below a newer write that set the group only.
+    /// The state after it, if it came late, below a newer write that set the group only. Its condition held when it was
+    /// decided.
     fn step_late(&self, state: State) -> Option<State> {
         let name = match (&self.told, &self.asked) {
             (Told::Unknown, Asked::Create(Live { name, .. })) => *name,
             (Told::Unknown, Asked::Update { name: Some(name), .. }) => *name,
+            (Told::Unknown, Asked::Delete) => return state.map(|_| None),
             _ => return None,
         };
         state.map(|live| Some(Live { name, ..live }))

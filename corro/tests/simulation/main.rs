@@ -45,6 +45,8 @@ struct Done {
     asked: u64,
     refused: u64,
     whole: bool,
+    /// Microseconds.
+    slowest_read: u64,
 }
 
 fn run(world: &mut World) -> Done {
@@ -57,7 +59,8 @@ fn run(world: &mut World) -> Done {
         world.check_copies();
     }
     let (asked, refused) = (world.checks.asked, world.checks.refused);
-    Done { hash: world.hash, steps: world.steps, asked, refused, whole: world.faults.whole }
+    let (whole, slowest_read) = (world.faults.whole, world.checks.slowest_read);
+    Done { hash: world.hash, steps: world.steps, asked, refused, whole, slowest_read }
 }
 
 /// Runs a seed; an error says which promise was broken.
@@ -135,6 +138,7 @@ fn no_seed_breaks_a_promise() {
     let first = setting("CORRO_FIRST_SEED").unwrap_or(1);
     let count = setting("CORRO_SEEDS").unwrap_or(1_000);
     let totals = [const { AtomicU64::new(0) }; 4];
+    let slowest = AtomicU64::new(0);
     let failed = search(
         first,
         count,
@@ -144,15 +148,33 @@ fn no_seed_breaks_a_promise() {
             for (total, value) in totals.iter().zip(values) {
                 total.fetch_add(value, Ordering::Relaxed);
             }
+            slowest.fetch_max(done.slowest_read, Ordering::Relaxed);
         },
     );
     let [steps, asked, refused, down] = totals.map(AtomicU64::into_inner);
     println!(
         "{count} seeds from {first}: {steps} events, {asked} questions, {refused} refused, {down} ended without a whole ring"
     );
+    println!("slowest read where one process fails at a time: {} ms", slowest.into_inner() / 1_000);
     if let Some((seed, _)) = failed {
         explain(seed);
     }
+}
+
+/// What a move costs a write: what is in flight is answered and followed, the other copy syncs, and the write is on its
+/// way. A round of a copy takes 3 ms here, and keeping a view 5.
+#[test]
+fn no_write_waits_long_for_a_process_that_leaves_and_comes_back() {
+    let slowest = (1..=200).map(|seed| {
+        let (mode, kinds) = (Mode::Single, vec![config::Fault::Leave]);
+        let even = Config { delay: 500, late: 0, round: 3_000, think: 3_000, ..Config::new(seed) };
+        let mut world = World::new(Config { mode, kinds, faults: 5, ..even }, false);
+        run(&mut world);
+        world.checks.slowest_write
+    });
+    let slowest = slowest.max().unwrap_or_default();
+    println!("slowest write while processes leave and come back: {slowest} µs");
+    assert!(slowest <= 25_000, "a write took {slowest} µs");
 }
 
 #[test]

@@ -274,7 +274,7 @@ impl World {
 
     /// How long a message is on its way: usually short, sometimes not.
     fn delay(&mut self) -> Time {
-        let most = if self.rng.percent(3) { 20 * MILLI } else { self.config.delay };
+        let most = if self.rng.percent(self.config.late) { 20 * MILLI } else { self.config.delay };
         self.rng.between(20, most.max(21))
     }
 

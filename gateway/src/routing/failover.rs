@@ -4,9 +4,11 @@
 //!   the lead: a view says so (as *promoting*), the tail is handed over, and when the view is kept and the tail merged,
 //!   the copy leads. The writes that the lost lead had not answered are sent again, before all others and with the
 //!   versions that they had; a copy that knows such a version already answers from memory.
-//! * *Move*. Both copies are there. New writes are held; when the lead has answered all that it had and the other copy has
-//!   followed to the end, a view makes that the lead, and when the view is kept, the held writes go there. So the lead
-//!   goes home to a primary that has come back, and away from a process that was asked to stop.
+//! * *Move*. Both copies are there. It is announced by a view that names the other copy as *promoting*; when enough
+//!   processes keep that, new writes are held. When the lead has answered those that it has, the other copy has followed
+//!   to the end, and all of it is on its disk, it leads, and the held writes go there: one fsync later, whatever the disks
+//!   of the others do. A second view says so, as after a promotion. So the lead goes home to a primary that has come back,
+//!   and away from a process that was asked to stop.
 //!
 //! If a move comes to nothing, the last lead leads again, by a newer view. If there is no copy that may lead, the partition
 //! is *down*: what was sent is answered as unknown, what was not as refused, and all that comes meanwhile is refused at
@@ -21,7 +23,7 @@ use protocol::placement::Partition as Number;
 
 use super::Routing;
 use super::event::{Command, PromotionRefused, SessionId, ToProcess, Unserved};
-use super::partition::{ConnectedCopy, Phase, has_all_of};
+use super::partition::{Ahead, Announced, ConnectedCopy, Phase, has_all_of};
 use super::session::QueuedWrite;
 
 /// A primary that has come back takes the lead when it lacks no more than this many writes.
@@ -29,6 +31,9 @@ const ALMOST: u64 = 512;
 
 /// Writes are held no longer than this for a move; then it is given up.
 const DRAIN_WITHIN: Duration = Duration::from_millis(200);
+
+/// A move that was announced begins within this time, or is given up.
+const BEGIN_WITHIN: Duration = Duration::from_secs(1);
 
 /// A move that was given up is tried again after this time.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -38,6 +43,9 @@ const CONFIRM_WITHIN: Duration = Duration::from_secs(3);
 
 /// When a process wants to go, the lead moves after this time, unless all of them want to go by then.
 const LEAVE_AFTER: Duration = Duration::from_millis(40);
+
+/// A copy that lacks more writes than this is not handed them ahead of a promotion: that would be a load of its own.
+const AHEAD: usize = 16 * MAX_BATCH;
 
 /// A process that wants to go is let go after this time, whatever may still depend on it.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
@@ -81,6 +89,8 @@ impl Routing {
     fn find_lead(&mut self, now: Duration, number: Number, commands: &mut Vec<Command>) {
         let index = usize::from(number);
         self.partitions[index].lead_session = None;
+        // As it was when the lead was last there: it decides nothing more.
+        let other_read = self.partitions[index].other_is_current();
         let named = self.view.leads[index];
         // The copy that led last in earnest has everything, whatever was planned since.
         let sound = self.partitions[index].last_lead().or((!named.promoting).then_some(named.role));
@@ -106,7 +116,9 @@ impl Routing {
                 }
                 let lead = Lead { role: role.other(), promoting: true };
                 self.change_view(number, lead, "the lead is lost", commands);
-                return self.begin_to_confirm(now, number, other.session, Some(&lacking), commands);
+                self.begin_to_confirm(now, number, other.session, Some(&lacking), commands);
+                self.partitions[index].reads_meanwhile = other_read;
+                return;
             }
             if named != (Lead { role, promoting: false }) && self.partitions[index].phase != Phase::Down {
                 self.change_view(number, Lead { role, promoting: false }, "nobody else may lead", commands);
@@ -136,20 +148,52 @@ impl Routing {
         commands: &mut Vec<Command>,
     ) {
         let role = self.view.leads[usize::from(number)].role;
-        let mut merging = None;
-        if let Some(tail) = tail {
-            let mut left = tail;
-            while merging.is_none() || !left.is_empty() {
-                let (frame, rest) = left.split_at(left.len().min(MAX_BATCH));
-                self.merges += 1;
-                merging = Some(self.merges);
-                let message = MergeBatch { batch: self.merges, role, changes: frame.to_vec() };
-                commands.push(Command::Send { session, message: ToProcess::Merge(message) });
-                left = rest;
-            }
-        }
+        let merging = tail.map(|tail| self.hand_over(session, role, tail, commands));
         let partition = &mut self.partitions[usize::from(number)];
         partition.phase = Phase::Confirming { session, merging, since: now };
+        partition.reads_meanwhile = false;
+        partition.last_lead_reads = false;
+    }
+
+    /// Sends changes to a copy, as one frame at least. Returns the number of the last one: when that is merged, so is
+    /// everything before.
+    fn hand_over(
+        &mut self,
+        session: SessionId,
+        role: Role,
+        changes: &[Versioned],
+        commands: &mut Vec<Command>,
+    ) -> u64 {
+        let mut left = changes;
+        loop {
+            let (frame, rest) = left.split_at(left.len().min(MAX_BATCH));
+            self.merges += 1;
+            let message = MergeBatch { batch: self.merges, role, changes: frame.to_vec() };
+            commands.push(Command::Send { session, message: ToProcess::Merge(message) });
+            left = rest;
+            if left.is_empty() {
+                return self.merges;
+            }
+        }
+    }
+
+    /// The lead is silent, and reads wait for it: the other copy is handed what it lacks of the tail, so that it can
+    /// answer them. To merge what it gets by the op-log as well changes nothing.
+    pub(super) fn hand_ahead(&mut self, number: Number, commands: &mut Vec<Command>) {
+        let partition = &self.partitions[usize::from(number)];
+        let (role, upto) = (partition.lead.other(), partition.tail_head());
+        let Some(other) = self.copy(number, role).filter(|_| partition.other_is_current()) else { return };
+        let lacking = partition.not_handed(&other.report);
+        let handed = partition.ahead.is_some() || mutation::is(Mutation::WaitForSilent);
+        if handed || lacking.is_empty() || lacking.len() > AHEAD {
+            return;
+        }
+        let batch = self.hand_over(other.session, role, &lacking, commands);
+        let partition = &mut self.partitions[usize::from(number)];
+        partition.ahead = Some(Ahead { session: other.session, batch, upto });
+        if mutation::is(Mutation::ReadBeforeMerged) {
+            partition.has_merged(upto);
+        }
     }
 
     /// The copy that is to lead leads, if its view is kept.
@@ -167,7 +211,7 @@ impl Routing {
             held.into_iter().for_each(|write| session.writes(role).push(write));
         }
         if self.view.leads[usize::from(number)].promoting {
-            self.change_view(number, Lead { role, promoting: false }, "it has the tail", commands);
+            self.change_view(number, Lead { role, promoting: false }, "it has everything", commands);
         }
     }
 
@@ -176,11 +220,19 @@ impl Routing {
         let Some(from) = self.sessions.get(&place).map(|session| session.id) else { return };
         let Some(number) = self.partition_at(place, merged.role) else { return };
         let partition = &mut self.partitions[usize::from(number)];
+        if let Some(Ahead { upto, .. }) =
+            partition.ahead.take_if(|ahead| (ahead.session, ahead.batch) == (from, merged.batch))
+        {
+            partition.has_merged(upto);
+            self.free_stuck(number, commands);
+            return self.release_waiting(number, commands);
+        }
         if let Phase::Confirming { session, merging, .. } = &mut partition.phase
             && *session == from
             && *merging == Some(merged.batch)
         {
             *merging = None;
+            partition.has_merged(partition.tail_head());
             self.reconsider(now, number, commands);
             self.notify(commands);
         }
@@ -191,7 +243,7 @@ impl Routing {
         let partition = &self.partitions[usize::from(number)];
         let role = partition.lead;
         let (Some(lead), Some(other)) = (self.copy(number, role), self.copy(number, role.other())) else {
-            return;
+            return self.withdraw(number, commands);
         };
         let wants_to_go =
             |copy: &ConnectedCopy| self.session(copy.session).and_then(|session| session.leaving).is_some();
@@ -206,9 +258,34 @@ impl Routing {
             && now >= partition.move_after
             && self.could_be_kept(number)
         {
-            self.partitions[usize::from(number)].phase = Phase::Draining { since: now };
-            self.drain(now, now, number, commands);
+            match partition.announced {
+                None => {
+                    let why = if home { "the primary is back" } else { "the lead leaves" };
+                    self.announce(now, number, why, commands);
+                    self.notify(commands);
+                }
+                Some(Announced { epoch, .. }) if self.is_kept_for(number, role.other(), epoch) => {
+                    self.hold(lead.session, now, number);
+                    return self.drain(now, now, number, commands);
+                }
+                Some(_) => {}
+            }
         }
+        let partition = &mut self.partitions[usize::from(number)];
+        if partition.announced.is_some_and(|announced| now.saturating_sub(announced.since) > BEGIN_WITHIN) {
+            partition.move_after = now + TRY_AGAIN_AFTER;
+            self.withdraw(number, commands);
+            self.notify(commands);
+        }
+    }
+
+    /// Writes wait from now on, and so do those that have not left: the lead has only to answer what it was sent.
+    fn hold(&mut self, lead: SessionId, now: Duration, number: Number) {
+        let role = self.partitions[usize::from(number)].lead;
+        let queued = self.session_mut(lead).map(|session| session.writes(role).take_queued());
+        let partition = &mut self.partitions[usize::from(number)];
+        partition.held = queued.unwrap_or_default();
+        partition.phase = Phase::Draining { since: now };
     }
 
     fn drain(&mut self, now: Duration, since: Duration, number: Number, commands: &mut Vec<Command>) {
@@ -222,10 +299,13 @@ impl Routing {
                 if (drained || mutation::is(Mutation::MoveUndrained))
                     && partition.lag(&other.report) == Some(0) =>
             {
-                let why = if role == Role::Replica { "the primary is back" } else { "the lead leaves" };
-                let lead = Lead { role: role.other(), promoting: false };
-                self.change_view(number, lead, why, commands);
+                let lead = Lead { role: role.other(), promoting: true };
+                let other_read = partition.other_is_current();
+                self.change_view(number, lead, "as announced", commands);
                 self.begin_to_confirm(now, number, other.session, Some(&[]), commands);
+                let partition = &mut self.partitions[usize::from(number)];
+                partition.reads_meanwhile = other_read;
+                partition.last_lead_reads = true;
                 self.notify(commands);
             }
             Some(_) if now.saturating_sub(since) <= DRAIN_WITHIN => {}
@@ -237,6 +317,8 @@ impl Routing {
                 if let Some(session) = self.session_mut(lead.session) {
                     held.into_iter().for_each(|write| session.writes(role).push(write));
                 }
+                self.withdraw(number, commands);
+                self.notify(commands);
             }
         }
     }
@@ -247,6 +329,7 @@ impl Routing {
         let partition = &mut self.partitions[usize::from(number)];
         partition.phase = Phase::Down;
         partition.lead_session = None;
+        partition.announced = None;
         partition.exchanged(None, None);
         let mut seen = Vec::new();
         for QueuedWrite { request, write, sent } in std::mem::take(&mut partition.held) {
@@ -353,8 +436,11 @@ impl Routing {
         let other_stays = other
             .and_then(|copy| self.session(copy.session))
             .is_some_and(|session| session.leaving.is_none());
+        // A gateway that starts and finds no more than what was announced needs both copies.
+        let settled = self.is_kept_for(number, partition.lead, partition.decided);
         partition.lead == role && partition.phase != Phase::Down && other_stays
             || matches!(partition.phase, Phase::Draining { .. } | Phase::Confirming { .. })
+            || partition.phase == Phase::Serving && !settled
     }
 
     fn must_move_away(&self, now: Duration, lead: SessionId) -> bool {

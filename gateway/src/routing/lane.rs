@@ -27,6 +27,11 @@ impl<Q, F> Lane<Q, F> {
         self.queue.push_back(item);
     }
 
+    /// Takes back what has not left.
+    pub(super) fn take_queued(&mut self) -> VecDeque<Q> {
+        std::mem::take(&mut self.queue)
+    }
+
     /// How many wait to leave.
     pub(super) fn queued(&self) -> usize {
         self.queue.len()

@@ -66,10 +66,11 @@ impl Routing {
         self.form(commands);
         self.open();
         for role in Role::ALL {
-            if let Some(number) = self.partition_at(place, role)
-                && self.partitions[usize::from(number)].lead != role
-            {
-                self.partitions[usize::from(number)].other_arrived();
+            let Some(number) = self.partition_at(place, role) else { continue };
+            let partition = &mut self.partitions[usize::from(number)];
+            partition.forget_handed();
+            if partition.lead != role {
+                partition.other_arrived();
             }
         }
         self.learn_view(&view);
@@ -206,13 +207,16 @@ impl Routing {
         for role in Role::ALL {
             let Some(number) = self.partition_at(place, role) else { continue };
             // Before all that came later: a partition's writes keep their order, whoever decides them.
-            let held = &mut self.partitions[usize::from(number)].held;
+            let partition = &mut self.partitions[usize::from(number)];
             let mut first = session.take_writes(role);
+            for queued in first.iter().filter(|queued| queued.sent) {
+                partition.sent_in_vain(queued.write.version);
+            }
             if mutation::is(Mutation::ResendAsNew) {
                 first.iter_mut().for_each(|queued| queued.write.version = self.clock.next(0));
             }
-            first.append(held);
-            *held = first;
+            first.append(&mut partition.held);
+            partition.held = first;
             self.drop_kept(number);
         }
         self.reconsider_all(now, commands);

@@ -68,7 +68,7 @@ pub struct RoutingConfig {
 const SILENCE: Duration = Duration::from_millis(500);
 
 /// How often each process is asked whether it is there.
-const BEAT_INTERVAL: Duration = Duration::from_millis(100);
+const BEAT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A gateway that has just started lets requests wait for so long, since db-processes come back within a second.
 const STARTING: Duration = Duration::from_secs(2);
@@ -88,6 +88,8 @@ pub struct Routing {
     /// n: as configured until the ring is known.
     size: u16,
     view: View,
+    /// Whether it has made a view.
+    numbers_views: bool,
     /// By place. Ordered, so that a seeded run repeats.
     sessions: BTreeMap<u16, Session>,
     places: HashMap<SessionId, u16>,
@@ -121,6 +123,7 @@ impl Routing {
             ring: None,
             size: 0,
             view: View::default(),
+            numbers_views: false,
             sessions: BTreeMap::new(),
             places: HashMap::new(),
             names: BTreeMap::new(),

@@ -4,9 +4,12 @@
 //! follows it and answers reads. Five things keep reads truthful:
 //!
 //! * *Unsettled* users: those with a write that the other copy is not known to have (queued, in flight, or in the tail).
-//!   Their reads go to the lead.
+//!   Their reads go to the lead. If that is silent or slow, the other copy may answer them too as soon as it has all of
+//!   their writes that were *acknowledged*: a write without an answer may as well come after the read. So what it lacks of
+//!   the tail is handed to it *ahead* of any promotion (see `failover`).
 //! * *Unanswered* writes: the lead may show a write to a reader before its answer has come here, and be lost with it.
-//!   Then nobody else knows of that write. So what shows an unanswered write is told when the write is answered.
+//!   Then nobody else knows of that write. So what shows an unanswered write is told when the write is answered. What the
+//!   other copy shows it has from the lead's op-log, so both have it, and it is told at once.
 //! * The *target*: when a copy registers, the other one answers no reads until it has applied the lead's op-log as it
 //!   stood then. Whatever happened while one of them was away is below the target.
 //! * The *exchange*: a copy that led before may hold writes that nobody was told of. Until the lead has them too, one
@@ -39,20 +42,33 @@ pub(super) struct Partition {
     pub(super) decided: u64,
     /// Whether that view has been kept by enough processes at any time.
     pub(super) kept: bool,
+    /// A newer view says that the other copy is about to lead, which is not so yet.
+    pub(super) announced: Option<Announced>,
     pub(super) phase: Phase,
     /// Connection of the lead that serves.
     pub(super) lead_session: Option<SessionId>,
     /// The op-log of the last copy that led in earnest; `None` until one was seen.
     log: Option<LeadLog>,
     tail: Tail,
-    /// How many writes of a user the other copy is not known to have; users with none are absent.
-    unsettled: HashMap<UserId, u32>,
+    /// Writes that the other copy is not known to have, by user; users with none are absent. Never iterated.
+    unsettled: HashMap<UserId, Unsettled>,
     /// Writes that no lead has answered.
     unanswered: BTreeMap<Version, Unanswered>,
     /// The newest unanswered delete of a user: no answer to a read carries its version. Never iterated.
     deleting: HashMap<UserId, Version>,
     /// Whether the other copy may answer reads.
     other_reads: bool,
+    /// While a copy is about to lead: whether it answers reads already. Nobody decides anything then, so all that it has
+    /// to have is what was acknowledged.
+    pub(super) reads_meanwhile: bool,
+    /// The same of the last lead, in a move: it is there, and has everything as well.
+    pub(super) last_lead_reads: bool,
+    /// The copy that does not lead, or is about to, has the tail up to this entry, handed to it by this gateway.
+    handed: u64,
+    /// What is on its way there ahead of any promotion.
+    pub(super) ahead: Option<Ahead>,
+    /// Reads that only a silent lead could answer. They are tried again until another copy may.
+    pub(super) stuck: Vec<RequestId>,
     /// Reads that wait until it is settled who leads.
     pub(super) waiting: Vec<RequestId>,
     /// Writes that wait for the same, in version order.
@@ -86,10 +102,42 @@ pub(super) enum Phase {
     },
 }
 
-/// A write that was taken on and that no lead has answered.
+/// A move that everybody is told of before it begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Announced {
+    /// Of the view that says so.
+    pub(super) epoch: u64,
+    pub(super) since: Duration,
+}
+
+/// Part of the tail on its way to a copy that does not lead.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ahead {
+    /// Connection of that copy.
+    pub(super) session: SessionId,
+    /// Number of the last frame.
+    pub(super) batch: u64,
+    /// The tail up to this entry.
+    pub(super) upto: u64,
+}
+
+/// The writes of one user that the other copy is not known to have.
+#[derive(Debug, Clone, Copy, Default)]
+struct Unsettled {
+    /// How many have no answer.
+    unanswered: u32,
+    /// How many are in the tail.
+    acknowledged: u32,
+    /// Op-log entry of the last one of those.
+    newest: u64,
+}
+
+/// A write that no lead has answered.
 #[derive(Debug)]
 struct Unanswered {
     id: UserId,
+    /// Whether it was sent to a lead that was lost: the other copy may be the one that took it, and the only one.
+    resent: bool,
     /// The reads that saw it.
     seen: Vec<SeenEarly>,
 }
@@ -126,6 +174,7 @@ impl Partition {
             known: false,
             decided: 0,
             kept: false,
+            announced: None,
             phase: Phase::Down,
             lead_session: None,
             log: None,
@@ -134,6 +183,11 @@ impl Partition {
             unanswered: BTreeMap::new(),
             deleting: HashMap::new(),
             other_reads: false,
+            reads_meanwhile: false,
+            last_lead_reads: false,
+            handed: 0,
+            ahead: None,
+            stuck: Vec::new(),
             waiting: Vec::new(),
             held: VecDeque::new(),
             move_after: Duration::ZERO,
@@ -155,15 +209,34 @@ impl Partition {
         self.log.map(|log| log.role)
     }
 
-    /// Which copy answers the reads of this user, while one serves.
-    pub(super) fn reader(&self, id: &UserId) -> Role {
-        if self.other_may_read(id) { self.lead.other() } else { self.lead }
+    /// Which copy answers the reads of this user, if any may now.
+    pub(super) fn reader(&self, id: &UserId) -> Option<Role> {
+        let settled = !self.unsettled.contains_key(id) || mutation::is(Mutation::ReadUnsettled);
+        match self.phase {
+            _ if self.serves() => {
+                Some(if self.other_reads && settled { self.lead.other() } else { self.lead })
+            }
+            Phase::Confirming { .. } => Role::ALL.into_iter().find(|&role| self.may_read(role, id)),
+            _ => None,
+        }
     }
 
-    /// Whether the other copy may answer the reads of this user.
-    pub(super) fn other_may_read(&self, id: &UserId) -> bool {
-        let settled = !self.unsettled.contains_key(id);
-        self.other_reads && (settled || mutation::is(Mutation::ReadUnsettled))
+    /// Whether the copy of that role may answer the reads of this user now.
+    pub(super) fn may_read(&self, role: Role, id: &UserId) -> bool {
+        match self.phase {
+            Phase::Serving | Phase::Draining { .. } => {
+                role == self.lead || self.other_reads && !self.lacks(id)
+            }
+            Phase::Confirming { .. } if role == self.lead => self.reads_meanwhile && !self.lacks(id),
+            Phase::Confirming { .. } => self.last_lead_reads,
+            Phase::Down => false,
+        }
+    }
+
+    /// Whether the tail has writes of this user that the copy may lack which does not lead, or is about to.
+    fn lacks(&self, id: &UserId) -> bool {
+        let unsettled = self.unsettled.get(id);
+        unsettled.is_some_and(|writes| writes.acknowledged > 0 && writes.newest > self.handed)
     }
 
     /// Which copy answers questions about all users, while one serves.
@@ -188,8 +261,9 @@ impl Partition {
     /// A write was taken on.
     pub(super) fn take_on(&mut self, write: &Write) {
         if self.replicated {
-            *self.unsettled.entry(write.id).or_default() += 1;
-            self.unanswered.insert(write.version, Unanswered { id: write.id, seen: Vec::new() });
+            self.unsettled.entry(write.id).or_default().unanswered += 1;
+            let unanswered = Unanswered { id: write.id, resent: false, seen: Vec::new() };
+            self.unanswered.insert(write.version, unanswered);
             if write.operation == Operation::Delete {
                 self.deleting.insert(write.id, write.version);
             }
@@ -215,24 +289,41 @@ impl Partition {
         fitting.map(|(version, _)| *version)
     }
 
-    /// Keeps the answer to a read that may show an unanswered write, until that is answered. Gives it back if it does not.
+    /// A write without an answer was sent to a lead that is lost now.
+    pub(super) fn sent_in_vain(&mut self, version: Version) {
+        if let Some(write) = self.unanswered.get_mut(&version) {
+            write.resent = true;
+        }
+    }
+
+    /// Keeps the answer to a read that may show an unanswered write, until that is answered. Gives it back if it may be
+    /// told.
     pub(super) fn keep_early(&mut self, id: UserId, seen: SeenEarly) -> Option<SeenEarly> {
         let version = seen.found.as_ref().map(|found| found.0).or_else(|| self.deleting.get(&id).copied());
         let version = version.filter(|_| !mutation::is(Mutation::ReadUnanswered));
         match version.and_then(|version| self.unanswered.get_mut(&version)) {
-            Some(unanswered) => {
+            Some(unanswered) if seen.role == self.lead || unanswered.resent => {
                 unanswered.seen.push(seen);
                 None
             }
-            None => Some(seen),
+            _ => Some(seen),
         }
     }
 
-    /// A write of the user is either known to be at the other copy, or was not applied, or is covered by the target.
+    /// A write of the user that had no answer is known to be at the other copy, or was not applied, or is given up.
     pub(super) fn settle(&mut self, id: UserId) {
-        if let Some(count) = self.unsettled.get_mut(&id) {
-            *count -= 1;
-            if *count == 0 {
+        self.change_unsettled(id, |writes| writes.unanswered -= 1);
+    }
+
+    /// A write of the user is in the tail no more: it is known to be at the other copy, or covered by the target.
+    fn leaves_tail(&mut self, id: UserId) {
+        self.change_unsettled(id, |writes| writes.acknowledged -= 1);
+    }
+
+    fn change_unsettled(&mut self, id: UserId, change: impl FnOnce(&mut Unsettled)) {
+        if let Some(writes) = self.unsettled.get_mut(&id) {
+            change(writes);
+            if (writes.unanswered, writes.acknowledged) == (0, 0) {
                 self.unsettled.remove(&id);
             }
         }
@@ -252,11 +343,16 @@ impl Partition {
             self.settle(write.id);
             return self.restart_tail(sequence);
         }
+        self.change_unsettled(write.id, |writes| {
+            writes.unanswered -= 1;
+            writes.acknowledged += 1;
+            writes.newest = sequence;
+        });
         for id in self.tail.push(sequence, write) {
             // What the tail lets go, only the op-log can bring: the other copy is not current until it has it.
             self.raise_target(self.tail.base());
             self.other_reads = false;
-            self.settle(id);
+            self.leaves_tail(id);
         }
     }
 
@@ -264,7 +360,7 @@ impl Partition {
     pub(super) fn exchanged(&mut self, lead: Option<&CopyReport>, other: Option<&CopyReport>) {
         if let Some(applied) = self.applied_by(other) {
             for id in self.tail.release(applied) {
-                self.settle(id);
+                self.leaves_tail(id);
             }
         }
         self.other_reads = self.serves()
@@ -277,6 +373,23 @@ impl Partition {
     /// The other copy has come back, perhaps with less than it had: it has to reach the lead as it stands.
     pub(super) fn other_arrived(&mut self) {
         self.raise_target(self.tail.head());
+    }
+
+    /// One of the copies has come, and what was handed to it before counts no longer.
+    pub(super) fn forget_handed(&mut self) {
+        self.handed = 0;
+        self.ahead = None;
+        self.last_lead_reads = false;
+    }
+
+    /// The copy that does not lead, or is about to, has merged the tail up to this entry.
+    pub(super) fn has_merged(&mut self, upto: u64) {
+        self.handed = self.handed.max(upto);
+    }
+
+    /// The newest entry of the tail.
+    pub(super) fn tail_head(&self) -> u64 {
+        self.tail.head()
     }
 
     /// A copy serves as the lead from now on.
@@ -310,6 +423,12 @@ impl Partition {
         self.tail.after(self.applied_by(Some(copy)).unwrap_or(0)).cloned().collect()
     }
 
+    /// What a copy lacks of the tail that was not handed to it already.
+    pub(super) fn not_handed(&self, copy: &CopyReport) -> Vec<Versioned> {
+        let has = self.applied_by(Some(copy)).unwrap_or(0).max(self.handed);
+        self.tail.after(has).cloned().collect()
+    }
+
     /// How many acknowledged writes a copy lacks; `None` where that is not known.
     pub(super) fn lag(&self, copy: &CopyReport) -> Option<u64> {
         Some(self.tail.head().saturating_sub(self.applied_by(Some(copy))?))
@@ -328,8 +447,9 @@ impl Partition {
 
     fn restart_tail(&mut self, sequence: u64) {
         for id in self.tail.restart(sequence).collect::<Vec<_>>() {
-            self.settle(id);
+            self.leaves_tail(id);
         }
+        self.forget_handed();
     }
 }
 

@@ -1,5 +1,9 @@
 //! The way of one read: to the replica where that is as good, to the lead where it is not, to the other copy when the
-//! first is slow or lost, to a clear "not now" when no copy can answer truthfully.
+//! first is slow, silent or lost, to a clear "not now" when no copy can answer truthfully.
+//!
+//! A read that only the lead may answer, since the other copy lacks a write of the tail, is *stuck* when the lead is
+//! silent. Then the other copy is handed what it lacks, long before the lead counts as lost, and the read goes there.
+//! Silence is only a suspicion: nobody loses anything by it, so it may be wrong as often as it likes.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -16,6 +20,10 @@ use super::session::{QueuedRead, Session};
 
 /// A read without an answer for this long is sent to the other copy too.
 const HEDGE_AFTER: Duration = Duration::from_millis(30);
+
+/// A process that has been silent for this long is not asked if another copy may answer. It is asked twice as often
+/// whether it is there.
+const SUSPICIOUS: Duration = Duration::from_millis(45);
 
 /// A read without an answer for this long gets none.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
@@ -40,6 +48,16 @@ struct PendingRead {
     asked: [Option<SessionId>; 2],
 }
 
+/// What came of the thought to ask a second copy too.
+enum Second {
+    /// It was asked, if it had room.
+    Asked,
+    /// The read has an answer, or was asked of nobody or everybody.
+    NotNeeded,
+    /// The other copy of that partition may not answer this one, or not yet.
+    Lacks(usize),
+}
+
 impl Routing {
     pub(super) fn read(
         &mut self,
@@ -61,12 +79,17 @@ impl Routing {
         let id = read.id;
         let number = self.partition_of(&id);
         let partition = &mut self.partitions[number];
-        let role = match partition.phase {
-            Phase::Serving | Phase::Draining { .. } => partition.reader(&id),
-            Phase::Confirming { .. } => return partition.waiting.push(request),
-            Phase::Down => return self.refuse_read(request, number as u16, commands),
+        let Some(role) = partition.reader(&id) else {
+            if partition.phase == Phase::Down {
+                return self.refuse_read(request, number as u16, commands);
+            }
+            return partition.waiting.push(request);
         };
-        if !self.ask(request, id, number as u16, role) {
+        let other = role.other();
+        let turns = partition.may_read(other, &id)
+            && self.is_silent(number as u16, role)
+            && !self.is_silent(number as u16, other);
+        if !self.ask(request, id, number as u16, if turns { other } else { role }) {
             self.reads.by_request.remove(&request);
             let partition = number as u16;
             commands.push(Command::AnswerRead { request, result: Err(Unserved::Overloaded { partition }) });
@@ -173,10 +196,11 @@ impl Routing {
         }
     }
 
-    /// It is settled who leads: the reads and questions that waited for that go on.
+    /// It is settled who leads, or who answers reads until then: the reads and questions that waited for that go on.
     pub(super) fn release_waiting(&mut self, number: u16, commands: &mut Vec<Command>) {
         let partition = &mut self.partitions[usize::from(number)];
-        if !matches!(partition.phase, Phase::Confirming { .. }) {
+        let reads = partition.reads_meanwhile || partition.last_lead_reads;
+        if reads || !matches!(partition.phase, Phase::Confirming { .. }) {
             for request in std::mem::take(&mut partition.waiting) {
                 if self.questions.contains(request) {
                     self.route_question(request, commands);
@@ -188,6 +212,49 @@ impl Routing {
         self.tell_kept(number, commands);
     }
 
+    /// Whether the process of a copy is not there, or has not been heard of lately.
+    fn is_silent(&self, number: u16, role: Role) -> bool {
+        let session = self.copy(number, role).and_then(|copy| self.session(copy.session));
+        session.is_none_or(|session| self.ticked.saturating_sub(session.heard) > SUSPICIOUS)
+    }
+
+    /// Sends a read to the second copy too, if that may answer it and the first has not.
+    fn ask_the_second(&mut self, request: RequestId) -> Second {
+        // Those that wait for a hand-over were asked of nobody, those that moved on account of a loss may have been asked
+        // twice.
+        let Some(read) = self.reads.by_request.get(&request) else { return Second::NotNeeded };
+        let (id, [Some(asked), None] | [None, Some(asked)]) = (read.id, read.asked) else {
+            return Second::NotNeeded;
+        };
+        let number = self.partition_of(&id);
+        let second = Role::ALL
+            .into_iter()
+            .find(|&role| self.copy(number as u16, role).is_some_and(|copy| copy.session != asked));
+        match second {
+            Some(role) if self.partitions[number].may_read(role, &id) => {
+                if self.ask(request, id, number as u16, role) {
+                    self.served.reads_hedged += 1;
+                }
+                Second::Asked
+            }
+            _ => Second::Lacks(number),
+        }
+    }
+
+    /// Tries the stuck reads of a partition again. Where its lead is silent, the other copy is handed what it lacks.
+    pub(super) fn free_stuck(&mut self, number: u16, commands: &mut Vec<Command>) {
+        let partition = &mut self.partitions[usize::from(number)];
+        for request in std::mem::take(&mut partition.stuck) {
+            if let Second::Lacks(number) = self.ask_the_second(request) {
+                self.partitions[number].stuck.push(request);
+            }
+        }
+        let partition = &self.partitions[usize::from(number)];
+        if !partition.stuck.is_empty() && self.is_silent(number, partition.lead) {
+            self.hand_ahead(number, commands);
+        }
+    }
+
     /// Sends slow reads to the other copy too, and gives up those that nobody answered.
     pub(super) fn hedge(&mut self, now: Duration, commands: &mut Vec<Command>) {
         while let Some(&(due, request)) = self.reads.to_hedge.front() {
@@ -195,28 +262,15 @@ impl Routing {
                 break;
             }
             self.reads.to_hedge.pop_front();
-            let Some(read) = self.reads.by_request.get(&request) else {
-                continue;
-            };
-            let (id, asked) = (read.id, read.asked);
-            self.reads.to_give_up.push_back((due + GIVE_UP_AFTER - HEDGE_AFTER, request));
-            // Those that wait for a hand-over were asked of nobody, those that moved on account of a loss may have
-            // been asked twice.
-            let ([Some(asked), None] | [None, Some(asked)]) = asked else {
-                continue;
-            };
-            let number = self.partition_of(&id);
-            let partition = &self.partitions[number];
-            // Only the lead may answer, and the other copy if it is current for this user.
-            let other = Role::ALL.into_iter().find(|&role| {
-                let allowed = partition.serves() && (role == partition.lead || partition.other_may_read(&id));
-                allowed && self.copy(number as u16, role).is_some_and(|copy| copy.session != asked)
-            });
-            if let Some(role) = other
-                && self.ask(request, id, number as u16, role)
-            {
-                self.served.reads_hedged += 1;
+            if self.reads.by_request.contains_key(&request) {
+                self.reads.to_give_up.push_back((due + GIVE_UP_AFTER - HEDGE_AFTER, request));
+                if let Second::Lacks(number) = self.ask_the_second(request) {
+                    self.partitions[number].stuck.push(request);
+                }
             }
+        }
+        for number in 0..self.size {
+            self.free_stuck(number, commands);
         }
         while let Some(&(due, request)) = self.reads.to_give_up.front() {
             if due > now {

@@ -118,6 +118,39 @@ fn a_move_that_takes_too_long_is_given_up_and_tried_again_later() {
 }
 
 #[test]
+fn a_move_is_announced_and_kept_before_any_write_waits_and_reads_never_do() {
+    let mut script = Script::formed(3);
+    let (id, other) = (user_of(0, 3, 0), user_of(0, 3, 1));
+    script.processes.iter_mut().for_each(|process| process.keeps = false);
+    script.message(0, FromProcess::Leaving);
+    script.pass(60, &[]);
+    let lead_of = |script: &Script| script.last_notice(1).view.leads[0];
+    assert_eq!((lead_of(&script).role, lead_of(&script).promoting), (Role::Replica, true));
+    let early = script.create(id);
+    assert_eq!(unanswered_writes(&script, 0), 1, "nobody keeps the view yet, so the lead serves on");
+    script.apply_writes(0, Role::Primary);
+    assert!(matches!(script.write_result(early), Some(Ok(_))));
+
+    script.syncs = false;
+    for place in [1, 2] {
+        script.processes[place].keeps = true;
+        script.processes[place].view = script.last_notice(place as u16).view.clone();
+        script.copies_changed(place as u16);
+    }
+    let held = script.create(other);
+    assert_eq!(unanswered_writes(&script, 0), 0);
+    script.follow(0, 1);
+    script.read(id);
+    assert_eq!(script.asked(), [(0, Role::Primary)], "both have everything, and nobody decides anything");
+    assert_eq!(unanswered_writes(&script, 1), 0);
+    script.confirm_merges(1);
+    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
+    script.apply_writes(1, Role::Replica);
+    assert!(matches!(script.write_result(held), Some(Ok(_))));
+    assert!(!lead_of(&script).promoting);
+}
+
+#[test]
 fn when_the_target_of_a_move_is_lost_the_lead_leads_on_by_a_newer_view() {
     let mut script = Script::formed(3);
     script.kill(0);

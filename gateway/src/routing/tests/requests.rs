@@ -79,13 +79,75 @@ fn a_slow_read_is_sent_to_the_other_copy_too_and_answered_once() {
 }
 
 #[test]
-fn a_slow_read_of_an_unsettled_user_is_not_sent_to_the_replica() {
+fn a_slow_read_is_not_sent_to_a_replica_that_lacks_an_acknowledged_write() {
     let mut script = Script::formed(3);
     let id = user_of(0, 3, 0);
     script.create(id);
+    script.apply_writes(0, Role::Primary);
     script.read(id);
     script.pass(100, &[]);
     assert_eq!(script.asked(), [(0, Role::Primary)]);
+    assert_eq!(script.confirm_merges(1), 0, "the lead is there, and will answer");
+    script.follow(0, 1);
+    script.pass(10, &[]);
+    assert_eq!(script.asked(), [(0, Role::Primary), (1, Role::Replica)], "now it has the write");
+}
+
+#[test]
+fn while_the_lead_is_silent_the_other_copy_is_handed_what_it_lacks_and_answers_reads() {
+    let mut script = Script::formed(3);
+    let (id, other) = (user_of(0, 3, 0), user_of(0, 3, 1));
+    script.create(id);
+    script.apply_writes(0, Role::Primary);
+    let read = script.read(id);
+    script.pass(60, &[0]);
+    assert_eq!(
+        script.asked(),
+        [(0, Role::Primary)],
+        "db-1 is told of the write, and has not said that it has it"
+    );
+    assert_eq!(script.confirm_merges(1), 1);
+    assert_eq!(script.asked(), [(0, Role::Primary), (1, Role::Replica)]);
+    script.answer_reads(1);
+    assert!(matches!(script.read_result(read), Some(Ok(Some(_)))));
+    // Whoever comes now does not even try the silent one, neither as lead nor as replica.
+    script.take(0, |message| matches!(message, ToProcess::Reads(_)));
+    script.read(id);
+    script.read(other);
+    assert_eq!(script.asked(), [(1, Role::Replica)], "the second read waits for the first");
+    script.answer_reads(1);
+    script.answer_reads(1);
+    script.read(user_of(2, 3, 0));
+    assert_eq!(script.asked(), [(2, Role::Primary)]);
+    assert_eq!(script.routing.status().epoch, 0, "it was a suspicion");
+    // It was wrong: what the lead acknowledges from now on only the lead has.
+    script.message(0, FromProcess::Alive);
+    script.create(id);
+    script.apply_writes(0, Role::Primary);
+    script.take(2, |_| true);
+    script.read(id);
+    script.read(id);
+    script.pass(40, &[]);
+    assert_eq!(script.asked(), []);
+}
+
+#[test]
+fn a_write_without_an_answer_may_come_after_a_read_unless_both_copies_have_it() {
+    let mut script = Script::formed(3);
+    let id = user_of(0, 3, 0);
+    let write = script.create(id);
+    let sent = script.take(0, |message| matches!(message, ToProcess::Writes(_)));
+    let ToProcess::Writes(batch) = &sent[0] else { unreachable!("only writes were taken") };
+    let before = script.read(id);
+    script.pass(60, &[0]);
+    assert_eq!(script.asked(), [(0, Role::Primary), (1, Role::Replica)]);
+    script.answer_reads_with(1, None);
+    assert!(matches!(script.read_result(before), Some(Ok(None))));
+    // What db-1 shows of it, it has from db-0.
+    let after = script.read(id);
+    script.answer_reads_with(1, Some(batch.writes[0].version));
+    assert!(matches!(script.read_result(after), Some(Ok(Some(_)))));
+    assert!(script.write_result(write).is_none());
 }
 
 #[test]
