@@ -5,6 +5,7 @@ mod demo;
 mod drill;
 mod load;
 mod parent;
+mod promote;
 mod transfer;
 
 use std::num::NonZeroU32;
@@ -19,6 +20,7 @@ use rustix::process::Signal;
 use bench::BenchArgs;
 use demo::DemoArgs;
 use drill::DrillArgs;
+use promote::PromoteArgs;
 use transfer::{ExportArgs, ImportArgs};
 
 /// A replicated, partitioned user store: a whole ring on this machine, or one of its processes
@@ -52,6 +54,8 @@ enum Command {
     /// Bring users from a file into a ring; run again, it goes on where it ended
     #[command(after_help = IMPORT_EXIT)]
     Import(Box<ImportArgs>),
+    /// Let the copy that is there lead a partition, though writes may be lost
+    Promote(PromoteArgs),
     /// Run the gateway of a ring
     Gateway(Box<GatewayConfig>),
     /// Run a db-process of a ring
@@ -83,6 +87,9 @@ fn main() -> ExitCode {
         }
         Command::Import(args) => {
             verdict(runtime().and_then(|runtime| runtime.block_on(transfer::import(*args))))
+        }
+        Command::Promote(promote) => {
+            exit_code(runtime().and_then(|runtime| runtime.block_on(promote::run(promote))))
         }
         Command::Gateway(config) => gateway::run::main(*config),
         Command::DbProcess(config) => db_process::run::main(*config),
@@ -132,7 +139,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 /// A demo, a drill and a bench have something to put in order when their parent ends; a process of a ring is built for being killed.
 fn watch_parent(cli: &Cli) -> anyhow::Result<()> {
     let signal = match cli.command {
-        Command::Demo(_) | Command::Drill(_) | Command::Bench(_) => Signal::TERM,
+        Command::Promote(_) | Command::Demo(_) | Command::Drill(_) | Command::Bench(_) => Signal::TERM,
         Command::BenchCeiling | Command::BenchGenerator | Command::Gateway(_) | Command::DbProcess(_) => {
             Signal::KILL
         }

@@ -66,8 +66,29 @@ pub struct PartitionStatus {
     pub both_read: bool,
     /// Acknowledged writes that the other copy is not known to have.
     pub unreplicated: u64,
+    /// The primary, then the replica where there is one.
+    pub copies: Vec<CopyStatus>,
     /// What has to happen before the partition is whole again, for a person.
     pub waiting_for: Option<String>,
+}
+
+/// One copy of a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct CopyStatus {
+    /// Name of its process.
+    pub process: String,
+    /// Which of the two: primary or replica.
+    #[schema(value_type = String)]
+    pub role: Role,
+    /// Whether its process is registered now.
+    pub connected: bool,
+    /// Whether it ever held all of its partition, as far as that is known now.
+    pub complete: bool,
+    /// The highest version in it when its process last told; 0 where nothing was ever written.
+    pub version: Option<u64>,
+    /// How many writes it lacks that the lead has acknowledged through this gateway; absent for the lead itself, and where
+    /// the gateway has not seen who led.
+    pub lag: Option<u64>,
 }
 
 /// Counts since the gateway started.
@@ -125,8 +146,22 @@ impl Routing {
             writes: served,
             both_read: current,
             unreplicated: partition.unreplicated() as u64,
+            copies: Role::ALL.iter().filter_map(|&role| self.copy_status(number, role)).collect(),
             waiting_for: (!whole).then(|| self.waiting_for(number)),
         }
+    }
+
+    fn copy_status(&self, number: Partition, role: Role) -> Option<CopyStatus> {
+        let report = self.report(number, role);
+        let partition = &self.partitions[usize::from(number)];
+        Some(CopyStatus {
+            process: self.name_of(self.place_of(number, role)?),
+            role,
+            connected: report.is_some(),
+            complete: report.is_some_and(|report| report.complete),
+            version: report.map(|report| report.version.0),
+            lag: report.and_then(|report| partition.lag(&report)),
+        })
     }
 
     /// What has to happen before a partition is whole again.

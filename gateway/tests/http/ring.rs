@@ -194,6 +194,7 @@ fn status(ready: bool) -> ClusterStatus {
         writes: ready || partition != 1,
         both_read: ready,
         unreplicated: 0,
+        copies: Vec::new(),
         waiting_for: (!ready && partition == 1).then(|| "db-1 has to come back".to_owned()),
     });
     ClusterStatus {
