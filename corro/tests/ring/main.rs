@@ -12,6 +12,7 @@ mod freshness;
 mod garbage;
 mod hostile;
 mod load;
+mod losses;
 mod measure;
 mod processes;
 mod restart;

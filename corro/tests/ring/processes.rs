@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
@@ -31,6 +31,14 @@ pub(crate) const SECRET: &str = "of the test";
 impl Ring {
     /// A new ring, ready.
     pub(crate) async fn start(size: u16) -> Self {
+        let mut ring = Self::without_processes(size);
+        (0..size).for_each(|place| ring.start_process(place));
+        ring.until_ready().await;
+        ring
+    }
+
+    /// A gateway that waits for its db-processes.
+    pub(crate) fn without_processes(size: u16) -> Self {
         let mut ring = Self {
             size,
             rest_port: 0,
@@ -40,8 +48,6 @@ impl Ring {
             processes: (0..size).map(|_| None).collect(),
         };
         ring.start_gateway();
-        (0..size).for_each(|place| ring.start_process(place));
-        ring.until_ready().await;
         ring
     }
 
@@ -139,6 +145,25 @@ impl Ring {
 
     pub(crate) fn is_running(&mut self, place: u16) -> bool {
         self.processes[usize::from(place)].as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    /// Waits until a process ends by itself, and says how.
+    pub(crate) async fn until_exited(&mut self, place: u16) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            let child = self.processes[usize::from(place)].as_mut().expect("the process was started");
+            if let Some(status) = child.try_wait().unwrap() {
+                self.processes[usize::from(place)] = None;
+                return status;
+            }
+            assert!(start.elapsed() < DEADLINE, "it does not end\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// All that a process wrote.
+    pub(crate) fn output_of(&self, place: u16) -> String {
+        std::fs::read_to_string(self.folder.path().join(format!("db-{place}.out"))).unwrap()
     }
 
     fn child(&self, place: u16) -> &Child {

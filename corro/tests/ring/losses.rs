@@ -1,0 +1,247 @@
+//! Two losses at once, and a disk that is full: what cannot be served is refused, and nothing acknowledged is lost.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use hyper::{Method, StatusCode};
+use protocol::placement::partition_of;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::client::{Client, try_send};
+use super::copies::until_equal;
+use super::processes::Ring;
+
+/// A user that one writer counts up.
+struct Counted {
+    id: Uuid,
+    sent: AtomicI32,
+    acknowledged: AtomicI32,
+}
+
+/// Writers that go on whatever happens to the gateway. Each has users of its own.
+struct Writers {
+    users: Arc<Vec<Counted>>,
+    /// Writes that were answered otherwise than with 200.
+    unanswered: Arc<AtomicU64>,
+    written: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    tasks: JoinSet<()>,
+}
+
+impl Writers {
+    /// Creates `users` users whose names have that many bytes, and starts to write them.
+    async fn start(ring: &Ring, writers: usize, users: usize, name: usize) -> Self {
+        let fresh =
+            |_| Counted { id: Uuid::new_v4(), sent: AtomicI32::new(0), acknowledged: AtomicI32::new(0) };
+        let users: Arc<Vec<Counted>> = Arc::new((0..users).map(fresh).collect());
+        let mut client = ring.client().await;
+        for user in users.iter() {
+            let body = json!({"id": user.id, "name": "n".repeat(name), "email": "ana@example.org"});
+            assert_eq!(client.post(&body).await.status, StatusCode::CREATED);
+        }
+        let (unanswered, written, stop) = <(Arc<AtomicU64>, Arc<AtomicU64>, Arc<AtomicBool>)>::default();
+        let mut tasks = JoinSet::new();
+        for writer in 0..writers {
+            let (users, unanswered, written) =
+                (Arc::clone(&users), Arc::clone(&unanswered), Arc::clone(&written));
+            let (stop, port) = (Arc::clone(&stop), ring.rest_port);
+            tasks.spawn(async move {
+                let mut client = Client::connect(port).await;
+                let own: Vec<&Counted> = users.iter().skip(writer).step_by(writers).collect();
+                for user in own.iter().cycle() {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let count = user.sent.fetch_add(1, Ordering::SeqCst) + 1;
+                    let letter = char::from(b'a' + (count % 26) as u8);
+                    let body =
+                        json!({"id": user.id, "group": count, "name": letter.to_string().repeat(name)});
+                    match try_send(&mut client, Method::PUT, "/api/user", &body).await {
+                        Some(answer) if answer.status == StatusCode::OK => {
+                            user.acknowledged.store(count, Ordering::SeqCst);
+                            written.fetch_add(1, Ordering::Relaxed);
+                        }
+                        _ => {
+                            unanswered.fetch_add(1, Ordering::Relaxed);
+                            tokio::time::sleep(Duration::from_millis(2)).await;
+                        }
+                    }
+                }
+            });
+        }
+        Self { users, unanswered, written, stop, tasks }
+    }
+
+    async fn until_more(&self, writes: u64) {
+        let goal = self.written.load(Ordering::Relaxed) + writes;
+        while self.written.load(Ordering::Relaxed) < goal {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Ends the load, and reads every user: it must be what was acknowledged last, or something that was sent later.
+    async fn finish(mut self, ring: &Ring) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+        let mut client = ring.client().await;
+        for user in self.users.iter() {
+            let answer = client.get(user.id).await;
+            assert_eq!(answer.status, StatusCode::OK);
+            let (group, least) = (answer.user().group, user.acknowledged.load(Ordering::SeqCst));
+            let most = user.sent.load(Ordering::SeqCst);
+            assert!((least..=most).contains(&group), "{group} was found, {least} acknowledged, {most} sent");
+        }
+        self.unanswered.load(Ordering::Relaxed)
+    }
+}
+
+fn connected(cluster: &Value) -> usize {
+    cluster["processes"].as_array().unwrap().iter().filter(|process| process["connected"] == true).count()
+}
+
+/// A user of that partition.
+fn user_of(partition: u16) -> Uuid {
+    std::iter::repeat_with(Uuid::new_v4).find(|id| partition_of(id, 3) == partition).unwrap()
+}
+
+#[tokio::test]
+async fn the_gateway_and_a_db_process_killed_together_lose_nothing_once_that_is_back() {
+    let mut ring = Ring::start(3).await;
+    let writers = Writers::start(&ring, 16, 200, 10).await;
+    for place in 0..3 {
+        writers.until_more(500).await;
+        ring.kill(place);
+        ring.kill_gateway();
+        ring.start_gateway();
+        ring.until("the others are there", |cluster| connected(cluster) == 2).await;
+        // What the lost process acknowledged last was in the memory of the gateway.
+        let path = format!("/api/user/{}", user_of(place));
+        let refused = ring.client().await.send(Method::GET, &path, None).await;
+        assert_eq!((refused.status, refused.retry_after), (StatusCode::SERVICE_UNAVAILABLE, true));
+        assert_eq!(refused.json()["partition"], place);
+        writers.until_more(200).await;
+        ring.start_process(place);
+        ring.until_ready().await;
+    }
+    writers.until_more(500).await;
+    let unanswered = writers.finish(&ring).await;
+    let (records, took) = until_equal(&ring, Duration::from_secs(5));
+    println!(
+        "{unanswered} writes refused or broken off; {records} records in both copies, equal after {took:?}"
+    );
+    assert_eq!(records, 200);
+}
+
+/// A file system of its own, of a few megabytes.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where this is not allowed, with the reason on the output.
+    fn mount(folder: &Path) -> Option<Self> {
+        std::fs::create_dir_all(folder).unwrap();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=48m", "none"]).arg(folder).output();
+        match mount {
+            Ok(Output { status, .. }) if status.success() => Some(Self(folder.to_owned())),
+            Ok(Output { stderr, .. }) => {
+                println!("skipped, no disk can be mounted: {}", String::from_utf8_lossy(&stderr).trim());
+                None
+            }
+            Err(error) => {
+                println!("skipped, there is no mount: {error}");
+                None
+            }
+        }
+    }
+
+    /// Writes a file that leaves nothing. Returns where it is.
+    fn fill(&self) -> PathBuf {
+        let path = self.0.join("ballast");
+        let mut file = std::fs::File::create(&path).unwrap();
+        let full = std::io::copy(&mut std::io::repeat(7), &mut file).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // A process that is being killed may still hold it; then it goes with that.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_db_process_whose_disk_is_full_says_so_and_leaves_and_the_ring_goes_on() {
+    let mut ring = Ring::without_processes(3);
+    let Some(disk) = SmallDisk::mount(&ring.data_dir(1)) else { return };
+    (0..3).for_each(|place| ring.start_process(place));
+    ring.until_ready().await;
+    let writers = Writers::start(&ring, 16, 300, 250).await;
+    writers.until_more(500).await;
+    let ballast = disk.fill();
+    let status: ExitStatus = ring.until_exited(1).await;
+    assert!(!status.success(), "it did not end by itself: {status}");
+    let log = ring.output_of(1);
+    assert!(log.contains("No space left on device"), "it does not say why: {log}");
+    writers.until_more(1_000).await;
+    std::fs::remove_file(ballast).unwrap();
+    ring.start_process(1);
+    ring.until_ready().await;
+    writers.until_more(500).await;
+    assert_eq!(writers.finish(&ring).await, 0, "a request failed\n{}", ring.logs());
+    let (records, took) = until_equal(&ring, Duration::from_secs(5));
+    println!("{records} records in both copies, equal {took:?} after the load's end");
+    assert_eq!(records, 300);
+}
+
+/// `corro promote`, with what it says.
+fn promote(ring: &Ring, partition: u16, more: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_corro"))
+        .args(["promote", &partition.to_string(), "--url", &format!("http://127.0.0.1:{}", ring.rest_port)])
+        .args(more)
+        .env_remove("API_TOKEN")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+#[tokio::test]
+async fn the_operator_promotes_the_copy_that_is_there_by_a_command() {
+    let mut ring = Ring::start(3).await;
+    let id = user_of(1);
+    let created =
+        ring.client().await.post(&json!({"id": id, "name": "Ana", "email": "ana@example.org"})).await;
+    assert_eq!(created.status, StatusCode::CREATED);
+    let (done, said) = promote(&ring, 1, &["--yes"]);
+    assert!(!done && said.contains("is led by db-1"), "{said}");
+    let (done, said) = promote(&ring, 7, &["--yes"]);
+    assert!(!done && said.contains("no partition 7 in a ring of 3"), "{said}");
+
+    ring.kill(1);
+    ring.kill_gateway();
+    ring.start_gateway();
+    ring.until("the others are there", |cluster| connected(cluster) == 2).await;
+    let (done, said) = promote(&ring, 1, &[]);
+    assert!(!done && said.contains("--yes"), "nobody was asked: {said}");
+    let (done, said) = promote(&ring, 1, &["--yes"]);
+    assert!(done, "{said}");
+    for part in ["db-1 has to come back", "away", "not known", "Partition 1 is led by db-2"] {
+        assert!(said.contains(part), "{part} is missing in {said}");
+    }
+    let written = ring.client().await.put(&json!({"id": id, "group": 7})).await;
+    assert_eq!((written.status, written.user().group), (StatusCode::OK, 7));
+    ring.start_process(1);
+    ring.until_ready().await;
+    assert_eq!(ring.client().await.get(id).await.user().group, 7);
+    assert_eq!(until_equal(&ring, Duration::from_secs(5)).0, 1);
+}
