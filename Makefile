@@ -1,7 +1,7 @@
 # `make demo` starts a ring on this machine; `make test` runs every test. Both install what is missing first.
 # All of them build with the one profile `release`, so that RocksDB is compiled once.
 
-.PHONY: help demo test build lint deny test-compose test-api ci setup
+.PHONY: help demo test simulate build lint deny test-compose test-api ci setup
 .DEFAULT_GOAL := help
 
 # ccache first, so that compiling RocksDB again (another checkout, a changed flag) takes a minute; a Rust that was installed
@@ -18,6 +18,10 @@ demo: build ## Start a gateway and three db-processes, and say how to use them; 
 
 test: setup ## Run every test
 	cargo test --release --workspace
+
+SEEDS ?= 100000
+simulate: setup ## Run the simulation with many seeds: make simulate SEEDS=1000000
+	CORRO_SEEDS=$(SEEDS) cargo test --release -p corro --test simulation -- --nocapture no_seed_breaks_a_promise
 
 build: setup ## Build everything
 	cargo build --release --workspace
