@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # The ring in real containers, as docker-compose.yaml starts it: db-1 is stopped for ten seconds and started again while
-# users are read and written, and no read may fail or be older than what was acknowledged.
+# users are read and written, and no read may fail or be older than what was acknowledged. Then `corro drill` stops, kills
+# and pauses containers in turn, and the gateway's as well, and has to come to the same verdict as with a ring of processes.
 #
-# Needs docker, docker-compose (1.29 or v2) and python3. Where the base images of the Dockerfiles are neither here nor to be
+# Needs docker, docker-compose (1.29 or v2), python3 and cargo. Where the base images of the Dockerfiles are neither here nor to be
 # pulled, it makes them from Debian packages and this machine's Rust, which takes root. It leaves nothing behind.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 seconds_down=${SECONDS_DOWN:-10}
 export REST_PORT=${REST_PORT:-13001} SOCKET_PORT=${SOCKET_PORT:-13002}
-project=corro-test
+cycles=${DRILL_CYCLES:-8}
+export COMPOSE_PROJECT_NAME=corro-test # for the drill as well
 here=$PWD
 work=$(mktemp -d)
 made=()  # images that were made here
@@ -20,9 +22,9 @@ say() { printf '%s  %s\n' "$(date +%T)" "$*"; }
 die() { say "FAILED: $*"; exit 1; }
 
 if docker-compose version >/dev/null 2>&1; then
-    compose() { docker-compose -p "$project" "$@"; }
+    compose() { docker-compose "$@"; }
 else
-    compose() { docker compose -p "$project" "$@"; }
+    compose() { docker compose "$@"; }
 fi
 
 for name in gateway db-0 db-1 db-2; do
@@ -155,6 +157,11 @@ wait "$load" || outcome=$?
 load=
 cat "$work/load"
 [ "$outcome" -eq 0 ] || die 'reads failed'
+
+say "a drill of $cycles cycles by corro"
+(cd "$here" && cargo build --release -p corro) >"$work/build" 2>&1 || { tail -n 60 "$work/build"; die 'corro could not be built'; }
+"${CARGO_TARGET_DIR:-$here/target}/release/corro" drill --driver compose --url "$api" --cycles "$cycles" --target random \
+    --faults stop,kill,hang,gateway --seed 7 || die 'the drill failed'
 
 for name in gateway db-0 db-1 db-2; do
     user=$(docker exec "$name" id -u)

@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::load::client::Endpoint;
+use crate::load::retries::Retries;
 use crate::load::{Load, LoadSettings};
 pub(crate) use driver::DemoRing;
 use driver::{Compose, Driver, DriverKind, Manual};
@@ -72,6 +73,9 @@ pub(crate) struct DrillArgs {
     /// Users under load at a time
     #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = at_least_one())]
     users: u64,
+    /// Connections beside those that create with an Idempotency-Key, and retry
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=1_000))]
+    retrying: u64,
     /// Repeats the choices of a drill [default: by chance]
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
@@ -175,7 +179,10 @@ async fn drill(
         users: setup.users,
         seed: setup.seed,
     };
-    let drill = Drill::new(driver, ring, Load::new(endpoint, &load), cycles.len());
+    // Nobody else's, as far as chance goes.
+    let group = i32::from_ne_bytes(Uuid::new_v4().as_fields().0.to_ne_bytes());
+    let retries = Retries::new(&endpoint, args.retrying as usize, group);
+    let drill = Drill::new(driver, ring, Load::new(endpoint, &load), retries, cycles.len());
     Ok(Report::of(drill.run(&cycles, setup, shutdown).await))
 }
 

@@ -8,6 +8,7 @@ use super::copies::Comparison;
 use super::faults::{Cycle, Fault};
 use super::verify::Histories;
 use crate::load::meter::{FailedAt, Measurements, Point};
+use crate::load::retries::Retried;
 use crate::load::statistics::median;
 
 /// One cycle as it went.
@@ -56,6 +57,8 @@ pub(crate) struct Report {
     /// Connections that were refused or broke while the gateway was down. They are no failures.
     pub(crate) refused_while_gateway_down: u64,
     pub(crate) histories: Histories,
+    /// Creates with an `Idempotency-Key`.
+    pub(crate) retried: Retried,
     pub(crate) rejoin_median: Option<f64>,
     pub(crate) rejoin_max: Option<f64>,
     /// Cycles after which the copies were compared on disk.
@@ -128,13 +131,15 @@ pub(crate) struct Gathered {
     pub(crate) calm: Measurements,
     pub(crate) cycles: Vec<CycleResult>,
     pub(crate) histories: Histories,
+    pub(crate) retried: Retried,
     pub(crate) failures: Vec<FailedAt>,
     pub(crate) timeline: Vec<Point>,
 }
 
 impl Report {
     pub(crate) fn of(gathered: Gathered) -> Self {
-        let Gathered { setup, ended_early, elapsed, calm, cycles, histories, failures, timeline } = gathered;
+        let Gathered { setup, ended_early, elapsed, calm, cycles, histories, retried, failures, timeline } =
+            gathered;
         let mut all = calm.clone();
         cycles.iter().for_each(|cycle| all.add(&cycle.measured));
         let rejoins: Vec<Duration> = cycles.iter().map(CycleResult::rejoin).collect();
@@ -145,6 +150,7 @@ impl Report {
             && all.failed == 0
             && histories.violations == 0
             && histories.undecided == 0
+            && retried.wrong.is_empty()
             && copies_differ.is_empty();
         Self {
             passed,
@@ -157,6 +163,7 @@ impl Report {
             failures,
             refused_while_gateway_down: all.refused,
             histories,
+            retried,
             rejoin_median: median(&rejoins).map(milliseconds),
             rejoin_max: rejoins.iter().max().copied().map(milliseconds),
             copies_compared: compared().count() as u64,
@@ -295,6 +302,7 @@ pub(crate) mod tests {
                 cycle(Fault::Kill, "db-0", 200),
             ],
             histories: Histories::default(),
+            retried: Retried { keys: 10, sent: 14, retried: 2, wrong: Vec::new() },
             failures: Vec::new(),
             timeline: vec![
                 point,
@@ -332,6 +340,7 @@ pub(crate) mod tests {
         assert!(fails(|gathered| gathered.cycles[1].measured.failed = 1));
         assert!(fails(|gathered| gathered.histories.violations = 1));
         assert!(fails(|gathered| gathered.histories.undecided = 1));
+        assert!(fails(|gathered| gathered.retried.wrong.push("11 users".to_owned())));
         assert!(fails(|gathered| gathered.ended_early = Some("Ctrl-C".to_owned())));
         assert!(fails(|gathered| drop(gathered.cycles.pop())));
         let differ = |gathered: &mut Gathered| {

@@ -14,6 +14,7 @@ use super::ring::RingWatch;
 use super::verify::Histories;
 use crate::load::Load;
 use crate::load::meter::Measurements;
+use crate::load::retries::Retries;
 
 /// Load without a fault, before each of them.
 const CALM: Duration = Duration::from_millis(500);
@@ -26,6 +27,7 @@ pub(crate) struct Drill<'a> {
     driver: &'a Driver,
     ring: RingWatch,
     load: Load,
+    retries: Retries,
     progress: Progress,
     calm: Measurements,
     cycles: Vec<CycleResult>,
@@ -35,12 +37,19 @@ pub(crate) struct Drill<'a> {
 }
 
 impl<'a> Drill<'a> {
-    pub(crate) fn new(driver: &'a Driver, ring: RingWatch, load: Load, cycles: usize) -> Self {
+    pub(crate) fn new(
+        driver: &'a Driver,
+        ring: RingWatch,
+        load: Load,
+        retries: Retries,
+        cycles: usize,
+    ) -> Self {
         let progress = Progress::new(cycles, matches!(driver, Driver::Manual(_)), load.looker());
         Self {
             driver,
             ring,
             load,
+            retries,
             progress,
             calm: Measurements::default(),
             cycles: Vec::with_capacity(cycles.min(100_000)),
@@ -65,9 +74,12 @@ impl<'a> Drill<'a> {
             let _ = self.driver.end(&cycle).await;
         }
         self.load.pause().await;
+        self.retries.pause().await;
         self.progress.end();
         self.calm.add(&self.load.meter().take());
         self.load.clean_up().await;
+        self.retries.clean_up().await;
+        let retried = self.retries.retried();
         let meter = self.load.meter();
         Gathered {
             setup,
@@ -76,6 +88,7 @@ impl<'a> Drill<'a> {
             calm: self.calm,
             cycles: self.cycles,
             histories: self.histories,
+            retried,
             failures: meter.failures().to_vec(),
             timeline: meter.timeline().to_vec(),
         }
@@ -94,6 +107,7 @@ impl<'a> Drill<'a> {
     async fn cycle(&mut self, number: usize, cycle: &Cycle) -> anyhow::Result<()> {
         self.progress.doing(number, cycle, "before the fault");
         self.load.start();
+        self.retries.start();
         tokio::time::sleep(CALM).await;
 
         self.progress.doing(number, cycle, "the fault");
@@ -118,6 +132,8 @@ impl<'a> Drill<'a> {
         tokio::time::sleep(AFTERMATH).await;
 
         self.load.pause().await;
+        self.retries.pause().await;
+        self.retries.check().await?;
         let measured = self.load.meter().take();
         self.progress.doing(number, cycle, "comparing and checking");
         let histories = self.load.histories().await;

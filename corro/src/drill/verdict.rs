@@ -13,7 +13,7 @@ pub(crate) fn verdict(report: &Report) -> String {
         let failure = &failed.failure;
         writeln!(text, "  failed at {:.2} s: {}: {}", failed.at, failure.request, failure.what).expect(TAKES);
     }
-    for differ in &report.copies_differ {
+    for differ in report.copies_differ.iter().chain(&report.retried.wrong) {
         writeln!(text, "  {differ}").expect(TAKES);
     }
     if let Some(why) = &report.ended_early {
@@ -114,6 +114,19 @@ fn figures(text: &mut String, report: &Report) {
             grouped(histories.violations)
         ),
     );
+    let retried = &report.retried;
+    if retried.sent > 0 {
+        let verdict = if retried.wrong.is_empty() { "each made one user" } else { "NOT each made one user" };
+        line(
+            "creates with a key",
+            format!(
+                "{} keys, sent {} times, {} of them after trouble: {verdict}",
+                grouped(retried.keys),
+                grouped(retried.sent),
+                grouped(retried.retried)
+            ),
+        );
+    }
     let copies = match (report.copies_compared, report.copies_differ.len()) {
         (0, _) if report.cycles.is_empty() => "not compared".to_owned(),
         (0, _) => "not compared on disk: the ring itself says that each is up to date".to_owned(),
@@ -158,6 +171,7 @@ mod tests {
             "acknowledged writes lost     0\n",
             "stale reads                  0\n",
             "0 violations",
+            "creates with a key           10 keys, sent 14 times, 2 of them after trouble: each made one user\n",
             "equal after 3 of 3 cycles, 18 records",
             "copied to emptied disks      13 records",
             "PASSED: 3 of 3 cycles in 9 s, seed 7",

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HOST, HeaderValue};
 use hyper::http::request::Builder;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -69,6 +69,7 @@ impl Endpoint {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    pub(crate) etag: Option<HeaderValue>,
     pub(crate) body: Bytes,
 }
 
@@ -104,7 +105,22 @@ impl Client {
         path: &str,
         json: Option<String>,
     ) -> Result<Answer, Trouble> {
-        let exchange = tokio::time::timeout(DEADLINE, self.exchange(method, path, json)).await;
+        self.send_keyed(method, path, json, None).await
+    }
+
+    /// Creates a user with an `Idempotency-Key`.
+    pub(crate) async fn create(&mut self, key: &str, json: String) -> Result<Answer, Trouble> {
+        self.send_keyed(Method::POST, "/api/user", Some(json), Some(key)).await
+    }
+
+    async fn send_keyed(
+        &mut self,
+        method: Method,
+        path: &str,
+        json: Option<String>,
+        key: Option<&str>,
+    ) -> Result<Answer, Trouble> {
+        let exchange = tokio::time::timeout(DEADLINE, self.exchange(method, path, json, key)).await;
         let outcome = exchange.unwrap_or(Err(Trouble::Late));
         if outcome.is_err() {
             self.sender = None;
@@ -117,8 +133,12 @@ impl Client {
         method: Method,
         path: &str,
         json: Option<String>,
+        key: Option<&str>,
     ) -> Result<Answer, Trouble> {
         let mut request = self.endpoint.request(method, path);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
         if json.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
@@ -126,8 +146,9 @@ impl Client {
         let request = request.map_err(|error| Trouble::Broken(error.to_string()))?;
         let broken = |error: hyper::Error| Trouble::Broken(in_full(&error));
         let response = self.connected().await?.send_request(request).await.map_err(broken)?;
-        let (head, body) = response.into_parts();
-        Ok(Answer { status: head.status, body: body.collect().await.map_err(broken)?.to_bytes() })
+        let (mut head, body) = response.into_parts();
+        let etag = head.headers.remove(ETAG);
+        Ok(Answer { status: head.status, etag, body: body.collect().await.map_err(broken)?.to_bytes() })
     }
 
     /// The connection, which is made where there is none or it was closed since the last answer.

@@ -160,6 +160,7 @@ mod tests {
     fn judged(action: Action, status: u16, body: &str) -> (Option<Outcome>, Noted) {
         let answer = Answer {
             status: StatusCode::from_u16(status).unwrap(),
+            etag: None,
             body: Bytes::copy_from_slice(body.as_bytes()),
         };
         judge(Uuid::nil(), action, "a request".to_owned(), &Ok(answer))

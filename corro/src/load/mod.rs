@@ -1,6 +1,6 @@
 //! A load on a ring that keeps the history of every user, so that what it was told can be checked afterwards.
 //!
-//! Closed loop: each of N connections has one request under way at a time, and retries nothing. Most users have one
+//! Closed loop: each of N connections has one request under way at a time, and retries nothing (those of [`retries`] do). Most users have one
 //! connection that writes them, a few are written by all; everybody reads everybody. Each request is noted with the moments
 //! at which it was sent and answered and with what came of it, which may be *unknown*: a write whose answer never came
 //! may have been done, or may yet be.
@@ -17,6 +17,7 @@ pub(crate) mod client;
 mod connection;
 pub(crate) mod meter;
 pub(crate) mod random;
+pub(crate) mod retries;
 pub(crate) mod statistics;
 pub(crate) mod user;
 mod users;
