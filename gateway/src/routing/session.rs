@@ -17,8 +17,10 @@ use super::lane::Lane;
 /// Frames of reads in flight to one process: the wait for the one answer is what forms the next batch.
 const READ_WINDOW: usize = 1;
 
-/// Frames of writes in flight to one copy: while one is being fsynced, the next is on its way.
-const WRITE_WINDOW: usize = 2;
+/// Frames of writes in flight to one copy. A second one would be on its way while the first is being fsynced, but it halves
+/// the batches: every frame, every fsync and all that replication does then serves half as many writes, and where the
+/// processors are busy that costs a quarter of the throughput (`resources/performance.md`).
+const WRITE_WINDOW: usize = 1;
 
 /// See the module.
 #[derive(Debug)]
