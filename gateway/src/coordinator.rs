@@ -13,9 +13,10 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::feed::Hub;
 use crate::history::History;
 use crate::routing::status::ClusterStatus;
-use crate::routing::{Answer, Command, Event, Question, RequestId, RingEvent, Routing, SessionId};
+use crate::routing::{Answer, Command, Event, FeedStart, Question, RequestId, RingEvent, Routing, SessionId};
 use crate::transport::Connections;
 
 pub use crate::routing::{PromotionRefused, Unserved};
@@ -24,6 +25,7 @@ pub use crate::routing::{PromotionRefused, Unserved};
 #[derive(Debug, Clone)]
 pub struct Coordinator {
     requests: mpsc::UnboundedSender<Request>,
+    feed: Arc<Hub>,
 }
 
 /// A question to the coordinator, with the way back.
@@ -75,6 +77,11 @@ pub enum Request {
         /// n, once the ring is known.
         reply: oneshot::Sender<Result<u16, Unserved>>,
     },
+    /// Begin to publish changes, as far as that has not begun.
+    Subscribe {
+        /// Where the subscription begins.
+        reply: oneshot::Sender<Result<FeedStart, Unserved>>,
+    },
     /// Describe the ring.
     Status {
         /// The ring as it is known now.
@@ -110,7 +117,7 @@ impl Coordinator {
     /// A handle, and the questions that come through it in the order in which they were asked.
     pub fn channel() -> (Self, mpsc::UnboundedReceiver<Request>) {
         let (requests, questions) = mpsc::unbounded_channel();
-        (Self { requests }, questions)
+        (Self { requests, feed: Arc::default() }, questions)
     }
 
     /// The user with that id and its version; `None` where there is no live one.
@@ -230,6 +237,20 @@ impl Coordinator {
         self.ask(|reply| Request::Question { partition, question, reply }).await?
     }
 
+    /// The place in the feed at which a subscription begins. What is newer is published from now on; whoever takes a seat
+    /// in [`Self::feed`] first gets all of it.
+    ///
+    /// # Errors
+    /// [`Unserved::Unavailable`] where the place is not known within a few seconds.
+    pub async fn subscribe(&self) -> Result<FeedStart, Unserved> {
+        self.ask(|reply| Request::Subscribe { reply }).await?
+    }
+
+    /// What is published.
+    pub fn feed(&self) -> &Arc<Hub> {
+        &self.feed
+    }
+
     /// The ring as it is known now.
     ///
     /// # Errors
@@ -255,10 +276,11 @@ pub async fn run(
     mut questions: mpsc::UnboundedReceiver<Request>,
     mut events: mpsc::UnboundedReceiver<Event>,
     connections: Connections,
+    feed: Arc<Hub>,
     shutdown: CancellationToken,
 ) {
     let start = Instant::now();
-    let mut desk = Desk { connections, requests: 0, ..Desk::default() };
+    let mut desk = Desk { connections, feed: Arc::clone(&feed), ..Desk::default() };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = Vec::new();
@@ -268,7 +290,12 @@ pub async fn run(
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            _ = tick.tick() => routing.step(start.elapsed(), Event::Tick, &mut commands),
+            _ = tick.tick() => {
+                if feed.is_abandoned() {
+                    routing.step(start.elapsed(), Event::Unheard, &mut commands);
+                }
+                routing.step(start.elapsed(), Event::Tick, &mut commands);
+            }
             _ = events.recv_many(&mut told, BURST) => {
                 let now = start.elapsed();
                 for event in told.drain(..) {
@@ -325,12 +352,14 @@ const BURST: usize = 1024;
 #[derive(Default)]
 struct Desk {
     connections: Connections,
+    feed: Arc<Hub>,
     requests: u64,
     history: History,
     reads: HashMap<RequestId, oneshot::Sender<Result<Option<Found>, Unserved>>>,
     writes: HashMap<RequestId, WayBack>,
     questions: HashMap<RequestId, oneshot::Sender<Result<Answer, Unserved>>>,
     sizes: HashMap<RequestId, oneshot::Sender<Result<u16, Unserved>>>,
+    subscribers: HashMap<RequestId, oneshot::Sender<Result<FeedStart, Unserved>>>,
 }
 
 /// To whoever asked for a write.
@@ -370,6 +399,10 @@ impl Desk {
                 Entered::Event(Event::Size { request: number })
             }
             Request::WriteMany { writes, replies } => Entered::Many(writes, replies),
+            Request::Subscribe { reply } => {
+                self.subscribers.insert(number, reply);
+                Entered::Event(Event::Subscribe { request: number })
+            }
             Request::Status { reply } => Entered::Status(reply),
             Request::Promote { partition, reply } => Entered::Promote(partition, reply),
         }
@@ -410,6 +443,11 @@ impl Desk {
                 Command::AnswerSize { request, result } => {
                     self.sizes.remove(&request).map(|reply| reply.send(result).ok());
                 }
+                Command::AnswerSubscribe { request, result } => {
+                    self.subscribers.remove(&request).map(|reply| reply.send(result).ok());
+                }
+                Command::BeginFeed { after } => self.feed.begin(after),
+                Command::Publish(news) => self.feed.publish(&news),
                 Command::Report(event) => {
                     self.history.add(unix_millis(), &event);
                     report(event);

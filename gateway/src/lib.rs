@@ -6,12 +6,14 @@
 //! * [`gather`]: what is asked of all partitions at once, lists and counts.
 //! * [`coordinator`]: the one task that owns the routing, and the handle by which it is asked.
 //! * [`routing`]: all decisions, as a plain state machine without sockets, clock or runtime.
+//! * [`feed`]: what is told to those who listen to changes.
 //! * [`transport`]: the socket.io connections of the db-processes.
 //!
 //! [`run`] wires them together, [`config`] says by what settings.
 
 pub mod config;
 pub mod coordinator;
+pub mod feed;
 pub mod gather;
 pub mod history;
 pub mod http;

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -110,13 +111,17 @@ impl Gateway {
         let (events_in, events) = mpsc::unbounded_channel();
         // The ring is served until the last HTTP request has its answer.
         let ring_shutdown = CancellationToken::new();
+        let feed = Arc::clone(coordinator.feed());
         let coordinating = tokio::spawn(coordinator::run(
             routing,
             questions,
             events,
             connections.clone(),
+            Arc::clone(&feed),
             ring_shutdown.clone(),
         ));
+        let telling = ring_shutdown.clone();
+        let telling = tokio::spawn(async move { feed.wake(telling).await });
         let linking =
             tokio::spawn(transport::serve(socket, admission, connections, events_in, ring_shutdown.clone()));
 
@@ -136,6 +141,7 @@ impl Gateway {
         ring_shutdown.cancel();
         linking.await.context("the link server panicked")?.context("the link server failed")?;
         coordinating.await.context("the coordinator panicked")?;
+        telling.await.context("the feed panicked")?;
         info!("gateway stopped");
         Ok(())
     }

@@ -34,11 +34,13 @@ pub enum Mutation {
     TargetIgnored,
     /// A copy that led before is not asked for what only it knows.
     ExchangeIgnored,
+    /// A change is published before older ones are settled.
+    PublishEarly,
 }
 
 impl Mutation {
     /// All of them; the simulation finds each.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::TailNotReplayed,
         Self::PromoteUncovered,
         Self::AnswerBeforeSync,
@@ -54,6 +56,7 @@ impl Mutation {
         Self::FillFromAny,
         Self::TargetIgnored,
         Self::ExchangeIgnored,
+        Self::PublishEarly,
     ];
 }
 

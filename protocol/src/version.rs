@@ -73,6 +73,11 @@ impl VersionClock {
         self.last
     }
 
+    /// The greatest version given or observed so far.
+    pub fn last(&self) -> Version {
+        self.last
+    }
+
     /// Learns that `version` exists: the next one will be greater.
     pub fn observe(&mut self, version: Version) {
         self.last = self.last.max(version);

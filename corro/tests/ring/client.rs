@@ -26,6 +26,8 @@ pub(crate) struct Client {
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) retry_after: bool,
+    /// Version of the user, without the quotes.
+    pub(crate) tag: Option<String>,
     pub(crate) body: Bytes,
 }
 
@@ -58,7 +60,8 @@ impl Client {
             let response = self.sender.send_request(request).await.unwrap();
             let (head, body) = response.into_parts();
             let retry_after = head.headers.contains_key("retry-after");
-            Answer { status: head.status, retry_after, body: body.collect().await.unwrap().to_bytes() }
+            let tag = tag_of(&head.headers);
+            Answer { status: head.status, retry_after, tag, body: body.collect().await.unwrap().to_bytes() }
         };
         tokio::time::timeout(DEADLINE, exchange).await.expect("no request hangs")
     }
@@ -99,7 +102,8 @@ pub(crate) async fn try_send(
     let exchange = async {
         let (head, body) = client.sender.send_request(request).await.ok()?.into_parts();
         let retry_after = head.headers.contains_key("retry-after");
-        Some(Answer { status: head.status, retry_after, body: body.collect().await.ok()?.to_bytes() })
+        let tag = tag_of(&head.headers);
+        Some(Answer { status: head.status, retry_after, tag, body: body.collect().await.ok()?.to_bytes() })
     };
     tokio::time::timeout(DEADLINE, exchange).await.expect("no request hangs")
 }
@@ -110,4 +114,8 @@ async fn connection(port: u16) -> SendRequest<Full<Bytes>> {
     let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     sender
+}
+
+fn tag_of(headers: &hyper::HeaderMap) -> Option<String> {
+    headers.get("etag").map(|tag| tag.to_str().unwrap().trim_matches('"').to_owned())
 }

@@ -5,9 +5,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod bulk;
+mod changes;
 mod client;
 mod copies;
 mod failover;
+mod feed_measure;
 mod freshness;
 mod garbage;
 mod hostile;

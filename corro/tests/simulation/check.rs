@@ -10,6 +10,7 @@ use protocol::placement::{Partition, partition_of, primary_of, replica_of};
 use protocol::{Outcome, Record, UserId, Version};
 
 use crate::config::{Config, Fault, Mode};
+use crate::feed::Feed;
 use crate::history::{Asked, Op, is_linearizable};
 use crate::world::{MILLI, Time, World};
 
@@ -48,6 +49,8 @@ pub(crate) struct Checks {
     /// What a copy came to for an operation that it applied. A version is given once in a partition: a gateway that starts
     /// with a clock that was set back serves a partition only when it knows the versions in it, but perhaps no others.
     decided: BTreeMap<(Partition, Version), Decided>,
+    /// Of the gateway that runs, or ran last.
+    pub(crate) feed: Feed,
     size: u16,
 }
 
@@ -74,6 +77,7 @@ impl Checks {
             sent: BTreeMap::new(),
             arriving: VecDeque::new(),
             decided: BTreeMap::new(),
+            feed: Feed::default(),
             size: config.size,
         }
     }
@@ -126,6 +130,7 @@ impl World {
             return;
         };
         assert_eq!((id, answer.outcome), (user, Outcome::Applied), "answers are in the order of the writes");
+        self.checks.feed.acknowledge(Versioned { version, id, change: change.clone() });
         match self.checks.acknowledged.get_mut(&id) {
             Some(record) => drop(record.apply(version, &change)),
             None => drop(self.checks.acknowledged.insert(id, Record::from_change(version, &change))),

@@ -7,6 +7,7 @@ use gateway::routing::{
 };
 
 use crate::config::Config;
+use crate::feed::Feed;
 use crate::rng::Rng;
 use crate::world::{AtGateway, Down, Happening, MILLI, SECOND, Time, Up, World};
 
@@ -73,6 +74,16 @@ impl World {
         self.note(|| "gateway starts".to_owned());
         let life = self.gateway.life;
         self.after(1, 10 * MILLI, Happening::Gateway(life, AtGateway::Tick));
+        self.checks.feed = Feed::default();
+    }
+
+    /// Somebody always listens, as soon as the gateway lets it.
+    fn hear_changes(&mut self) {
+        if !self.checks.feed.asked {
+            self.checks.feed.asked = true;
+            let request = RequestId(self.number());
+            self.step(Event::Subscribe { request });
+        }
     }
 
     pub(crate) fn kill_gateway(&mut self) {
@@ -116,6 +127,7 @@ impl World {
                 let life = self.gateway.life;
                 self.after(10 * MILLI, 11 * MILLI, Happening::Gateway(life, AtGateway::Tick));
                 self.step(Event::Tick);
+                self.hear_changes();
                 if !self.gateway.was_ready {
                     let ready = self.gateway.routing.as_ref().is_some_and(|routing| routing.status().ready);
                     self.gateway.was_ready = ready;
@@ -201,6 +213,12 @@ impl World {
                 }
                 Command::AnswerQuestion { .. } | Command::AnswerSize { .. } => {
                     unreachable!("no client asks about a whole copy")
+                }
+                Command::AnswerSubscribe { result, .. } => self.checks.feed.asked = result.is_ok(),
+                Command::BeginFeed { after } => self.checks.feed.begin(after),
+                Command::Publish(news) => {
+                    self.note(|| format!("published: {news:?}"));
+                    news.into_iter().for_each(|published| self.checks.feed.publish(published));
                 }
                 Command::Report(event) => self.report(&event),
             }

@@ -8,7 +8,7 @@
 //! * [`world`]: the queue of events and the network. [`gateway`], [`process`], [`worker`], [`replication`], [`client`]: who
 //!   takes part. Their decisions are the real ones; what stands around them does what the real loops do, without sockets.
 //! * [`config`] and [`faults`]: what a seed stands for, and what goes wrong.
-//! * [`check`] and [`history`]: what must be true.
+//! * [`check`], [`history`] and [`feed`]: what must be true.
 //! * `mutations`: deliberate bugs, each of which is found; built with the feature of that name.
 //!
 //! What it does not do: it knows no bytes on the wire and no RocksDB; other tests kill real processes.
@@ -17,6 +17,7 @@ mod check;
 mod client;
 mod config;
 mod faults;
+mod feed;
 mod gateway;
 mod history;
 #[cfg(feature = "mutations")]
@@ -57,6 +58,7 @@ fn run(world: &mut World) -> Done {
     world.check_histories();
     if world.faults.whole {
         world.check_copies();
+        world.checks.feed.check_end();
     }
     let (asked, refused) = (world.checks.asked, world.checks.refused);
     let (whole, slowest_read) = (world.faults.whole, world.checks.slowest_read);

@@ -8,18 +8,25 @@ use protocol::message::query::Filter;
 use protocol::placement::{Partition, partition_of};
 use protocol::{Condition, Operation, UserId};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::bulk::Bulk;
+use super::kind::Kind;
 use super::problem::Problem;
 use super::router::HttpSettings;
 use crate::coordinator::{Coordinator, OneOfMany, Reply, Unserved};
+use crate::feed::Seat;
 use crate::gather::{self, List};
+use crate::routing::FeedStart;
 use crate::routing::status::ClusterStatus;
 
 /// How long a request that is late already may take to find out which partition it was about.
 const NAMING: Duration = Duration::from_millis(200);
+
+/// Subscribers that read from op-logs at the same time: each may hold a page of every copy.
+const REPLAYS: usize = 8;
 
 /// State of the handlers.
 #[derive(Debug, Clone)]
@@ -27,13 +34,25 @@ pub(super) struct Api {
     coordinator: Coordinator,
     patience: Duration,
     bulk: Arc<Bulk>,
+    streams: Arc<Streams>,
+}
+
+/// What concerns only calls whose answers are streams.
+#[derive(Debug)]
+struct Streams {
+    heartbeat: Duration,
     closing: CancellationToken,
+    replays: Arc<Semaphore>,
 }
 
 impl Api {
     pub(super) fn new(coordinator: Coordinator, settings: &HttpSettings) -> Self {
-        let (patience, closing) = (settings.deadline, settings.closing.clone());
-        Self { coordinator, patience, bulk: Arc::default(), closing }
+        let streams = Streams {
+            heartbeat: settings.heartbeat,
+            closing: settings.closing.clone(),
+            replays: Arc::new(Semaphore::new(REPLAYS)),
+        };
+        Self { coordinator, patience: settings.deadline, bulk: Arc::default(), streams: Arc::new(streams) }
     }
 
     /// What all bulk requests share.
@@ -41,9 +60,14 @@ impl Api {
         &self.bulk
     }
 
+    /// How long a stream may be silent.
+    pub(super) fn heartbeat(&self) -> Duration {
+        self.streams.heartbeat
+    }
+
     /// When streams have to end.
     pub(super) fn closing(&self) -> &CancellationToken {
-        &self.closing
+        &self.streams.closing
     }
 
     /// How long a request may take.
@@ -112,6 +136,35 @@ impl Api {
             Ok(promoted) => Ok(promoted?),
             Err(_) => Err(Problem::late_write(Some(partition))),
         }
+    }
+
+    /// A seat in the feed, and where the subscription begins.
+    pub(super) async fn subscribe(&self) -> Result<(Seat, FeedStart), Problem> {
+        // The seat comes first: what is published from then on is kept for it.
+        let Some(seat) = self.coordinator.feed().enter() else {
+            let detail = "As many listen to changes as this gateway takes on. Nothing was begun.";
+            return Err(Problem::new(Kind::TooManySubscribers, detail));
+        };
+        match timeout(self.patience, self.coordinator.subscribe()).await {
+            Ok(start) => Ok((seat, start?)),
+            Err(_) => Err(Problem::late_read(None)),
+        }
+    }
+
+    /// Leave to read from the op-logs what a subscriber has missed.
+    pub(super) async fn permit_to_replay(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        match timeout(self.patience, Arc::clone(&self.streams.replays).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => {
+                let detail = "Too many read at once what they have missed. Nothing was begun.";
+                Err(Problem::new(Kind::TooManySubscribers, detail))
+            }
+        }
+    }
+
+    /// For whoever asks beyond the time of one request.
+    pub(super) fn coordinator(&self) -> Coordinator {
+        self.coordinator.clone()
     }
 
     pub(super) async fn status(&self) -> Result<ClusterStatus, Problem> {

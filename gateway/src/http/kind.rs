@@ -18,6 +18,10 @@ pub(super) enum Kind {
     MalformedCondition,
     MalformedQuery,
     MalformedKey,
+    MalformedEventId,
+    FutureEventId,
+    ChangesGone,
+    TooManySubscribers,
     Unauthorized,
     UserNotFound,
     RouteNotFound,
@@ -78,6 +82,22 @@ impl Kind {
                 S::BAD_REQUEST,
                 "urn:corro:problem:malformed-query",
                 "A query parameter cannot be read, or is unknown",
+            ),
+            Self::MalformedEventId => (
+                S::BAD_REQUEST,
+                "urn:corro:problem:malformed-event-id",
+                "The id of the last event cannot be read",
+            ),
+            Self::FutureEventId => {
+                (S::BAD_REQUEST, "urn:corro:problem:future-event-id", "There is no such event yet")
+            }
+            Self::ChangesGone => {
+                (S::GONE, "urn:corro:problem:changes-gone", "The changes asked for are not kept any more")
+            }
+            Self::TooManySubscribers => (
+                S::SERVICE_UNAVAILABLE,
+                "urn:corro:problem:too-many-subscribers",
+                "Too many listen to changes",
             ),
             Self::Unauthorized => {
                 (S::UNAUTHORIZED, "urn:corro:problem:unauthorized", "A valid token is needed")
@@ -174,7 +194,7 @@ impl Kind {
             Self::Unauthorized => {
                 Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"corro\"")))
             }
-            Self::Unavailable | Self::Overloaded | Self::NotReady => {
+            Self::Unavailable | Self::Overloaded | Self::NotReady | Self::TooManySubscribers => {
                 Some((RETRY_AFTER, HeaderValue::from_static("1")))
             }
             // The rest of the body may still come: nothing after it can be understood.

@@ -5,6 +5,7 @@
 //! * `user`: the calls on one user, one short handler each. `health`: liveness, readiness, the ring as JSON.
 //! * `bulk`: many operations in one request.
 //! * `list`: the calls on all users. `query`, `cursor`: what stands behind the question mark.
+//! * `changes`: the live feed, as an event stream and over socket.io.
 //! * `api`: the coordinator with a deadline. `guard`: what happens around every request.
 //! * `body`, `fields`, `id`, `rules`, `email`: from the bytes of a body to valid fields, or to everything that is wrong
 //!   with them.
@@ -22,6 +23,7 @@ mod api;
 mod body;
 mod bulk;
 mod ceiling;
+mod changes;
 mod cursor;
 mod email;
 mod etag;

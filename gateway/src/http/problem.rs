@@ -72,6 +72,15 @@ impl Problem {
         Self::new(Kind::Internal, "The log of the gateway says more, under this request id.")
     }
 
+    pub(super) fn stopping() -> Self {
+        Unserved::Stopping.into()
+    }
+
+    /// Its stable name.
+    pub(super) fn name(&self) -> &'static str {
+        self.kind.describe().1
+    }
+
     fn of_framework(status: StatusCode) -> Self {
         let kind = Kind::of_framework(status);
         match kind {

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::{any_service, get, post};
 use tokio_util::sync::CancellationToken;
 
 use super::api::Api;
 use super::guard::Guards;
 use super::metrics::{self, Metrics};
 use super::token::ApiTokens;
-use super::{bulk, health, list, openapi, pages, user};
+use super::{bulk, changes, health, list, openapi, pages, user};
 use crate::coordinator::Coordinator;
 
 /// What can be set about the HTTP side.
@@ -21,13 +21,20 @@ pub struct HttpSettings {
     pub deadline: Duration,
     /// Where set, everything below `/api` asks for one of them.
     pub tokens: Option<ApiTokens>,
+    /// A stream is never silent for longer, so that nobody on the way takes it for dead.
+    pub heartbeat: Duration,
     /// Ends the streams that have no end of their own; other requests are finished.
     pub closing: CancellationToken,
 }
 
 impl Default for HttpSettings {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(10), tokens: None, closing: CancellationToken::new() }
+        Self {
+            deadline: Duration::from_secs(10),
+            tokens: None,
+            heartbeat: Duration::from_secs(15),
+            closing: CancellationToken::new(),
+        }
     }
 }
 
@@ -39,6 +46,7 @@ pub fn router(coordinator: Coordinator, settings: &HttpSettings) -> Router {
         ("/api/user/count", get(list::count)),
         ("/api/user/bulk", post(bulk::bulk)),
         ("/api/user/{id}", get(user::read).put(user::update).patch(user::patch).delete(user::delete)),
+        ("/api/user/changes", get(changes::stream).head(changes::head)),
         ("/api/cluster", get(health::cluster)),
         ("/api/cluster/promote/{partition}", post(health::promote)),
         ("/health/live", get(health::live)),
@@ -56,6 +64,10 @@ pub fn router(coordinator: Coordinator, settings: &HttpSettings) -> Router {
         let methods = methods.layer(guards.around(path));
         router = router.route(path, methods.clone()).route(&format!("{path}/"), methods);
     }
+    // What else socket.io needs of HTTP is its own affair.
+    let sockets =
+        any_service(changes::socket_service(&api, settings)).layer(guards.around(changes::SOCKET_PATH));
+    router = router.route("/socket.io", sockets.clone()).route("/socket.io/", sockets);
     let elsewhere = Router::new().fallback(|| async { StatusCode::NOT_FOUND }).layer(guards.around("none"));
     router.merge(elsewhere)
 }

@@ -33,6 +33,12 @@ impl ApiTokens {
         list.expose().split(',').map(token).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Whether this is one of them.
+    pub(super) fn knows(&self, shown: &str) -> bool {
+        // All are compared, whichever matches, so that the time does not tell which.
+        self.0.iter().fold(false, |known, token| known | token.matches(shown))
+    }
+
     /// # Errors
     /// 401 where the request shows none of the tokens.
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), Problem> {
@@ -46,9 +52,7 @@ impl ApiTokens {
             let detail = "Send one of the tokens of this API as Authorization: Bearer.";
             return Err(Problem::new(Kind::Unauthorized, detail));
         };
-        // All are compared, whichever matches, so that the time does not tell which.
-        let known = self.0.iter().fold(false, |known, token| known | token.matches(shown));
-        if known {
+        if self.knows(shown) {
             Ok(())
         } else {
             Err(Problem::new(Kind::Unauthorized, "The token is not one of this API."))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use protocol::message::link::{
     Applied, Beat, CopiesChanged, Found, MergeBatch, Merged, ReadAnswers, ReadBatch, Refused, Register,
-    Registered, Released, RingNotice, WriteAnswer, WriteAnswers, WriteBatch,
+    Registered, Released, RingNotice, Role, Versioned, WriteAnswer, WriteAnswers, WriteBatch,
 };
 use protocol::placement::Partition;
 use protocol::{Condition, Operation, UserId, Version};
@@ -60,6 +60,13 @@ pub enum Event {
         /// The question.
         request: RequestId,
     },
+    /// Somebody wants to listen to changes. Owes one [`Command::AnswerSubscribe`].
+    Subscribe {
+        /// The question.
+        request: RequestId,
+    },
+    /// Nobody listens to changes any more: they need not be published until somebody subscribes.
+    Unheard,
     /// A connection introduces itself. Owes a [`Registered`] or a [`Refused`].
     Register {
         /// The connection.
@@ -146,8 +153,57 @@ pub enum Command {
         /// n of the ring.
         result: Result<u16, Unserved>,
     },
+    /// Answer somebody who wants to listen.
+    AnswerSubscribe {
+        /// The question.
+        request: RequestId,
+        /// Where the subscription begins. Everything newer is published.
+        result: Result<FeedStart, Unserved>,
+    },
+    /// From here on changes are published: those that are newer than this, without a gap.
+    BeginFeed {
+        /// The version.
+        after: Version,
+    },
+    /// Tell whoever listens. In version order, and newer than all that was published before.
+    Publish(Vec<Published>),
     /// Write a line about the life of the ring into the log.
     Report(RingEvent),
+}
+
+/// Where a subscription begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedStart {
+    /// What is newer is published from now on. What is not, and was ever acknowledged, is in the op-logs.
+    pub from: Version,
+    /// Whether somebody who has seen all up to a version below this has missed anything since cannot be said.
+    pub floor: Version,
+    /// By partition: the copy that leads and serves, and so has all that was ever acknowledged up to `from`.
+    pub leads: Vec<Option<Role>>,
+}
+
+/// News for whoever listens to changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Published {
+    /// An acknowledged change.
+    Change(Versioned),
+    /// A write whose outcome nobody knows: it may have been applied, or may be yet.
+    Unknown {
+        /// Of the write.
+        version: Version,
+        /// The user.
+        id: UserId,
+    },
+}
+
+impl Published {
+    /// Its place in the feed.
+    pub fn version(&self) -> Version {
+        match self {
+            Self::Change(change) => change.version,
+            Self::Unknown { version, .. } => *version,
+        }
+    }
 }
 
 /// What a db-process may be sent.

@@ -23,6 +23,7 @@ use protocol::placement::Partition as Number;
 
 use super::Routing;
 use super::event::{Command, PromotionRefused, SessionId, ToProcess, Unserved};
+use super::feed::Settled;
 use super::partition::{Ahead, Announced, ConnectedCopy, Phase, has_all_of};
 use super::session::QueuedWrite;
 
@@ -336,12 +337,15 @@ impl Routing {
             seen.append(&mut partition.answered(write.id, write.version));
             partition.settle(write.id);
             let unserved = if sent {
+                self.feed.settle(write.version, Settled::Unknown(write.id));
                 Unserved::OutcomeUnknown { partition: number }
             } else {
+                self.feed.settle(write.version, Settled::Nothing);
                 Unserved::Unavailable { partition: number, waiting_for: waiting_for.clone() }
             };
             commands.push(Command::AnswerWrite { request, version: write.version, result: Err(unserved) });
         }
+        self.publish(commands);
         self.tell_early(false, seen, commands);
     }
 

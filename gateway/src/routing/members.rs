@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use protocol::message::REVISION;
 use protocol::message::link::{
-    Applied, CopiesChanged, CopyReport, Grant, Refusal, Refused, Register, Registered, Ring, RingNotice,
-    Role, View,
+    Applied, CopiesChanged, CopyReport, CopyReports, Grant, Refusal, Refused, Register, Registered, Ring,
+    RingNotice, Role, View,
 };
 use protocol::mutation::{self, Mutation};
 use protocol::placement::{InstanceName, Place, replica_of, replicated_at};
@@ -54,9 +54,7 @@ impl Routing {
             host: host.clone(),
             incarnation: register.incarnation,
         }));
-        for role in Role::ALL {
-            self.clock.observe(register.copies.get(role).version);
-        }
+        self.observe(&register.copies);
         let message = ToProcess::Registered(Registered { size: self.size });
         commands.push(Command::Send { session: id, message });
         self.places.insert(id, place);
@@ -77,6 +75,17 @@ impl Routing {
         // Who has registered decides for every partition what is known, and which views can be kept.
         self.reconsider_all(now, commands);
         self.notify(commands);
+    }
+
+    /// No version is given again that is in a copy.
+    fn observe(&mut self, copies: &CopyReports) {
+        for role in Role::ALL {
+            let version = copies.get(role).version;
+            if version > self.clock.last() {
+                self.feed.found_newer(version);
+            }
+            self.clock.observe(version);
+        }
     }
 
     /// Whether a registration may stand.
@@ -163,9 +172,7 @@ impl Routing {
         session.ring = changed.ring;
         session.epoch = changed.epoch;
         session.copies = changed.copies;
-        for role in Role::ALL {
-            self.clock.observe(changed.copies.get(role).version);
-        }
+        self.observe(&changed.copies);
         self.form(commands);
         self.open();
         self.reconsider_all(now, commands);

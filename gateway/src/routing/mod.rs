@@ -15,6 +15,7 @@
 //! * `failover`: moving the lead when a process is lost, leaves or comes back.
 //! * `reads` and `writes`: the way of one request.
 //! * `question` and `asking`: questions about a whole copy, and their way.
+//! * `feed`: the order in which changes are told to subscribers.
 //!
 //! What it does not do: it does not expect a second gateway. Several active ones are not part of this design.
 
@@ -28,6 +29,7 @@ use uuid::Uuid;
 mod asking;
 mod event;
 mod failover;
+mod feed;
 mod lane;
 mod members;
 mod partition;
@@ -42,12 +44,14 @@ mod view;
 mod writes;
 
 pub use event::{
-    Command, Event, FromProcess, PromotionRefused, RequestId, RingEvent, SessionId, ToProcess, Unserved,
+    Command, Event, FeedStart, FromProcess, PromotionRefused, Published, RequestId, RingEvent, SessionId,
+    ToProcess, Unserved,
 };
 
 pub use question::{Answer, Query, Question};
 
 use asking::PendingQuestions;
+use feed::Feed;
 use partition::{Partition, Phase};
 use reads::PendingReads;
 use session::Session;
@@ -102,6 +106,7 @@ pub struct Routing {
     clock: VersionClock,
     reads: PendingReads,
     questions: PendingQuestions,
+    feed: Feed,
     /// Requests that came before anybody could serve them, just after the start.
     early: Vec<Event>,
     served: Served,
@@ -132,6 +137,7 @@ impl Routing {
             clock: VersionClock::default(),
             reads: PendingReads::default(),
             questions: PendingQuestions::default(),
+            feed: Feed::default(),
             early: Vec::new(),
             served: Served::default(),
             frames: Vec::new(),
@@ -165,6 +171,8 @@ impl Routing {
                 self.question(now, request, partition, question, commands);
             }
             Event::Size { request } => commands.push(Command::AnswerSize { request, result: self.size() }),
+            Event::Subscribe { request } => self.subscribe(now, request, commands),
+            Event::Unheard => self.unheard(),
             Event::Register { session, host, register } => {
                 self.register(now, session, host, *register, commands);
                 self.try_early(now, commands);
@@ -240,6 +248,7 @@ impl Routing {
         self.look_after(now, commands);
         self.hedge(now, commands);
         self.hedge_questions(now, commands);
+        self.look_after_feed(now, commands);
     }
 
     /// Whether a request should wait because the gateway has just started, and its partition may be up in a moment.

@@ -9,6 +9,7 @@ use protocol::placement::Place;
 
 use super::Routing;
 use super::event::{Command, RequestId, ToProcess, Unserved};
+use super::feed::Settled;
 use super::partition::Phase;
 use super::session::{QueuedWrite, Session, WriteFlight};
 
@@ -41,6 +42,7 @@ impl Routing {
             return commands.push(Command::AnswerWrite { request, version, result: Err(refused) });
         };
         partition.take_on(&write);
+        self.feed.take_on(write.version, number as u16);
         let queued = QueuedWrite { request, write, sent: false };
         match lane {
             Some(lane) => lane.push(queued),
@@ -78,8 +80,10 @@ impl Routing {
             if answer.outcome == Outcome::Applied {
                 let Write { id, operation, .. } = write;
                 let write = Versioned { version, id, change: operation.into_change() };
+                self.feed.settle(version, Settled::Applied(&write));
                 partition.acknowledge(answer.sequence, write, other.as_ref());
             } else {
+                self.feed.settle(write.version, Settled::Nothing);
                 partition.settle(write.id);
             }
             self.served.writes += 1;
@@ -90,6 +94,7 @@ impl Routing {
             let report = session.copies.get_mut(role);
             report.head = report.head.max(head);
         }
+        self.publish(commands);
         for (applied, early) in seen {
             self.tell_early(applied, early, commands);
         }

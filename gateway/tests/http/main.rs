@@ -7,11 +7,13 @@
 //! * `bulk`: many operations in one request.
 //! * `contract`: the OpenAPI document, which every answer is held against. `figures`: metrics and pages.
 //! * `around`: health, tokens, request ids, trailing slashes.
+//! * `changes`: the live feed.
 //! * `tcp`: what only a real connection shows. `hostile`: callers who are slow, many, or never end.
 
 mod around;
 mod bodies;
 mod bulk;
+mod changes;
 mod contract;
 mod errors;
 mod figures;

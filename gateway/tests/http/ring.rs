@@ -9,11 +9,12 @@ use axum::body::{Body, to_bytes};
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use gateway::coordinator::{Coordinator, OneOfMany, PromotionRefused, Reply, Request, Unserved};
+use gateway::feed::Hub;
 use gateway::http::{HttpSettings, router};
 use gateway::routing::status::{ClusterStatus, PartitionStatus, Served};
-use gateway::routing::{self, Question};
-use protocol::message::link::{Found, Role, WriteAnswer};
-use protocol::message::query::{CountAnswer, Filter, Listed, PageAnswer};
+use gateway::routing::{self, FeedStart, Published, Question};
+use protocol::message::link::{Found, Role, Versioned, WriteAnswer};
+use protocol::message::query::{ChangesAnswer, CountAnswer, Filter, Listed, PageAnswer};
 use protocol::placement::partition_of;
 use protocol::user::fold_email;
 use protocol::{
@@ -22,6 +23,7 @@ use protocol::{
 use serde_json::Value;
 use serde_json::value::to_raw_value;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::contract;
@@ -59,7 +61,9 @@ impl Api {
     pub(crate) fn with(settings: &HttpSettings) -> Self {
         let (coordinator, questions) = Coordinator::channel();
         let mood = Arc::default();
-        tokio::spawn(answer(questions, Arc::clone(&mood)));
+        let feed = Arc::clone(coordinator.feed());
+        tokio::spawn(answer(questions, Arc::clone(&mood), Arc::clone(&feed)));
+        tokio::spawn(async move { feed.wake(CancellationToken::new()).await });
         Self { router: router(coordinator, settings), mood }
     }
 
@@ -129,8 +133,14 @@ impl Answer {
     }
 }
 
-async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>>) {
-    let mut users = Users::default();
+async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>>, feed: Arc<Hub>) {
+    let mut users = Users {
+        feed,
+        begun: false,
+        log: Vec::new(),
+        records: HashMap::new(),
+        clock: VersionClock::default(),
+    };
     // A question that is never answered still has to stay: dropping it would say that the coordinator is gone.
     let mut unanswered = Vec::new();
     while let Some(question) = questions.recv().await {
@@ -169,6 +179,8 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
                 drop(reply.send(Ok(users.question(partition, &question))));
             }
             (_, Request::Size { reply }) => drop(reply.send(Ok(SIZE))),
+            (Mood::Failing(why), Request::Subscribe { reply }) => drop(reply.send(Err(why))),
+            (_, Request::Subscribe { reply }) => drop(reply.send(Ok(users.subscribe()))),
             (_, Request::Promote { partition, reply }) => drop(reply.send(promote(partition))),
             (mood, Request::Status { reply }) => drop(reply.send(status(mood == Mood::Serving))),
         }
@@ -209,16 +221,32 @@ fn status(ready: bool) -> ClusterStatus {
     }
 }
 
-#[derive(Default)]
 struct Users {
+    feed: Arc<Hub>,
+    begun: bool,
+    log: Vec<Versioned>,
     records: HashMap<UserId, Record>,
     clock: VersionClock,
 }
 
 impl Users {
+    fn subscribe(&mut self) -> FeedStart {
+        let from = self.clock.last();
+        if !std::mem::replace(&mut self.begun, true) {
+            self.feed.begin(from);
+        }
+        FeedStart { from, floor: Version::ZERO, leads: vec![Some(Role::Primary); usize::from(SIZE)] }
+    }
+
     fn read(&self, id: UserId) -> Option<Found> {
         let record = self.records.get(&id).filter(|record| record.is_alive())?;
         Some(Found(record.version(), to_raw_value(&record.to_user(id)).expect("a user is JSON")))
+    }
+
+    /// The op-logs reach back to just after nothing.
+    fn changes(&self, changes: Vec<Versioned>) -> routing::Answer {
+        let (floor, foreign) = (Version(1), Version::ZERO);
+        routing::Answer::Changes(ChangesAnswer { query: 0, changes, more: false, floor, foreign })
     }
 
     /// As the copy of that partition answers.
@@ -245,6 +273,14 @@ impl Users {
             Question::Count { group } => {
                 let count = live.filter(|(_, _, user)| group.is_none_or(|group| user.group == group)).count();
                 routing::Answer::Count(CountAnswer { query: 0, count: count as u64 })
+            }
+            Question::Changes { role: Role::Replica, .. } => self.changes(Vec::new()),
+            Question::Changes { after, upto, .. } => {
+                let wanted = |change: &&Versioned| {
+                    partition_of(&change.id, SIZE) == partition
+                        && (after < &change.version && &change.version <= upto)
+                };
+                self.changes(self.log.iter().filter(wanted).cloned().collect())
             }
             other => panic!("no handler asks for {other:?}"),
         }
@@ -278,6 +314,9 @@ impl Users {
                     assert!(record.apply(version, &change), "a newer version changes something");
                 })
                 .or_insert_with(|| Record::from_change(version, &change));
+            let change = Versioned { version, id, change };
+            self.log.push(change.clone());
+            self.feed.publish(&[Published::Change(change)]);
         }
         WriteAnswer { outcome, sequence: 0, user: self.read(id) }
     }

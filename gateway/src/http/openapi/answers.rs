@@ -27,6 +27,9 @@ pub(in crate::http) struct Deleted;
 /// 200, a stream of lines.
 pub(in crate::http) struct Lines;
 
+/// 200, a stream of events.
+pub(in crate::http) struct Events;
+
 /// 200, plain text.
 pub(in crate::http) struct Text;
 
@@ -118,6 +121,15 @@ impl IntoResponses for Lines {
         let content = ContentBuilder::new().schema(Some(schemas::any_text())).build();
         let response = ResponseBuilder::new().description("A result for each line.");
         only("200", response.content("application/x-ndjson", content))
+    }
+}
+
+impl IntoResponses for Events {
+    fn responses() -> Responses {
+        let content = ContentBuilder::new().schema(Some(schemas::any_text())).build();
+        let response =
+            ResponseBuilder::new().description("Events, as they happen. It does not end by itself.");
+        only("200", response.content("text/event-stream", content))
     }
 }
 

@@ -22,17 +22,18 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{OpenApi as Document, RefOr};
 use utoipa::{Modify, OpenApi};
 
-pub(super) use answers::{APage, Created, Deleted, Lines, Text, TheUser};
+pub(super) use answers::{APage, Created, Deleted, Events, Lines, Text, TheUser};
 pub(super) use parameters::{
-    CountQuery, IdempotencyKey, IfMatch, IfNoneMatch, ListQuery, PartitionNumber, UserPath, WriteConditions,
+    CountQuery, IdempotencyKey, IfMatch, IfNoneMatch, LastSeen, ListQuery, PartitionNumber, UserPath,
+    WriteConditions,
 };
 pub(super) use problems::{
-    Bulking, Creating, Deleting, Listing, Promoting, Readiness, Reading, Status, Updating,
+    Bulking, Creating, Deleting, Listening, Listing, Promoting, Readiness, Reading, Status, Updating,
 };
 pub(super) use schemas::{Health, NewUser, Patch, Put, UserCount};
 
 use super::kind::Kind;
-use super::{bulk, health, list, metrics, user};
+use super::{bulk, changes, health, list, metrics, user};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -48,6 +49,7 @@ use super::{bulk, health, list, metrics, user};
         list::list,
         list::count,
         bulk::bulk,
+        changes::stream,
         user::update_named_in_body,
         user::read,
         user::update,

@@ -40,6 +40,8 @@ parameters! {
         query("email", "Only users with this address, in any case.", schemas::email().build());
     /// Of a count.
     CountQuery: query("group", "Only users of this group.", whole(i32::MIN, i32::MAX));
+    /// Of the live feed.
+    LastSeen: last_event_id(), query("after", "The same, for those who cannot set headers.", schemas::pattern(EVENT_ID));
     /// Of a PUT.
     WriteConditions: if_match(), if_none_match();
 }
@@ -108,6 +110,13 @@ fn optional_header(name: &str, description: &str, schema: Object) -> Parameter {
 
 /// `*`, or the tag of a user. Lists of tags, weak ones and those of no user are allowed, too.
 const TAG: &str = r#"^(\*|"[0-9a-f]{16}")$"#;
+
+/// The version of a change.
+const EVENT_ID: &str = "^[0-9a-f]{16}$";
+
+fn last_event_id() -> Parameter {
+    header("Last-Event-ID", "The id of the last event seen: the stream goes on right after it.", EVENT_ID)
+}
 
 fn if_match() -> Parameter {
     header(

@@ -32,6 +32,9 @@ problems! {
     Reading: MalformedId, UserNotFound, Unavailable, Overloaded, NoAnswer;
     /// Of a list or a count.
     Listing: MalformedQuery, Unavailable, Overloaded, NoAnswer;
+    /// Of the live feed.
+    Listening: MalformedQuery, MalformedEventId, FutureEventId, ChangesGone, TooManySubscribers, Unavailable, Overloaded,
+        NoAnswer;
     /// Of a POST of a user.
     Creating: MalformedBody, MalformedKey, BodyTooSlow, UserExists, BodyTooLarge, UnsupportedMediaType, InvalidFields,
         KeyReused, Unavailable, Overloaded, OutcomeUnknown;

@@ -1,6 +1,7 @@
 //! Short scripts: what happens, and what the routing makes of it.
 
 mod failover;
+mod feed;
 mod members;
 mod questions;
 mod requests;
@@ -17,8 +18,8 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    Answer, Command, Event, FromProcess, PromotionRefused, Query, Question, RequestId, RingEvent, Routing,
-    RoutingConfig, SessionId, ToProcess, Unserved,
+    Answer, Command, Event, FeedStart, FromProcess, PromotionRefused, Published, Query, Question, RequestId,
+    RingEvent, Routing, RoutingConfig, SessionId, ToProcess, Unserved,
 };
 
 /// A ring of processes that join as real ones do, and answer reads and writes only when the script says so.
@@ -34,6 +35,10 @@ struct Script {
     writes: Vec<(RequestId, Result<WriteAnswer, Unserved>)>,
     answers: Vec<(RequestId, Result<Answer, Unserved>)>,
     sizes: Vec<Result<u16, Unserved>>,
+    subscribed: Vec<(RequestId, Result<FeedStart, Unserved>)>,
+    /// Where the feed began, and what was published since.
+    begun: Option<Version>,
+    published: Vec<Published>,
     reports: Vec<RingEvent>,
     /// Whether a copy that is handed an empty tail says at once that all it has is on disk.
     syncs: bool,
@@ -85,6 +90,9 @@ impl Script {
             writes: Vec::new(),
             answers: Vec::new(),
             sizes: Vec::new(),
+            subscribed: Vec::new(),
+            begun: None,
+            published: Vec::new(),
             reports: Vec::new(),
             syncs: true,
         };
@@ -123,6 +131,12 @@ impl Script {
                 Command::AnswerWrite { request, result, .. } => self.writes.push((request, result)),
                 Command::AnswerQuestion { request, result } => self.answers.push((request, result)),
                 Command::AnswerSize { result, .. } => self.sizes.push(result),
+                Command::AnswerSubscribe { request, result } => self.subscribed.push((request, result)),
+                Command::BeginFeed { after } => {
+                    self.begun = Some(after);
+                    self.published.clear();
+                }
+                Command::Publish(news) => self.published.extend(news),
                 Command::Report(event) => self.reports.push(event),
             }
         }

@@ -1,0 +1,418 @@
+//! The last changes in memory, and everybody who listens to them.
+//!
+//! The hub keeps a bounded stretch of the feed, worded once for all. A subscriber is nothing but a version, up to which it
+//! has seen everything: it asks for what comes after, and gets all that is there in one [`Batch`], which it shares with
+//! whoever is at the same place. One that asks too late, when what comes next has been let go, fell behind and is told so.
+//! Publishing never waits for anybody.
+//!
+//! *Waking.* If every change woke every subscriber at once, two thousand of them would keep a core busy with two hundred
+//! changes a second, and every change would hold up the requests behind it for the time of two thousand socket calls. So the
+//! seats are in rows that are woken one after the other, with pauses in between, and a new round begins only when the last
+//! is over. With one subscriber a round takes no time; with two thousand it takes about 60 ms, and each gets what has
+//! happened meanwhile in one piece. After a quiet time the first change is told at once.
+//!
+//! *Silence.* When the last subscriber has left, changes are kept for another [`LINGER`]: most come back at once.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use protocol::Version;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::event::Told;
+use crate::routing::Published;
+
+/// More do not find a seat.
+pub const MAX_SUBSCRIBERS: usize = 10_000;
+
+/// So many changes are kept, and so many bytes of them: at a thousand changes a second, a subscriber has a quarter of a
+/// minute.
+const MAX_EVENTS: usize = 16_384;
+const MAX_BYTES: usize = 16 << 20;
+
+/// What one subscriber gets at once.
+const MAX_BATCH_BYTES: usize = 64 << 10;
+
+/// See the module.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// Rows of seats.
+const ROWS: usize = 64;
+
+/// What waking one subscriber may cost in time on average; it makes the length of a round.
+const PER_SUBSCRIBER: Duration = Duration::from_micros(30);
+
+/// The runtime has no shorter pauses.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// No round is shorter, however few there are.
+const SHORTEST: Duration = Duration::from_millis(5);
+
+/// See the module. Shared by everybody who publishes or listens.
+#[derive(Debug)]
+pub struct Hub {
+    stretch: Mutex<Stretch>,
+    /// Something was published since the last round.
+    news: Notify,
+    /// Each carries the number of the round.
+    rows: Vec<watch::Sender<u64>>,
+    taken: AtomicUsize,
+    /// Seats ever taken; the next one is in the next row.
+    entered: AtomicUsize,
+}
+
+/// What is kept of the feed.
+#[derive(Debug, Default)]
+struct Stretch {
+    /// All that is newer than this is in `events`; `None` while nothing is published.
+    floor: Option<Version>,
+    /// In version order.
+    events: VecDeque<Arc<Told>>,
+    bytes: usize,
+    /// The last batch that was made, with the version after which it begins.
+    last: Option<(Version, Arc<Batch>)>,
+    /// When the last subscriber left; `None` while there are any, and before there were.
+    left: Option<Instant>,
+}
+
+/// Some consecutive changes; never none.
+#[derive(Debug)]
+pub struct Batch {
+    /// One by one.
+    pub events: Vec<Arc<Told>>,
+    /// All of them as a piece of an event stream.
+    pub frames: Bytes,
+}
+
+impl Batch {
+    /// The events, which are at least one.
+    pub fn new(events: Vec<Arc<Told>>) -> Self {
+        let frames = match events.as_slice() {
+            [only] => only.frame.clone(),
+            many => {
+                let mut frames = BytesMut::with_capacity(many.iter().map(|event| event.frame.len()).sum());
+                many.iter().for_each(|event| frames.extend_from_slice(&event.frame));
+                frames.freeze()
+            }
+        };
+        Self { events, frames }
+    }
+
+    /// Whoever has seen this has seen everything up to this version.
+    pub fn end(&self) -> Version {
+        self.events.last().map_or(Version::ZERO, |event| event.version)
+    }
+}
+
+/// What came after a version is not kept any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FellBehind;
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self {
+            stretch: Mutex::default(),
+            news: Notify::new(),
+            rows: (0..ROWS).map(|_| watch::Sender::new(0)).collect(),
+            taken: AtomicUsize::new(0),
+            entered: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Hub {
+    /// Takes a seat, if there is one.
+    pub fn enter(self: &Arc<Self>) -> Option<Seat> {
+        let mut stretch = self.lock();
+        if self.taken.load(Ordering::Relaxed) >= MAX_SUBSCRIBERS {
+            return None;
+        }
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        stretch.left = None;
+        let row = self.entered.fetch_add(1, Ordering::Relaxed) % ROWS;
+        Some(Seat { hub: Arc::clone(self), woken: self.rows[row].subscribe() })
+    }
+
+    /// How many subscribers there are.
+    pub fn subscribers(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// From here on changes are published that are newer than `after`.
+    pub fn begin(&self, after: Version) {
+        let mut stretch = self.lock();
+        // Whoever asked may have gone meanwhile.
+        let left = (self.taken.load(Ordering::Relaxed) == 0).then(Instant::now);
+        *stretch = Stretch { floor: Some(after), left, ..Stretch::default() };
+    }
+
+    /// Whether nobody has listened for a while. Then nothing need be published, and nothing is kept.
+    pub fn is_abandoned(&self) -> bool {
+        let mut stretch = self.lock();
+        let abandoned = stretch.floor.is_some() && stretch.left.is_some_and(|left| left.elapsed() > LINGER);
+        if abandoned {
+            *stretch = Stretch::default();
+        }
+        abandoned
+    }
+
+    /// Takes in what was published, newer than all before.
+    pub fn publish(&self, news: &[Published]) {
+        let mut stretch = self.lock();
+        if stretch.floor.is_none() {
+            return;
+        }
+        for published in news {
+            stretch.push(Told::new(published));
+        }
+        drop(stretch);
+        self.news.notify_one();
+    }
+
+    /// Takes in what was published before: all that is newer than `after`, up to `upto`. What does not fit to what is kept,
+    /// or beside it, is left.
+    pub fn extend_back(&self, after: Version, upto: Version, events: &[Arc<Told>]) {
+        let mut stretch = self.lock();
+        let Some(floor) = stretch.floor.filter(|floor| after < *floor && *floor <= upto) else { return };
+        let older = &events[..events.partition_point(|event| event.version <= floor)];
+        let bytes: usize = older.iter().map(|event| event.frame.len()).sum();
+        if stretch.events.len() + older.len() <= MAX_EVENTS && stretch.bytes + bytes <= MAX_BYTES {
+            older.iter().rev().for_each(|event| stretch.events.push_front(Arc::clone(event)));
+            stretch.bytes += bytes;
+            stretch.floor = Some(after);
+        }
+    }
+
+    /// Whether all that is newer than `version` is here.
+    pub fn reaches(&self, version: Version) -> bool {
+        self.lock().floor.is_some_and(|floor| floor <= version)
+    }
+
+    /// What comes after `version`; `None` where there is nothing newer.
+    ///
+    /// # Errors
+    /// Where what comes next has been let go.
+    pub fn after(&self, version: Version) -> Result<Option<Arc<Batch>>, FellBehind> {
+        self.lock().after(version)
+    }
+
+    /// Wakes subscribers until `shutdown`. To be run by one task.
+    pub async fn wake(&self, shutdown: CancellationToken) {
+        let mut round = 0;
+        while shutdown.run_until_cancelled(self.news.notified()).await.is_some() {
+            round += 1;
+            let began = tokio::time::Instant::now();
+            let length = PER_SUBSCRIBER * self.subscribers() as u32;
+            // With few subscribers, all rows at once.
+            let at_once =
+                (ROWS as u128 * PAUSE.as_micros() / length.as_micros().max(1)).clamp(1, ROWS as u128);
+            for rows in self.rows.chunks(at_once as usize) {
+                let filled = rows.iter().filter(|row| row.receiver_count() > 0);
+                filled.for_each(|row| row.send_modify(|last| *last = round));
+                if length >= PAUSE {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            tokio::time::sleep_until(began + SHORTEST).await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stretch> {
+        // What is under the lock is whole after each statement but for its bookkeeping, and no statement panics.
+        self.stretch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stretch {
+    fn push(&mut self, told: Told) {
+        let newest = self.events.back().map(|last| last.version).max(self.floor);
+        assert!(newest < Some(told.version), "the feed is in version order");
+        self.bytes += told.frame.len();
+        self.events.push_back(Arc::new(told));
+        while self.events.len() > MAX_EVENTS || self.bytes > MAX_BYTES {
+            let Some(oldest) = self.events.pop_front() else { return };
+            self.bytes -= oldest.frame.len();
+            self.floor = Some(oldest.version);
+        }
+    }
+
+    fn after(&mut self, version: Version) -> Result<Option<Arc<Batch>>, FellBehind> {
+        if self.floor.is_none_or(|floor| version < floor) {
+            return Err(FellBehind);
+        }
+        if self.events.back().is_none_or(|newest| newest.version <= version) {
+            return Ok(None);
+        }
+        let complete = |batch: &Batch, newest: &Told| {
+            batch.end() == newest.version || batch.frames.len() >= MAX_BATCH_BYTES
+        };
+        if let (Some((begin, batch)), Some(newest)) = (&self.last, self.events.back())
+            && *begin == version
+            && complete(batch, newest)
+        {
+            return Ok(Some(Arc::clone(batch)));
+        }
+        let first = self.events.partition_point(|event| event.version <= version);
+        let mut bytes = 0;
+        let events = self.events.range(first..).take_while(|event| {
+            let room = bytes < MAX_BATCH_BYTES;
+            bytes += event.frame.len();
+            room
+        });
+        let batch = Arc::new(Batch::new(events.map(Arc::clone).collect()));
+        self.last = Some((version, Arc::clone(&batch)));
+        Ok(Some(batch))
+    }
+}
+
+/// The place of one subscriber. Dropping it makes it free.
+#[derive(Debug)]
+pub struct Seat {
+    hub: Arc<Hub>,
+    woken: watch::Receiver<u64>,
+}
+
+impl Seat {
+    /// The next changes after `version`; waits until there are some.
+    ///
+    /// # Errors
+    /// Where what comes next has been let go.
+    pub async fn next(&mut self, version: Version) -> Result<Arc<Batch>, FellBehind> {
+        loop {
+            self.woken.mark_unchanged();
+            if let Some(batch) = self.hub.after(version)? {
+                return Ok(batch);
+            }
+            // The hub has the sending ends as long as there is a seat.
+            if self.woken.changed().await.is_err() {
+                return Err(FellBehind);
+            }
+        }
+    }
+
+    /// The hub in which it is.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut stretch = self.hub.lock();
+        if self.hub.taken.fetch_sub(1, Ordering::Relaxed) == 1 {
+            stretch.left = Some(Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::UserId;
+
+    use super::*;
+
+    fn news(version: u64) -> Published {
+        Published::Unknown { version: Version(version), id: UserId::nil() }
+    }
+
+    fn versions(batch: &Batch) -> Vec<u64> {
+        batch.events.iter().map(|event| event.version.0).collect()
+    }
+
+    #[test]
+    fn each_gets_what_comes_after_what_it_has_seen() {
+        let hub = Hub::default();
+        assert!(!hub.reaches(Version(9)), "nothing is published yet");
+        hub.begin(Version(10));
+        assert_eq!((hub.reaches(Version(9)), hub.reaches(Version(10))), (false, true));
+        assert!(hub.after(Version(10)).expect("it is here").is_none());
+        hub.publish(&[news(12), news(15)]);
+        hub.publish(&[news(20)]);
+        let all = hub.after(Version(10)).expect("it is here").expect("news");
+        assert_eq!(versions(&all), [12, 15, 20]);
+        assert!(
+            Arc::ptr_eq(&all, &hub.after(Version(10)).expect("it is here").expect("news")),
+            "it is shared"
+        );
+        let rest = hub.after(Version(14)).expect("it is here").expect("news");
+        assert_eq!(versions(&rest), [15, 20]);
+        assert_eq!(rest.frames.len(), rest.events.iter().map(|event| event.frame.len()).sum::<usize>());
+        hub.publish(&[news(21)]);
+        assert_eq!(versions(&hub.after(Version(14)).expect("here").expect("news")), [15, 20, 21]);
+        assert!(hub.after(Version(9)).is_err(), "that was before the feed began");
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_who_is_late_is_told() {
+        let hub = Hub::default();
+        hub.begin(Version(0));
+        for version in 1..=MAX_EVENTS as u64 + 5 {
+            hub.publish(&[news(version)]);
+        }
+        assert_eq!(hub.after(Version(4)).err(), Some(FellBehind));
+        let mut seen = Version(5);
+        let mut count = 0;
+        while let Some(batch) = hub.after(seen).expect("the rest is here") {
+            assert!(batch.frames.len() < MAX_BATCH_BYTES + 200);
+            count += batch.events.len();
+            seen = batch.end();
+        }
+        assert_eq!(count, MAX_EVENTS);
+    }
+
+    #[test]
+    fn what_was_read_from_op_logs_is_there_for_others() {
+        let hub = Hub::default();
+        hub.begin(Version(10));
+        hub.publish(&[news(12)]);
+        let older: Vec<Arc<Told>> = [4, 8, 10, 12].map(|version| Arc::new(Told::new(&news(version)))).into();
+        hub.extend_back(Version(3), Version(9), &older[..2]);
+        assert!(!hub.reaches(Version(3)), "it leaves a gap");
+        hub.extend_back(Version(3), Version(12), &older);
+        let all = hub.after(Version(3)).expect("it is here").expect("news");
+        assert_eq!(versions(&all), [4, 8, 10, 12]);
+        hub.extend_back(Version(5), Version(12), &older[1..]);
+        assert_eq!(versions(&hub.after(Version(4)).expect("here").expect("news")), [8, 10, 12]);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_woken() {
+        let hub = Arc::new(Hub::default());
+        let end = CancellationToken::new();
+        let waking = tokio::spawn({
+            let (hub, end) = (Arc::clone(&hub), end.clone());
+            async move { hub.wake(end).await }
+        });
+        let mut seats: Vec<Seat> = (0..1_000).map(|_| hub.enter().expect("a seat")).collect();
+        hub.begin(Version(0));
+        for round in 1..4 {
+            let woken = seats.iter_mut().map(|seat| async {
+                let batch = seat.next(Version(round - 1)).await.expect("it is here");
+                assert_eq!(versions(&batch), [round]);
+            });
+            let all = futures_util::future::join_all(woken);
+            let publish = async { hub.publish(&[news(round)]) };
+            tokio::join!(all, publish);
+        }
+        assert_eq!(hub.subscribers(), 1_000);
+        drop(seats);
+        assert_eq!(hub.subscribers(), 0);
+        assert!(!hub.is_abandoned() && hub.reaches(Version(0)), "they may come back");
+        end.cancel();
+        waking.await.expect("it ends");
+    }
+
+    #[test]
+    fn the_seats_are_counted() {
+        let hub = Arc::new(Hub::default());
+        let seats: Vec<Seat> = (0..MAX_SUBSCRIBERS).map_while(|_| hub.enter()).collect();
+        assert_eq!(seats.len(), MAX_SUBSCRIBERS);
+        assert!(hub.enter().is_none());
+        drop(seats);
+        assert!(hub.enter().is_some());
+    }
+}
