@@ -1,6 +1,7 @@
 //! `corro`, the one command that a person runs: a whole ring for a try, and the processes that it is made of.
 
 mod bench;
+mod check;
 mod demo;
 mod drill;
 mod load;
@@ -18,6 +19,7 @@ use gateway::config::GatewayConfig;
 use rustix::process::Signal;
 
 use bench::BenchArgs;
+use check::CheckArgs;
 use demo::DemoArgs;
 use drill::DrillArgs;
 use promote::PromoteArgs;
@@ -41,6 +43,9 @@ enum Command {
     /// Break a ring under load, again and again, and prove that nobody notices
     #[command(after_help = DRILL_EXIT)]
     Drill(Box<DrillArgs>),
+    /// Compare the copies of a running ring, and make good what is wrong
+    #[command(after_help = CHECK_EXIT)]
+    Check(CheckArgs),
     /// Measure how fast a ring is, as a fraction of how fast it could be
     Bench(Box<BenchArgs>),
     /// The other side of a bench, in a process of its own
@@ -65,6 +70,9 @@ enum Command {
 const DRILL_EXIT: &str =
     "Exit code: 0 the ring has kept its promise, 1 it has not, 2 the drill could not be done.";
 
+const CHECK_EXIT: &str =
+    "Exit code: 0 all copies are what they should be, 1 they are not, 2 that could not be found out.";
+
 const IMPORT_EXIT: &str = "Exit code: 0 every row is in the ring, 1 some are not, 2 the import could not be done or not to its end.";
 
 fn main() -> ExitCode {
@@ -74,7 +82,8 @@ fn main() -> ExitCode {
     }
     match cli.command {
         Command::Demo(demo) => exit_code(run_demo(demo)),
-        Command::Drill(drill) => run_drill(*drill),
+        Command::Drill(drill) => verdict(runtime().and_then(|runtime| runtime.block_on(drill::run(*drill)))),
+        Command::Check(args) => verdict(runtime().and_then(|runtime| runtime.block_on(check::run(args)))),
         Command::Bench(bench) => {
             exit_code(runtime().and_then(|runtime| runtime.block_on(bench::run(*bench))))
         }
@@ -106,11 +115,6 @@ fn run_demo(DemoArgs { settings, drill }: DemoArgs) -> anyhow::Result<()> {
     })
 }
 
-/// A drill has one thread for its load, so that it takes little from the ring that it measures.
-fn run_drill(drill: DrillArgs) -> ExitCode {
-    verdict(runtime().and_then(|runtime| runtime.block_on(drill::run(drill))))
-}
-
 /// Whether it went well is one thing, whether it could be done another.
 fn verdict(outcome: anyhow::Result<bool>) -> ExitCode {
     match outcome {
@@ -123,6 +127,7 @@ fn verdict(outcome: anyhow::Result<bool>) -> ExitCode {
     }
 }
 
+/// One thread: a drill takes little from the ring that it measures.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")
 }
@@ -139,7 +144,11 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 /// A demo, a drill and a bench have something to put in order when their parent ends; a process of a ring is built for being killed.
 fn watch_parent(cli: &Cli) -> anyhow::Result<()> {
     let signal = match cli.command {
-        Command::Promote(_) | Command::Demo(_) | Command::Drill(_) | Command::Bench(_) => Signal::TERM,
+        Command::Promote(_)
+        | Command::Demo(_)
+        | Command::Drill(_)
+        | Command::Bench(_)
+        | Command::Check(_) => Signal::TERM,
         Command::BenchCeiling | Command::BenchGenerator | Command::Gateway(_) | Command::DbProcess(_) => {
             Signal::KILL
         }
@@ -167,6 +176,7 @@ mod tests {
             "A replicated, partitioned user store",
             "demo",
             "drill",
+            "check",
             "bench",
             "export",
             "import",

@@ -5,6 +5,7 @@
 //! DATA_DIR/identity.json   name, incarnation, ring and view
 //! DATA_DIR/primary/        RocksDB, copy of its own partition
 //! DATA_DIR/replica/        RocksDB, copy of its predecessor's partition
+//! DATA_DIR/*.damaged/      the last database that was found damaged and set aside; may be removed
 //! ```
 //!
 //! A folder belongs to one name for ever. Data without the file that says whose they are serve nobody: they might be
@@ -138,6 +139,20 @@ impl DataDir {
         write(&self.folder, &identity)?;
         self.identity = identity;
         Ok(())
+    }
+
+    /// Sets the database of a copy aside, which must be closed. The next time it is opened, it is a new one. What was set
+    /// aside before goes.
+    ///
+    /// # Errors
+    /// If the file system does not allow it.
+    pub fn set_aside(&self, role: Role) -> Result<(), IdentityError> {
+        let (damaged, aside) = (self.copy(role), self.folder.join(format!("{}.damaged", role.as_str())));
+        if aside.exists() {
+            fs::remove_dir_all(&aside).map_err(at(&aside))?;
+        }
+        fs::rename(&damaged, &aside).map_err(at(&damaged))?;
+        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(at(&self.folder))
     }
 
     /// Folder of one of the copies' database.

@@ -1,10 +1,10 @@
 //! Wires a db-process together, and takes it apart.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use protocol::message::link::{ReplicationAddress, Role};
@@ -26,6 +26,9 @@ use crate::worker::{self, CopyFailure, CopyHandle};
 
 /// How long the gateway may take to let this process go.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How long what still reads in a database may take to end, when that is to be opened again.
+const REOPEN_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long links may take to end.
 const STOP_DEADLINE: Duration = Duration::from_millis(1200);
@@ -50,17 +53,33 @@ pub fn main(config: DbProcessConfig) -> ExitCode {
     process::run(name.as_str(), &common, async |shutdown| run(config, shutdown).await)
 }
 
-/// Runs a db-process until `shutdown`. When it returns, its databases are flushed and closed.
+/// Runs a db-process until `shutdown`. When it returns, its databases are flushed and closed. Where one of them is found
+/// damaged and is to be discarded, the process leaves the ring as if it were to stop, and comes back with a new one.
 ///
 /// # Errors
 /// If it cannot start, a copy fails, or the gateway refuses it for good.
 pub async fn run(config: DbProcessConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     config.check().map_err(anyhow::Error::msg)?;
+    let mut discard = None;
+    loop {
+        discard = Box::pin(run_once(config.clone(), shutdown.clone(), discard)).await?;
+        if discard.is_none() || shutdown.is_cancelled() {
+            return Ok(());
+        }
+    }
+}
+
+/// Runs until `shutdown`, or until a copy is to be discarded, which is returned. `discard` is the one to be discarded first.
+async fn run_once(
+    config: DbProcessConfig,
+    shutdown: CancellationToken,
+    discard: Option<Role>,
+) -> anyhow::Result<Option<Role>> {
     let (failed, mut failures) = unbounded_channel();
     let name = config.db_instance_id.clone();
     let opened = {
         let (folder, name) = (config.data_dir(), name.clone());
-        spawn_blocking(move || open(folder, &name, &failed)).await.context("opening its data")??
+        spawn_blocking(move || open(&folder, &name, &failed, discard)).await.context("opening its data")??
     };
     let node = Arc::new(opened);
     let (listener, address) = listen(config.replication_port).await?;
@@ -72,6 +91,7 @@ pub async fn run(config: DbProcessConfig, shutdown: CancellationToken) -> anyhow
         "opened"
     );
 
+    let leave = shutdown.child_token();
     // Until the gateway lets go of it, everything has to work on.
     let stop = CancellationToken::new();
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
@@ -92,13 +112,16 @@ pub async fn run(config: DbProcessConfig, shutdown: CancellationToken) -> anyhow
     let replication = ReplicationAddress { host: config.replication_address, port: address.port() };
     let link = GatewayLink { url: config.socket_server_url, secret, replication, node: Arc::clone(&node) };
     tasks.spawn({
-        let (shutdown, stop) = (shutdown.clone(), stop.clone());
-        async move { Ok(link.run(shutdown, stop).await?) }
+        let (leave, stop) = (leave.clone(), stop.clone());
+        async move { Ok(link.run(leave, stop).await?) }
     });
 
+    let mut to_discard = node.discard();
     let leave_deadline = async {
-        shutdown.cancelled().await;
-        info!(%name, "asked to stop");
+        tokio::select! {
+            () = shutdown.cancelled() => info!(%name, "asked to stop"),
+            Ok(_) = to_discard.wait_for(Option::is_some) => leave.cancel(),
+        }
         sleep(LEAVE_DEADLINE).await;
     };
     let outcome = tokio::select! {
@@ -113,25 +136,44 @@ pub async fn run(config: DbProcessConfig, shutdown: CancellationToken) -> anyhow
         warn!(%name, "some connections did not end in time");
         tasks.shutdown().await;
     }
+    let discard = *node.discard().borrow();
     close(node).await;
     info!(%name, "closed");
-    outcome
+    outcome.map(|()| discard)
 }
 
-/// Locks the folder, opens both databases, and starts their workers.
+/// Locks the folder, sets aside the copy that is to be discarded, opens both databases, and starts their workers. Where a copy
+/// is discarded, this process had all of it open just now: what still reads there gets a while to end.
 fn open(
-    folder: PathBuf,
+    folder: &Path,
     name: &protocol::InstanceName,
     failed: &UnboundedSender<CopyFailure>,
+    discard: Option<Role>,
 ) -> anyhow::Result<Node> {
-    let data = DataDir::open(&folder, name)?;
+    let deadline = discard.map(|_| Instant::now() + REOPEN_DEADLINE);
+    let data = when_free(deadline, || DataDir::open(folder, name))?;
+    if let Some(role) = discard {
+        data.set_aside(role)?;
+    }
     let cache = BlockCache::default();
     let start = |role| -> anyhow::Result<CopyHandle> {
-        let store = RocksStore::open(&data.copy(role), &cache)?;
+        let store = when_free(deadline, || RocksStore::open(&data.copy(role), &cache))?;
         Ok(worker::start(role, store, failed.clone())?)
     };
     let copies = PerRole { primary: start(Role::Primary)?, replica: start(Role::Replica)? };
     Ok(Node::new(data, copies))
+}
+
+/// Opens something that may be open still, until the deadline where there is one.
+fn when_free<T, E>(deadline: Option<Instant>, open: impl Fn() -> Result<T, E>) -> Result<T, E> {
+    loop {
+        match open() {
+            Err(_) if deadline.is_some_and(|deadline| Instant::now() < deadline) => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            opened => return opened,
+        }
+    }
 }
 
 async fn listen(port: u16) -> anyhow::Result<(TcpListener, SocketAddr)> {

@@ -16,10 +16,12 @@ use tracing::{info, warn};
 use crate::feed::Hub;
 use crate::history::History;
 use crate::routing::status::ClusterStatus;
-use crate::routing::{Answer, Command, Event, FeedStart, Question, RequestId, RingEvent, Routing, SessionId};
+use crate::routing::{
+    Answer, Command, Event, FeedStart, Question, Repair, RequestId, RingEvent, Routing, SessionId,
+};
 use crate::transport::Connections;
 
-pub use crate::routing::{PromotionRefused, Unserved};
+pub use crate::routing::{PromotionRefused, RepairRefused, Unserved};
 
 /// Asks the coordinator. Cheap to clone; each question is one message and one answer.
 #[derive(Debug, Clone)]
@@ -81,6 +83,24 @@ pub enum Request {
     Subscribe {
         /// Where the subscription begins.
         reply: oneshot::Sender<Result<FeedStart, Unserved>>,
+    },
+    /// Hold the writes of a partition for a moment, or let them go.
+    Hold {
+        /// Which partition.
+        partition: Partition,
+        /// Whether to hold them.
+        hold: bool,
+        /// When that is done.
+        reply: oneshot::Sender<()>,
+    },
+    /// Make the copies of a partition good.
+    Repair {
+        /// Which partition.
+        partition: Partition,
+        /// What it needs.
+        repair: Repair,
+        /// Whether that is under way.
+        reply: oneshot::Sender<Result<(), RepairRefused>>,
     },
     /// Describe the ring.
     Status {
@@ -251,6 +271,31 @@ impl Coordinator {
         &self.feed
     }
 
+    /// Holds the writes of a partition until [`Self::let_go`], and no longer than [`crate::routing::HOLD_WITHIN`].
+    ///
+    /// # Errors
+    /// [`Unserved::Stopping`].
+    pub async fn hold(&self, partition: Partition) -> Result<(), Unserved> {
+        self.ask(|reply| Request::Hold { partition, hold: true, reply }).await
+    }
+
+    /// Lets the writes go that were held.
+    ///
+    /// # Errors
+    /// [`Unserved::Stopping`].
+    pub async fn let_go(&self, partition: Partition) -> Result<(), Unserved> {
+        self.ask(|reply| Request::Hold { partition, hold: false, reply }).await
+    }
+
+    /// Begins to make the copies of a partition good. When it returns, that is under way.
+    ///
+    /// # Errors
+    /// If a copy is away or not up to date.
+    pub async fn repair(&self, partition: Partition, repair: Repair) -> Result<(), RepairRefused> {
+        let begun = self.ask(|reply| Request::Repair { partition, repair, reply }).await;
+        begun.unwrap_or(Err(RepairRefused::Stopping))
+    }
+
     /// The ring as it is known now.
     ///
     /// # Errors
@@ -322,6 +367,16 @@ pub async fn run(
                             let events = desk.history.recent();
                             drop(reply.send(ClusterStatus { events, ..routing.status() }));
                         }
+                        Entered::Hold(partition, hold, reply) => {
+                            match hold {
+                                true => routing.pause(now, partition),
+                                false => routing.let_go(partition),
+                            }
+                            let _ = reply.send(());
+                        }
+                        Entered::Repair(partition, repair, reply) => {
+                            drop(reply.send(routing.repair(partition, repair, &mut commands)));
+                        }
                         Entered::Promote(partition, reply) => {
                             drop(reply.send(routing.promote(now, partition, &mut commands)));
                         }
@@ -373,6 +428,8 @@ enum Entered {
     Many(Vec<OneOfMany>, mpsc::UnboundedSender<Reply>),
     Event(Event),
     Status(oneshot::Sender<ClusterStatus>),
+    Hold(Partition, bool, oneshot::Sender<()>),
+    Repair(Partition, Repair, oneshot::Sender<Result<(), RepairRefused>>),
     Promote(Partition, oneshot::Sender<Result<(), PromotionRefused>>),
 }
 
@@ -404,6 +461,8 @@ impl Desk {
                 Entered::Event(Event::Subscribe { request: number })
             }
             Request::Status { reply } => Entered::Status(reply),
+            Request::Hold { partition, hold, reply } => Entered::Hold(partition, hold, reply),
+            Request::Repair { partition, repair, reply } => Entered::Repair(partition, repair, reply),
             Request::Promote { partition, reply } => Entered::Promote(partition, reply),
         }
     }

@@ -83,19 +83,25 @@ pub(crate) enum Trouble {
     #[error("the connection broke: {0}")]
     Broken(String),
     /// Nothing came in time: what was sent may have been done.
-    #[error("no answer within {DEADLINE:?}")]
+    #[error("no answer in time")]
     Late,
 }
 
 /// One connection, made when it is needed.
 pub(crate) struct Client {
     endpoint: Endpoint,
+    deadline: Duration,
     sender: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Client {
     pub(crate) fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, sender: None }
+        Self::patient(endpoint, DEADLINE)
+    }
+
+    /// One for questions that may take longer.
+    pub(crate) fn patient(endpoint: Endpoint, deadline: Duration) -> Self {
+        Self { endpoint, deadline, sender: None }
     }
 
     /// Sends a request and reads the answer. After any trouble the next request has a new connection.
@@ -120,7 +126,7 @@ impl Client {
         json: Option<String>,
         key: Option<&str>,
     ) -> Result<Answer, Trouble> {
-        let exchange = tokio::time::timeout(DEADLINE, self.exchange(method, path, json, key)).await;
+        let exchange = tokio::time::timeout(self.deadline, self.exchange(method, path, json, key)).await;
         let outcome = exchange.unwrap_or(Err(Trouble::Late));
         if outcome.is_err() {
             self.sender = None;

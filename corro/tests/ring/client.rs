@@ -47,12 +47,21 @@ impl Client {
     }
 
     pub(crate) async fn send(&mut self, method: Method, path: &str, body: Option<&Value>) -> Answer {
-        let json = body.map(ToString::to_string).unwrap_or_default();
+        let body = body.map(|body| ("application/json", body.to_string()));
+        self.send_text(method, path, body).await
+    }
+
+    /// Posts lines of JSON.
+    pub(crate) async fn stream(&mut self, path: &str, lines: String) -> Answer {
+        self.send_text(Method::POST, path, Some(("application/x-ndjson", lines))).await
+    }
+
+    async fn send_text(&mut self, method: Method, path: &str, body: Option<(&str, String)>) -> Answer {
         let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
-        if body.is_some() {
-            request = request.header("content-type", "application/json");
+        if let Some((r#type, _)) = &body {
+            request = request.header("content-type", *r#type);
         }
-        let request = request.body(Full::from(json)).unwrap();
+        let request = request.body(Full::from(body.map(|(_, text)| text).unwrap_or_default())).unwrap();
         if self.sender.is_closed() {
             self.sender = connection(self.port).await;
         }

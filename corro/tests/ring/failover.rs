@@ -10,7 +10,7 @@ use super::processes::Ring;
 const CONNECTIONS: usize = 64;
 
 /// Nothing failed, nothing was refused, nothing is unknown, nothing was stale.
-fn assert_nothing_failed(seen: &Seen, ring: &Ring) {
+pub(crate) fn assert_nothing_failed(seen: &Seen, ring: &Ring) {
     println!("{seen:?}");
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
     assert_eq!(

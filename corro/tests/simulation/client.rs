@@ -177,7 +177,7 @@ impl World {
     }
 
     /// A document that a client got, by the numbers of who wrote it.
-    fn seen(&mut self, user: UserId, found: &Found) -> Live {
+    pub(crate) fn seen(&mut self, user: UserId, found: &Found) -> Live {
         let Found(version, document) = found;
         let document: User = serde_json::from_str(document.get()).expect("a user");
         assert_eq!(document.id, user, "the document of another user");

@@ -100,6 +100,7 @@ impl World {
             self.send_down(id, Down::End);
         }
         self.clients_lose_gateway();
+        self.lister_loses_gateway();
     }
 
     pub(crate) fn pause_gateway(&mut self, millis: u64) {
@@ -211,8 +212,8 @@ impl World {
                 Command::AnswerWrite { request: RequestId(request), result, .. } => {
                     self.write_answered(request, result);
                 }
-                Command::AnswerQuestion { .. } | Command::AnswerSize { .. } => {
-                    unreachable!("no client asks about a whole copy")
+                Command::AnswerQuestion { request: RequestId(request), result } => {
+                    self.question_answered(request, result);
                 }
                 Command::AnswerSubscribe { result, .. } => self.checks.feed.asked = result.is_ok(),
                 Command::BeginFeed { after } => self.checks.feed.begin(after),
@@ -220,6 +221,7 @@ impl World {
                     self.note(|| format!("published: {news:?}"));
                     news.into_iter().for_each(|published| self.checks.feed.publish(published));
                 }
+                Command::AnswerSize { .. } => unreachable!("n is known here, nobody asks"),
                 Command::Report(event) => self.report(&event),
             }
         }

@@ -5,8 +5,9 @@
 //! a run repeats exactly. `CORRO_SEED=<n>` runs that seed alone and prints what happened last where it fails, with
 //! `CORRO_TRACE` all that happened; `CORRO_SEEDS=<count>` and `CORRO_FIRST_SEED` choose how many seeds are run.
 //!
-//! * [`world`]: the queue of events and the network. [`gateway`], [`process`], [`worker`], [`replication`], [`client`]: who
-//!   takes part. Their decisions are the real ones; what stands around them does what the real loops do, without sockets.
+//! * [`world`]: the queue of events and the network. [`gateway`], [`process`], [`worker`], [`replication`], [`client`],
+//!   [`lister`]: who takes part. Their decisions are the real ones; what stands around them does what the real loops do,
+//!   without sockets.
 //! * [`config`] and [`faults`]: what a seed stands for, and what goes wrong.
 //! * [`check`], [`history`] and [`feed`]: what must be true.
 //! * `mutations`: deliberate bugs, each of which is found; built with the feature of that name.
@@ -20,6 +21,7 @@ mod faults;
 mod feed;
 mod gateway;
 mod history;
+mod lister;
 #[cfg(feature = "mutations")]
 mod mutations;
 mod process;
@@ -59,6 +61,7 @@ fn run(world: &mut World) -> Done {
     if world.faults.whole {
         world.check_copies();
         world.checks.feed.check_end();
+        world.check_counts();
     }
     let (asked, refused) = (world.checks.asked, world.checks.refused);
     let (whole, slowest_read) = (world.faults.whole, world.checks.slowest_read);

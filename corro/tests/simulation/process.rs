@@ -361,7 +361,8 @@ impl World {
                 let job = Job::Merge { connection: id, batch: batch.batch, changes: batch.changes };
                 self.give(place, batch.role, job);
             }
-            ToProcess::Query(_) => unreachable!("no client asks about a whole copy"),
+            ToProcess::Query(query) => self.answer_query(place, id, &query),
+            ToProcess::Renew(_) => unreachable!("nobody asks for a repair"),
             ToProcess::Released(_) => self.exit(place),
             ToProcess::Beat(_) => self.send_up(id, Up::Message(FromProcess::Alive)),
         }

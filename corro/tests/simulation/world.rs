@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::faults::Faults;
 use crate::gateway::Gateway;
+use crate::lister::Lister;
 use crate::process::{Process, Todo};
 use crate::replication::Feeder;
 use crate::rng::Rng;
@@ -36,6 +37,7 @@ pub(crate) enum Happening {
     ToProcess(u64, Down),
     Replication(u64, Towards, Replicated),
     Client(usize),
+    List,
     /// A question of a client reaches the gateway.
     Ask(u64, Box<Event>),
     Fault,
@@ -124,6 +126,7 @@ pub(crate) struct World {
     pub(crate) connections: BTreeMap<u64, Connection>,
     pub(crate) streams: BTreeMap<u64, Stream>,
     pub(crate) clients: Vec<Client>,
+    pub(crate) lister: Lister,
     pub(crate) checks: Checks,
     pub(crate) faults: Faults,
     pub(crate) numbers: u64,
@@ -154,6 +157,7 @@ impl World {
             connections: BTreeMap::new(),
             streams: BTreeMap::new(),
             clients,
+            lister: Lister::default(),
             numbers: 0,
             steps: 0,
             trace: tracing.then(VecDeque::new),
@@ -167,6 +171,7 @@ impl World {
         for client in 0..world.config.clients {
             world.after(10 * MILLI, 20 * MILLI, Happening::Client(client));
         }
+        world.after(10 * MILLI, 100 * MILLI, Happening::List);
         world.after(200 * MILLI, 400 * MILLI, Happening::Fault);
         world
     }
@@ -256,6 +261,7 @@ impl World {
             Happening::ToProcess(id, message) => self.arrive_at_process(id, message),
             Happening::Replication(id, towards, message) => self.arrive_at_copy(id, towards, message),
             Happening::Client(client) => self.client_acts(client),
+            Happening::List => self.lister_acts(),
             Happening::Ask(life, event) => {
                 if self.gateway.life == life && self.gateway.is_up() {
                     if self.gateway.paused {

@@ -18,7 +18,7 @@ use protocol::message::link::{
     Refused, Registered, Released, ReplicationAddress, RingNotice, Role, WriteAnswers, WriteBatch,
 };
 use protocol::message::query::{
-    ChangesAnswer, ChangesQuery, CountQuery, DigestAnswer, DigestQuery, PageAnswer, PageQuery,
+    ChangesAnswer, ChangesQuery, CountQuery, DigestAnswer, DigestQuery, PageAnswer, PageQuery, Renew,
 };
 use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -404,6 +404,12 @@ impl Serving<'_> {
                 }
                 None => Ok(()),
             },
+            Renew::EVENT => {
+                if let Some(renew) = self.decode(&frame) {
+                    self.node.renew(renew);
+                }
+                Ok(())
+            }
             Released::EVENT => Err(Over::Released),
             Refused::EVENT => match self.decode(&frame) {
                 Some(Refused { reason }) => Err(Over::Refused(reason)),

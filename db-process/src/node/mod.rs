@@ -16,6 +16,7 @@ use protocol::message::REVISION;
 use protocol::message::link::{
     CopiesChanged, CopyReports, Peer, Register, ReplicationAddress, Ring, RingNotice, Role, View,
 };
+use protocol::message::query::{Renew, Renewal};
 use thiserror::Error;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -36,6 +37,10 @@ pub struct Node {
     /// Whom each copy is to follow.
     peers: PerRole<watch::Sender<Option<Peer>>>,
     registered: AtomicBool,
+    /// Whether each copy is to take everything from the other one once more.
+    recopy: PerRole<watch::Sender<bool>>,
+    /// The copy that is to be set aside.
+    discard: watch::Sender<Option<Role>>,
     /// Last, so that the folder is unlocked when the databases are closed.
     data: Mutex<DataDir>,
 }
@@ -62,6 +67,8 @@ impl Node {
             membership: Mutex::new(identity.membership.clone()),
             peers: PerRole::both(|_| watch::Sender::new(None)),
             registered: AtomicBool::new(false),
+            recopy: PerRole::both(|_| watch::Sender::new(false)),
+            discard: watch::Sender::new(None),
             data: Mutex::new(data),
         }
     }
@@ -94,6 +101,42 @@ impl Node {
     /// Whom a copy is to follow; tells of every change.
     pub fn peer(&self, role: Role) -> watch::Receiver<Option<Peer>> {
         self.peers.get(role).subscribe()
+    }
+
+    /// Whether a copy is to take everything from the other one once more; tells of every change.
+    pub fn recopy(&self, role: Role) -> watch::Receiver<bool> {
+        self.recopy.get(role).subscribe()
+    }
+
+    /// A copy has taken everything from the other one once more.
+    pub fn recopied(&self, role: Role) {
+        self.recopy.get(role).send_replace(false);
+    }
+
+    /// The copy that is to be set aside, where there is one; tells of every change.
+    pub fn discard(&self) -> watch::Receiver<Option<Role>> {
+        self.discard.subscribe()
+    }
+
+    /// Takes note that a copy is to be made good. One that was made anew since is not meant.
+    pub fn renew(&self, renew: Renew) {
+        let Renew { role, incarnation, how } = renew;
+        if self.copy(role).report().incarnation != incarnation {
+            return;
+        }
+        match how {
+            Renewal::Recopy => {
+                tracing::warn!(
+                    copy = role.as_str(),
+                    "it differs from the other copy: everything is copied once more"
+                );
+                self.recopy.get(role).send_replace(true);
+            }
+            Renewal::Discard => {
+                tracing::warn!(copy = role.as_str(), "it is damaged: it is set aside, and filled anew");
+                self.discard.send_replace(Some(role));
+            }
+        }
     }
 
     /// State of both copies.

@@ -49,11 +49,22 @@ enum Over {
     Declined(Decline),
     #[error("it sent {0}")]
     Nonsense(&'static str),
+    #[error("everything is to be copied once more")]
+    Again,
     #[error("this process has no ring yet")]
     NoRing,
     /// A worker has ended; who ended it knows why.
     #[error("the copy was closed")]
     Stopped,
+}
+
+/// A part of a full copy that is on disk.
+struct Merged {
+    chunk: u64,
+    /// Whether it was the last one.
+    last: bool,
+    /// Whether it was the last one of a copy that had anything.
+    filled: bool,
 }
 
 impl Follower {
@@ -112,14 +123,16 @@ impl Follower {
         let mut connection = Connection::open(&url(peer)?, self.secret.as_ref()).await?;
         let mut state = copy.state();
         let CopyState { report, gaps, .. } = *state.borrow_and_update();
+        let mut recopy = self.node.recopy(self.role);
+        let everything = *recopy.borrow_and_update();
         connection
             .send(&Follow {
                 revision: REVISION,
                 ring: ring.id,
                 instance: self.node.name().clone(),
                 role: self.role.other(),
-                incarnation: report.incarnation,
-                position: report.position,
+                incarnation: if everything { Uuid::nil() } else { report.incarnation },
+                position: report.position.filter(|_| !everything),
             })
             .await?;
         let (merged, mut merges) = unbounded_channel();
@@ -134,13 +147,17 @@ impl Follower {
                         info!(copy, of, %incarnation, "follows");
                     }
                 }
-                Some((chunk, filled)) = merges.recv() => {
+                Some(Merged { chunk, last, filled }) = merges.recv() => {
                     connection.send(&ChunkMerged { chunk }).await?;
+                    if last && everything {
+                        self.node.recopied(self.role);
+                    }
                     if filled {
                         info!(copy = self.role.as_str(), of = peer.instance.as_str(), "copied in full");
                     }
                 }
                 changed = state.changed() => changed.map_err(|_| Over::Stopped)?,
+                Ok(()) = recopy.changed() => if *recopy.borrow_and_update() { return Err(Over::Again) },
             }
             let state = *state.borrow_and_update();
             if state.gaps != gaps {
@@ -163,7 +180,7 @@ impl Follower {
         copy: &CopyHandle,
         frame: &Frame,
         source: &mut Option<Uuid>,
-        merged: &UnboundedSender<(u64, bool)>,
+        merged: &UnboundedSender<Merged>,
     ) -> Result<(), Over> {
         match frame.event.as_str() {
             LogBatch::EVENT => {
@@ -178,11 +195,12 @@ impl Follower {
             }
             CopyChunk::EVENT => {
                 let CopyChunk { chunk, records, end } = decode(frame)?;
-                let filled = end.is_some() && (chunk > 0 || !records.is_empty());
+                let last = end.is_some();
+                let filled = last && (chunk > 0 || !records.is_empty());
                 let merged = merged.clone();
                 // The receiver is gone where the connection was lost meanwhile.
                 copy.merge_chunk(records, end, move || {
-                    let _ = merged.send((chunk, filled));
+                    let _ = merged.send(Merged { chunk, last, filled });
                 });
             }
             Declined::EVENT => return Err(Over::Declined(decode::<Declined>(frame)?.reason)),

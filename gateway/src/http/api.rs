@@ -18,6 +18,7 @@ use super::problem::Problem;
 use super::router::HttpSettings;
 use crate::coordinator::{Coordinator, OneOfMany, Reply, Unserved};
 use crate::feed::Seat;
+use crate::gather::check::{self, Begun, Check};
 use crate::gather::{self, List};
 use crate::routing::FeedStart;
 use crate::routing::status::ClusterStatus;
@@ -129,6 +130,16 @@ impl Api {
         replies: &UnboundedSender<Reply>,
     ) -> Result<(), Unserved> {
         self.coordinator.write_many(writes, replies.clone())
+    }
+
+    /// Takes as long as a scan does.
+    pub(super) async fn check(&self, scan: bool) -> Result<Check, Problem> {
+        Ok(check::check(&self.coordinator, scan).await?)
+    }
+
+    /// Takes as long as a scan does.
+    pub(super) async fn repair(&self, partition: Partition) -> Result<Begun, Problem> {
+        Ok(check::repair(&self.coordinator, partition).await?)
     }
 
     pub(super) async fn promote(&self, partition: Partition) -> Result<(), Problem> {

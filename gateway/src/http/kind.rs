@@ -27,6 +27,7 @@ pub(super) enum Kind {
     RouteNotFound,
     PartitionNotFound,
     PartitionServed,
+    NotRepairable,
     MethodNotAllowed,
     BodyTooSlow,
     UserExists,
@@ -111,6 +112,9 @@ impl Kind {
             }
             Self::PartitionServed => {
                 (S::CONFLICT, "urn:corro:problem:partition-served", "The partition is served already")
+            }
+            Self::NotRepairable => {
+                (S::CONFLICT, "urn:corro:problem:not-repairable", "The partition cannot be repaired now")
             }
             Self::MethodNotAllowed => (
                 S::METHOD_NOT_ALLOWED,

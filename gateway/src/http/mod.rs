@@ -6,6 +6,7 @@
 //! * `bulk`: many operations in one request.
 //! * `list`: the calls on all users. `query`, `cursor`: what stands behind the question mark.
 //! * `changes`: the live feed, as an event stream and over socket.io.
+//! * `check`: comparing the copies, and making them good.
 //! * `api`: the coordinator with a deadline. `guard`: what happens around every request.
 //! * `body`, `fields`, `id`, `rules`, `email`: from the bytes of a body to valid fields, or to everything that is wrong
 //!   with them.
@@ -24,6 +25,7 @@ mod body;
 mod bulk;
 mod ceiling;
 mod changes;
+mod check;
 mod cursor;
 mod email;
 mod etag;

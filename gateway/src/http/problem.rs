@@ -15,7 +15,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::kind::Kind;
-use crate::coordinator::{PromotionRefused, Unserved};
+use crate::coordinator::{PromotionRefused, RepairRefused, Unserved};
 
 /// One thing that is wrong with a body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -216,6 +216,17 @@ impl From<Unserved> for Problem {
             Unserved::Stopping => Self::new(Kind::Unavailable, format!("No answer: {unserved}.")),
             Unserved::OutcomeUnknown { partition } => Self::late_write(Some(*partition)),
         }
+    }
+}
+
+impl From<RepairRefused> for Problem {
+    fn from(refused: RepairRefused) -> Self {
+        let (kind, partition) = match refused {
+            RepairRefused::NoSuchPartition { .. } => (Kind::PartitionNotFound, None),
+            RepairRefused::NotNow { partition, .. } => (Kind::NotRepairable, Some(partition)),
+            RepairRefused::Stopping => (Kind::Unavailable, None),
+        };
+        Self::new(kind, format!("Nothing was done: {refused}.")).about(partition)
     }
 }
 

@@ -11,7 +11,7 @@ use super::api::Api;
 use super::guard::Guards;
 use super::metrics::{self, Metrics};
 use super::token::ApiTokens;
-use super::{bulk, changes, health, list, openapi, pages, user};
+use super::{bulk, changes, check, health, list, openapi, pages, user};
 use crate::coordinator::Coordinator;
 
 /// What can be set about the HTTP side.
@@ -48,6 +48,8 @@ pub fn router(coordinator: Coordinator, settings: &HttpSettings) -> Router {
         ("/api/user/{id}", get(user::read).put(user::update).patch(user::patch).delete(user::delete)),
         ("/api/user/changes", get(changes::stream).head(changes::head)),
         ("/api/cluster", get(health::cluster)),
+        ("/api/cluster/check", get(check::check)),
+        ("/api/cluster/repair/{partition}", post(check::repair)),
         ("/api/cluster/promote/{partition}", post(health::promote)),
         ("/health/live", get(health::live)),
         ("/health/ready", get(health::ready)),

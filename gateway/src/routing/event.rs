@@ -6,6 +6,7 @@ use protocol::message::link::{
     Applied, Beat, CopiesChanged, Found, MergeBatch, Merged, ReadAnswers, ReadBatch, Refused, Register,
     Registered, Released, RingNotice, Role, Versioned, WriteAnswer, WriteAnswers, WriteBatch,
 };
+use protocol::message::query::Renew;
 use protocol::placement::Partition;
 use protocol::{Condition, Operation, UserId, Version};
 use thiserror::Error;
@@ -223,6 +224,8 @@ pub enum ToProcess {
     Query(Query),
     /// Tail of a lost lead.
     Merge(MergeBatch),
+    /// A copy is to be made good from the other one.
+    Renew(Renew),
     /// It may go.
     Released(Released),
     /// Are you there?
@@ -253,6 +256,30 @@ pub enum PromotionRefused {
         partition: Partition,
         /// What has to happen first.
         waiting_for: String,
+    },
+    /// The gateway is ending.
+    #[error("the gateway is stopping")]
+    Stopping,
+}
+
+/// Why the copies of a partition are not made good.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RepairRefused {
+    /// The ring has no such partition.
+    #[error("there is no partition {partition} in a ring of {size}")]
+    NoSuchPartition {
+        /// As asked for.
+        partition: Partition,
+        /// n.
+        size: u16,
+    },
+    /// One of the copies is away or not up to date, or there is no sound one.
+    #[error("partition {partition} cannot be repaired now: {why}")]
+    NotNow {
+        /// Which one.
+        partition: Partition,
+        /// What is in the way.
+        why: String,
     },
     /// The gateway is ending.
     #[error("the gateway is stopping")]

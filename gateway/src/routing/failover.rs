@@ -285,7 +285,10 @@ impl Routing {
         let role = self.partitions[usize::from(number)].lead;
         let queued = self.session_mut(lead).map(|session| session.writes(role).take_queued());
         let partition = &mut self.partitions[usize::from(number)];
-        partition.held = queued.unwrap_or_default();
+        // Some may be held already, for a comparison of the copies.
+        let mut first = queued.unwrap_or_default();
+        first.append(&mut partition.held);
+        partition.held = first;
         partition.phase = Phase::Draining { since: now };
     }
 

@@ -16,6 +16,7 @@
 //! * `reads` and `writes`: the way of one request.
 //! * `question` and `asking`: questions about a whole copy, and their way.
 //! * `feed`: the order in which changes are told to subscribers.
+//! * `repair`: what is done about copies that are not what they should be.
 //!
 //! What it does not do: it does not expect a second gateway. Several active ones are not part of this design.
 
@@ -35,6 +36,7 @@ mod members;
 mod partition;
 mod question;
 mod reads;
+mod repair;
 mod session;
 pub mod status;
 mod tail;
@@ -44,11 +46,12 @@ mod view;
 mod writes;
 
 pub use event::{
-    Command, Event, FeedStart, FromProcess, PromotionRefused, Published, RequestId, RingEvent, SessionId,
-    ToProcess, Unserved,
+    Command, Event, FeedStart, FromProcess, PromotionRefused, Published, RepairRefused, RequestId, RingEvent,
+    SessionId, ToProcess, Unserved,
 };
 
 pub use question::{Answer, Query, Question};
+pub use repair::{HOLD_WITHIN, Repair};
 
 use asking::PendingQuestions;
 use feed::Feed;
@@ -249,6 +252,7 @@ impl Routing {
         self.hedge(now, commands);
         self.hedge_questions(now, commands);
         self.look_after_feed(now, commands);
+        self.end_holds(now);
     }
 
     /// Whether a request should wait because the gateway has just started, and its partition may be up in a moment.

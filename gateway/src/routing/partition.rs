@@ -73,6 +73,8 @@ pub(super) struct Partition {
     pub(super) waiting: Vec<RequestId>,
     /// Writes that wait for the same, in version order.
     pub(super) held: VecDeque<QueuedWrite>,
+    /// Writes are held until then, so that the copies can be compared.
+    pub(super) hold_until: Option<Duration>,
     /// A move that came to nothing is not tried again before.
     pub(super) move_after: Duration,
 }
@@ -190,6 +192,7 @@ impl Partition {
             stuck: Vec::new(),
             waiting: Vec::new(),
             held: VecDeque::new(),
+            hold_until: None,
             move_after: Duration::ZERO,
         }
     }

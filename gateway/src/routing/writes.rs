@@ -21,14 +21,14 @@ impl Routing {
         let (number, version) = (self.partition_of(&write.id), write.version);
         let partition = &mut self.partitions[number];
         let room = match partition.phase {
-            Phase::Serving => partition
+            Phase::Serving if partition.hold_until.is_none() => partition
                 .lead_session
                 .and_then(|session| self.places.get(&session))
                 .and_then(|place| self.sessions.get_mut(place))
                 .map(|session| session.writes(partition.lead))
                 .filter(|lane| lane.queued() < MAX_QUEUED)
                 .map(Some),
-            Phase::Draining { .. } | Phase::Confirming { .. } => {
+            Phase::Serving | Phase::Draining { .. } | Phase::Confirming { .. } => {
                 (partition.held.len() < MAX_QUEUED).then_some(None)
             }
             Phase::Down => {

@@ -44,6 +44,7 @@ impl Connections {
             ToProcess::Query(Query::Changes(message)) => emit(&socket, message),
             ToProcess::Query(Query::Digests(message)) => emit(&socket, message),
             ToProcess::Merge(message) => emit(&socket, message),
+            ToProcess::Renew(message) => emit(&socket, message),
             ToProcess::Released(message) => emit(&socket, message),
             ToProcess::Beat(message) => emit(&socket, message),
         }

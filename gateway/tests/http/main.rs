@@ -2,7 +2,7 @@
 //!
 //! * `ring`: a ring of one map in memory, in place of the coordinator.
 //! * `user`: the calls on one user when all goes well.
-//! * `list`: lists and counts.
+//! * `list`: lists and counts. `check`: comparing the copies.
 //! * `bodies`, `errors`: every way in which a request can fail.
 //! * `bulk`: many operations in one request.
 //! * `contract`: the OpenAPI document, which every answer is held against. `figures`: metrics and pages.
@@ -14,6 +14,7 @@ mod around;
 mod bodies;
 mod bulk;
 mod changes;
+mod check;
 mod contract;
 mod errors;
 mod figures;

@@ -8,13 +8,17 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
-use gateway::coordinator::{Coordinator, OneOfMany, PromotionRefused, Reply, Request, Unserved};
+use gateway::coordinator::{
+    Coordinator, OneOfMany, PromotionRefused, RepairRefused, Reply, Request, Unserved,
+};
 use gateway::feed::Hub;
 use gateway::http::{HttpSettings, router};
-use gateway::routing::status::{ClusterStatus, PartitionStatus, Served};
+use gateway::routing::status::{ClusterStatus, PartitionStatus, ProcessStatus, Served};
 use gateway::routing::{self, FeedStart, Published, Question};
 use protocol::message::link::{Found, Role, Versioned, WriteAnswer};
-use protocol::message::query::{ChangesAnswer, CountAnswer, Filter, Listed, PageAnswer};
+use protocol::message::query::{
+    BUCKETS, ChangesAnswer, CountAnswer, DigestAnswer, Filter, Listed, PageAnswer,
+};
 use protocol::placement::partition_of;
 use protocol::user::fold_email;
 use protocol::{
@@ -25,6 +29,7 @@ use serde_json::value::to_raw_value;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+use uuid::Uuid;
 
 use crate::contract;
 
@@ -181,6 +186,13 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
             (_, Request::Size { reply }) => drop(reply.send(Ok(SIZE))),
             (Mood::Failing(why), Request::Subscribe { reply }) => drop(reply.send(Err(why))),
             (_, Request::Subscribe { reply }) => drop(reply.send(Ok(users.subscribe()))),
+            (_, Request::Hold { reply, .. }) => {
+                let _ = reply.send(());
+            }
+            (_, Request::Repair { partition, reply, .. }) => {
+                let why = "db-0 has to come back".to_owned();
+                drop(reply.send(Err(RepairRefused::NotNow { partition, why })));
+            }
             (_, Request::Promote { partition, reply }) => drop(reply.send(promote(partition))),
             (mood, Request::Status { reply }) => drop(reply.send(status(mood == Mood::Serving))),
         }
@@ -194,6 +206,17 @@ fn promote(partition: u16) -> Result<(), PromotionRefused> {
         1 => Ok(()),
         2 => Err(PromotionRefused::Nobody { partition, waiting_for: "db-0 has to come back".to_owned() }),
         _ => Err(PromotionRefused::NoSuchPartition { partition, size: SIZE }),
+    }
+}
+
+fn process(place: u16) -> ProcessStatus {
+    ProcessStatus {
+        name: format!("db-{place}"),
+        place,
+        connected: true,
+        address: None,
+        incarnation: None,
+        frames: 0,
     }
 }
 
@@ -214,7 +237,7 @@ fn status(ready: bool) -> ClusterStatus {
         ring: None,
         size: SIZE,
         ready,
-        processes: Vec::new(),
+        processes: (0..SIZE).map(process).collect(),
         partitions: partitions.collect(),
         served: Served::default(),
         events: Vec::new(),
@@ -282,7 +305,19 @@ impl Users {
                 };
                 self.changes(self.log.iter().filter(wanted).cloned().collect())
             }
-            other => panic!("no handler asks for {other:?}"),
+            Question::Digests { .. } => {
+                let users = live.count() as u64;
+                routing::Answer::Digests(DigestAnswer {
+                    query: 0,
+                    incarnation: Uuid::nil(),
+                    head: 0,
+                    position: None,
+                    users,
+                    records: users,
+                    digests: vec![users; BUCKETS],
+                    damage: Vec::new(),
+                })
+            }
         }
     }
 

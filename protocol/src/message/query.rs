@@ -162,7 +162,31 @@ pub enum Damage {
     Unreadable(String),
 }
 
+/// Gateway → db-process: a copy is not what it should be, and is made good from the other one. Not answered: what came of it
+/// shows in [`super::link::CopiesChanged`] and in the next digests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renew {
+    /// The copy.
+    pub role: Role,
+    /// Of its database: a copy that was made anew meanwhile is not meant.
+    pub incarnation: Uuid,
+    /// What to do.
+    pub how: Renewal,
+}
+
+/// See [`Renew`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Renewal {
+    /// What is stored is damaged. The process leaves the ring as if it were to stop, sets the database aside, and comes back
+    /// with an empty one, to be filled.
+    Discard,
+    /// It differs from the other copy: it takes everything from that once more, and merges it.
+    Recopy,
+}
+
 events! {
+    Renew => "renew",
     PageQuery => "page_query",
     PageAnswer => "page",
     CountQuery => "count_query",

@@ -23,7 +23,7 @@ pub struct Follow {
     pub instance: InstanceName,
     /// The copy of the receiver that is to be followed; it belongs to the same partition as the sender's other role.
     pub role: Role,
-    /// Of the copy that follows.
+    /// Of the copy that follows. Nil where it wants everything once more, whatever the source remembers of it.
     pub incarnation: Uuid,
     /// How far it has applied the source's op-log; `None` where it never followed it.
     pub position: Option<Position>,

@@ -24,16 +24,17 @@ use utoipa::{Modify, OpenApi};
 
 pub(super) use answers::{APage, Created, Deleted, Events, Lines, Text, TheUser};
 pub(super) use parameters::{
-    CountQuery, IdempotencyKey, IfMatch, IfNoneMatch, LastSeen, ListQuery, PartitionNumber, UserPath,
-    WriteConditions,
+    CheckQuery, CountQuery, IdempotencyKey, IfMatch, IfNoneMatch, LastSeen, ListQuery, PartitionNumber,
+    UserPath, WriteConditions,
 };
 pub(super) use problems::{
-    Bulking, Creating, Deleting, Listening, Listing, Promoting, Readiness, Reading, Status, Updating,
+    Bulking, Checking, Creating, Deleting, Listening, Listing, Promoting, Readiness, Reading, Repairs,
+    Status, Updating,
 };
 pub(super) use schemas::{Health, NewUser, Patch, Put, UserCount};
 
 use super::kind::Kind;
-use super::{bulk, changes, health, list, metrics, user};
+use super::{bulk, changes, check, health, list, metrics, user};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -57,6 +58,8 @@ use super::{bulk, changes, health, list, metrics, user};
         user::delete,
         health::cluster,
         health::promote,
+        check::check,
+        check::repair,
         health::live,
         health::ready,
         metrics::show,

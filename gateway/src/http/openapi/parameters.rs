@@ -42,6 +42,8 @@ parameters! {
     CountQuery: query("group", "Only users of this group.", whole(i32::MIN, i32::MAX));
     /// Of the live feed.
     LastSeen: last_event_id(), query("after", "The same, for those who cannot set headers.", schemas::pattern(EVENT_ID));
+    /// Of a check.
+    CheckQuery: query("scan", "Whether to read every record, too.", schemas::yes_or_no());
     /// Of a PUT.
     WriteConditions: if_match(), if_none_match();
 }

@@ -49,6 +49,10 @@ problems! {
     Status: Unavailable, NoAnswer;
     /// Of the readiness.
     Readiness: NotReady, Unavailable, NoAnswer;
+    /// Of a comparison of the copies.
+    Checking: MalformedQuery, Unavailable;
+    /// Of a repair.
+    Repairs: PartitionNotFound, NotRepairable, Unavailable;
     /// Of the promotion of a copy.
     Promoting: PartitionNotFound, PartitionServed, Unavailable, OutcomeUnknown, NoAnswer;
 }

@@ -78,6 +78,11 @@ pub(super) fn any_text() -> Object {
     ObjectBuilder::new().schema_type(Type::String).build()
 }
 
+/// Whether or not.
+pub(super) fn yes_or_no() -> Object {
+    ObjectBuilder::new().schema_type(Type::Boolean).build()
+}
+
 pub(super) fn text(shortest: usize, longest: usize) -> Object {
     ObjectBuilder::new()
         .schema_type(Type::String)

@@ -4,6 +4,7 @@ mod failover;
 mod feed;
 mod members;
 mod questions;
+mod repair;
 mod requests;
 
 use std::time::Duration;

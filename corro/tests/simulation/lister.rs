@@ -1,0 +1,149 @@
+//! Lists and counts: one caller who asks for pages while the others write.
+//!
+//! A page is as good as a read of every user that it covers: whom it shows, and whom it does not show although the id is
+//! within it. So each page becomes such reads in the histories, and what it must not show or miss is found there.
+
+use std::collections::BTreeMap;
+
+use db_process::copy::asking;
+use db_process::store::Store;
+use gateway::routing::{Answer, Event, FromProcess, Query, Question, RequestId, Unserved};
+use protocol::UserId;
+use protocol::message::link::{Found, Role};
+use protocol::message::query::{CountAnswer, Filter, PageAnswer};
+use protocol::placement::{Partition, partition_of, primary_of};
+
+use crate::config::Mode;
+use crate::history::{Asked, Op, Told};
+use crate::world::{Happening, MILLI, Time, Up, World};
+
+const SOUND: &str = "a store in memory can be read";
+
+/// Between two pages.
+const REST: (Time, Time) = (50 * MILLI, 300 * MILLI);
+
+/// What was asked and has no answer yet.
+#[derive(Debug, Default)]
+pub(crate) struct Lister {
+    pages: BTreeMap<u64, Page>,
+    counts: BTreeMap<u64, Partition>,
+}
+
+#[derive(Debug)]
+struct Page {
+    partition: Partition,
+    after: Option<UserId>,
+    called: u64,
+}
+
+impl World {
+    /// Asks for a page, or looks again later.
+    pub(crate) fn lister_acts(&mut self) {
+        if self.checks.asked >= self.config.operations {
+            return;
+        }
+        self.after(REST.0, REST.1, Happening::List);
+        let patient = matches!(self.config.mode, Mode::Calm | Mode::Single);
+        if !self.gateway.is_up() || patient && !self.gateway.was_ready {
+            return;
+        }
+        let partition = self.rng.between(0, u64::from(self.config.size)) as Partition;
+        let after = self
+            .rng
+            .percent(50)
+            .then(|| UserId::from_u128(u128::from(self.rng.between(0, self.config.users))));
+        let limit = self.rng.pick(&[1, 2, 100]);
+        let request = self.number();
+        let called = self.number();
+        self.note(|| format!("lister asks {request}: {limit} of partition {partition} after {after:?}"));
+        self.lister.pages.insert(request, Page { partition, after, called });
+        let question = Question::Page { after, limit, filter: Filter::All };
+        let event = Event::Question { request: RequestId(request), partition, question };
+        let life = self.gateway.life;
+        self.after(1, 100, Happening::Ask(life, Box::new(event)));
+    }
+
+    pub(crate) fn question_answered(&mut self, request: u64, result: Result<Answer, Unserved>) {
+        self.note(|| format!("answer to {request}: {result:?}"));
+        if let Some(partition) = self.lister.counts.remove(&request) {
+            let Ok(Answer::Count(answer)) = result else { panic!("a ring that is whole counts: {result:?}") };
+            let process = &self.processes[usize::from(primary_of(partition))];
+            let users = process.store(Role::Primary).meta().expect(SOUND).users;
+            assert_eq!(answer.count, users, "the count of partition {partition}");
+            return;
+        }
+        let page = self.lister.pages.remove(&request);
+        let Page { partition, after, called } =
+            page.unwrap_or_else(|| panic!("question {request} is answered twice, or was never asked"));
+        let answer = match result {
+            Ok(Answer::Page(answer)) => answer,
+            Ok(other) => panic!("no page: {other:?}"),
+            Err(unserved) => {
+                let allowed = matches!(self.config.mode, Mode::Chaos | Mode::Harsh);
+                return assert!(allowed, "a list fails although there was one failure at most: {unserved}");
+            }
+        };
+        self.mix(request);
+        let answered = self.number();
+        let PageAnswer { users, more, .. } = answer;
+        let last = users.last().filter(|_| more).map(|user| user.0);
+        let covers = |id: &UserId| {
+            partition_of(id, self.config.size) == partition
+                && after.is_none_or(|after| *id > after)
+                && last.is_none_or(|last| *id <= last)
+        };
+        let covered: Vec<UserId> =
+            (0..self.config.users).map(|n| UserId::from_u128(n.into())).filter(covers).collect();
+        let mut shown: BTreeMap<UserId, Found> =
+            users.into_iter().map(|user| (user.0, Found(user.1, user.2))).collect();
+        for id in covered {
+            let seen = shown.remove(&id).map(|found| self.seen(id, &found));
+            let told = Told::Seen(seen);
+            let op = Op { called, answered, asked: Asked::Read, condition: None, told };
+            self.checks.histories.entry(id).or_default().push(op);
+        }
+        assert!(shown.is_empty(), "a page shows whom it does not cover: {shown:?}");
+    }
+
+    /// What was asked of a gateway that died is never answered.
+    pub(crate) fn lister_loses_gateway(&mut self) {
+        self.lister.pages.clear();
+    }
+
+    /// In the end, when all is quiet: the ring counts what is there.
+    pub(crate) fn check_counts(&mut self) {
+        for partition in 0..self.config.size {
+            let request = self.number();
+            self.lister.counts.insert(request, partition);
+            let question = Question::Count { group: None };
+            self.step(Event::Question { request: RequestId(request), partition, question });
+        }
+        while !self.lister.counts.is_empty() {
+            self.advance();
+        }
+    }
+
+    /// A process is asked about one of its copies.
+    pub(crate) fn answer_query(&mut self, place: u16, id: u64, query: &Query) {
+        let store = |role| self.processes[usize::from(place)].store(role);
+        let answer = match query {
+            Query::Page(query) => {
+                let snapshot = store(query.role).snapshot().expect(SOUND);
+                Answer::Page(asking::page(&snapshot, query).expect(SOUND))
+            }
+            Query::Count(query) => {
+                let count = store(query.role).meta().expect(SOUND).users;
+                Answer::Count(CountAnswer { query: query.query, count })
+            }
+            Query::Changes(query) => {
+                let snapshot = store(query.role).snapshot().expect(SOUND);
+                Answer::Changes(asking::changes(&snapshot, query).expect(SOUND))
+            }
+            Query::Digests(query) => {
+                let snapshot = store(query.role).snapshot().expect(SOUND);
+                Answer::Digests(asking::digests(&snapshot, query.query).expect(SOUND))
+            }
+        };
+        self.send_up(id, Up::Message(FromProcess::Answer(answer)));
+    }
+}
