@@ -34,8 +34,10 @@ fn changes_leave_in_the_order_in_which_they_were_asked_for() {
     script.create(user_of(0, 3, 1));
     let second = script.apply_writes(1, Role::Primary);
     assert!(script.told().is_empty(), "an older one is not settled");
-    let others = script.apply_writes(0, Role::Primary);
-    assert_eq!(script.told(), [others[0], second[0], others[1]]);
+    let first = script.apply_writes(0, Role::Primary);
+    assert_eq!(script.told(), [first[0], second[0]]);
+    let third = script.apply_writes(0, Role::Primary);
+    assert_eq!(script.told(), [first[0], second[0], third[0]]);
     let Published::Change(change) = &script.published[1] else { panic!("a change") };
     assert_eq!((change.id, change.change.name.as_deref()), (user_of(1, 3, 0), Some("n")));
 }
