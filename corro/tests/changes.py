@@ -4,6 +4,9 @@ Usage: changes.py URL websocket|polling [TOKEN]
 
 It connects again by itself when the connection breaks, and goes on after the last event that it has seen. It is the
 asynchronous client of the library: the other one calls handlers on many threads, and so loses the order of the events.
+
+Who polls gets all that has happened since the last poll in one answer. The library refuses one with more than 16 packets, so
+that is raised to more than the gateway ever puts into one.
 """
 
 import asyncio
@@ -11,6 +14,9 @@ import json
 import sys
 
 import socketio
+from engineio.payload import Payload
+
+Payload.max_decode_packets = 10_000
 
 url, transport = sys.argv[1:3]
 token = sys.argv[3] if len(sys.argv) > 3 else None
