@@ -75,6 +75,31 @@ async fn what_is_no_http_is_refused_and_harms_nobody() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
 }
 
+/// Requests may be sent before the answers to those before them have come. What is no request is answered in its turn.
+#[tokio::test]
+async fn nonsense_behind_a_request_is_refused_after_the_answer() {
+    let server = Server::start().await;
+    let user = format!("/api/user/{}", crate::ring::ID);
+    for (method, path, status) in [
+        ("GET", "/health/live", 200),
+        ("GET", user.as_str(), 404), // the ring is asked, so that the answer comes later
+        ("HEAD", user.as_str(), 404),
+        ("DELETE", user.as_str(), 404),
+    ] {
+        for repeated in [1, 3, 40] {
+            let good = format!("{method} {path} HTTP/1.1\r\nhost: x\r\n\r\n").repeat(repeated);
+            for nonsense in ["nonsense\r\n\r\n", "GET /\r\nhost: x\r\n\r\n"] {
+                let answer = server.exchange(format!("{good}{nonsense}").as_bytes()).await;
+                assert_eq!(answer.matches(&format!("HTTP/1.1 {status} ")).count(), repeated, "{answer:?}");
+                assert_eq!(answer.matches("HTTP/1.1 400 ").count(), 1, "{answer:?}");
+                assert_eq!(answer.matches("x-request-id: ").count(), repeated + 1, "{answer:?}");
+                let (_, last) = answer.split_once("HTTP/1.1 400 ").expect("a refusal");
+                assert!(last.contains("problem:malformed-request") && last.ends_with('}'), "{answer:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_body_in_chunks_is_read_up_to_the_limit() {
     let server = Server::start().await;

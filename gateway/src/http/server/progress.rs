@@ -101,8 +101,13 @@ impl Progress {
         self.phase.store(WAITING, Relaxed);
     }
 
-    /// Whether what is written now can come from no handler.
-    pub(super) fn is_unheard(&self) -> bool {
+    /// Whether a handler is at work. Then what is written is no refusal of a head.
+    pub(super) fn is_handling(&self) -> bool {
+        self.phase.load(Relaxed) == HANDLING
+    }
+
+    /// Whether a head has begun and not ended.
+    fn is_unheard(&self) -> bool {
         self.phase.load(Relaxed) == HEAD
     }
 

@@ -2,9 +2,9 @@
 //! gives by itself.
 //!
 //! A head that cannot be read never reaches the router: hyper answers it with a bare status and closes. Those few bytes
-//! are replaced here by a problem, so that every error of this API is one. They are known by being written while a
-//! head was coming in, and by having no request id, which every answer of a handler has. One exception is left: behind a
-//! request that came in the same packet, the bare status stays.
+//! are replaced here by a problem, so that every error of this API is one. They are known by what they lack: every answer
+//! of a handler has a request id. Where requests come one behind the other, they may stand behind an answer in the same
+//! buffer; that answer leaves first.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::http::StatusCode;
+use memchr::memmem;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -33,6 +34,11 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn new(tcp: TcpStream, progress: Arc<Progress>, seat: Seat) -> Self {
         Self { tcp, progress, instead: None, _seat: seat }
+    }
+
+    /// The refusal at the end of these bytes, as [`refusal`] finds it; a handler at work gives none.
+    fn refusal<'a>(&self, bytes: &'a [u8]) -> Option<(&'a [u8], Vec<u8>)> {
+        if self.progress.is_handling() { None } else { refusal(bytes) }
     }
 
     /// Writes what stands in the place of `refusal`, which counts as written when all of it is.
@@ -74,18 +80,22 @@ impl AsyncWrite for Stream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        bytes: &[u8],
+        mut bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.progress.ended().is_some() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        if self.progress.is_unheard() {
-            if self.instead.is_none() {
-                self.instead = refusal(bytes);
+        if self.instead.is_none()
+            && let Some((before, refusal)) = self.refusal(bytes)
+        {
+            match before {
+                [] => self.instead = Some(refusal),
+                // The rest will be offered again.
+                before => bytes = before,
             }
-            if self.instead.is_some() {
-                return self.poll_replace(context, bytes.len());
-            }
+        }
+        if self.instead.is_some() {
+            return self.poll_replace(context, bytes.len());
         }
         let written = ready!(Pin::new(&mut self.tcp).poll_write(context, bytes))?;
         self.progress.written();
@@ -95,11 +105,19 @@ impl AsyncWrite for Stream {
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
+        mut slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.progress.ended().is_some() || self.progress.is_unheard() {
-            let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
-            return self.poll_write(context, first);
+        if self.progress.ended().is_some() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        // A refusal is the last that hyper has to say.
+        if let [before @ .., last] = slices
+            && (self.instead.is_some() || self.refusal(last).is_some())
+        {
+            if before.iter().all(|slice| slice.is_empty()) {
+                return self.poll_write(context, last);
+            }
+            slices = before;
         }
         let written = ready!(Pin::new(&mut self.tcp).poll_write_vectored(context, slices))?;
         self.progress.written();
@@ -119,35 +137,67 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// What to say in the place of these bytes, if they are a refusal that no handler gave.
-fn refusal(bytes: &[u8]) -> Option<Vec<u8>> {
-    let status = StatusCode::from_bytes(bytes.strip_prefix(b"HTTP/1.1 ")?.get(..3)?).ok()?;
-    let name = b"x-request-id:";
-    let is_answer = bytes.windows(name.len()).any(|window| window.eq_ignore_ascii_case(name));
-    (status.is_client_error() && !is_answer).then(|| Problem::unreadable(status).into_last_words())
+/// No refusal of hyper is longer.
+const LONGEST_REFUSAL: usize = 256;
+
+/// If these bytes end with a refusal that no handler gave: what is before it, and what to say in its place.
+///
+/// Such a refusal has no header but these, and no body. Nothing else can be taken for one: an answer of a handler has a
+/// request id, and no body has a line that ends with a carriage return, as JSON escapes those.
+fn refusal(bytes: &[u8]) -> Option<(&[u8], Vec<u8>)> {
+    let head = bytes.strip_suffix(b"\r\n\r\n")?; // nearly every answer has a body, and is done with here
+    let near = head.len().saturating_sub(LONGEST_REFUSAL);
+    let begin = near + memmem::rfind(&head[near..], b"HTTP/1.")?;
+    let (status, headers) = std::str::from_utf8(&head[begin..]).ok()?.split_once("\r\n")?;
+    let mut headers = headers.split("\r\n").map(|header| header.split(':').next().unwrap_or_default());
+    if !headers.all(|name| ["connection", "content-length", "date"].contains(&name)) {
+        return None;
+    }
+    let status = StatusCode::from_bytes(status.split(' ').nth(1)?.as_bytes()).ok()?;
+    status.is_client_error().then(|| (&bytes[..begin], Problem::unreadable(status).into_last_words()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const BARE: &str = "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\
+                        date: Sat, 21 Nov 2026 17:00:00 GMT\r\n\r\n";
+
     #[test]
-    fn only_a_refusal_without_a_request_id_is_replaced() {
-        let bare =
-            b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-        let said = String::from_utf8(refusal(bare).expect("a refusal")).expect("text");
-        assert!(
-            said.starts_with("HTTP/1.1 431 ") && said.contains("urn:corro:problem:head-too-large"),
-            "{said}"
-        );
+    fn a_refusal_without_a_request_id_is_replaced_also_behind_an_answer() {
+        let answers = [
+            "",
+            "HTTP/1.1 200 OK\r\nx-request-id: 1\r\ncontent-length: 2\r\n\r\n{}",
+            "HTTP/1.1 204 No Content\r\nx-request-id: 1\r\n\r\n",
+            "0\r\n\r\n",
+        ];
+        for before in answers {
+            let bytes = format!("{before}{BARE}");
+            let (rest, said) = refusal(bytes.as_bytes()).expect("a refusal");
+            let said = String::from_utf8(said).expect("text");
+            assert_eq!(rest, before.as_bytes());
+            assert!(
+                said.starts_with("HTTP/1.1 431 ") && said.contains("urn:corro:problem:head-too-large"),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_replaced() {
         for other in [
-            &b"HTTP/1.1 404 Not Found\r\nX-Request-Id: 1\r\n\r\n"[..],
-            b"HTTP/1.1 200 OK\r\n\r\n",
-            b"HTTP/1.1 100 Continue\r\n\r\n",
-            b"HTTP/1.1 4",
-            b"",
+            "HTTP/1.1 404 Not Found\r\nx-request-id: 1\r\ncontent-length: 9\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\nx-request-id: 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 100 Continue\r\n\r\n",
+            "{\"name\":\"HTTP/1.1 400 Bad Request\"}\r\n0\r\n\r\n",
+            "HTTP/1.1 4\r\n\r\n",
+            "\r\n\r\n",
+            &BARE[..BARE.len() - 1],
+            "",
         ] {
-            assert_eq!(refusal(other), None);
+            assert_eq!(refusal(other.as_bytes()), None, "{other:?}");
         }
     }
 }
