@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::bulk::Bulk;
+use super::changes::Audience;
 use super::kind::Kind;
 use super::problem::Problem;
 use super::router::HttpSettings;
@@ -44,6 +45,7 @@ struct Streams {
     heartbeat: Duration,
     closing: CancellationToken,
     replays: Arc<Semaphore>,
+    audience: Arc<Audience>,
 }
 
 impl Api {
@@ -52,6 +54,7 @@ impl Api {
             heartbeat: settings.heartbeat,
             closing: settings.closing.clone(),
             replays: Arc::new(Semaphore::new(REPLAYS)),
+            audience: Arc::default(),
         };
         Self { coordinator, patience: settings.deadline, bulk: Arc::default(), streams: Arc::new(streams) }
     }
@@ -69,6 +72,11 @@ impl Api {
     /// When streams have to end.
     pub(super) fn closing(&self) -> &CancellationToken {
         &self.streams.closing
+    }
+
+    /// Who listens to the feed.
+    pub(super) fn audience(&self) -> &Arc<Audience> {
+        &self.streams.audience
     }
 
     /// How long a request may take.

@@ -1,6 +1,7 @@
 //! `/metrics`: what the gateway does and how its ring is, in the text format of Prometheus.
 //!
-//! Every label has few values: methods that the API knows, templates of routes, classes of statuses, partitions, processes.
+//! Every label has few values: methods that the API knows, templates of routes, classes of statuses, partitions, processes,
+//! forms of the feed.
 //! Nothing that a caller sends becomes one. What a request counts is looked up once for each route, method and status
 //! class, and kept; from then on a request costs a few atomic additions and two looks at the clock. What the ring knows
 //! about itself is asked for when somebody looks.
@@ -23,6 +24,7 @@ use prometheus::{
 use protocol::message::link::Role;
 
 use super::api::Api;
+use super::changes::{Audience, Form};
 use super::openapi::Text;
 use super::problem::Problem;
 use crate::routing::status::ClusterStatus;
@@ -178,12 +180,13 @@ impl Drop for Measured {
     operation_id = "getMetrics",
     tag = "health",
     summary = "Figures for Prometheus",
-    description = "In the text format of Prometheus, version 0.0.4.",
+    description = "Requests, the ring, and who listens to changes, in the text format of Prometheus, version 0.0.4.",
     responses(Text)
 )]
 pub(super) async fn show(State((api, metrics)): State<(Api, Metrics)>) -> Result<impl IntoResponse, Problem> {
     let mut families = metrics.registry.gather();
     families.extend(of_process().map_err(|error| unreadable(&error))?);
+    families.extend(of_feed(api.audience()).map_err(|error| unreadable(&error))?);
     if let Ok(status) = api.status().await {
         families.extend(of_ring(&status).map_err(|error| unreadable(&error))?);
     }
@@ -211,6 +214,25 @@ fn of_process() -> Result<Vec<MetricFamily>, Error> {
             "Files and sockets that the gateway has open.",
             files.count() as i64,
         )?;
+    }
+    Ok(shown.0.gather())
+}
+
+/// Who listens to changes.
+fn of_feed(audience: &Audience) -> Result<Vec<MetricFamily>, Error> {
+    let shown = Shown::default();
+    let subscribers =
+        shown.gauges("corro_feed_subscribers", "Clients that listen to changes.", &["transport"])?;
+    let dropped = shown.counters(
+        "corro_feed_dropped_total",
+        "Subscribers that the gateway sent away: too slow, or what comes next is gone or cannot be read.",
+        &["transport", "reason"],
+    )?;
+    for form in Form::ALL {
+        subscribers.with_label_values(&[form.name()]).set(audience.listening(form) as i64);
+        for (reason, count) in audience.dropped(form) {
+            dropped.with_label_values(&[form.name(), reason]).inc_by(count);
+        }
     }
     Ok(shown.0.gather())
 }

@@ -165,6 +165,42 @@ async fn ids_that_cannot_be_resumed_are_told_so() {
     assert_eq!(unavailable.header("retry-after"), "1");
 }
 
+/// The lines of `/metrics` about the feed.
+async fn figures(api: &Api) -> Vec<String> {
+    let answer = api.bare("GET", "/metrics").await;
+    let text = String::from_utf8(answer.body).expect("text");
+    text.lines().filter(|line| line.starts_with("corro_feed_")).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_sent_away_and_counted() {
+    let api = Api::new();
+    create(&api).await;
+    let mut slow = Stream::open(&api, "/api/user/changes", None).await;
+    let other = Stream::open(&api, "/api/user/changes", None).await;
+    let lines: String =
+        (0..20_000).map(|group| format!(r#"{{"op":"update","id":"{ID}","group":{group}}}"#) + "\n").collect();
+    let request = call("POST", "/api/user/bulk").header("content-type", "application/x-ndjson");
+    let answer = api.send(request.body(Body::from(lines)).expect("a request")).await;
+    assert_eq!(answer.body.split(|byte| *byte == b'\n').count(), 20_001);
+    let last = slow.event().await;
+    assert!(last.starts_with("event: dropped\n") && last.contains("too slow"), "{last}");
+    slow.end().await;
+    let shown = figures(&api).await;
+    for line in [
+        r#"corro_feed_subscribers{transport="event_stream"} 1"#,
+        r#"corro_feed_subscribers{transport="socket_io"} 0"#,
+        r#"corro_feed_dropped_total{reason="too_slow",transport="event_stream"} 1"#,
+        r#"corro_feed_dropped_total{reason="gone",transport="event_stream"} 0"#,
+        r#"corro_feed_dropped_total{reason="too_slow",transport="socket_io"} 0"#,
+    ] {
+        assert!(shown.iter().any(|shown| shown == line), "{line} is not in {shown:?}");
+    }
+    drop(other);
+    let nobody = r#"corro_feed_subscribers{transport="event_stream"} 0"#;
+    assert!(figures(&api).await.iter().any(|shown| shown == nobody));
+}
+
 #[tokio::test]
 async fn head_answers_without_a_subscription() {
     let api = Api::new();

@@ -2,7 +2,8 @@
 //!
 //! It is served in two forms with the same content: as an event stream (`stream`, for `EventSource`, curl and whatever else
 //! reads HTTP), and over socket.io (`socket`). What is common to both is `subscriber`: where it begins, how it goes on, and
-//! how it ends; `replay` reads from the op-logs what it missed. The order of the changes is decided in `routing::feed`; `crate::feed` keeps the last of them in memory.
+//! how it ends; `replay` reads from the op-logs what it missed; `audience` counts. The order of the changes is decided in
+//! `routing::feed`; `crate::feed` keeps the last of them in memory.
 //!
 //! *Where it begins.* Without an id, now: every change that is acknowledged after the first answer comes. With the id of
 //! the last event that a client has seen, right after that event, without a gap and without repetition, also when the
@@ -14,10 +15,12 @@
 //!
 //! What it does not do: it filters nothing, and it keeps no account of who has seen what. That is the client's id.
 
+mod audience;
 mod replay;
 mod socket;
 mod stream;
 mod subscriber;
 
+pub(super) use audience::{Audience, Form};
 pub(super) use socket::{PATH as SOCKET_PATH, service as socket_service};
 pub(super) use stream::{__path_stream, head, stream};

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tower::util::service_fn;
 use tower::{Service, ServiceExt};
 
+use super::audience::Form;
 use super::subscriber::{End, Subscriber, parse_id};
 use crate::feed::Told;
 use crate::http::api::Api;
@@ -101,7 +102,7 @@ pub(in crate::http) fn service(
         let auth = auth.unwrap_or_default();
         admit(tokens.as_ref(), &socket, auth.token.as_deref()).map_err(Refused)?;
         let after = parse_id(auth.after.as_deref().unwrap_or_default()).map_err(Refused)?;
-        let subscriber = Subscriber::begin(&checking, after).await.map_err(Refused)?;
+        let subscriber = Subscriber::begin(&checking, after, Form::Socket).await.map_err(Refused)?;
         socket.extensions.insert::<HandOver>(Arc::new(Mutex::new(Some(subscriber))));
         Ok::<(), Refused>(())
     };
@@ -172,6 +173,9 @@ async fn serve(socket: SocketRef, mut subscriber: Subscriber, closing: &Cancella
         end = telling => end,
     };
     if let Some(end) = end {
+        subscriber.ended(end);
+        // It listens no more, and only has to be told.
+        drop(subscriber);
         dismiss(&socket, end).await;
     }
 }

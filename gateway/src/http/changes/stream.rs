@@ -13,6 +13,7 @@ use protocol::Version;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::audience::Form;
 use super::subscriber::{End, Subscriber, parse_id};
 use crate::http::api::Api;
 use crate::http::openapi::{Events, LastSeen, Listening};
@@ -40,7 +41,7 @@ pub(in crate::http) async fn stream(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let after = last_seen(&headers, query.as_deref())?;
-    let subscriber = Subscriber::begin(&api, after).await?;
+    let subscriber = Subscriber::begin(&api, after, Form::EventStream).await?;
     let (heartbeat, closing) = (api.heartbeat(), api.closing().clone());
     let streamed = Streamed { subscriber, heartbeat, closing, begun: false };
     let chunks = futures_util::stream::unfold(Some(streamed), async |streamed| streamed?.next().await);
@@ -101,7 +102,10 @@ impl Streamed {
         };
         match next {
             Ok(Ok(batch)) => Some((Ok(batch.frames.clone()), Some(self))),
-            Ok(Err(end)) => Some((Ok(last(end)), None)),
+            Ok(Err(end)) => {
+                self.subscriber.ended(end);
+                Some((Ok(last(end)), None))
+            }
             Err(_) => Some((Ok(Bytes::from_static(b": still here\n\n")), Some(self))),
         }
     }

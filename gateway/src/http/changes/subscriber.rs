@@ -5,6 +5,7 @@ use std::sync::Arc;
 use protocol::Version;
 use tokio::sync::mpsc;
 
+use super::audience::{Form, Listener};
 use super::replay::{self, NoReplay, Piece};
 use crate::feed::{Batch, FellBehind, Seat};
 use crate::http::api::Api;
@@ -19,6 +20,7 @@ pub(super) struct Subscriber {
     seen: Version,
     /// What it missed, as long as there is more of that.
     replay: Option<mpsc::Receiver<Piece>>,
+    listener: Listener,
 }
 
 /// Why a stream ends that has begun.
@@ -33,6 +35,17 @@ pub(super) enum End {
 }
 
 impl End {
+    pub(super) const ALL: [Self; 3] = [Self::Dropped, Self::Gone, Self::Interrupted];
+
+    /// What `/metrics` calls it.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Dropped => "too_slow",
+            Self::Gone => "gone",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
     /// Name of the last event.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -77,8 +90,9 @@ impl Subscriber {
     ///
     /// # Errors
     /// 400 where there is no such event yet, 410 where what came after it is not kept any more, 503.
-    pub(super) async fn begin(api: &Api, after: Option<Version>) -> Result<Self, Problem> {
+    pub(super) async fn begin(api: &Api, after: Option<Version>, form: Form) -> Result<Self, Problem> {
         let (seat, start) = api.subscribe().await?;
+        let listener = Listener::new(api.audience(), form);
         let seen = match after {
             None => start.from,
             Some(after) if after > start.from => {
@@ -96,18 +110,23 @@ impl Subscriber {
                         NoReplay::Gone => gone(),
                         NoReplay::Unserved(unserved) => unserved.into(),
                     })?;
-                    return Ok(Self { seat, seen: after, replay: Some(replay) });
+                    return Ok(Self { seat, seen: after, replay: Some(replay), listener });
                 }
                 // Somebody else has asked for the same meanwhile.
                 after
             }
         };
-        Ok(Self { seat, seen, replay: None })
+        Ok(Self { seat, seen, replay: None, listener })
     }
 
     /// It has been given everything up to here.
     pub(super) fn seen(&self) -> Version {
         self.seen
+    }
+
+    /// Whoever serves it sends it away.
+    pub(super) fn ended(&self, end: End) {
+        self.listener.ended(end);
     }
 
     /// The next changes. May be given up at any time, and asked again.
