@@ -356,9 +356,9 @@ pub async fn run(
                 for request in asked.drain(..) {
                     match desk.enter(request) {
                         Entered::Many(writes, replies) => {
-                            let replies = Arc::new(replies);
+                            let (replies, unix_millis) = (Arc::new(replies), unix_millis());
                             for write in writes {
-                                let event = desk.enter_one_of_many(write, &replies);
+                                let event = desk.enter_one_of_many(write, &replies, unix_millis);
                                 routing.step(now, event, &mut commands);
                             }
                         }
@@ -467,12 +467,17 @@ impl Desk {
         }
     }
 
-    fn enter_one_of_many(&mut self, write: OneOfMany, replies: &Arc<mpsc::UnboundedSender<Reply>>) -> Event {
+    fn enter_one_of_many(
+        &mut self,
+        write: OneOfMany,
+        replies: &Arc<mpsc::UnboundedSender<Reply>>,
+        unix_millis: u64,
+    ) -> Event {
         let OneOfMany { ticket, id, operation, condition } = write;
         self.requests += 1;
         let request = RequestId(self.requests);
         self.writes.insert(request, WayBack::Many(Arc::clone(replies), ticket));
-        Event::Write { request, id, operation, condition, quiet: true, unix_millis: unix_millis() }
+        Event::Write { request, id, operation, condition, quiet: true, unix_millis }
     }
 
     /// Carries out all commands. Returns the connections on which a message could not leave.
