@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -91,23 +91,37 @@ async fn churn(port: u16, stays: &BTreeSet<Uuid>, stop: &Arc<AtomicBool>) -> Joi
 
 #[tokio::test]
 async fn a_list_under_writes_and_a_kill_has_everybody_who_stays_exactly_once() {
+    list_under_writes(20_000, 500).await;
+}
+
+/// A few minutes: the figure in `resources/measurements.md`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn measure_a_list_of_a_million_under_writes_and_a_kill() {
+    list_under_writes(users(), 1_000).await;
+}
+
+/// Lists so many users, of whom every tenth is in group 7, while others come and go and processes are killed and stopped.
+async fn list_under_writes(users: usize, limit: usize) {
     let mut ring = Ring::start(3).await;
-    let stays = create(ring.rest_port, 20_000).await;
+    let stays = fill(ring.rest_port, users).await;
     let mut client = ring.client().await;
-    assert_eq!(count(&mut client, "").await, 20_000);
+    assert_eq!(count(&mut client, "").await, users as u64);
     let stop = Arc::new(AtomicBool::new(false));
     let mut writers = churn(ring.rest_port, &stays, &stop).await;
 
-    let (mut listed, mut cursor, mut pages) = (Vec::new(), None, 0);
+    let (mut listed, mut cursor, mut took) = (Vec::new(), None, Vec::new());
+    let (start, tenth) = (Instant::now(), users / limit / 10);
     loop {
-        let (ids, next) = page(&mut client, "limit=500", cursor.as_deref()).await;
+        let asked = Instant::now();
+        let (ids, next) = page(&mut client, &format!("limit={limit}"), cursor.as_deref()).await;
+        took.push(asked.elapsed());
         listed.extend(ids);
-        pages += 1;
-        match pages {
-            8 => ring.kill(1),
-            16 => ring.start_process(1),
-            24 => ring.until_ready().await,
-            28 => {
+        match took.len() {
+            pages if pages == 2 * tenth => ring.kill(1),
+            pages if pages == 4 * tenth => ring.start_process(1),
+            pages if pages == 6 * tenth => ring.until_ready().await,
+            pages if pages == 7 * tenth => {
                 ring.stop(2);
                 ring.start_process(2);
             }
@@ -118,21 +132,23 @@ async fn a_list_under_writes_and_a_kill_has_everybody_who_stays_exactly_once() {
             next => cursor = next,
         }
     }
-    assert!(pages >= 40, "{pages} pages");
+    let elapsed = start.elapsed();
+    assert!(took.len() >= 10 * tenth, "{} pages", took.len());
+    println!("{} users on {} pages in {elapsed:?}: {}", listed.len(), took.len(), spread(&mut took));
     assert!(listed.is_sorted() && listed.iter().collect::<HashSet<_>>().len() == listed.len());
     let missed = stays.iter().filter(|id| listed.binary_search(id).is_err()).count();
     assert_eq!(missed, 0, "users who stay and were not listed\n{}", ring.logs());
-    let seven = walk(&mut client, "limit=100&group=7").await;
-    assert_eq!(seven.len(), 2_000);
+    let seven = walk(&mut client, "limit=1000&group=7").await;
+    assert_eq!(seven.len(), users / 10);
 
     stop.store(true, Ordering::Relaxed);
     while let Some(ended) = writers.join_next().await {
         ended.unwrap();
     }
     // Every user that passed through was deleted again.
-    assert_eq!(count(&mut client, "").await, 20_000);
-    assert_eq!(walk(&mut client, "limit=1000").await, stays.into_iter().collect::<Vec<_>>());
-    assert_eq!(count(&mut client, "?group=7").await, 2_000);
+    assert_eq!(count(&mut client, "").await, users as u64);
+    assert!(walk(&mut client, "limit=1000").await.iter().eq(&stays), "those who stay, and nobody else");
+    assert_eq!(count(&mut client, "?group=7").await, users as u64 / 10);
     assert_eq!(count(&mut client, "?group=9").await, 0);
     assert_eq!(walk(&mut client, "email=ANA%2B77@example.org").await.len(), 1);
     ring.until_ready().await;
@@ -153,11 +169,23 @@ async fn a_list_goes_on_after_a_restart_of_the_gateway() {
     assert_eq!(listed, all.into_iter().collect::<Vec<_>>());
 }
 
-/// 8 minutes, nearly all of it to create the users: the figure in `resources/measurements.md`.
+/// How many users a measurement has.
+fn users() -> usize {
+    std::env::var("CORRO_USERS").map_or(1_000_000, |users| users.parse().unwrap())
+}
+
+/// Half, 99 % and all of them took no longer.
+fn spread(took: &mut [Duration]) -> String {
+    took.sort_unstable();
+    let at = |part: usize| took[(took.len() * part).div_ceil(1000) - 1];
+    format!("p50 {:?}, p99 {:?}, most {:?}", at(500), at(990), at(1000))
+}
+
+/// A minute, nearly all of it to create the users: the figure in `resources/measurements.md`.
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn measure_pages_of_a_million_users() {
-    let users: usize = std::env::var("CORRO_USERS").map_or(1_000_000, |users| users.parse().unwrap());
+    let users = users();
     let ring = Ring::start(3).await;
     fill(ring.rest_port, users).await;
     ring.until_ready().await;
@@ -173,20 +201,20 @@ async fn measure_pages_of_a_million_users() {
             took.push(start.elapsed());
             cursor = next;
         }
-        took.sort_unstable();
-        let at = |part: usize| took[took.len() * part / 1000 - 1];
-        println!("{query}: p50 {:?}, p99 {:?}, most {:?}", at(500), at(990), at(1000));
+        println!("{query}: {}", spread(&mut took));
     }
 }
 
-/// Creates many users by streams of operations.
-async fn fill(port: u16, count: usize) {
+/// Creates many users by streams of operations, those of every tenth with group 7. Returns their ids.
+async fn fill(port: u16, count: usize) -> BTreeSet<Uuid> {
     const FRAME: usize = 5_000;
     let mut client = Client::connect(port).await;
+    let mut ids = BTreeSet::new();
     for begin in (0..count).step_by(FRAME) {
         let lines: Vec<String> = (begin..(begin + FRAME).min(count))
             .map(|number| {
                 let (id, email) = (Uuid::new_v4(), format!("ana+{number}@example.org"));
+                ids.insert(id);
                 let group = if number % 10 == 0 { 7 } else { 0 };
                 json!({"op": "create", "id": id, "name": "Ana Ruiz", "email": email, "group": group})
                     .to_string()
@@ -200,4 +228,5 @@ async fn fill(port: u16, count: usize) {
             .filter(|line| serde_json::from_str::<Value>(line).is_ok_and(|line| line["status"] == 201));
         assert_eq!(created.count(), expected, "{:?}", text.lines().next());
     }
+    ids
 }
