@@ -64,6 +64,11 @@ fn a_killed_and_a_stopped_process_are_noticed_by_nobody() {
     }
     assert_eq!(report["copies_compared"], 2);
     assert_eq!(report["copies_differ"], Value::Array(Vec::new()));
+    assert_eq!(
+        (&report["counts_compared"], &report["counts_differ"]),
+        (&2.into(), &Value::Array(Vec::new()))
+    );
+    assert!(report["users_counted"].as_u64().unwrap() > 50);
     assert!(histories["checked"].as_u64().unwrap() >= 200 && report["records"].as_u64().unwrap() > 100);
     assert!(report["reads"].as_u64().unwrap() > 500 && report["writes"].as_u64().unwrap() > 500);
     let cycles = report["cycles"].as_array().unwrap();

@@ -82,6 +82,7 @@ fn tiles(page: &mut String, report: &Report) {
     page.push_str(&tile("histories checked", report.histories.checked, false));
     page.push_str(&tile("not linearizable", report.histories.violations, true));
     page.push_str(&tile("copies that differ", report.copies_differ.len() as u64, true));
+    page.push_str(&tile("counts that differ from the list", report.counts_differ.len() as u64, true));
     if report.refused_while_gateway_down > 0 {
         page.push_str(&tile("refused while the gateway was down", report.refused_while_gateway_down, false));
     }

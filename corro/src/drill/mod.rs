@@ -2,16 +2,18 @@
 //!
 //! A load reads and writes by many connections, and notes the history of every user. Under that load, cycle after cycle, a
 //! process is stopped, killed, made to hang or robbed of its disk, and comes back. After each cycle the load rests for a
-//! moment: every user is read once more, every history is checked for linearizability, and both copies of every
-//! partition are compared on disk. At the end stands a verdict, and the exit code goes by it.
+//! moment: every user is read once more, every history is checked for linearizability, what the ring counts is compared
+//! with what it lists, and both copies of every partition are compared on disk. At the end stands a verdict, and the exit
+//! code goes by it.
 //!
 //! [`faults`] plans, [`driver`] carries the faults out, [`run`] does one cycle after the other; [`linear`] and [`verify`]
-//! judge the histories, [`copies`] the disks, [`ring`] asks the ring whether it is whole; [`report`] sums up, [`verdict`]
-//! and [`html`] show that, [`progress`] shows what goes on meanwhile.
+//! judge the histories, [`copies`] the disks, [`census`] the count; [`ring`] asks the ring whether it is whole; [`report`]
+//! sums up, [`verdict`] and [`html`] show that, [`progress`] shows what goes on meanwhile.
 //!
 //! It does not drill two faults at once, and with a ring that it has not started it cannot look into the disks, unless that
 //! is a demo on this machine.
 
+mod census;
 mod copies;
 mod driver;
 mod faults;
@@ -35,6 +37,7 @@ use uuid::Uuid;
 use crate::load::client::Endpoint;
 use crate::load::retries::Retries;
 use crate::load::{Load, LoadSettings};
+use census::CensusTaker;
 pub(crate) use driver::DemoRing;
 use driver::{Compose, Driver, DriverKind, Manual};
 use faults::{Fault, Target, plan};
@@ -182,7 +185,8 @@ async fn drill(
     // Nobody else's, as far as chance goes.
     let group = i32::from_ne_bytes(Uuid::new_v4().as_fields().0.to_ne_bytes());
     let retries = Retries::new(&endpoint, args.retrying as usize, group);
-    let drill = Drill::new(driver, ring, Load::new(endpoint, &load), retries, cycles.len());
+    let census = CensusTaker::new(endpoint.clone());
+    let drill = Drill::new(driver, ring, census, Load::new(endpoint, &load), retries, cycles.len());
     Ok(Report::of(drill.run(&cycles, setup, shutdown).await))
 }
 

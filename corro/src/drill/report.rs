@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::census::Census;
 use super::copies::Comparison;
 use super::faults::{Cycle, Fault};
 use super::verify::Histories;
@@ -25,6 +26,8 @@ pub(crate) struct CycleResult {
     pub(crate) measured: Measurements,
     /// `None` where the copies cannot be looked at.
     pub(crate) copies: Option<Comparison>,
+    /// `None` where there are too many users to be listed.
+    pub(crate) census: Option<Census>,
 }
 
 /// How a drill was set up.
@@ -67,6 +70,12 @@ pub(crate) struct Report {
     pub(crate) records: u64,
     /// What differed.
     pub(crate) copies_differ: Vec<String>,
+    /// Cycles after which the users that the ring counts were compared with those that it lists.
+    pub(crate) counts_compared: u64,
+    /// Users at the last of them.
+    pub(crate) users_counted: u64,
+    /// What differed.
+    pub(crate) counts_differ: Vec<String>,
     /// While nothing was broken.
     pub(crate) calm: Row,
     pub(crate) faults: Vec<FaultRow>,
@@ -145,13 +154,20 @@ impl Report {
         let rejoins: Vec<Duration> = cycles.iter().map(CycleResult::rejoin).collect();
         let compared = || cycles.iter().filter_map(|cycle| cycle.copies.as_ref());
         let copies_differ: Vec<String> = compared().flat_map(|copies| copies.differ.clone()).collect();
+        let counted = || cycles.iter().filter_map(|cycle| cycle.census);
+        let differs = |census: Census| {
+            (!census.is_right())
+                .then(|| format!("the ring counts {} users and lists {}", census.counted, census.listed))
+        };
+        let counts_differ: Vec<String> = counted().filter_map(differs).collect();
         let passed = ended_early.is_none()
             && cycles.len() == setup.cycles
             && all.failed == 0
             && histories.violations == 0
             && histories.undecided == 0
             && retried.wrong.is_empty()
-            && copies_differ.is_empty();
+            && copies_differ.is_empty()
+            && counts_differ.is_empty();
         Self {
             passed,
             ended_early,
@@ -169,6 +185,9 @@ impl Report {
             copies_compared: compared().count() as u64,
             records: compared().next_back().map_or(0, |copies| copies.records.iter().sum()),
             copies_differ,
+            counts_compared: counted().count() as u64,
+            users_counted: counted().next_back().map_or(0, |census| census.counted),
+            counts_differ,
             calm: Row::of(&calm),
             faults: fault_rows(&cycles),
             cycles: cycles.iter().map(CycleRow::of).collect(),
@@ -274,6 +293,7 @@ pub(crate) mod tests {
             whole: at(1_000 + began),
             measured,
             copies: Some(Comparison { records: vec![5, 6, 7], differ: Vec::new() }),
+            census: Some(Census { counted: 9, listed: 9 }),
         }
     }
 
@@ -347,6 +367,8 @@ pub(crate) mod tests {
             gathered.cycles[0].copies = Some(Comparison { records: vec![1], differ: vec!["x".to_owned()] });
         };
         assert!(fails(differ));
+        assert!(fails(|gathered| gathered.cycles[2].census = Some(Census { counted: 9, listed: 8 })));
+        assert!(!fails(|gathered| gathered.cycles[2].census = None));
         assert!(!fails(|gathered| gathered.cycles[0].measured.refused = 9));
     }
 

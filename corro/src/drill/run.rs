@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
+use super::census::CensusTaker;
 use super::copies::compare;
 use super::driver::Driver;
 use super::faults::{Cycle, Fault};
@@ -26,6 +27,7 @@ const AFTERMATH: Duration = Duration::from_millis(300);
 pub(crate) struct Drill<'a> {
     driver: &'a Driver,
     ring: RingWatch,
+    census: CensusTaker,
     load: Load,
     retries: Retries,
     progress: Progress,
@@ -40,6 +42,7 @@ impl<'a> Drill<'a> {
     pub(crate) fn new(
         driver: &'a Driver,
         ring: RingWatch,
+        census: CensusTaker,
         load: Load,
         retries: Retries,
         cycles: usize,
@@ -48,6 +51,7 @@ impl<'a> Drill<'a> {
         Self {
             driver,
             ring,
+            census,
             load,
             retries,
             progress,
@@ -137,12 +141,13 @@ impl<'a> Drill<'a> {
         let measured = self.load.meter().take();
         self.progress.doing(number, cycle, "comparing and checking");
         let histories = self.load.histories().await;
+        let census = self.census.take().await.context("count and list")?;
         let data = self.driver.data().cloned();
         let checked =
             tokio::task::spawn_blocking(move || (data.map(|data| compare(&data)), Histories::of(histories)));
         let (copies, histories) = checked.await.context("the check ended")?;
         self.histories.add(histories);
-        let result = CycleResult { cycle: cycle.clone(), began, ended, whole, measured, copies };
+        let result = CycleResult { cycle: cycle.clone(), began, ended, whole, measured, copies, census };
         self.progress.done(number, &result);
         self.cycles.push(result);
         Ok(())

@@ -13,7 +13,7 @@ pub(crate) fn verdict(report: &Report) -> String {
         let failure = &failed.failure;
         writeln!(text, "  failed at {:.2} s: {}: {}", failed.at, failure.request, failure.what).expect(TAKES);
     }
-    for differ in report.copies_differ.iter().chain(&report.retried.wrong) {
+    for differ in report.copies_differ.iter().chain(&report.counts_differ).chain(&report.retried.wrong) {
         writeln!(text, "  {differ}").expect(TAKES);
     }
     if let Some(why) = &report.ended_early {
@@ -136,6 +136,17 @@ fn figures(text: &mut String, report: &Report) {
         (cycles, differ) => format!("{differ} differences in {cycles} comparisons"),
     };
     line("copies", copies);
+    let counts = match (report.counts_compared, report.counts_differ.len()) {
+        (0, _) => "not compared with the list".to_owned(),
+        (cycles, 0) => {
+            format!(
+                "as many as are listed after {cycles} of {cycles} cycles, {} at last",
+                grouped(report.users_counted)
+            )
+        }
+        (cycles, differ) => format!("NOT as many as are listed after {differ} of {cycles} cycles"),
+    };
+    line("users counted", counts);
     let copied: u64 = report.cycles.iter().filter_map(|cycle| cycle.records_copied).sum();
     if copied > 0 {
         line("copied to emptied disks", format!("{} records", grouped(copied)));
@@ -173,6 +184,7 @@ mod tests {
             "0 violations",
             "creates with a key           10 keys, sent 14 times, 2 of them after trouble: each made one user\n",
             "equal after 3 of 3 cycles, 18 records",
+            "users counted                as many as are listed after 3 of 3 cycles, 9 at last\n",
             "copied to emptied disks      13 records",
             "PASSED: 3 of 3 cycles in 9 s, seed 7",
         ] {
