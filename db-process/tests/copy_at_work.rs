@@ -8,7 +8,7 @@ use db_process::store::{BlockCache, ReadOnlyStore, RocksStore, Snapshot, StoreEr
 use db_process::worker::{self, CopyFailure, CopyHandle, CopyState};
 use protocol::message::link::{Found, Position, Role, Versioned, Write, WriteAnswer};
 use protocol::message::query::{Damage, DigestQuery};
-use protocol::message::replication::{Follow, LogBatch};
+use protocol::message::replication::{CopyChunk, Follow, LogBatch};
 use protocol::message::{MAX_BATCH, REVISION};
 use protocol::{Change, Operation, Outcome, Record, UserId, Version};
 use tempfile::TempDir;
@@ -66,9 +66,9 @@ impl Fixture {
         LogBatch { incarnation: self.copy.report().incarnation, entries }
     }
 
-    fn merge_chunk(&self, records: Vec<(UserId, Record)>, end: Option<Position>) {
+    fn merge_chunk(&self, chunk: CopyChunk) {
         let (merged, done) = channel();
-        self.copy.merge_chunk(records, end, move || merged.send(()).expect("somebody waits"));
+        self.copy.merge_chunk(chunk, move || merged.send(()).expect("somebody waits"));
         done.recv_timeout(DEADLINE).expect("the chunk is merged");
     }
 
@@ -157,9 +157,10 @@ async fn a_copy_follows_another_and_has_it_on_disk_soon_after() {
     source.copy.full_copy(send);
     let only = chunks.recv().await.expect("a chunk");
     assert_eq!((only.records.len(), chunks.recv().await.is_none()), (0, true));
-    follower.merge_chunk(only.records, only.end);
+    let end = only.end;
+    follower.merge_chunk(only);
     let report = follower.copy.report();
-    assert_eq!((report.complete, report.position), (true, only.end));
+    assert_eq!((report.complete, report.position), (true, end));
 
     let total = MAX_BATCH as u64 + 10;
     source.write((1..=total).map(create).collect());
@@ -168,7 +169,7 @@ async fn a_copy_follows_another_and_has_it_on_disk_soon_after() {
     let [first, second, _] = batches;
     follower.copy.apply(second.clone());
     let state = follower.wait_for("the gap", |state| state.gaps == 1).await;
-    assert_eq!(state.report.position, only.end, "entries that do not join on move nothing");
+    assert_eq!(state.report.position, end, "entries that do not join on move nothing");
     follower.copy.apply(first);
     follower.copy.apply(second);
     let end = Some(Position { incarnation: source.copy.report().incarnation, sequence: total });
@@ -201,7 +202,7 @@ async fn a_full_copy_comes_in_chunks_and_merges() {
     while let Some(chunk) = chunks.recv().await {
         assert_eq!((chunk.chunk, target.copy.report().complete), (count, false));
         count += 1;
-        target.merge_chunk(chunk.records, chunk.end);
+        target.merge_chunk(chunk);
     }
     assert!(count > 3, "{count} chunks");
     let report = target.copy.report();

@@ -201,7 +201,7 @@ async fn measure() {
     let (merged, done) = channel();
     while let Some(chunk) = chunks.recv().await {
         let merged = merged.clone();
-        follower.merge_chunk(chunk.records, chunk.end, move || merged.send(()).expect("somebody waits"));
+        follower.merge_chunk(chunk, move || merged.send(()).expect("somebody waits"));
         done.recv().expect("the chunk is merged");
     }
     rate("full copy, records", USERS, started.elapsed());

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use db_process::copy::{Copy, Limits};
 use db_process::store::{BlockCache, RocksStore};
+use protocol::message::replication::CopyChunk;
 use protocol::placement::partition_of;
 use protocol::{Change, Record, Version};
 use rocksdb::{DB, IteratorMode, Options};
@@ -127,7 +128,8 @@ async fn copies_that_differ_are_merged() {
         let id = (1..).map(|n| Uuid::from_u128(n * 10 + tag)).find(|id| partition_of(id, 2) == 0).unwrap();
         let (name, email) = (Some("Eva".to_owned()), Some("eva@example.org".to_owned()));
         let change = Change { alive: Some(true), name, email, group: Some(1), ..Change::default() };
-        copy.merge_chunk(vec![(id, Record::from_change(Version(7), &change))], None).unwrap();
+        let records = vec![(id, Record::from_change(Version(7), &change))];
+        copy.merge_chunk(CopyChunk { records, ..CopyChunk::default() }).unwrap();
         copy.commit().unwrap();
         copy.sync().unwrap();
         drop(copy);

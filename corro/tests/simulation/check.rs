@@ -144,21 +144,26 @@ impl World {
         for (write, answer) in writes.iter().zip(&answers.results) {
             let partition = partition_of(&write.id, self.config.size);
             let document = answer.user.as_ref().map(|found| found.1.get().to_owned());
-            // A copy remembers what it decided and followed since its process was started, and nothing of what came to it
-            // by a full copy. Where failures overlap (the other process restarts or is filled while the lead has operations
-            // that it does not answer, and then the lead is lost), an operation that is sent again can be decided anew, or
-            // be answered with what the records still show of it. That is known, so it is not checked there.
-            let remembers = matches!(self.config.mode, Mode::Calm | Mode::Single);
-            let known = self.checks.decided.get(&(partition, write.version));
-            if let Some(first) = known.filter(|first| remembers && first.at > started) {
+            if let Some(first) = self.checks.decided.get(&(partition, write.version)) {
                 assert_eq!(first.user, write.id, "version {} belongs to two users", write.version);
                 assert_eq!(
-                    (answer.outcome, &document),
-                    (Outcome::Applied, &first.document),
-                    "{place} answers {} of user {} otherwise than before",
+                    answer.outcome,
+                    Outcome::Applied,
+                    "{place} decides {} of user {} anew",
                     write.version,
                     write.id.as_u128()
                 );
+                // What it showed is remembered as long as the process runs, by copies that decided it or followed it.
+                let remembers = matches!(self.config.mode, Mode::Calm | Mode::Single) && first.at > started;
+                if remembers {
+                    assert_eq!(
+                        document,
+                        first.document,
+                        "{place} shows {} of user {} otherwise than before",
+                        write.version,
+                        write.id.as_u128()
+                    );
+                }
             }
             if answer.outcome != Outcome::Applied {
                 continue;

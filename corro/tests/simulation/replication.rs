@@ -162,8 +162,8 @@ impl World {
                     self.give(place, role, Job::Apply(batch));
                 }
             }
-            Replicated::Chunk(CopyChunk { chunk, records, end }) => {
-                self.give(place, role, Job::Chunk { stream: id, chunk, records, end });
+            Replicated::Chunk(chunk) => {
+                self.give(place, role, Job::Chunk { stream: id, chunk });
             }
             Replicated::Declined | Replicated::End => {
                 self.stop_following(place, role);
@@ -265,7 +265,7 @@ impl World {
         let chunks = match start {
             FollowStart::Log { .. } => VecDeque::new(),
             FollowStart::Adopt { end } => {
-                VecDeque::from([CopyChunk { chunk: 0, records: Vec::new(), end: Some(end) }])
+                VecDeque::from([CopyChunk { end: Some(end), ..CopyChunk::default() }])
             }
             FollowStart::FullCopy => self.full_copy(place, role),
         };
@@ -290,25 +290,27 @@ impl World {
     /// Everything as of now, in small chunks.
     fn full_copy(&mut self, place: u16, role: Role) -> VecDeque<CopyChunk> {
         let most = self.rng.between(1, 4) as usize;
+        let recent = self.config.recent;
         let worker = self.process(place).worker(role);
         // What is copied has to last here as well: the follower will be taken to have nothing that this copy lacks.
         worker.copy.sync().expect("a store in memory does not fail");
         let mut whole = Vec::new();
         let snapshot = worker.copy.store().snapshot().expect("a store in memory can be read");
-        let copied = follow::full_copy(&snapshot, |chunk| {
+        let copied = follow::full_copy(&snapshot, recent, |chunk| {
             whole.push(chunk);
             ControlFlow::Continue(())
         });
         copied.expect("a store in memory can be read");
         let end = whole.last().and_then(|last| last.end);
+        let applied = whole.iter().flat_map(|chunk| chunk.applied.clone()).collect();
         let records: Vec<_> = whole.into_iter().flat_map(|chunk| chunk.records).collect();
         let mut chunks: VecDeque<CopyChunk> = records
             .chunks(most)
             .zip(0..)
-            .map(|(records, chunk)| CopyChunk { chunk, records: records.to_vec(), end: None })
+            .map(|(records, chunk)| CopyChunk { chunk, records: records.to_vec(), ..CopyChunk::default() })
             .collect();
         let chunk = chunks.len() as u64;
-        chunks.push_back(CopyChunk { chunk, records: Vec::new(), end });
+        chunks.push_back(CopyChunk { chunk, records: Vec::new(), applied, end });
         chunks
     }
 

@@ -6,9 +6,8 @@ use std::mem;
 use db_process::copy::{Copy, FollowError, report};
 use db_process::store::MemoryStore;
 use gateway::routing::FromProcess;
-use protocol::message::link::{CopyReport, Merged, Position, Role, Versioned, Write, WriteAnswers};
-use protocol::message::replication::LogBatch;
-use protocol::{Record, UserId};
+use protocol::message::link::{CopyReport, Merged, Role, Versioned, Write, WriteAnswers};
+use protocol::message::replication::{CopyChunk, LogBatch};
 
 use crate::process::Todo;
 use crate::world::{MILLI, Replicated, Towards, Up, World};
@@ -19,7 +18,7 @@ pub(crate) enum Job {
     Write { connection: u64, batch: u64, writes: Vec<Write> },
     Merge { connection: u64, batch: u64, changes: Vec<Versioned> },
     Apply(LogBatch),
-    Chunk { stream: u64, chunk: u64, records: Vec<(UserId, Record)>, end: Option<Position> },
+    Chunk { stream: u64, chunk: CopyChunk },
     CountAsComplete,
     Confirm(u64),
 }
@@ -83,9 +82,10 @@ impl Worker {
                 Err(FollowError::Gap(_)) => self.gaps += 1,
                 Err(FollowError::Store(error)) => panic!("{SOUND}: {error}"),
             },
-            Job::Chunk { stream, chunk, records, end } => {
-                self.copy.merge_chunk(records, end).expect(SOUND);
-                self.promises.push(Promise::Chunk { stream, chunk });
+            Job::Chunk { stream, chunk } => {
+                let number = chunk.chunk;
+                self.copy.merge_chunk(chunk).expect(SOUND);
+                self.promises.push(Promise::Chunk { stream, chunk: number });
             }
             Job::CountAsComplete => self.copy.count_as_complete(),
             Job::Confirm(upto) => self.copy.confirm(upto),

@@ -13,7 +13,7 @@ use crate::store::{Encoded, Snapshot, StoreError};
 
 /// What is wrong with the copy: nothing, if it is sound. Where it cannot be read to its end that is all that is told.
 pub fn audit(snapshot: &impl Snapshot) -> Vec<Damage> {
-    let compared = found(snapshot).and_then(|found| compare(snapshot, &found));
+    let compared = read_applied(snapshot).and_then(|()| compare(snapshot, &found(snapshot)?));
     compared.unwrap_or_else(|error| vec![Damage::Unreadable(error.to_string())])
 }
 
@@ -68,6 +68,11 @@ fn found(snapshot: &impl Snapshot) -> Result<Found, StoreError> {
         found.digests.toggle(&id, &Encoded::from(record).bytes);
     }
     Ok(found)
+}
+
+/// Whether the pages can be read: nothing else says what should be on them.
+fn read_applied(snapshot: &impl Snapshot) -> Result<(), StoreError> {
+    snapshot.applied().try_for_each(|page| page.map(drop))
 }
 
 fn compare(snapshot: &impl Snapshot, found: &Found) -> Result<Vec<Damage>, StoreError> {

@@ -4,7 +4,7 @@ use protocol::message::link::{Found, Write, WriteAnswer};
 use protocol::message::replication::LogEntry;
 use protocol::{Change, Operation, Outcome, Record, Register, UserId, Version};
 
-use super::recent::{Left, Remembered};
+use super::recent::Remembered;
 use super::{Copy, document};
 use crate::store::{Late, Store, StoreError, encoding};
 
@@ -129,14 +129,14 @@ impl<S: Store> Copy<S> {
     fn shown_before(&self, write: &Write, known: &Remembered) -> Result<Option<Found>, StoreError> {
         let id: UserId = write.id;
         match &known.left {
-            Left::Record(bytes) => {
+            Some(bytes) => {
                 let record =
                     encoding::read_record(bytes).map_err(StoreError::unreadable("a remembered record"))?;
                 Ok(document::live(id, &record))
             }
-            Left::Change(change) => {
-                let record = self.record(&id)?;
-                Ok(record.and_then(|record| document::left_by(id, write.version, change, &record)))
+            None => {
+                let (record, change) = (self.record(&id)?, write.operation.change());
+                Ok(record.and_then(|record| document::left_by(id, write.version, &change, &record)))
             }
         }
     }

@@ -3,14 +3,14 @@
 use std::mem;
 use std::ops::ControlFlow;
 
+use protocol::Record;
 use protocol::message::MAX_FRAME_BYTES;
 use protocol::message::link::Position;
 use protocol::message::replication::{CopyChunk, Follow, LogBatch, LogEntry};
-use protocol::{Record, UserId};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::Copy;
+use super::{Copy, recent};
 use crate::store::{Meta, Origin, Snapshot, Store, StoreError};
 
 /// From where a copy is followed.
@@ -83,11 +83,8 @@ impl<S: Store> Copy<S> {
     ///
     /// # Errors
     /// If the database cannot be read.
-    pub fn merge_chunk(
-        &mut self,
-        records: Vec<(UserId, Record)>,
-        end: Option<Position>,
-    ) -> Result<(), StoreError> {
+    pub fn merge_chunk(&mut self, chunk: CopyChunk) -> Result<(), StoreError> {
+        let CopyChunk { records, applied, end, .. } = chunk;
         for (id, theirs) in records {
             let before = self.record(&id)?;
             if before.as_ref() == Some(&theirs) {
@@ -99,6 +96,9 @@ impl<S: Store> Copy<S> {
             if merged.as_mut().is_none_or(|ours| ours.merge(&theirs)) {
                 self.put(id, before.as_ref(), merged.unwrap_or(theirs).into())?;
             }
+        }
+        for version in applied {
+            self.remember_applied(version, None);
         }
         if let Some(end) = end {
             let meta = &mut self.staged.meta;
@@ -132,35 +132,56 @@ pub fn start_for(meta: &Meta, follow: &Follow) -> FollowStart {
     }
 }
 
-/// Cuts a snapshot into the chunks of a full copy, none larger than a frame, for as long as `send` goes on.
+/// Cuts a snapshot into the chunks of a full copy, none larger than a frame, for as long as `send` goes on. Behind the
+/// records come the last operations that made them, at most `recent`.
 ///
 /// # Errors
 /// If the database cannot be read.
 pub fn full_copy(
     snapshot: &impl Snapshot,
+    recent: usize,
     mut send: impl FnMut(CopyChunk) -> ControlFlow<()>,
 ) -> Result<(), StoreError> {
     let Meta { incarnation, head: sequence, .. } = snapshot.meta();
-    let mut next = CopyChunk { chunk: 0, records: Vec::new(), end: None };
-    let mut size = 0;
+    let mut cut = Cut::default();
     for item in snapshot.records() {
         let (id, record) = item?;
-        let more = record_size(&record);
-        if size + more > ROOM && !next.records.is_empty() {
-            let chunk = CopyChunk { chunk: next.chunk, records: mem::take(&mut next.records), end: None };
-            if send(chunk).is_break() {
-                return Ok(());
-            }
-            next.chunk += 1;
-            size = 0;
+        if cut.is_full_with(record_size(&record)) && send(cut.take()).is_break() {
+            return Ok(());
         }
-        size += more;
-        next.records.push((id, record));
+        cut.next.records.push((id, record));
     }
-    next.end = Some(Position { incarnation, sequence });
+    for version in recent::read(snapshot, recent)?.0.versions() {
+        if cut.is_full_with(VERSION_SIZE) && send(cut.take()).is_break() {
+            return Ok(());
+        }
+        cut.next.applied.push(version);
+    }
     // Nothing is left to do if nobody wants it any more.
-    let _ = send(next);
+    let _ = send(CopyChunk { end: Some(Position { incarnation, sequence }), ..cut.next });
     Ok(())
+}
+
+/// The chunk of a full copy that is being filled.
+#[derive(Default)]
+struct Cut {
+    next: CopyChunk,
+    size: usize,
+}
+
+impl Cut {
+    /// Counts on something of that size. Returns whether the chunk has to leave first.
+    fn is_full_with(&mut self, size: usize) -> bool {
+        let full = self.size > 0 && self.size + size > ROOM;
+        self.size = if full { size } else { self.size + size };
+        full
+    }
+
+    /// The chunk as it is; the next one begins.
+    fn take(&mut self) -> CopyChunk {
+        let chunk = self.next.chunk + 1;
+        mem::replace(&mut self.next, CopyChunk { chunk, ..CopyChunk::default() })
+    }
 }
 
 /// Cuts entries off that would not fit into one frame. One always stays, so that there is progress.
@@ -176,6 +197,9 @@ pub fn fit_frame(entries: &mut Vec<LogEntry>) {
 
 /// What a frame holds beside the envelope.
 pub(super) const ROOM: usize = MAX_FRAME_BYTES - 1_024;
+
+/// No less than the size of a version as JSON, with a comma.
+const VERSION_SIZE: usize = 21;
 
 /// A byte of a text is at most six in JSON: `\u001f`.
 const ESCAPED: usize = 6;

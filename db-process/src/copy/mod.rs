@@ -18,7 +18,7 @@
 //!
 //! An operation may arrive twice: its answer was lost, the lead moved, a link broke. The version is the identity of an
 //! operation, so a copy remembers the versions that it applied lately, whether they were decided here or replicated
-//! ([`recent`]), and answers a repetition from memory. Where the memory is gone, the record tells: a register with this
+//! ([`recent`]), also after a restart, and answers a repetition from memory. Where the memory is gone, the record tells: a register with this
 //! very version was written by this very operation. And an operation that is older than the birth or the death of the user
 //! as the copy knows it is answered as of just before that, a moment at which it was already under way.
 //!
@@ -68,7 +68,7 @@ pub mod recent;
 mod tests;
 
 pub use follow::{FollowError, FollowStart, Gap};
-use recent::{Left, Recent};
+use recent::{Pages, Recent};
 
 /// How much a copy keeps beyond its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +95,10 @@ pub struct Copy<S> {
     limits: Limits,
     /// What was applied lately, staged or committed.
     recent: Recent,
+    /// Of that, what was accepted elsewhere and is not committed.
+    applied: Vec<Version>,
+    /// And what is.
+    pages: Pages,
     /// Changes that are decided and not yet committed; its `meta` is the state after them.
     staged: Batch,
     /// Of all records, with those that are staged.
@@ -126,16 +130,16 @@ impl<S: Store> Copy<S> {
                 "the op-log is trimmed to {trimmed} and ends at {head}"
             )));
         }
-        let start = meta.head.saturating_sub(limits.recent as u64).max(meta.trimmed);
-        let mut recent = Recent::new(limits.recent);
-        for entry in store.log_after(start, usize::MAX)?.unwrap_or_default() {
-            recent.remember(entry.version, Some(entry.sequence), Left::Change(Box::new(entry.change)));
-        }
-        let digests = store.snapshot()?.digests()?;
+        let snapshot = store.snapshot()?;
+        let (recent, pages) = recent::read(&snapshot, limits.recent)?;
+        let digests = snapshot.digests()?;
+        drop(snapshot);
         Ok(Self {
             store,
             limits,
             recent,
+            applied: Vec::new(),
+            pages,
             digests,
             groups: HashMap::new(),
             staged: Batch::new(meta),
@@ -204,6 +208,7 @@ impl<S: Store> Copy<S> {
     /// If the database fails. The copy must not be used again then, and no answer may leave.
     pub fn commit(&mut self) -> Result<(), StoreError> {
         self.stage_trim()?;
+        self.stage_applied();
         let sync = mem::take(&mut self.promised);
         if mutation::is(Mutation::PositionApart) && self.dirty && self.staged.log.is_empty() {
             self.store.commit(&Batch::new(self.staged.meta), Durability::Unsynced)?;
@@ -222,6 +227,8 @@ impl<S: Store> Copy<S> {
             self.forget_groups();
             self.staged.log.clear();
             self.staged.trim = None;
+            self.staged.applied = None;
+            self.staged.forget = None;
             self.unsynced = true;
         } else if sync && self.unsynced {
             self.store.sync()?;
@@ -249,6 +256,23 @@ impl<S: Store> Copy<S> {
     fn synced(&mut self) {
         self.unsynced = false;
         self.durable = position_sequence(&self.staged.meta);
+    }
+
+    /// Puts what was applied onto a page, and lets go of the oldest pages.
+    fn stage_applied(&mut self) {
+        if !self.applied.is_empty() {
+            let versions = mem::take(&mut self.applied);
+            self.staged.applied = Some((self.pages.add(versions.len()), versions));
+            self.staged.forget = self.pages.forget(self.limits.recent);
+            self.dirty = true;
+        }
+    }
+
+    /// Remembers an operation that was accepted elsewhere.
+    fn remember_applied(&mut self, version: Version, left: Option<Box<[u8]>>) {
+        if self.recent.remember(version, None, left) {
+            self.applied.push(version);
+        }
     }
 
     /// Lets go of the oldest op-log entries, where enough of them are confirmed or there are too many.
@@ -335,7 +359,11 @@ impl<S: Store> Copy<S> {
         if sequence.is_none() && self.recent.get(version).is_none_or(|known| known.sequence.is_none()) {
             self.came_from_elsewhere(version);
         }
-        self.recent.remember(version, sequence, Left::by(version, change, &after));
+        let left = recent::left_by(version, change, &after);
+        match sequence {
+            None => self.remember_applied(version, left),
+            Some(_) => drop(self.recent.remember(version, sequence, left)),
+        }
         if changed {
             self.put(id, before.as_ref(), after)?;
         }

@@ -2,12 +2,19 @@
 //!
 //! It holds accepted operations only. One that was refused changed nothing; decided again, it is answered as of a moment at
 //! which it was under way, which is as good.
+//!
+//! The memory outlives the process. What was accepted here is in the op-log. What was accepted elsewhere and came by
+//! replication, with the gateway's tail or with a full copy is written in the batch that applies it, as one *page* of
+//! versions ([`Pages`]): 8 bytes for an operation, and one insertion for a batch. More than the version is not needed, for
+//! whoever sends an operation again sends all of it.
 
 use std::collections::{HashMap, VecDeque};
+use std::mem;
+use std::ops::RangeInclusive;
 
 use protocol::{Change, Version};
 
-use crate::store::Encoded;
+use crate::store::{Encoded, Snapshot, StoreError};
 
 /// The operations applied last, oldest first out.
 #[derive(Debug)]
@@ -24,30 +31,82 @@ pub struct Recent {
 pub struct Remembered {
     /// Its entry in the own op-log; `None` where it was accepted by the other copy.
     pub sequence: Option<u64>,
-    /// What a caller may be shown.
-    pub left: Left,
+    /// The whole record right after it, in the encoding of the store, which is half the size. `None` where the memory was
+    /// read back, or this copy never was in the state in which the operation was accepted: it had something newer, or the
+    /// user as deleted, or got the records as a whole.
+    pub left: Option<Box<[u8]>>,
 }
 
-/// What an operation left behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Left {
-    /// The whole record right after it, in the encoding of the store, which is half the size.
-    Record(Box<[u8]>),
-    /// Only what it set: the memory was read back from the op-log, or this copy was not in the state in which the operation
-    /// was accepted: it had something newer, or the user as deleted.
-    Change(Box<Change>),
+/// What an operation left that has just been merged, with the record as it is `after` that.
+pub fn left_by(version: Version, change: &Change, after: &Encoded) -> Option<Box<[u8]>> {
+    let deletes = change.alive == Some(false);
+    let exact = after.record.version() == version && after.record.is_alive() != deletes;
+    exact.then(|| after.bytes.as_slice().into())
 }
 
-impl Left {
-    /// What an operation left that has just been merged, with the record as it is `after` that.
-    pub fn by(version: Version, change: &Change, after: &Encoded) -> Self {
-        let deletes = change.alive == Some(false);
-        if after.record.version() == version && after.record.is_alive() != deletes {
-            Self::Record(after.bytes.as_slice().into())
-        } else {
-            Self::Change(Box::new(change.clone()))
-        }
+/// The pages on disk.
+#[derive(Debug, Default)]
+pub struct Pages {
+    /// Number of the last one; 0 where there was none.
+    last: u64,
+    /// Those that are there, and how many versions each has.
+    kept: VecDeque<(u64, usize)>,
+    /// Versions in all of them.
+    versions: usize,
+}
+
+impl Pages {
+    /// Adds a page with so many versions. Returns its number.
+    pub fn add(&mut self, versions: usize) -> u64 {
+        self.last += 1;
+        self.kept.push_back((self.last, versions));
+        self.versions += versions;
+        self.last
     }
+
+    /// The oldest pages, where more than `capacity` versions are in those behind them. They go when there are a quarter more
+    /// than that, since each time leaves a mark in the database.
+    pub fn forget(&mut self, capacity: usize) -> Option<RangeInclusive<u64>> {
+        if self.versions <= capacity + capacity / 4 {
+            return None;
+        }
+        let mut forgotten = None;
+        while let Some(&(page, versions)) = self.kept.front().filter(|(_, n)| self.versions - n >= capacity) {
+            self.kept.pop_front();
+            self.versions -= versions;
+            let first = forgotten.map_or(page, |range: (u64, u64)| range.0);
+            forgotten = Some((first, page));
+        }
+        forgotten.map(|(first, last)| first..=last)
+    }
+}
+
+/// Reads the memory back: what the op-log holds and what the pages hold, in the order of the versions.
+///
+/// # Errors
+/// If the database cannot be read.
+pub fn read(snapshot: &impl Snapshot, capacity: usize) -> Result<(Recent, Pages), StoreError> {
+    let (mut known, mut pages) = (Vec::new(), Pages::default());
+    let meta = snapshot.meta();
+    let start = meta.head.saturating_sub(capacity as u64).max(meta.trimmed);
+    for entry in snapshot.log(start) {
+        let entry = entry?;
+        known.push((entry.version, Some(entry.sequence)));
+    }
+    for page in snapshot.applied() {
+        let (page, versions) = page?;
+        pages.last = page.saturating_sub(1);
+        pages.add(versions.len());
+        known.extend(versions.into_iter().map(|version| (version, None)));
+    }
+    // Nobody knows any more in which order they came; what is under way is newer than the rest. Of those that are known in
+    // both ways the one in the op-log comes first.
+    known.sort_by_key(|(version, sequence)| (*version, sequence.is_none()));
+    let mut recent = Recent::new(capacity);
+    for (version, sequence) in known {
+        recent.remember(version, sequence, None);
+    }
+    Ok((recent, pages))
 }
 
 impl Recent {
@@ -56,10 +115,10 @@ impl Recent {
         Self { capacity, order: VecDeque::new(), known: HashMap::new() }
     }
 
-    /// Remembers an operation. Where it is known already, what was remembered first stands.
-    pub fn remember(&mut self, version: Version, sequence: Option<u64>, left: Left) {
+    /// Remembers an operation. Where it is known already, what was remembered first stands. Returns whether it is news.
+    pub fn remember(&mut self, version: Version, sequence: Option<u64>, left: Option<Box<[u8]>>) -> bool {
         if self.capacity == 0 || self.known.contains_key(&version) {
-            return;
+            return false;
         }
         if self.order.len() == self.capacity
             && let Some(oldest) = self.order.pop_front()
@@ -69,6 +128,12 @@ impl Recent {
         self.order.push_back(version);
         self.known.insert(version, Remembered { sequence, left });
         assert_eq!(self.order.len(), self.known.len(), "each version is remembered once");
+        true
+    }
+
+    /// All that are remembered, the oldest first.
+    pub fn versions(mut self) -> Vec<Version> {
+        mem::take(&mut self.order).into()
     }
 
     /// What is remembered of that operation.
@@ -84,14 +149,34 @@ mod tests {
     #[test]
     fn the_oldest_is_forgotten_and_the_first_memory_stands() {
         let mut recent = Recent::new(2);
-        let left = |group| Left::Change(Box::new(Change { group: Some(group), ..Change::default() }));
-        recent.remember(Version(1), Some(1), left(1));
-        recent.remember(Version(2), None, left(2));
-        recent.remember(Version(2), Some(9), left(9));
+        let left = |byte: u8| Some([byte].as_slice().into());
+        assert!(recent.remember(Version(1), Some(1), left(1)));
+        assert!(recent.remember(Version(2), None, left(2)));
+        assert!(!recent.remember(Version(2), Some(9), left(9)));
         assert_eq!(recent.get(Version(2)), Some(&Remembered { sequence: None, left: left(2) }));
         assert_eq!(recent.get(Version(1)), Some(&Remembered { sequence: Some(1), left: left(1) }));
         recent.remember(Version(3), Some(2), left(3));
         let known = [1, 2, 3].map(|version| recent.get(Version(version)).is_some());
         assert_eq!(known, [false, true, true]);
+    }
+
+    #[test]
+    fn pages_go_in_large_steps_and_enough_stay() {
+        let mut pages = Pages::default();
+        let mut forgotten = 0;
+        for page in 1..=40 {
+            assert_eq!(pages.add(2), page);
+            if let Some(range) = pages.forget(20) {
+                assert_eq!(*range.start(), forgotten + 1, "without gaps");
+                assert!(range.clone().count() >= 3, "{range:?}");
+                forgotten = *range.end();
+            }
+            let left = 2 * (page - forgotten);
+            assert!((20..=25).contains(&left) || page < 10, "{left} are left after page {page}");
+        }
+        assert!(forgotten > 20);
+        pages.add(100);
+        assert_eq!(pages.forget(20), Some(forgotten + 1..=40), "a page stays whole");
+        assert_eq!(Pages::default().forget(0), None);
     }
 }

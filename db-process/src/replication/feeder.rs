@@ -174,7 +174,7 @@ impl Feed<'_> {
 
     /// Tells the follower, which has everything up to `end` without knowing it, that it has. Returns where that is.
     async fn adopt(&mut self, end: Position) -> Result<u64, Ended> {
-        send(self.socket, &CopyChunk { chunk: 0, records: Vec::new(), end: Some(end) })?;
+        send(self.socket, &CopyChunk { end: Some(end), ..CopyChunk::default() })?;
         while !matches!(self.heard().await?, FromFollower::ChunkMerged(ChunkMerged { chunk: 0 })) {}
         Ok(end.sequence)
     }

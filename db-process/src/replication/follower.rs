@@ -194,12 +194,12 @@ impl Follower {
                 }
             }
             CopyChunk::EVENT => {
-                let CopyChunk { chunk, records, end } = decode(frame)?;
-                let last = end.is_some();
-                let filled = last && (chunk > 0 || !records.is_empty());
+                let received: CopyChunk = decode(frame)?;
+                let (chunk, last) = (received.chunk, received.end.is_some());
+                let filled = last && (chunk > 0 || !received.records.is_empty());
                 let merged = merged.clone();
                 // The receiver is gone where the connection was lost meanwhile.
-                copy.merge_chunk(records, end, move || {
+                copy.merge_chunk(received, move || {
                     let _ = merged.send(Merged { chunk, last, filled });
                 });
             }

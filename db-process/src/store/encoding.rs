@@ -9,6 +9,7 @@
 //! | record | flags, version of *alive*, then of name, email and group where theirs differ, group, the request with its version where there is one, name, email |
 //! | op-log entry | flags, version, id, then the registers that it sets; its sequence is the key |
 //! | state | flags, incarnation, head, trimmed, version, then position and origin where there are any, then users, records, floor, foreign and top, then the last late entry where there is one |
+//! | page of applied operations | how many (4 bytes), then the version of each |
 //! | digests | one number a bucket |
 //! | number of users of a group | the number |
 //!
@@ -232,6 +233,30 @@ pub fn read_meta(bytes: &[u8]) -> Result<Meta, DecodeError> {
     }
     rest.close()?;
     Ok(meta)
+}
+
+/// Bytes of a page of applied operations.
+pub fn applied(versions: &[Version]) -> Vec<u8> {
+    let count = u32::try_from(versions.len()).expect("a batch has fewer operations");
+    let mut bytes = Vec::with_capacity(6 + 8 * versions.len());
+    bytes.extend([FORMAT, 0]);
+    bytes.extend(count.to_be_bytes());
+    for version in versions {
+        bytes.extend(version.0.to_be_bytes());
+    }
+    bytes
+}
+
+/// Reads what [`applied()`] wrote.
+///
+/// # Errors
+/// If the bytes are not such a page.
+pub fn read_applied(bytes: &[u8]) -> Result<Vec<Version>, DecodeError> {
+    let (_, mut rest) = Reader::open(bytes, 0)?;
+    let count = u32::from_be_bytes(rest.take()?);
+    let versions = (0..count).map(|_| rest.version()).collect::<Result<_, _>>()?;
+    rest.close()?;
+    Ok(versions)
 }
 
 /// Bytes of the digests.
@@ -476,6 +501,7 @@ mod tests {
         add("record", records().iter().map(record).collect());
         add("entry", entries().iter().map(log_entry).collect());
         add("meta", metas().iter().map(meta).collect());
+        add("applied", vec![applied(&[]), applied(&[Version(0x0102_0304_0506_0708), Version(u64::MAX)])]);
         add("digests", vec![digests(&some_digests())]);
         add("count", vec![count(1), count(u64::MAX)]);
         all
@@ -507,6 +533,7 @@ mod tests {
         }
         assert_eq!(read_digests(&digests(&some_digests())), Ok(some_digests()));
         assert_eq!(read_count(&count(7)), Ok(7));
+        assert_eq!(read_applied(&applied(&[Version(7), Version(6)])), Ok(vec![Version(7), Version(6)]));
     }
 
     /// Reads the bytes as whatever kind they are said to be.
@@ -515,6 +542,7 @@ mod tests {
             "record" => read_record(bytes).map(drop),
             "entry" => read_log_entry(1, bytes).map(drop),
             "digests" => read_digests(bytes).map(drop),
+            "applied" => read_applied(bytes).map(drop),
             "count" => read_count(bytes).map(drop),
             _ => read_meta(bytes).map(drop),
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use protocol::message::replication::LogEntry;
-use protocol::{Record, UserId};
+use protocol::{Record, UserId, Version};
 use uuid::Uuid;
 
 use super::{Batch, Digests, Durability, IndexKey, Listing, Meta, Snapshot, Store, StoreError};
@@ -27,6 +27,7 @@ struct Content {
     meta: Meta,
     records: BTreeMap<UserId, Record>,
     log: BTreeMap<u64, LogEntry>,
+    applied: BTreeMap<u64, Vec<Version>>,
     digests: Box<Digests>,
     groups: BTreeMap<i32, u64>,
     index: BTreeSet<IndexKey>,
@@ -43,6 +44,10 @@ impl Content {
             before.split_off(trim.start());
             self.log.append(&mut before);
         }
+        if let Some(forget) = &batch.forget {
+            self.applied.retain(|page, _| !forget.contains(page));
+        }
+        self.applied.extend(batch.applied.clone());
         if let Some(digests) = &batch.derived.digests {
             self.digests.clone_from(digests);
         }
@@ -68,6 +73,7 @@ impl MemoryStore {
             meta: Meta::new(incarnation),
             records: BTreeMap::new(),
             log: BTreeMap::new(),
+            applied: BTreeMap::new(),
             digests: Digests::new(),
             groups: BTreeMap::new(),
             index: BTreeSet::new(),
@@ -153,6 +159,10 @@ impl Snapshot for &Content {
 
     fn log(&self, after: u64) -> impl Iterator<Item = Result<LogEntry, StoreError>> {
         self.log.range(after + 1..).map(|(_, entry)| Ok(entry.clone()))
+    }
+
+    fn applied(&self) -> impl Iterator<Item = Result<(u64, Vec<Version>), StoreError>> {
+        self.applied.iter().map(|(page, versions)| Ok((*page, versions.clone())))
     }
 
     fn digests(&self) -> Result<Box<Digests>, StoreError> {

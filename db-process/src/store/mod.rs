@@ -104,6 +104,9 @@ pub trait Snapshot {
     /// The entries of the op-log after that sequence, in order and without gaps. It has to reach back that far.
     fn log(&self, after: u64) -> impl Iterator<Item = Result<LogEntry, StoreError>>;
 
+    /// The pages of operations that were accepted elsewhere, in the order of their numbers.
+    fn applied(&self) -> impl Iterator<Item = Result<(u64, Vec<Version>), StoreError>>;
+
     /// The digests as they are kept.
     ///
     /// # Errors
@@ -163,12 +166,24 @@ pub struct Batch {
     pub log: Vec<LogEntry>,
     /// Entries to drop: they end with `meta.trimmed`.
     pub trim: Option<RangeInclusive<u64>>,
+    /// Operations that were accepted elsewhere, to be remembered as applied: one page, under the next number.
+    pub applied: Option<(u64, Vec<Version>)>,
+    /// Such pages to drop.
+    pub forget: Option<RangeInclusive<u64>>,
 }
 
 impl Batch {
     /// Nothing but the state of the copy.
     pub fn new(meta: Meta) -> Self {
-        Self { meta, records: BTreeMap::new(), derived: Derived::default(), log: Vec::new(), trim: None }
+        Self {
+            meta,
+            records: BTreeMap::new(),
+            derived: Derived::default(),
+            log: Vec::new(),
+            trim: None,
+            applied: None,
+            forget: None,
+        }
     }
 }
 

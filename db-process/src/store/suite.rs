@@ -114,6 +114,7 @@ struct Seen {
     digests: Box<Digests>,
     groups: Vec<(i32, u64)>,
     index: Vec<IndexKey>,
+    applied: Vec<(u64, Vec<Version>)>,
 }
 
 fn content(store: &impl Store) -> Seen {
@@ -127,6 +128,7 @@ fn content(store: &impl Store) -> Seen {
         digests: snapshot.digests().expect(SOUND),
         groups: snapshot.group_counts().map(|count| count.expect(SOUND)).collect(),
         index: snapshot.index().map(|key| key.expect(SOUND)).collect(),
+        applied: snapshot.applied().map(|page| page.expect(SOUND)).collect(),
     }
 }
 
@@ -197,20 +199,32 @@ fn every_store<S: Store>(mut store: S, reopen: impl Fn(S) -> S) {
     let keys = [IndexKey::Email(1, id(1)), IndexKey::Group(-5, id(2)), IndexKey::Group(-5, id(1))];
     batch.derived.index.extend(keys.map(|key| (key, true)));
     batch.derived.index.push((IndexKey::Group(-5, id(2)), false));
+    batch.applied = Some((256, vec![Version(9), Version(u64::MAX)]));
     store.commit(&batch, Durability::Unsynced).expect("room on the disk");
+    let pages = [(255, vec![Version(4)]), (257, vec![]), (258, vec![Version(1)])];
+    for page in pages.clone() {
+        let meta = store.meta().expect("a sound store");
+        let batch = Batch { applied: Some(page), ..Batch::new(meta) };
+        store.commit(&batch, Durability::Unsynced).expect("room on the disk");
+    }
     let after = content(&store);
     assert_ne!(before, after);
     assert!(after.records.is_sorted_by_key(|(id, _)| *id), "records come in id order");
     assert_eq!(after.records.len(), 7, "tombstones are listed too");
     assert_eq!(after.groups, [(-5, 2), (3, 9)], "a group without users has no number");
     assert_eq!(after.index, [keys[2], keys[0]], "by group, then by email");
+    let numbers: Vec<u64> = after.applied.iter().map(|(page, _)| *page).collect();
+    assert_eq!(numbers, [255, 256, 257, 258], "in the order of the numbers");
+    assert_eq!(after.applied[1].1, [Version(9), Version(u64::MAX)]);
 
     store.sync().expect("a working disk");
     let mut store = reopen(store);
     assert_eq!(content(&store), after, "what was synced is there after a restart");
-    let all = trim(after.meta, after.meta.head);
+    let mut all = trim(after.meta, after.meta.head);
+    all.forget = Some(255..=257);
     store.commit(&all, Durability::Synced).expect("room on the disk");
     let store = reopen(store);
+    assert_eq!(content(&store).applied, pages[2..]);
     assert_eq!(log(&store, 25, 9), Some(vec![]), "a position at the head stays good when all is trimmed");
     assert_eq!(log(&store, 24, 9), None);
 }
@@ -266,6 +280,10 @@ fn the_stores_cannot_be_told_apart() {
                 batch.records.insert(user, Record::from_change(Version(version), &change(version)).into());
             }
             derived(&mut random, &mut batch);
+            let versions = (0..random.below(4)).map(Version).collect();
+            batch.applied = random.one_in(2).then_some((step, versions));
+            batch.forget =
+                random.one_in(9).then(|| step.saturating_sub(30)..=step.saturating_sub(1 + step % 7));
             if random.one_in(8) && batch.meta.head > meta.trimmed {
                 let upto = meta.trimmed + 1 + random.below(batch.meta.head - meta.trimmed);
                 batch.trim = Some(meta.trimmed + 1..=upto);

@@ -14,14 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
+use protocol::UserId;
 use protocol::message::MAX_BATCH;
-use protocol::message::link::{CopyReport, Found, Position, Role, Versioned, Write, WriteAnswer};
+use protocol::message::link::{CopyReport, Found, Role, Versioned, Write, WriteAnswer};
 use protocol::message::query::{
     ChangesAnswer, ChangesQuery, CountAnswer, CountQuery, Damage, DigestAnswer, DigestQuery, PageAnswer,
     PageQuery,
 };
 use protocol::message::replication::{CopyChunk, Follow, LogBatch, LogEntry};
-use protocol::{Record, UserId};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
@@ -147,13 +147,8 @@ impl CopyHandle {
     }
 
     /// Merges part of a full copy. With `end`, the last part, `done` is called when all of it is on disk.
-    pub fn merge_chunk(
-        &self,
-        records: Vec<(UserId, Record)>,
-        end: Option<Position>,
-        done: impl FnOnce() + Send + 'static,
-    ) {
-        self.send(Job::Chunk { records, end, done: Box::new(done) });
+    pub fn merge_chunk(&self, chunk: CopyChunk, done: impl FnOnce() + Send + 'static) {
+        self.send(Job::Chunk { chunk, done: Box::new(done) });
     }
 
     /// The copy may count as complete as it is.
@@ -258,7 +253,8 @@ impl CopyHandle {
         let copy_all = move || {
             // What is copied has to last here as well: the follower will be taken to have nothing that this copy lacks.
             store.sync()?;
-            follow::full_copy(&store.snapshot()?, |chunk| match chunks.blocking_send(chunk) {
+            let recent = Limits::default().recent;
+            follow::full_copy(&store.snapshot()?, recent, |chunk| match chunks.blocking_send(chunk) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             })

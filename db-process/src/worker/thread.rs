@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use protocol::message::link::{Position, Versioned, Write, WriteAnswer};
-use protocol::message::replication::LogBatch;
-use protocol::{Record, UserId};
+use protocol::message::link::{Versioned, Write, WriteAnswer};
+use protocol::message::replication::{CopyChunk, LogBatch};
 use tokio::sync::watch;
 
 use super::{CopyState, Trust};
@@ -30,7 +29,7 @@ pub(super) enum Job {
     Write { writes: Vec<Write>, done: Box<dyn FnOnce(Vec<WriteAnswer>) + Send> },
     Merge { changes: Vec<Versioned>, done: Box<dyn FnOnce() + Send> },
     Apply(LogBatch),
-    Chunk { records: Vec<(UserId, Record)>, end: Option<Position>, done: Box<dyn FnOnce() + Send> },
+    Chunk { chunk: CopyChunk, done: Box<dyn FnOnce() + Send> },
     CountAsComplete,
     Confirm(u64),
     Stop,
@@ -147,9 +146,9 @@ impl Worker {
                 }
                 count
             }
-            Job::Chunk { records, end, done } => {
-                let count = records.len();
-                self.copy.merge_chunk(records, end)?;
+            Job::Chunk { chunk, done } => {
+                let count = chunk.records.len();
+                self.copy.merge_chunk(chunk)?;
                 self.promises.push(Promise::Done(done));
                 count
             }

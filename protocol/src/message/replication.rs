@@ -77,12 +77,16 @@ pub struct LogEntry {
 }
 
 /// Source → follower: part of a full copy. At most two unanswered; answered by [`ChunkMerged`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyChunk {
     /// Counts from 0.
     pub chunk: u64,
     /// In id order; live users and tombstones.
     pub records: Vec<(UserId, Record)>,
+    /// The operations applied lately that made these records and those of the chunks before. Records do not tell of all
+    /// of them, and one that arrives again must not be decided anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applied: Vec<Version>,
     /// In the last chunk: the position in the source's op-log that the copy stands for.
     pub end: Option<Position>,
 }

@@ -1,7 +1,7 @@
 //! What is kept beside the records, on disk: it is what a scan finds, and a scan finds what is not.
 
 use protocol::message::query::Damage;
-use protocol::message::replication::LogBatch;
+use protocol::message::replication::{CopyChunk, LogBatch};
 use protocol::{Change, Operation};
 use rocksdb::{DB, Options};
 use tempfile::TempDir;
@@ -32,7 +32,8 @@ fn what_is_kept_on_disk_is_what_a_scan_finds() {
         let mut random = Random::new(seed);
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (mut copy, mut other) = (open(&folder), new_copy(77));
-        copy.merge_chunk(vec![], Some(super::position(77, 0))).expect("a database");
+        copy.merge_chunk(CopyChunk { end: Some(super::position(77, 0)), ..CopyChunk::default() })
+            .expect("a database");
         for version in 1..600 {
             let user = u128::from(random.below(9));
             let operation = match random.below(4) {

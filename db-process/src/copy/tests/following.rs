@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Range};
 
 use protocol::message::link::{Position, Role};
-use protocol::message::replication::{Follow, LogBatch, LogEntry};
+use protocol::message::replication::{CopyChunk, Follow, LogBatch, LogEntry};
 use protocol::message::{MAX_FRAME_BYTES, REVISION};
 use protocol::{Operation, Version};
 
@@ -80,7 +80,7 @@ fn the_source_of_a_full_copy_follows_it_without_one() {
     assert_eq!(start_for(new.meta(), &follow(3, None)), FollowStart::FullCopy, "nobody else may");
 
     run(&mut new, vec![update(20, 1, group(9))]);
-    old.merge_chunk(vec![], Some(position(2, 0))).expect("memory");
+    old.merge_chunk(CopyChunk { end: Some(position(2, 0)), ..CopyChunk::default() }).expect("memory");
     old.apply(batch(&new, 0)).expect("entries that join on");
     old.commit().expect("memory");
     assert_eq!(records(&new), records(&old));
@@ -111,7 +111,7 @@ fn a_full_copy_merges_and_comes_in_frames() {
     assert_eq!((records(&target), *target.meta()), (before, state), "a second full copy changes nothing");
 
     let mut received = 0;
-    full_copy(&source.store().snapshot().expect("memory"), |_| {
+    full_copy(&source.store().snapshot().expect("memory"), 4, |_| {
         received += 1;
         ControlFlow::Break(())
     })

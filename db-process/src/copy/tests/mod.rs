@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use protocol::message::link::{Position, Write, WriteAnswer};
-use protocol::message::replication::{CopyChunk, LogBatch, LogEntry};
+use protocol::message::replication::{LogBatch, LogEntry};
 use protocol::{Change, Condition, Operation, Outcome, Record, UserId, Version};
 use uuid::Uuid;
 
@@ -114,14 +114,14 @@ pub(super) fn batch(source: &Copy<MemoryStore>, after: u64) -> LogBatch {
 /// Copies everything and returns how many chunks it took.
 pub(super) fn fill(target: &mut Copy<MemoryStore>, source: &Copy<MemoryStore>) -> u64 {
     let mut chunks = Vec::new();
-    full_copy(&source.store().snapshot().expect("memory"), |chunk| {
+    full_copy(&source.store().snapshot().expect("memory"), SMALL.recent, |chunk| {
         chunks.push(chunk);
         ControlFlow::Continue(())
     })
     .expect("memory");
     let count = chunks.len() as u64;
-    for CopyChunk { records, end, .. } in chunks {
-        target.merge_chunk(records, end).expect("memory");
+    for chunk in chunks {
+        target.merge_chunk(chunk).expect("memory");
         target.commit().expect("memory");
     }
     count

@@ -1,13 +1,14 @@
 //! Operations that come again.
 
-use protocol::Change;
-use protocol::message::link::{Write, WriteAnswer};
+use protocol::message::link::{Versioned, Write, WriteAnswer};
+use protocol::{Change, Outcome, Version};
 
 use super::{
-    SMALL, batch, create, delete, document, fill, group, line, lines, log, name, new_copy, outcomes, run,
-    update,
+    SMALL, batch, create, delete, document, fill, group, line, lines, log, name, new_copy, only_if, outcomes,
+    run, update,
 };
 use crate::copy::Copy;
+use crate::store::{Snapshot, Store};
 
 #[test]
 fn an_operation_that_comes_again_gets_its_first_answer() {
@@ -49,6 +50,69 @@ fn the_memory_is_read_back_from_the_op_log() {
     let version_and_group = format!("Applied 2 v11 {}", document(1, "n", "10@example.org", 2));
     assert_eq!(line(&again[1]), version_and_group);
     assert_eq!(copy.meta().head, 4);
+}
+
+/// What was accepted elsewhere: it came by replication, from the gateway's tail, or as a full copy.
+#[test]
+fn what_was_accepted_elsewhere_is_remembered_after_a_restart() {
+    let mut source = new_copy(1);
+    // The update is overwritten in all that it set, so no record tells of it; decided anew, it would be refused.
+    let only_once = only_if(&[10], update(11, 1, group(2)));
+    let writes = vec![create(10, 1), only_once.clone(), update(12, 1, group(3))];
+    let first = run(&mut source, writes.clone());
+    assert_eq!(outcomes(&first), [Outcome::Applied; 3]);
+
+    let mut followed = new_copy(2);
+    fill(&mut followed, &new_copy(1));
+    followed.apply(batch(&source, 0)).expect("entries that join on");
+    let mut handed = new_copy(3);
+    let tail = writes.iter().map(|write| Versioned {
+        version: write.version,
+        id: write.id,
+        change: write.operation.change(),
+    });
+    handed.merge(tail.collect()).expect("memory");
+    let mut filled = new_copy(4);
+    fill(&mut filled, &source);
+    for mut copy in [followed, handed, filled] {
+        copy.commit().expect("memory");
+        let mut copy = Copy::open(copy.into_store().crash(usize::MAX), SMALL).expect("memory");
+        let again = run(&mut copy, writes.clone());
+        assert_eq!(outcomes(&again), [Outcome::Applied; 3]);
+        let document = document(1, "name 10", "10@example.org", 2);
+        assert_eq!(line(&again[1]), format!("Applied 0 v11 {document}"));
+        assert_eq!(copy.meta().head, 0, "nothing was decided twice");
+
+        // And so does whoever is filled from it.
+        let mut next = new_copy(5);
+        fill(&mut next, &copy);
+        assert_eq!(outcomes(&run(&mut next, vec![only_once.clone()])), [Outcome::Applied]);
+    }
+}
+
+#[test]
+fn the_memory_on_disk_is_bounded() {
+    let mut source = new_copy(1);
+    let mut copy = new_copy(2);
+    fill(&mut copy, &new_copy(1));
+    for version in 1..40 {
+        run(&mut source, vec![create(version, u128::from(version))]);
+        copy.apply(batch(&source, version - 1)).expect("entries that join on");
+        copy.commit().expect("memory");
+        let snapshot = copy.store().snapshot().expect("memory");
+        let kept: Vec<Version> = snapshot.applied().flat_map(|page| page.expect("memory").1).collect();
+        assert!(kept.len() <= SMALL.recent + 1, "{kept:?}");
+        let newest = version.saturating_sub(SMALL.recent as u64) + 1..=version;
+        assert!(newest.map(Version).all(|version| kept.contains(&version)), "{kept:?}");
+    }
+    // Numbers go on where they were.
+    let mut copy = Copy::open(copy.into_store().crash(usize::MAX), SMALL).expect("memory");
+    run(&mut source, vec![create(50, 50)]);
+    copy.apply(batch(&source, 39)).expect("entries that join on");
+    copy.commit().expect("memory");
+    let snapshot = copy.store().snapshot().expect("memory");
+    let pages: Vec<u64> = snapshot.applied().map(|page| page.expect("memory").0).collect();
+    assert_eq!(pages.last(), Some(&40), "{pages:?}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! | `oplog` | the sequence, 8 bytes big endian | the entry |
 //! | `meta` | `state` | the state of the copy |
 //! | | `digests` | the digests of all records |
+//! | | `applied`, then the number of the page, 8 bytes big endian | versions of operations that were accepted elsewhere |
 //! | | `group`, then the group as in `by_group` | the number of its live users |
 //! | `by_group` | the group, 4 bytes in the order of the numbers, then the id of a live user | nothing |
 //! | `by_email` | the hash of the folded email, 8 bytes big endian, then the id of a live user | nothing |
@@ -18,8 +19,8 @@
 //! them when the database is opened ([`build`]).
 //!
 //! The settings ([`options`]) are for small machines. What is replayed when a database is opened is bounded by the
-//! memtables, so opening takes a fraction of a second however much is stored. The op-log is trimmed by deleting ranges. Many
-//! small ranges would make reads slow, so whoever trims does it in large steps.
+//! memtables, so opening takes a fraction of a second however much is stored. The op-log is trimmed by deleting ranges, and so
+//! are the pages of applied operations. Many small ranges would make reads slow, so whoever trims does it in large steps.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -49,6 +50,8 @@ const FAMILIES: [&str; 5] = [RECORDS, OPLOG, META, BY_GROUP, BY_EMAIL];
 
 const STATE: &[u8] = b"state";
 const DIGESTS: &[u8] = b"digests";
+/// What the key of a page of applied operations begins with.
+const APPLIED: &[u8] = b"applied";
 /// What the key of a group's number begins with.
 const GROUP: &[u8] = b"group";
 
@@ -154,6 +157,12 @@ impl Store for RocksStore {
         if let Some(trim) = &batch.trim {
             writes.delete_range_cf(oplog, trim.start().to_be_bytes(), (trim.end() + 1).to_be_bytes());
         }
+        if let Some((page, versions)) = &batch.applied {
+            writes.put_cf(meta, page_key(*page), encoding::applied(versions));
+        }
+        if let Some(forget) = &batch.forget {
+            writes.delete_range_cf(meta, page_key(*forget.start()), page_key(forget.end() + 1));
+        }
         for (key, taken) in &batch.derived.index {
             match (key, taken) {
                 (IndexKey::Group(group, id), true) => writes.put_cf(by_group, in_group(*group, id), []),
@@ -194,6 +203,11 @@ fn group_of(bytes: [u8; 4]) -> i32 {
 /// The key of a group's number.
 fn group_key(group: i32) -> [u8; GROUP.len() + 4] {
     joined(GROUP, &ordered(group))
+}
+
+/// The key of a page of applied operations.
+fn page_key(page: u64) -> [u8; APPLIED.len() + 8] {
+    joined(APPLIED, &page.to_be_bytes())
 }
 
 /// The place of a user in the index by group.

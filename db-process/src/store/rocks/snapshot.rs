@@ -1,13 +1,13 @@
 //! The database at one moment.
 
 use protocol::message::replication::LogEntry;
-use protocol::{Record, UserId};
+use protocol::{Record, UserId, Version};
 use rocksdb::{DB, DBIteratorWithThreadMode, Direction, IteratorMode, ReadOptions, SnapshotWithThreadMode};
 use uuid::Uuid;
 
 use super::{
-    BY_EMAIL, BY_GROUP, DIGESTS, GROUP, META, OPLOG, RECORDS, RocksStore, STATE, decode_count, decode_meta,
-    decode_record, group_of, in_group, no_state, with_email,
+    APPLIED, BY_EMAIL, BY_GROUP, DIGESTS, GROUP, META, OPLOG, RECORDS, RocksStore, STATE, decode_count,
+    decode_meta, decode_record, group_of, in_group, no_state, with_email,
 };
 use crate::store::{Digests, IndexKey, Listing, Meta, Snapshot, StoreError, encoding};
 
@@ -110,6 +110,24 @@ impl Snapshot for RocksSnapshot<'_> {
             }
             let entry = encoding::read_log_entry(expected, &value);
             entry.map_err(StoreError::unreadable(format!("op-log entry {expected}")))
+        })
+    }
+
+    fn applied(&self) -> impl Iterator<Item = Result<(u64, Vec<Version>), StoreError>> {
+        let items = self.items(META, pass(), Some(APPLIED));
+        let ours = items.take_while(|item| item.as_ref().map_or(true, |(key, _)| key.starts_with(APPLIED)));
+        ours.map(|item| {
+            let (key, value) = item?;
+            let page = <[u8; 8]>::try_from(&key[APPLIED.len()..]);
+            let page = page.map_err(|_| {
+                StoreError::Inconsistent("a page of applied operations has no number".to_owned())
+            })?;
+            let page = u64::from_be_bytes(page);
+            let versions = encoding::read_applied(&value);
+            Ok((
+                page,
+                versions.map_err(StoreError::unreadable(format!("page {page} of applied operations")))?,
+            ))
         })
     }
 
