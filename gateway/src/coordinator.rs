@@ -1,6 +1,5 @@
 //! The coordinator: the one task that owns the routing, and the handle by which everything else reaches it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +16,7 @@ use crate::feed::Hub;
 use crate::history::History;
 use crate::routing::status::ClusterStatus;
 use crate::routing::{
-    Answer, Command, Event, FeedStart, Question, Repair, RequestId, RingEvent, Routing, SessionId,
+    Answer, ByRequest, Command, Event, FeedStart, Question, Repair, RequestId, RingEvent, Routing, SessionId,
 };
 use crate::transport::Connections;
 
@@ -410,11 +409,11 @@ struct Desk {
     feed: Arc<Hub>,
     requests: u64,
     history: History,
-    reads: HashMap<RequestId, oneshot::Sender<Result<Option<Found>, Unserved>>>,
-    writes: HashMap<RequestId, WayBack>,
-    questions: HashMap<RequestId, oneshot::Sender<Result<Answer, Unserved>>>,
-    sizes: HashMap<RequestId, oneshot::Sender<Result<u16, Unserved>>>,
-    subscribers: HashMap<RequestId, oneshot::Sender<Result<FeedStart, Unserved>>>,
+    reads: ByRequest<oneshot::Sender<Result<Option<Found>, Unserved>>>,
+    writes: ByRequest<WayBack>,
+    questions: ByRequest<oneshot::Sender<Result<Answer, Unserved>>>,
+    sizes: ByRequest<oneshot::Sender<Result<u16, Unserved>>>,
+    subscribers: ByRequest<oneshot::Sender<Result<FeedStart, Unserved>>>,
 }
 
 /// To whoever asked for a write.

@@ -28,6 +28,7 @@ use protocol::{InstanceName, VersionClock};
 use uuid::Uuid;
 
 mod asking;
+mod by_request;
 mod event;
 mod failover;
 mod feed;
@@ -45,6 +46,7 @@ mod tests;
 mod view;
 mod writes;
 
+pub(crate) use by_request::ByRequest;
 pub use event::{
     Command, Event, FeedStart, FromProcess, PromotionRefused, Published, RepairRefused, RequestId, RingEvent,
     SessionId, ToProcess, Unserved,

@@ -5,7 +5,7 @@
 //! silent. Then the other copy is handed what it lacks, long before the lead counts as lost, and the read goes there.
 //! Silence is only a suspicion: nobody loses anything by it, so it may be wrong as often as it likes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use protocol::UserId;
@@ -13,6 +13,7 @@ use protocol::message::link::{ReadAnswers, ReadBatch, Role};
 use protocol::placement::Place;
 
 use super::Routing;
+use super::by_request::ByRequest;
 use super::event::{Command, RequestId, SessionId, ToProcess, Unserved};
 use super::lane::Lane;
 use super::partition::{Phase, SeenEarly};
@@ -34,7 +35,7 @@ const MAX_QUEUED: usize = 16_384;
 /// Reads that are not answered yet.
 #[derive(Debug, Default)]
 pub(super) struct PendingReads {
-    by_request: HashMap<RequestId, PendingRead>,
+    by_request: ByRequest<PendingRead>,
     /// In the order in which they came, for the hedge.
     to_hedge: VecDeque<(Duration, RequestId)>,
     /// In the order in which they came, for giving up.
