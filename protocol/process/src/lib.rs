@@ -19,6 +19,11 @@ mod secret;
 mod settings;
 mod signal;
 
+/// The allocator of everything that uses this crate, RocksDB included. A process of this ring allocates small pieces on one
+/// thread and frees them on another all the time, which is what jemalloc is good at.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 pub use clock::recently;
 pub use log::{LogGuard, start_log};
 pub use panic::abort_on_panic;
