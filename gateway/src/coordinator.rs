@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use protocol::message::link::{Found, Role, WriteAnswer};
 use protocol::message::query::{ChangesAnswer, DigestAnswer, Filter, PageAnswer};
 use protocol::placement::Partition;
-use protocol::{Condition, Operation, UserId, Version};
+use protocol::{Condition, Operation, Outcome, UserId, Version};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -47,8 +47,10 @@ pub enum Request {
         operation: Operation,
         /// `If-Match`.
         condition: Option<Condition>,
+        /// Whether the answer needs no user where the write is applied.
+        quiet: bool,
         /// What came of it; it is on disk then.
-        reply: oneshot::Sender<Result<WriteAnswer, Unserved>>,
+        reply: oneshot::Sender<Written>,
     },
     /// Decide and apply many operations, in this order where they are on one user. Nobody wants to see the users.
     WriteMany {
@@ -121,6 +123,15 @@ pub struct OneOfMany {
     pub condition: Option<Condition>,
 }
 
+/// The answer to [`Request::Write`].
+#[derive(Debug)]
+pub struct Written {
+    /// What the write was given; where it was applied, the version of the user.
+    pub version: Version,
+    /// What came of it.
+    pub result: Result<WriteAnswer, Unserved>,
+}
+
 /// The answer to [`OneOfMany`].
 #[derive(Debug)]
 pub struct Reply {
@@ -157,7 +168,15 @@ impl Coordinator {
         operation: Operation,
         condition: Option<Condition>,
     ) -> Result<WriteAnswer, Unserved> {
-        self.ask(|reply| Request::Write { id, operation, condition, reply }).await?
+        // What a write leaves that sets everything is known here, so nobody has to send it back.
+        let left = operation.whole_user(id);
+        let quiet = left.is_some();
+        let written = self.ask(|reply| Request::Write { id, operation, condition, quiet, reply }).await?;
+        let mut answer = written.result?;
+        if answer.outcome == Outcome::Applied && answer.user.is_none() {
+            answer.user = left.map(|user| Found::new(written.version, &user));
+        }
+        Ok(answer)
     }
 
     /// Decides and applies many operations with one message there; the answers come through `replies`, each in its own time,
@@ -418,7 +437,7 @@ struct Desk {
 
 /// To whoever asked for a write.
 enum WayBack {
-    One(oneshot::Sender<Result<WriteAnswer, Unserved>>),
+    One(oneshot::Sender<Written>),
     /// With its ticket.
     Many(Arc<mpsc::UnboundedSender<Reply>>, u64),
 }
@@ -441,9 +460,9 @@ impl Desk {
                 self.reads.insert(number, reply);
                 Entered::Event(Event::Read { request: number, id })
             }
-            Request::Write { id, operation, condition, reply } => {
+            Request::Write { id, operation, condition, quiet, reply } => {
                 self.writes.insert(number, WayBack::One(reply));
-                let (request, quiet, unix_millis) = (number, false, unix_millis());
+                let (request, unix_millis) = (number, unix_millis());
                 Entered::Event(Event::Write { request, id, operation, condition, quiet, unix_millis })
             }
             Request::Question { partition, question, reply } => {
@@ -494,7 +513,7 @@ impl Desk {
                     self.reads.remove(&request).map(|reply| reply.send(result).ok());
                 }
                 Command::AnswerWrite { request, version, result } => match self.writes.remove(&request) {
-                    Some(WayBack::One(reply)) => drop(reply.send(result)),
+                    Some(WayBack::One(reply)) => drop(reply.send(Written { version, result })),
                     Some(WayBack::Many(replies, ticket)) => {
                         let _ = replies.send(Reply { ticket, version, result });
                     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::record::Change;
+use crate::user::{User, UserId};
 use crate::version::Version;
 
 /// What a write asks for. Its fields are valid already; whether it is allowed is decided by the copy that leads.
@@ -26,7 +27,18 @@ impl Operation {
         self.clone().into_change()
     }
 
-    /// The same, for whoever needs the operation no longer.
+    /// The user that it leaves, where that follows from the operation alone: it sets every field.
+    pub fn whole_user(&self, id: UserId) -> Option<User> {
+        match self {
+            Self::Create(Change { name: Some(name), email: Some(email), group: Some(group), .. })
+            | Self::Update(Change { name: Some(name), email: Some(email), group: Some(group), .. }) => {
+                Some(User { id, name: name.clone(), email: email.clone(), group: *group })
+            }
+            _ => None,
+        }
+    }
+
+    /// The same as [`Self::change`], for whoever needs the operation no longer.
     pub fn into_change(self) -> Change {
         match self {
             Self::Create(change) | Self::Update(change) => change,

@@ -67,6 +67,11 @@ impl Record {
         User { id, name: self.name.1.clone(), email: self.email.1.clone(), group: self.group.1 }
     }
 
+    /// The same, for whoever needs the record no longer.
+    pub fn into_user(self, id: UserId) -> User {
+        User { id, name: self.name.1, email: self.email.1, group: self.group.1 }
+    }
+
     /// Merges another state of the same user into this one. Returns whether anything changed.
     pub fn merge(&mut self, other: &Self) -> bool {
         let alive = self.alive.merge(&other.alive);

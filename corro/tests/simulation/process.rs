@@ -374,7 +374,7 @@ impl World {
         for (role, ids) in [(Role::Primary, &batch.primary), (Role::Replica, &batch.replica)] {
             for id in ids {
                 let record = process.store(role).get(id).expect("a store in memory can be read");
-                results.push(record.and_then(|record| db_process::copy::document::live(*id, &record)));
+                results.push(record.and_then(|record| db_process::copy::document::live(*id, record)));
             }
         }
         self.send_up(id, Up::Message(FromProcess::Read(ReadAnswers { batch: batch.batch, results })));

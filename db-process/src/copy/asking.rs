@@ -78,9 +78,8 @@ impl Page {
     ) -> Result<bool, StoreError> {
         for item in records {
             let (id, record) = item?;
-            let Some(Found(version, user)) = document::live(id, &record).filter(|_| matches(&record)) else {
-                continue;
-            };
+            let found = if matches(&record) { document::live(id, record) } else { None };
+            let Some(Found(version, user)) = found else { continue };
             self.size += LISTED + user.get().len();
             if self.users.len() == self.limit || (self.size > ROOM && !self.users.is_empty()) {
                 return Ok(true);

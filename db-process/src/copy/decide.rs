@@ -73,45 +73,49 @@ impl<S: Store> Copy<S> {
     pub fn write(&mut self, writes: Vec<Write>) -> Result<Vec<WriteAnswer>, StoreError> {
         // Even a refusal may rest on something that was replicated and is not on disk yet.
         self.promised = true;
-        writes.into_iter().map(|write| self.write_one(write)).collect()
+        let ids: Vec<_> = writes.iter().map(|write| write.id).collect();
+        let stored = self.store.get_many(&ids)?;
+        writes.into_iter().zip(stored).map(|(write, stored)| self.write_one(write, stored)).collect()
     }
 
-    fn write_one(&mut self, write: Write) -> Result<WriteAnswer, StoreError> {
+    /// `stored` is the record as it is in the store.
+    fn write_one(&mut self, write: Write, stored: Option<Record>) -> Result<WriteAnswer, StoreError> {
         if let Some(known) = self.recent.get(write.version) {
             let user = if write.quiet { None } else { self.shown_before(&write, known)? };
             let sequence = known.sequence.unwrap_or(self.staged.meta.head);
             return Ok(WriteAnswer { outcome: Outcome::Applied, sequence, user });
         }
-        let record = self.record(&write.id)?;
+        let record = self.with_staged(&write.id, stored);
         match decide(record.as_ref(), &write) {
-            Decision::Accept => self.accept(write),
+            Decision::Accept => self.accept(write, record),
             Decision::Repeated => {
                 let change = write.operation.change();
                 let shown = record.filter(|_| !write.quiet);
                 let user =
-                    shown.and_then(|record| document::left_by(write.id, write.version, &change, &record));
+                    shown.and_then(|record| document::left_by(write.id, write.version, &change, record));
                 Ok(WriteAnswer { outcome: Outcome::Applied, sequence: self.staged.meta.head, user })
             }
             Decision::ShowAsCreated(version) => {
                 let change = write.operation.change();
                 let created = Record::from_change(version, &change);
-                let user = document::left_by(write.id, version, &change, &created);
+                let user = document::left_by(write.id, version, &change, created);
                 Ok(WriteAnswer { outcome: Outcome::Repeated, sequence: self.staged.meta.head, user })
             }
             Decision::Answer(outcome) => {
-                let user = record.and_then(|record| document::live(write.id, &record));
+                let user = record.and_then(|record| document::live(write.id, record));
                 Ok(WriteAnswer { outcome, sequence: self.staged.meta.head, user })
             }
         }
     }
 
     /// Stages an allowed write, with the next number of the op-log.
-    fn accept(&mut self, write: Write) -> Result<WriteAnswer, StoreError> {
+    fn accept(&mut self, write: Write, before: Option<Record>) -> Result<WriteAnswer, StoreError> {
         let Write { version, id, operation, quiet, .. } = write;
         let change = operation.into_change();
         let sequence = self.staged.meta.head + 1;
-        let record = self.put_change(id, version, &change, Some(sequence))?;
-        let user = if quiet { None } else { document::left_by(id, version, &change, &record) };
+        self.put_change(id, before, version, &change, Some(sequence))?;
+        let left = if quiet { None } else { self.record(&id)? };
+        let user = left.and_then(|record| document::left_by(id, version, &change, record));
         let before = self.staged.log.last().map_or(self.staged.meta.head, |entry| entry.sequence);
         assert_eq!(before + 1, sequence, "the op-log has no gaps");
         self.staged.log.push(LogEntry { sequence, version, id, change });
@@ -132,11 +136,11 @@ impl<S: Store> Copy<S> {
             Some(bytes) => {
                 let record =
                     encoding::read_record(bytes).map_err(StoreError::unreadable("a remembered record"))?;
-                Ok(document::live(id, &record))
+                Ok(document::live(id, record))
             }
             None => {
                 let (record, change) = (self.record(&id)?, write.operation.change());
-                Ok(record.and_then(|record| document::left_by(id, write.version, &change, &record)))
+                Ok(record.and_then(|record| document::left_by(id, write.version, &change, record)))
             }
         }
     }

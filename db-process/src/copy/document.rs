@@ -1,23 +1,23 @@
 //! The user as a caller gets it: JSON bytes that nobody on the way has to parse.
 
 use protocol::message::link::Found;
-use protocol::{Change, Record, User, UserId, Version};
-use serde_json::value::to_raw_value;
+use protocol::{Change, Record, UserId, Version};
 
 /// The user as it is now; `None` for a tombstone.
-pub fn live(id: UserId, record: &Record) -> Option<Found> {
-    record.is_alive().then(|| found(record.version(), &record.to_user(id)))
+pub fn live(id: UserId, record: Record) -> Option<Found> {
+    let version = record.version();
+    record.is_alive().then(|| Found::new(version, &record.into_user(id)))
 }
 
 /// The user as the operation left it; `None` after a delete.
 ///
 /// Where `record` is the state right after the operation this is exact. Where newer operations have followed, what this
 /// one set is shown as it set it, under its version, and the rest as it is now: the closest that is still known.
-pub fn left_by(id: UserId, version: Version, change: &Change, record: &Record) -> Option<Found> {
+pub fn left_by(id: UserId, version: Version, change: &Change, record: Record) -> Option<Found> {
     if change.alive == Some(false) {
         return None;
     }
-    let mut user = record.to_user(id);
+    let mut user = record.into_user(id);
     if let Some(name) = &change.name {
         user.name.clone_from(name);
     }
@@ -25,9 +25,5 @@ pub fn left_by(id: UserId, version: Version, change: &Change, record: &Record) -
         user.email.clone_from(email);
     }
     user.group = change.group.unwrap_or(user.group);
-    Some(found(version, &user))
-}
-
-fn found(version: Version, user: &User) -> Found {
-    Found(version, to_raw_value(user).expect("texts and numbers can always be written as JSON"))
+    Some(Found::new(version, &user))
 }

@@ -61,7 +61,9 @@ impl<S: Store> Copy<S> {
     /// # Errors
     /// If there is a gap, or the database cannot be read.
     pub fn apply(&mut self, batch: LogBatch) -> Result<(), FollowError> {
-        for LogEntry { sequence, version, id, change } in batch.entries {
+        let ids: Vec<_> = batch.entries.iter().map(|entry| entry.id).collect();
+        let stored = self.store.get_many(&ids)?;
+        for (LogEntry { sequence, version, id, change }, stored) in batch.entries.into_iter().zip(stored) {
             let position = self.staged.meta.position;
             let followed = position.filter(|position| position.incarnation == batch.incarnation);
             match followed {
@@ -71,7 +73,8 @@ impl<S: Store> Copy<S> {
                     return Err(Gap { incarnation: batch.incarnation, sequence, position }.into());
                 }
             }
-            self.put_change(id, version, &change, None)?;
+            let before = self.with_staged(&id, stored);
+            self.put_change(id, before, version, &change, None)?;
             self.staged.meta.position = Some(Position { incarnation: batch.incarnation, sequence });
             self.dirty = true;
         }
@@ -85,8 +88,10 @@ impl<S: Store> Copy<S> {
     /// If the database cannot be read.
     pub fn merge_chunk(&mut self, chunk: CopyChunk) -> Result<(), StoreError> {
         let CopyChunk { records, applied, end, .. } = chunk;
-        for (id, theirs) in records {
-            let before = self.record(&id)?;
+        let ids: Vec<_> = records.iter().map(|(id, _)| *id).collect();
+        let stored = self.store.get_many(&ids)?;
+        for ((id, theirs), stored) in records.into_iter().zip(stored) {
+            let before = self.with_staged(&id, stored);
             if before.as_ref() == Some(&theirs) {
                 continue;
             }

@@ -182,7 +182,8 @@ impl<S: Store> Copy<S> {
     /// If the database cannot be read.
     pub fn merge(&mut self, changes: Vec<Versioned>) -> Result<(), StoreError> {
         for Versioned { version, id, change } in changes {
-            self.put_change(id, version, &change, None)?;
+            let before = self.record(&id)?;
+            self.put_change(id, before, version, &change, None)?;
         }
         self.promised = true;
         Ok(())
@@ -316,6 +317,11 @@ impl<S: Store> Copy<S> {
         Ok(entry.version)
     }
 
+    /// The record as it is with everything staged, where the store has it as `stored`.
+    fn with_staged(&self, id: &UserId, stored: Option<Record>) -> Option<Record> {
+        self.staged.records.get(id).map(|staged| staged.record.clone()).or(stored)
+    }
+
     /// The record as it is with everything staged.
     fn record(&self, id: &UserId) -> Result<Option<Record>, StoreError> {
         match self.staged.records.get(id) {
@@ -343,19 +349,20 @@ impl<S: Store> Copy<S> {
         }
     }
 
-    /// Stages one accepted operation, decided here or elsewhere, and remembers it. Returns the record that it left.
+    /// Stages one accepted operation, decided here or elsewhere, and remembers it. `before` is the record as it is with
+    /// everything staged.
     fn put_change(
         &mut self,
         id: UserId,
+        before: Option<Record>,
         version: Version,
         change: &Change,
         sequence: Option<u64>,
-    ) -> Result<Record, StoreError> {
-        let before = self.record(&id)?;
+    ) -> Result<(), StoreError> {
         let mut record = before.clone();
         let changed = record.as_mut().is_none_or(|record| record.apply(version, change));
         let record = record.unwrap_or_else(|| Record::from_change(version, change));
-        let after = Encoded::from(record.clone());
+        let after = Encoded::from(record);
         if sequence.is_none() && self.recent.get(version).is_none_or(|known| known.sequence.is_none()) {
             self.came_from_elsewhere(version);
         }
@@ -367,7 +374,7 @@ impl<S: Store> Copy<S> {
         if changed {
             self.put(id, before.as_ref(), after)?;
         }
-        Ok(record)
+        Ok(())
     }
 }
 

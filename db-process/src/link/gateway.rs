@@ -460,19 +460,17 @@ impl Serving<'_> {
 
     async fn read(&mut self, batch: ReadBatch) -> Result<(), Over> {
         let ReadBatch { batch, primary, replica } = batch;
-        let mut results = Vec::with_capacity(primary.len() + replica.len());
-        self.look_up(Role::Primary, &primary, &mut results)?;
-        self.look_up(Role::Replica, &replica, &mut results)?;
+        let mut results = self.look_up(Role::Primary, &primary)?;
+        results.extend(self.look_up(Role::Replica, &replica)?);
         Ok(self.connection.send(&ReadAnswers { batch, results }).await?)
     }
 
-    fn look_up(&self, role: Role, ids: &[UserId], results: &mut Vec<Option<Found>>) -> Result<(), Over> {
-        let copy = self.node.copy(role);
-        for id in ids {
-            let found = copy.read(id).map_err(|error| Over::Final(LinkError::Copy { role, error }))?;
-            results.push(found);
+    fn look_up(&self, role: Role, ids: &[UserId]) -> Result<Vec<Option<Found>>, Over> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(())
+        let found = self.node.copy(role).read_many(ids);
+        found.map_err(|error| Over::Final(LinkError::Copy { role, error }))
     }
 
     async fn taken(&mut self, taken: Result<bool, NoticeError>) -> Result<(), Over> {

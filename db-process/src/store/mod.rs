@@ -43,6 +43,14 @@ pub trait Store {
     /// If the database fails or the record is damaged.
     fn get(&self, id: &UserId) -> Result<Option<Record>, StoreError>;
 
+    /// What is known of several users, in their order: cheaper than one after the other.
+    ///
+    /// # Errors
+    /// As for [`Self::get`], of any of them.
+    fn get_many(&self, ids: &[UserId]) -> Result<Vec<Option<Record>>, StoreError> {
+        ids.iter().map(|id| self.get(id)).collect()
+    }
+
     /// The state that the last committed batch left.
     ///
     /// # Errors
@@ -312,9 +320,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Names the value that cannot be read.
-    pub(crate) fn unreadable(what: impl Into<String>) -> impl FnOnce(DecodeError) -> Self {
-        let what = what.into();
-        move |source| Self::Unreadable { what, source }
+    /// Names the value that cannot be read. It is put into words only then.
+    pub(crate) fn unreadable(what: impl std::fmt::Display) -> impl FnOnce(DecodeError) -> Self {
+        move |source| Self::Unreadable { what: what.to_string(), source }
     }
 }

@@ -127,7 +127,17 @@ impl CopyHandle {
     /// If the database fails, now or before.
     pub fn read(&self, id: &UserId) -> Result<Option<Found>, StoreError> {
         let record = self.shared.trust.run(|| self.shared.store.get(id))?;
-        Ok(record.and_then(|record| document::live(*id, &record)))
+        Ok(record.and_then(|record| document::live(*id, record)))
+    }
+
+    /// Looks several users up, in their order.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub fn read_many(&self, ids: &[UserId]) -> Result<Vec<Option<Found>>, StoreError> {
+        let records = self.shared.trust.run(|| self.shared.store.get_many(ids))?;
+        let found = |(id, record): (&UserId, Option<Record>)| document::live(*id, record?);
+        Ok(ids.iter().zip(records).map(found).collect())
     }
 
     /// Decides writes. `done` gets the answers when what they rest on is on disk.

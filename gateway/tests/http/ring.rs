@@ -9,7 +9,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use gateway::coordinator::{
-    Coordinator, OneOfMany, PromotionRefused, RepairRefused, Reply, Request, Unserved,
+    Coordinator, OneOfMany, PromotionRefused, RepairRefused, Reply, Request, Unserved, Written,
 };
 use gateway::feed::Hub;
 use gateway::http::{HttpSettings, router};
@@ -162,11 +162,17 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
                 unanswered.push(question);
             }
             (Mood::Failing(why), Request::Read { reply, .. }) => drop(reply.send(Err(why))),
-            (Mood::Failing(why), Request::Write { reply, .. }) => drop(reply.send(Err(why))),
+            (Mood::Failing(why), Request::Write { reply, .. }) => {
+                drop(reply.send(Written { version: Version(1), result: Err(why) }));
+            }
             (Mood::Failing(why), Request::Question { reply, .. }) => drop(reply.send(Err(why))),
             (Mood::Serving, Request::Read { id, reply }) => drop(reply.send(Ok(users.read(id)))),
-            (Mood::Serving, Request::Write { id, operation, condition, reply }) => {
-                drop(reply.send(Ok(users.write(id, &operation, condition.as_ref()))));
+            (Mood::Serving, Request::Write { id, operation, condition, quiet, reply }) => {
+                let mut answer = users.write(id, &operation, condition.as_ref());
+                if quiet && answer.outcome == Outcome::Applied {
+                    answer.user = None;
+                }
+                drop(reply.send(Written { version: users.version(id), result: Ok(answer) }));
             }
             (Mood::Failing(why), Request::WriteMany { writes, replies }) => {
                 for OneOfMany { ticket, .. } in writes {

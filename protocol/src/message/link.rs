@@ -1,13 +1,13 @@
 //! Between the gateway and a db-process. The db-process connects and sends [`Register`]; everything else follows.
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
 use crate::operation::{Condition, Operation, Outcome};
 use crate::placement::InstanceName;
 use crate::record::Change;
-use crate::user::UserId;
+use crate::user::{User, UserId};
 use crate::version::Version;
 
 /// Which of its two copies a message to or from a db-process is about.
@@ -306,6 +306,13 @@ pub struct ReadAnswers {
 /// A live user: its version and its document, which the gateway hands on unparsed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Found(pub Version, pub Box<RawValue>);
+
+impl Found {
+    /// The user in that version.
+    pub fn new(version: Version, user: &User) -> Self {
+        Self(version, to_raw_value(user).expect("texts and numbers can always be written as JSON"))
+    }
+}
 
 /// Gateway → db-process: operations for one copy, in version order. Answered by [`WriteAnswers`] once they are on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -36,7 +36,7 @@ impl ReadOnlyStore {
                 Err(_) => {}
             }
         };
-        Ok(Self(RocksStore { db: Arc::new(db) }))
+        Ok(Self(RocksStore { db: Arc::new(db), latest: Arc::default() }))
     }
 
     /// The record of one user.

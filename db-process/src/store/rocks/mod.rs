@@ -27,16 +27,18 @@ use std::sync::Arc;
 
 use protocol::message::replication::LogEntry;
 use protocol::{Record, UserId};
-use rocksdb::{ColumnFamily, DB, IteratorMode, Options, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, DB, DBPinnableSlice, IteratorMode, Options, WriteBatch, WriteOptions};
 use uuid::Uuid;
 
 use super::{Batch, Digests, Durability, IndexKey, Meta, Snapshot, Store, StoreError, encoding};
 
 mod build;
+mod latest;
 mod look;
 mod options;
 mod snapshot;
 
+use latest::Latest;
 pub use look::ReadOnlyStore;
 pub use options::BlockCache;
 use snapshot::RocksSnapshot;
@@ -59,6 +61,7 @@ const GROUP: &[u8] = b"group";
 #[derive(Clone)]
 pub struct RocksStore {
     db: Arc<DB>,
+    latest: Arc<Latest>,
 }
 
 impl RocksStore {
@@ -73,7 +76,7 @@ impl RocksStore {
     fn open_with(options: &Options, path: &Path, cache: &BlockCache) -> Result<Self, StoreError> {
         let families = FAMILIES.map(|name| (name, options::family(name, cache)));
         let db = DB::open_cf_with_opts(options, path, families).map_err(cannot_open(path))?;
-        let mut store = Self { db: Arc::new(db) };
+        let mut store = Self { db: Arc::new(db), latest: Arc::default() };
         match store.read_meta()? {
             Some(meta) => {
                 if store.db.get_pinned_cf(store.family(META), DIGESTS)?.is_none() {
@@ -123,6 +126,15 @@ impl Store for RocksStore {
         bytes.map(|bytes| decode_record(id, &bytes)).transpose()
     }
 
+    fn get_many(&self, ids: &[UserId]) -> Result<Vec<Option<Record>>, StoreError> {
+        let keys = ids.iter().map(|id| id.as_bytes());
+        let found = self.db.batched_multi_get_cf(self.family(RECORDS), keys, false);
+        let record = |(id, bytes): (_, Result<Option<DBPinnableSlice<'_>>, _>)| {
+            bytes?.map(|bytes| decode_record(id, &bytes)).transpose()
+        };
+        ids.iter().zip(found).map(record).collect()
+    }
+
     fn meta(&self) -> Result<Meta, StoreError> {
         self.read_meta()?.ok_or_else(no_state)
     }
@@ -133,6 +145,9 @@ impl Store for RocksStore {
     }
 
     fn log_after(&self, sequence: u64, limit: usize) -> Result<Option<Vec<LogEntry>>, StoreError> {
+        if let Some(entries) = self.latest.after(sequence, limit) {
+            return Ok(Some(entries));
+        }
         let snapshot = RocksSnapshot::of(self)?;
         if !snapshot.meta().log_reaches(sequence) {
             return Ok(None);
@@ -183,7 +198,12 @@ impl Store for RocksStore {
         writes.put_cf(meta, STATE, encoding::meta(&batch.meta));
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Synced);
-        Ok(self.db.write_opt(writes, &options)?)
+        self.db.write_opt(writes, &options)?;
+        self.latest.add(&batch.log);
+        if let Some(trim) = &batch.trim {
+            self.latest.trim(*trim.end());
+        }
+        Ok(())
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
@@ -242,12 +262,12 @@ fn decode_meta(bytes: &[u8]) -> Result<Meta, StoreError> {
 }
 
 fn decode_record(id: &UserId, bytes: &[u8]) -> Result<Record, StoreError> {
-    encoding::read_record(bytes).map_err(StoreError::unreadable(format!("the record of {id}")))
+    encoding::read_record(bytes).map_err(StoreError::unreadable(format_args!("the record of {id}")))
 }
 
 fn decode_count(group: i32, bytes: &[u8]) -> Result<u64, StoreError> {
     encoding::read_count(bytes)
-        .map_err(StoreError::unreadable(format!("the number of users of group {group}")))
+        .map_err(StoreError::unreadable(format_args!("the number of users of group {group}")))
 }
 
 #[cfg(test)]

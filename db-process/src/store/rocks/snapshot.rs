@@ -109,7 +109,7 @@ impl Snapshot for RocksSnapshot<'_> {
                 return missing(expected);
             }
             let entry = encoding::read_log_entry(expected, &value);
-            entry.map_err(StoreError::unreadable(format!("op-log entry {expected}")))
+            entry.map_err(StoreError::unreadable(format_args!("op-log entry {expected}")))
         })
     }
 
