@@ -22,7 +22,7 @@ use protocol::placement::{replica_of, replicated_at};
 use socketioxide::extract::SocketRef;
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -33,6 +33,13 @@ use crate::worker::CopyHandle;
 
 /// How many frames may be unanswered.
 const WINDOW: usize = 2;
+
+/// While writes keep coming, a frame leaves no sooner than this after the one before. Nobody waits for it but reads of the
+/// users in it, which the lead answers meanwhile; and a frame costs three processes the same whatever is in it.
+const PACE: Duration = Duration::from_millis(4);
+
+/// So many entries leave at once all the same.
+const AT_ONCE: u64 = 256;
 
 /// How long a follower may take to say what it wants.
 const FOLLOW_DEADLINE: Duration = Duration::from_secs(5);
@@ -213,15 +220,19 @@ impl Feed<'_> {
         let mut state = self.copy.state();
         let mut unanswered = VecDeque::new();
         let mut caught_up = false;
+        let mut rested = Instant::now();
         loop {
             // Before the op-log is read: what is written after that wakes this task again.
-            state.borrow_and_update();
-            while unanswered.len() < WINDOW {
-                let Some(entries) = self.copy.log_after(sent)? else { return Ok(()) };
-                let Some(last) = entries.last() else { break };
-                sent = last.sequence;
-                unanswered.push_back(sent);
-                self.send_log(entries)?;
+            let head = state.borrow_and_update().report.head;
+            if head >= sent + AT_ONCE || rested <= Instant::now() {
+                while unanswered.len() < WINDOW {
+                    let Some(entries) = self.copy.log_after(sent)? else { return Ok(()) };
+                    let Some(last) = entries.last() else { break };
+                    sent = last.sequence;
+                    unanswered.push_back(sent);
+                    self.send_log(entries)?;
+                    rested = Instant::now() + PACE;
+                }
             }
             if unanswered.is_empty() && !caught_up {
                 caught_up = true;
@@ -240,6 +251,7 @@ impl Feed<'_> {
                     self.copy.trim(durable);
                 },
                 changed = state.changed(), if unanswered.len() < WINDOW => changed.map_err(|_| Ended::Stopped)?,
+                () = sleep_until(rested), if head > sent && unanswered.len() < WINDOW => {}
             }
         }
     }
