@@ -13,7 +13,7 @@ use crate::store::derived::{IndexKey, email_hash};
 use crate::store::{Encoded, Store, StoreError, encoding};
 
 /// The numbers of so many groups are kept in memory between two batches. Most rings have fewer groups.
-const GROUPS: usize = 4_096;
+const GROUPS: usize = 65_536;
 
 impl<S: Store> Copy<S> {
     /// Stages what follows from a record that was `before` and becomes `after`.

@@ -55,6 +55,9 @@ pub(super) fn family(name: &str, cache: &BlockCache) -> Options {
             // look at all, so the order may be worse than that of the records, and the work for it less.
             options.set_compression_type(DBCompressionType::None);
             options.set_level_zero_file_num_compaction_trigger(8);
+            // Its files are small, so there may be many of them before a writer has to wait.
+            options.set_level_zero_slowdown_writes_trigger(40);
+            options.set_level_zero_stop_writes_trigger(64);
         }
         _ => {
             table.set_bloom_filter(10.0, false);
@@ -65,6 +68,8 @@ pub(super) fn family(name: &str, cache: &BlockCache) -> Options {
         }
     }
     options.set_block_based_table_factory(&table);
+    // With two, a writer waits whenever the one is full before the other is written out.
+    options.set_max_write_buffer_number(4);
     options.set_write_buffer_size(match name {
         RECORDS => 24 * MIB,
         // A place in an index is small, and a small memtable is a quick one.
