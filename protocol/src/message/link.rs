@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
+use crate::message::Message;
 use crate::operation::{Condition, Operation, Outcome};
 use crate::placement::InstanceName;
 use crate::record::Change;
@@ -434,10 +435,18 @@ pub struct Alive {
     pub beat: u64,
 }
 
+impl Message for Register {
+    const EVENT: &'static str = "register";
+    const PLAIN: bool = true;
+}
+
+impl Message for Refused {
+    const EVENT: &'static str = "refused";
+    const PLAIN: bool = true;
+}
+
 events! {
-    Register => "register",
     Registered => "registered",
-    Refused => "refused",
     RingNotice => "ring",
     CopiesChanged => "copies",
     Applied => "applied",
@@ -456,7 +465,6 @@ events! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Message;
 
     /// The gateway hands documents on as they come, so a control byte in a name has to survive as an escape.
     #[test]
@@ -469,6 +477,24 @@ mod tests {
         let received = ReadAnswers::decode(&text).expect("what was sent");
         assert_eq!(received.results[1].as_ref().map(|found| found.1.get()), Some(document));
         assert!(received.results[0].is_none());
+    }
+
+    #[test]
+    fn nothing_in_a_frame_needs_an_escape_but_what_is_in_the_texts() {
+        for name in ["Ada", "O'Hara", r#"the "great" \ 'small'"#, "é\u{1e}\u{7f}"] {
+            let user = User { id: Uuid::nil(), name: name.to_owned(), email: "'@'".to_owned(), group: -1 };
+            let sent = ReadAnswers { batch: 7, results: vec![Some(Found::new(Version(9), &user))] };
+            let text = sent.encode();
+            assert!(text.starts_with("{'batch':7,'results':[["), "{text}");
+            let received = ReadAnswers::decode(&text).expect("what was sent");
+            let found = received.results[0].as_ref().map(|found| found.1.get());
+            assert_eq!(found.map(serde_json::from_str::<User>).transpose().expect("a user"), Some(user));
+        }
+        assert_eq!(Beat { beat: 7 }.encode(), "{'beat':7}");
+        assert_eq!(Beat::decode(r#"{"beat":7}"#).expect("as another revision says it"), Beat { beat: 7 });
+        let refused = Refused { reason: Refusal::Revision { gateway: 9 } };
+        assert_eq!(refused.encode(), r#"{"reason":{"revision":{"gateway":9}}}"#, "any revision can read it");
+        assert_eq!(Leaving::decode(&Leaving {}.encode()).expect("an empty message"), Leaving {});
     }
 
     #[test]

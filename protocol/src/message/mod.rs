@@ -2,7 +2,8 @@
 //!
 //! Every message is one socket.io event with **one argument: a string that holds JSON**. The string form passes both
 //! libraries untouched (JSON escapes all control bytes, and nothing is decoded twice), and one event can carry a whole
-//! batch. No acknowledgements of the transport are used: a batch carries an id of its own and is answered by an event
+//! batch. JSON in a JSON string would have each of its many quotes escaped, and unescaped on the other side. So quotes and
+//! apostrophes change places on the way, and the frames say `{'beat':7}`. No acknowledgements of the transport are used: a batch carries an id of its own and is answered by an event
 //! with the results in the same order.
 //!
 //! * [`link`]: between the gateway and a db-process.
@@ -26,7 +27,7 @@ pub mod query;
 pub mod replication;
 
 /// Revision of the messages. Processes of different revisions refuse each other at registration.
-pub const REVISION: u32 = 2;
+pub const REVISION: u32 = 3;
 
 /// At most this many operations travel in one frame.
 pub const MAX_BATCH: usize = 256;
@@ -39,11 +40,15 @@ pub trait Message: Serialize + DeserializeOwned {
     /// Name of the socket.io event.
     const EVENT: &'static str;
 
+    /// Whether quotes stay in their place: what two processes say before they know that they speak the same revision.
+    const PLAIN: bool = false;
+
     /// The argument of the event.
     fn encode(&self) -> String {
         // Serialisation to a string fails only on maps with keys that are no strings and on errors of a custom
         // `Serialize`; the messages have neither.
-        serde_json::to_string(self).unwrap_or_default()
+        let json = serde_json::to_string(self).unwrap_or_default();
+        if Self::PLAIN { json } else { with_quotes_swapped(json) }
     }
 
     /// Reads the argument of an event.
@@ -51,6 +56,24 @@ pub trait Message: Serialize + DeserializeOwned {
     /// # Errors
     /// If the text is not such a message: it comes from another program, or another revision.
     fn decode(text: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(text)
+        // A message is an object, and all but an empty one begin with the name of a field.
+        if text.starts_with("{'") {
+            serde_json::from_str(&with_quotes_swapped(text.to_owned()))
+        } else {
+            serde_json::from_str(text)
+        }
     }
+}
+
+/// Quotes and apostrophes in each other's place. Done twice it is undone.
+fn with_quotes_swapped(text: String) -> String {
+    let mut bytes = text.into_bytes();
+    for byte in &mut bytes {
+        *byte = match *byte {
+            b'"' => b'\'',
+            b'\'' => b'"',
+            other => other,
+        };
+    }
+    String::from_utf8(bytes).expect("one ASCII character in the place of another leaves UTF-8 as it was")
 }

@@ -127,7 +127,7 @@ impl Store for RocksStore {
     }
 
     fn get_many(&self, ids: &[UserId]) -> Result<Vec<Option<Record>>, StoreError> {
-        let keys = ids.iter().map(|id| id.as_bytes());
+        let keys = ids.iter().map(Uuid::as_bytes);
         let found = self.db.batched_multi_get_cf(self.family(RECORDS), keys, false);
         let record = |(id, bytes): (_, Result<Option<DBPinnableSlice<'_>>, _>)| {
             bytes?.map(|bytes| decode_record(id, &bytes)).transpose()
