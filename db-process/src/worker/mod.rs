@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use protocol::UserId;
+use protocol::{Record, UserId};
 use protocol::message::MAX_BATCH;
 use protocol::message::link::{CopyReport, Found, Role, Versioned, Write, WriteAnswer};
 use protocol::message::query::{

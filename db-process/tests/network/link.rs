@@ -261,9 +261,10 @@ async fn a_taken_name_is_tried_again() {
 
 #[tokio::test]
 async fn a_final_refusal_ends_the_process_and_names_both() {
+    let speaks = format!("db-7 speaks {REVISION}");
     let reasons = [
         (Refusal::OutsideRing { size: 3 }, ["3 places", "place 7"]),
-        (Refusal::Revision { gateway: 99 }, ["revision 99", "db-7 speaks 2"]),
+        (Refusal::Revision { gateway: 99 }, ["revision 99", &speaks]),
         (Refusal::AnotherRing { serving: Uuid::from_u128(5) }, ["00000005", "belong to ring none"]),
     ];
     for (reason, parts) in reasons {
