@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use protocol::{Record, UserId};
 use protocol::message::MAX_BATCH;
 use protocol::message::link::{CopyReport, Found, Role, Versioned, Write, WriteAnswer};
 use protocol::message::query::{
@@ -22,6 +21,7 @@ use protocol::message::query::{
     PageQuery,
 };
 use protocol::message::replication::{CopyChunk, Follow, LogBatch, LogEntry};
+use protocol::{Record, UserId};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
