@@ -7,7 +7,7 @@ use db_process::copy::FollowStart;
 use db_process::store::{BlockCache, ReadOnlyStore, RocksStore, Snapshot, StoreError};
 use db_process::worker::{self, CopyFailure, CopyHandle, CopyState};
 use protocol::message::link::{Found, Position, Role, Versioned, Write, WriteAnswer};
-use protocol::message::query::{Damage, DigestQuery};
+use protocol::message::query::{Damage, DigestQuery, TombstoneQuery};
 use protocol::message::replication::{CopyChunk, Follow, LogBatch};
 use protocol::message::{MAX_BATCH, REVISION};
 use protocol::{Change, Operation, Outcome, Record, UserId, Version};
@@ -250,8 +250,10 @@ async fn a_copy_whose_database_fails_never_answers_again() {
         let scan = DigestQuery { query: 1, role: Role::Primary, scan: true };
         let scanned = fixture.copy.digests(&scan).expect("an answer");
         assert!(matches!(scanned.damage.as_slice(), [Damage::Unreadable(_)]), "{:?}", scanned.damage);
+        let old = TombstoneQuery { query: 1, role: Role::Primary, after: None, upto: Version(u64::MAX) };
+        assert_eq!(fixture.copy.tombstones(&old).expect("an answer").tombstones, []);
         let read = fixture.copy.read(&id(2)).expect("a sound record");
-        assert!(read.is_some(), "a scan that finds something does not end the trust");
+        assert!(read.is_some(), "neither a scan nor a look for tombstones ends the trust");
         let refused = if writing {
             let promised = fixture.send(vec![create(3), delete(4, 1)]);
             promised.recv_timeout(DEADLINE).is_err()

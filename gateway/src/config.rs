@@ -1,5 +1,7 @@
 //! Settings of the gateway: environment variables, and flags of the same names.
 
+use std::time::Duration;
+
 use clap::Parser;
 use process::{CommonSettings, NodeEnv, Secret};
 
@@ -22,6 +24,9 @@ pub struct GatewayConfig {
     /// Where set, /api asks for Authorization: Bearer with this token, or one of several separated by commas
     #[arg(long, env = "API_TOKEN", hide_env_values = true, value_name = "TEXT")]
     pub api_token: Option<Secret>,
+    /// So many seconds after a user was deleted nothing is kept of it any more; 0 keeps what is left for ever
+    #[arg(long, env = "PURGE_AFTER", default_value_t = 86_400, value_name = "SECONDS")]
+    pub purge_after: u64,
     /// Asks the gateway that runs with these settings whether it is well, and exits with 0 if so
     #[arg(long)]
     pub healthcheck: bool,
@@ -55,6 +60,11 @@ impl GatewayConfig {
         }
     }
 
+    /// The age at which tombstones go, if they do.
+    pub fn purge_after(&self) -> Option<Duration> {
+        (self.purge_after > 0).then(|| Duration::from_secs(self.purge_after))
+    }
+
     /// The settings of the HTTP side. With an `API_TOKEN` that [`Self::validate`] refuses, nobody is let in.
     pub fn http_settings(&self) -> HttpSettings {
         let tokens = |list| ApiTokens::parse(list).unwrap_or_default();
@@ -86,6 +96,7 @@ mod tests {
         assert_eq!((config.rest_port, config.socket_port, config.db_processes), (3001, 3002, 3));
         assert!(config.validate().is_ok());
         assert!(config.http_settings().tokens.is_none());
+        assert_eq!(config.purge_after(), Some(Duration::from_secs(24 * 60 * 60)));
     }
 
     #[test]
@@ -140,9 +151,16 @@ mod tests {
     #[test]
     fn the_help_lists_every_variable() {
         let help = GatewayConfig::command().render_long_help().to_string();
-        for variable in
-            ["REST_PORT", "SOCKET_PORT", "DB_PROCESSES", "API_TOKEN", "NODE_ENV", "LOG_DIR", "CLUSTER_SECRET"]
-        {
+        for variable in [
+            "REST_PORT",
+            "SOCKET_PORT",
+            "DB_PROCESSES",
+            "API_TOKEN",
+            "PURGE_AFTER",
+            "NODE_ENV",
+            "LOG_DIR",
+            "CLUSTER_SECRET",
+        ] {
             assert!(help.contains(&format!("[env: {variable}")), "{variable}");
         }
     }

@@ -332,6 +332,9 @@ impl Coordinator {
 /// How often the routing is told that time passes.
 const TICK: Duration = Duration::from_millis(10);
 
+/// How often it is told to look for users to forget.
+const PURGE: Duration = Duration::from_secs(1);
+
 /// Runs the routing until `shutdown`: takes questions and what the db-processes send, and carries out what the routing
 /// asks for. Everything that has arrived is taken in before anything is sent, so that batches form by themselves.
 pub async fn run(
@@ -340,12 +343,15 @@ pub async fn run(
     mut events: mpsc::UnboundedReceiver<Event>,
     connections: Connections,
     feed: Arc<Hub>,
+    purge_after: Option<Duration>,
     shutdown: CancellationToken,
 ) {
     let start = Instant::now();
     let mut desk = Desk { connections, feed: Arc::clone(&feed), ..Desk::default() };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut purge = tokio::time::interval(PURGE);
+    purge.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = Vec::new();
     let mut told = Vec::new();
     let mut commands = Vec::new();
@@ -358,6 +364,11 @@ pub async fn run(
                     routing.step(start.elapsed(), Event::Unheard, &mut commands);
                 }
                 routing.step(start.elapsed(), Event::Tick, &mut commands);
+            }
+            _ = purge.tick(), if purge_after.is_some() => {
+                let age = purge_after.map_or(u64::MAX, |age| age.as_millis() as u64);
+                let upto = Version::at_unix_millis(unix_millis().saturating_sub(age));
+                routing.step(start.elapsed(), Event::Purge { upto }, &mut commands);
             }
             _ = events.recv_many(&mut told, BURST) => {
                 let now = start.elapsed();

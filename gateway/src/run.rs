@@ -118,6 +118,7 @@ impl Gateway {
             events,
             connections.clone(),
             Arc::clone(&feed),
+            config.purge_after(),
             ring_shutdown.clone(),
         ));
         let telling = ring_shutdown.clone();

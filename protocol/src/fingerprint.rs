@@ -70,7 +70,7 @@ mod tests {
             name: Some(name.to_owned()),
             email: Some(email.to_owned()),
             group: Some(group),
-            request: None,
+            ..Change::default()
         }
     }
 

@@ -36,11 +36,15 @@ pub enum Mutation {
     ExchangeIgnored,
     /// A change is published before older ones are settled.
     PublishEarly,
+    /// A tombstone is purged although something older may still come.
+    PurgeUnexchanged,
+    /// A copy keeps what the lead has purged.
+    PurgeNotFollowed,
 }
 
 impl Mutation {
     /// All of them; the simulation finds each.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::TailNotReplayed,
         Self::PromoteUncovered,
         Self::AnswerBeforeSync,
@@ -57,6 +61,8 @@ impl Mutation {
         Self::TargetIgnored,
         Self::ExchangeIgnored,
         Self::PublishEarly,
+        Self::PurgeUnexchanged,
+        Self::PurgeNotFollowed,
     ];
 }
 

@@ -18,6 +18,10 @@ pub enum Operation {
     /// Turns the record into a tombstone; refused with [`Outcome::NotFound`] where there is no live user.
     #[serde(rename = "d")]
     Delete,
+    /// Forgets a tombstone whose newest register has this version. Only the gateway itself asks for it; refused with
+    /// [`Outcome::PreconditionFailed`] where the user was created anew.
+    #[serde(rename = "p")]
+    Purge(Version),
 }
 
 impl Operation {
@@ -43,6 +47,7 @@ impl Operation {
         match self {
             Self::Create(change) | Self::Update(change) => change,
             Self::Delete => Change { alive: Some(false), ..Change::default() },
+            Self::Purge(of) => Change { purge: Some(of), ..Change::default() },
         }
     }
 }

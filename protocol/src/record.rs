@@ -9,6 +9,10 @@
 //! A create sets all four registers, an update those it names, a delete only `alive`: the record of a deleted user is a
 //! *tombstone*, and keeps the old values until it is created anew or purged.
 //!
+//! A *purge* forgets the registers up to a version, which was that of a tombstone; a record of which nothing is left is none
+//! any more. It commutes with everything that is newer. What is older and comes later would come to life, so a purge is
+//! asked for only when nothing older can come any more (`gateway/src/routing/purge.rs`).
+//!
 //! A create with an `Idempotency-Key` sets a fifth register, see [`crate::fingerprint`]; most records have none.
 //!
 //! What it does not do: it does not decide whether an operation is allowed. That is for the copy that leads.
@@ -32,6 +36,22 @@ impl<T: Clone> Register<T> {
             self.clone_from(other);
         }
         newer
+    }
+}
+
+impl<T: Default> Register<T> {
+    /// Before every write.
+    fn unset() -> Self {
+        Self(Version::ZERO, T::default())
+    }
+
+    /// As if no write up to that version had set it.
+    fn forget(&mut self, upto: Version) -> bool {
+        let forgets = self.0 > Version::ZERO && self.0 <= upto;
+        if forgets {
+            *self = Self::unset();
+        }
+        forgets
     }
 }
 
@@ -60,6 +80,11 @@ impl Record {
     /// Whether the user exists for a caller.
     pub fn is_alive(&self) -> bool {
         self.alive.1
+    }
+
+    /// Whether no write is in it: such a record is not kept.
+    pub fn is_nothing(&self) -> bool {
+        self.version() == Version::ZERO
     }
 
     /// The user as a caller sees it, whether alive or not.
@@ -100,7 +125,19 @@ impl Record {
         if let Some(request) = change.request {
             changed |= self.merge_request(&Register(version, request));
         }
+        if let Some(upto) = change.purge {
+            changed |= self.forget(upto);
+        }
         changed
+    }
+
+    fn forget(&mut self, upto: Version) -> bool {
+        let alive = self.alive.forget(upto);
+        let name = self.name.forget(upto);
+        let email = self.email.forget(upto);
+        let group = self.group.forget(upto);
+        let request = self.request.take_if(|request| request.0 <= upto).is_some();
+        alive | name | email | group | request
     }
 
     fn merge_request(&mut self, other: &Register<Fingerprint>) -> bool {
@@ -117,10 +154,10 @@ impl Record {
     /// whatever another copy knows of them wins; without `alive` in the change the user counts as absent.
     pub fn from_change(version: Version, change: &Change) -> Self {
         let mut record = Self {
-            alive: Register(Version::ZERO, false),
-            name: Register(Version::ZERO, String::new()),
-            email: Register(Version::ZERO, String::new()),
-            group: Register(Version::ZERO, 0),
+            alive: Register::unset(),
+            name: Register::unset(),
+            email: Register::unset(),
+            group: Register::unset(),
             request: None,
         };
         record.apply(version, change);
@@ -146,6 +183,9 @@ pub struct Change {
     /// Of a create with an `Idempotency-Key`.
     #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Fingerprint>,
+    /// Of a purge, which sets nothing: the registers up to this version are forgotten.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pub purge: Option<Version>,
 }
 
 impl Change {
@@ -166,6 +206,7 @@ mod tests {
             email: (bits & 4 != 0).then(|| format!("{tag}@example.org")),
             group: (bits & 8 != 0).then_some(tag as i32),
             request: (bits & 1 != 0).then_some(Fingerprint { key: 1, body: tag }),
+            purge: None,
         }
     }
 
@@ -187,6 +228,26 @@ mod tests {
         merged.merge(&fold(right));
         assert_eq!(merged, expected);
         assert!(!merged.merge(&expected), "merging what is known changes nothing");
+    }
+
+    /// A purge may come before or after whatever is newer than what it forgets.
+    #[test]
+    fn a_purge_commutes_with_what_is_newer() {
+        let full = |tag| (Version(tag), change(0b1111, tag));
+        let dead = (Version(3), Change { alive: Some(false), ..Change::default() });
+        let purge = (Version(9), Change { purge: Some(Version(3)), ..Change::default() });
+        let gone = fold(&[full(2), dead.clone(), purge.clone()]);
+        assert!(gone.is_nothing() && gone.request.is_none());
+        assert!(!gone.clone().apply(purge.0, &purge.1), "a purge that comes again changes nothing");
+        let anew = (Version(6), Change { request: None, ..change(0b1111, 6) });
+        let expected = fold(std::slice::from_ref(&anew));
+        let mut newer = vec![full(2), dead, anew, purge];
+        assert_eq!(fold(&newer), expected);
+        newer.swap(2, 3);
+        assert_eq!(fold(&newer), expected);
+        let update = (Version(7), change(0b0010, 7));
+        let late = [update.clone(), newer[2].clone()];
+        assert_eq!(fold(&late), fold(&[update]));
     }
 
     fn fold(operations: &[(Version, Change)]) -> Record {

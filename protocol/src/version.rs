@@ -25,6 +25,11 @@ impl Version {
     /// Before every write; no operation ever has it.
     pub const ZERO: Self = Self(0);
 
+    /// Before every write of that millisecond since 1970.
+    pub fn at_unix_millis(millis: u64) -> Self {
+        Self(millis << COUNTER_BITS)
+    }
+
     /// The time of the write in milliseconds since 1970, as the gateway's clock had it (or later, never earlier).
     pub fn unix_millis(self) -> u64 {
         self.0 >> COUNTER_BITS

@@ -19,4 +19,5 @@ mod load;
 mod losses;
 mod measure;
 mod processes;
+mod purge;
 mod restart;

@@ -21,6 +21,8 @@ pub(crate) struct Ring {
     pub(crate) size: u16,
     pub(crate) rest_port: u16,
     pub(crate) socket_port: u16,
+    /// Of a gateway that is started from now on.
+    pub(crate) purge_after: u64,
     folder: TempDir,
     gateway: Option<Child>,
     processes: Vec<Option<Child>>,
@@ -43,6 +45,7 @@ impl Ring {
             size,
             rest_port: 0,
             socket_port: 0,
+            purge_after: 86_400,
             folder: TempDir::new().unwrap(),
             gateway: None,
             processes: (0..size).map(|_| None).collect(),
@@ -58,6 +61,7 @@ impl Ring {
             .env("REST_PORT", self.rest_port.to_string())
             .env("SOCKET_PORT", self.socket_port.to_string())
             .env("DB_PROCESSES", self.size.to_string())
+            .env("PURGE_AFTER", self.purge_after.to_string())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

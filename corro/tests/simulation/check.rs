@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use db_process::copy::audit::audit;
 use db_process::store::{Digests, MemoryStore, Snapshot, Store};
-use gateway::routing::ToProcess;
+use gateway::routing::{ToProcess, Unserved};
 use protocol::message::link::{Role, Versioned, Write, WriteAnswer, WriteAnswers};
 use protocol::placement::{Partition, partition_of, primary_of, replica_of};
-use protocol::{Outcome, Record, UserId, Version};
+use protocol::{Change, Operation, Outcome, Record, UserId, Version};
 
 use crate::config::{Config, Fault, Mode};
 use crate::feed::Feed;
@@ -42,6 +42,8 @@ pub(crate) struct Checks {
     pub(crate) versions_of: BTreeMap<UserId, Vec<Version>>,
     /// Everything acknowledged of a user.
     acknowledged: BTreeMap<UserId, Record>,
+    /// Up to which version a lead was asked to forget what there was of a user.
+    purged: BTreeMap<UserId, Version>,
     /// Batches of writes that were sent: by connection, role and number.
     sent: BTreeMap<(u64, Role, u64), Vec<Write>>,
     /// The applied writes of the answers that the routing is being told.
@@ -74,12 +76,22 @@ impl Checks {
             group_of: BTreeMap::new(),
             versions_of: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
+            purged: BTreeMap::new(),
             sent: BTreeMap::new(),
             arriving: VecDeque::new(),
             decided: BTreeMap::new(),
             feed: Feed::default(),
             size: config.size,
         }
+    }
+
+    /// Whether a store has a record, or something newer of each of its registers; what is purged need not be there.
+    fn holds(&self, store: &MemoryStore, user: &UserId, record: &Record) -> bool {
+        let mut record = record.clone();
+        let purge = Change { purge: self.purged.get(user).copied(), ..Change::default() };
+        record.apply(Version::ZERO, &purge);
+        let ours = store.get(user).expect("a store in memory can be read");
+        record.is_nothing() || ours.is_some_and(|mut ours| !ours.merge(&record))
     }
 
     fn acknowledged_of(&self, partition: Partition) -> impl Iterator<Item = (&UserId, &Record)> {
@@ -92,6 +104,12 @@ impl World {
     pub(crate) fn check_sent(&mut self, id: u64, message: &ToProcess) {
         let ToProcess::Writes(batch) = message else { return };
         self.checks.sent.insert((id, batch.role, batch.batch), batch.writes.clone());
+        for write in &batch.writes {
+            if let Operation::Purge(of) = write.operation {
+                let upto = self.checks.purged.entry(write.id).or_default();
+                *upto = of.max(*upto);
+            }
+        }
         let connection = &self.connections[&id];
         let process = &self.processes[usize::from(connection.place)];
         if !process.up || process.life != connection.life {
@@ -102,7 +120,7 @@ impl World {
         let disk = store.clone().crash(0);
         for (user, record) in self.checks.acknowledged_of(partition) {
             assert!(
-                holds(&disk, user, record),
+                self.checks.holds(&disk, user, record),
                 "the {:?} of {} leads without an acknowledged write of user {} on disk: has {:?}, acknowledged {record:?}",
                 batch.role,
                 connection.place,
@@ -134,6 +152,19 @@ impl World {
         match self.checks.acknowledged.get_mut(&id) {
             Some(record) => drop(record.apply(version, &change)),
             None => drop(self.checks.acknowledged.insert(id, Record::from_change(version, &change))),
+        }
+    }
+
+    /// The routing has had a tombstone purged, or not.
+    pub(crate) fn purged(&mut self, result: &Result<WriteAnswer, Unserved>) {
+        if result.is_ok()
+            && let Some(Versioned { version, id, change }) =
+                self.checks.arriving.pop_front().expect("an answer comes from a copy")
+        {
+            self.note(|| format!("user {} is forgotten by {version}", id.as_u128()));
+            if let Some(record) = self.checks.acknowledged.get_mut(&id) {
+                record.apply(version, &change);
+            }
         }
     }
 
@@ -170,7 +201,7 @@ impl World {
             }
             let written = Record::from_change(write.version, &write.operation.change());
             assert!(
-                holds(&disk, &write.id, &written),
+                self.checks.holds(&disk, &write.id, &written),
                 "{place} answers {} of user {}, which is not on disk",
                 write.version,
                 write.id.as_u128()
@@ -232,15 +263,14 @@ impl World {
             }
             for (user, record) in self.checks.acknowledged_of(partition) {
                 let store = self.processes[usize::from(primary_of(partition))].store(Role::Primary);
-                assert!(holds(store, user, record), "an acknowledged write of {} is lost", user.as_u128());
+                assert!(
+                    self.checks.holds(store, user, record),
+                    "an acknowledged write of {} is lost",
+                    user.as_u128()
+                );
             }
         }
     }
-}
-
-fn holds(store: &MemoryStore, user: &UserId, record: &Record) -> bool {
-    let ours = store.get(user).expect("a store in memory can be read");
-    ours.is_some_and(|mut ours| !ours.merge(record))
 }
 
 /// What the gateway compares of two copies, and what it stands for.

@@ -75,6 +75,8 @@ pub(crate) struct Config {
     pub(crate) late: u64,
     /// Longest time of a round of a copy, in microseconds.
     pub(crate) round: u64,
+    /// Milliseconds after which tombstones may go, where they do.
+    pub(crate) purge_after: Option<u64>,
 }
 
 impl Config {
@@ -106,6 +108,7 @@ impl Config {
             delay: rng.pick(&[100, 500, 5_000]),
             late: 3,
             round: rng.pick(&[300, 3_000, 15_000]),
+            purge_after: rng.percent(60).then(|| rng.pick(&[0, 5, 50, 300])),
         }
     }
 }

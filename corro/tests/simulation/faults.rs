@@ -2,6 +2,7 @@
 
 use db_process::node::PerRole;
 use db_process::store::MemoryStore;
+use gateway::routing::Routing;
 use protocol::message::link::Role;
 
 use crate::config::{Fault, Mode};
@@ -37,7 +38,8 @@ impl World {
         let late = self.now > self.faults.last + Self::WHOLE_WITHIN;
         let all = self.faults.count >= self.config.faults;
         if all {
-            let asked = self.checks.asked >= self.config.operations && self.checks.open.is_empty();
+            let idle = self.gateway.routing.as_ref().is_none_or(Routing::is_idle);
+            let asked = self.checks.asked >= self.config.operations && self.checks.open.is_empty() && idle;
             if calm && asked {
                 self.faults.finished = true;
                 self.faults.whole = true;

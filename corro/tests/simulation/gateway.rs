@@ -5,6 +5,7 @@ use std::time::Duration;
 use gateway::routing::{
     Command, Event, FromProcess, RequestId, RingEvent, Routing, RoutingConfig, SessionId,
 };
+use protocol::Version;
 
 use crate::config::Config;
 use crate::feed::Feed;
@@ -86,6 +87,17 @@ impl World {
         }
     }
 
+    /// Now and then tombstones go, but not at the end: when all is quiet the copies are compared.
+    fn forget_deleted(&mut self) {
+        if let Some(age) = self.config.purge_after
+            && self.checks.asked < self.config.operations
+            && self.rng.percent(20)
+        {
+            let upto = Version::at_unix_millis(self.unix_millis().saturating_sub(age));
+            self.step(Event::Purge { upto });
+        }
+    }
+
     pub(crate) fn kill_gateway(&mut self) {
         self.note(|| "gateway killed".to_owned());
         self.gateway.routing = None;
@@ -129,6 +141,7 @@ impl World {
                 self.after(10 * MILLI, 11 * MILLI, Happening::Gateway(life, AtGateway::Tick));
                 self.step(Event::Tick);
                 self.hear_changes();
+                self.forget_deleted();
                 if !self.gateway.was_ready {
                     let ready = self.gateway.routing.as_ref().is_some_and(|routing| routing.status().ready);
                     self.gateway.was_ready = ready;
@@ -209,6 +222,7 @@ impl World {
                 Command::AnswerRead { request: RequestId(request), result } => {
                     self.read_answered(request, result);
                 }
+                Command::AnswerWrite { request, result, .. } if request.is_own() => self.purged(&result),
                 Command::AnswerWrite { request: RequestId(request), result, .. } => {
                     self.write_answered(request, result);
                 }

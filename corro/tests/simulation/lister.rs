@@ -139,6 +139,10 @@ impl World {
                 let snapshot = store(query.role).snapshot().expect(SOUND);
                 Answer::Changes(asking::changes(&snapshot, query).expect(SOUND))
             }
+            Query::Tombstones(query) => {
+                let snapshot = store(query.role).snapshot().expect(SOUND);
+                Answer::Tombstones(asking::tombstones(&snapshot, query).expect(SOUND))
+            }
             Query::Digests(query) => {
                 let snapshot = store(query.role).snapshot().expect(SOUND);
                 Answer::Digests(asking::digests(&snapshot, query.query).expect(SOUND))

@@ -12,9 +12,11 @@
 
 use std::ops::Range;
 
+use protocol::message::MAX_BATCH;
 use protocol::message::link::{Found, Versioned};
 use protocol::message::query::{
-    ChangesAnswer, ChangesQuery, DigestAnswer, Filter, Listed, MAX_PAGE, PageAnswer, PageQuery,
+    ChangesAnswer, ChangesQuery, DigestAnswer, Filter, Listed, MAX_LOOK, MAX_PAGE, PageAnswer, PageQuery,
+    TombstoneAnswer, TombstoneQuery,
 };
 use protocol::message::replication::LogEntry;
 use protocol::user::fold_email;
@@ -169,6 +171,10 @@ impl Wanted {
 
     /// Takes a change, unless it does not fit any more. One always does, so that there is progress.
     fn is_full_with(&mut self, entry: LogEntry) -> bool {
+        // A purge is no change of a user that anybody could see.
+        if entry.change.purge.is_some() {
+            return false;
+        }
         self.size += entry_size(&entry);
         if self.size > ROOM && !self.changes.is_empty() {
             return true;
@@ -187,6 +193,28 @@ fn entries(
     let count = range.end.saturating_sub(range.start);
     // Sequences begin with 1.
     snapshot.log(range.start - 1).take(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+/// Tombstones among the next records.
+///
+/// # Errors
+/// If the database fails.
+pub fn tombstones(snapshot: &impl Snapshot, query: &TombstoneQuery) -> Result<TombstoneAnswer, StoreError> {
+    let TombstoneQuery { query, after, upto, .. } = *query;
+    let Meta { incarnation, head, .. } = snapshot.meta();
+    let mut answer = TombstoneAnswer { query, tombstones: Vec::new(), next: None, incarnation, head };
+    for (item, looked) in snapshot.records_after(after).zip(1..) {
+        let (id, record) = item?;
+        let died = record.alive.0;
+        if !record.is_alive() && died == record.version() && died <= upto {
+            answer.tombstones.push((id, died));
+        }
+        if looked == MAX_LOOK || answer.tombstones.len() == MAX_BATCH {
+            answer.next = Some(id);
+            break;
+        }
+    }
+    Ok(answer)
 }
 
 /// What the copy holds, in short, as it is kept beside the records. Nothing is scanned, so no damage is found.

@@ -28,6 +28,12 @@ pub enum Decision {
 /// died, where the record knows of that: an old operation neither changes a user that was made after it, nor brings back
 /// one that was deleted after it.
 pub fn decide(record: Option<&Record>, write: &Write) -> Decision {
+    if let Operation::Purge(of) = write.operation {
+        // Where there is no record, the other copy may have one.
+        let is_dead = record.is_none_or(|record| !record.is_alive() && record.version() <= of);
+        let refused = Decision::Answer(Outcome::PreconditionFailed);
+        return if is_dead { Decision::Accept } else { refused };
+    }
     if record.is_some_and(|record| carries(record, write.version)) {
         return Decision::Repeated;
     }
@@ -57,6 +63,7 @@ pub fn decide(record: Option<&Record>, write: &Write) -> Decision {
         (Operation::Create(_), Some(_)) => refused(Outcome::Exists),
         (Operation::Update(change), Some(_)) if change.is_empty() => refused(Outcome::Unchanged),
         (Operation::Update(_) | Operation::Delete, Some(_)) => Decision::Accept,
+        (Operation::Purge(_), _) => unreachable!("a purge is decided above"),
     }
 }
 
@@ -86,6 +93,10 @@ impl<S: Store> Copy<S> {
             return Ok(WriteAnswer { outcome: Outcome::Applied, sequence, user });
         }
         let record = self.with_staged(&write.id, stored);
+        if self.recopies && matches!(write.operation, Operation::Purge(_)) {
+            let outcome = Outcome::PreconditionFailed;
+            return Ok(WriteAnswer { outcome, sequence: self.staged.meta.head, user: None });
+        }
         match decide(record.as_ref(), &write) {
             Decision::Accept => self.accept(write, record),
             Decision::Repeated => {

@@ -16,7 +16,7 @@ use crate::store::{Encoded, Store, StoreError, encoding};
 const GROUPS: usize = 65_536;
 
 impl<S: Store> Copy<S> {
-    /// Stages what follows from a record that was `before` and becomes `after`.
+    /// Stages what follows from a record that was `before` and becomes `after`; `None` is no record.
     ///
     /// # Errors
     /// If the database cannot be read, or its numbers cannot be true.
@@ -24,16 +24,18 @@ impl<S: Store> Copy<S> {
         &mut self,
         id: UserId,
         before: Option<&Record>,
-        after: &Encoded,
+        after: Option<&Encoded>,
     ) -> Result<(), StoreError> {
         match before {
             Some(before) => self.digests.toggle(&id, &encoding::record(before)),
-            None => self.staged.meta.records += 1,
+            None => self.staged.meta.records = plus(self.staged.meta.records, 1)?,
         }
-        self.digests.toggle(&id, &after.bytes);
-
-        let (was, is) = (before.filter(|record| record.is_alive()), Some(&after.record));
-        let is = is.filter(|record| record.is_alive());
+        match after {
+            Some(after) => self.digests.toggle(&id, &after.bytes),
+            None => self.staged.meta.records = plus(self.staged.meta.records, -1)?,
+        }
+        let (was, is) = (before, after.map(|after| &after.record));
+        let [was, is] = [was, is].map(|record| record.filter(|record| record.is_alive()));
         let group = |record: &Record| record.group.1;
         if was.map(group) != is.map(group) {
             if let Some(left) = was.map(group) {
@@ -79,6 +81,6 @@ impl<S: Store> Copy<S> {
 }
 
 fn plus(users: u64, by: i64) -> Result<u64, StoreError> {
-    let too_few = || StoreError::Inconsistent("more users are gone than there were".to_owned());
+    let too_few = || StoreError::Inconsistent("more records are gone than there were".to_owned());
     users.checked_add_signed(by).ok_or_else(too_few)
 }

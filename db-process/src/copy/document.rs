@@ -9,12 +9,12 @@ pub fn live(id: UserId, record: Record) -> Option<Found> {
     record.is_alive().then(|| Found::new(version, &record.into_user(id)))
 }
 
-/// The user as the operation left it; `None` after a delete.
+/// The user as the operation left it; `None` after a delete or a purge.
 ///
 /// Where `record` is the state right after the operation this is exact. Where newer operations have followed, what this
 /// one set is shown as it set it, under its version, and the rest as it is now: the closest that is still known.
 pub fn left_by(id: UserId, version: Version, change: &Change, record: Record) -> Option<Found> {
-    if change.alive == Some(false) {
+    if change.alive == Some(false) || change.purge.is_some() {
         return None;
     }
     let mut user = record.into_user(id);

@@ -7,6 +7,7 @@ use protocol::Record;
 use protocol::message::MAX_FRAME_BYTES;
 use protocol::message::link::Position;
 use protocol::message::replication::{CopyChunk, Follow, LogBatch, LogEntry};
+use protocol::mutation::{self, Mutation};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -73,8 +74,10 @@ impl<S: Store> Copy<S> {
                     return Err(Gap { incarnation: batch.incarnation, sequence, position }.into());
                 }
             }
-            let before = self.with_staged(&id, stored);
-            self.put_change(id, before, version, &change, None)?;
+            if change.purge.is_none() || !mutation::is(Mutation::PurgeNotFollowed) {
+                let before = self.with_staged(&id, stored);
+                self.put_change(id, before, version, &change, None)?;
+            }
             self.staged.meta.position = Some(Position { incarnation: batch.incarnation, sequence });
             self.dirty = true;
         }

@@ -35,8 +35,8 @@
 //! which came from elsewhere (see [`protocol::message::query::ChangesAnswer`]).
 //!
 //! What a copy does not do: it does not know who leads, whether the other copy is there, or what time it is. It opens no
-//! socket, starts no thread and never retries. It checks no field of a user: the gateway has done that. It purges no
-//! tombstones. After a [`StoreError`] it must not be used again.
+//! socket, starts no thread and never retries. It checks no field of a user: the gateway has done that. It purges a
+//! tombstone when it is told, and does not know when that is safe. After a [`StoreError`] it must not be used again.
 //!
 //! * [`decide`]: what a write comes to.
 //! * [`derive`]: what follows from the records, kept with each change of one.
@@ -115,6 +115,8 @@ pub struct Copy<S> {
     durable: u64,
     /// The other copy has the own op-log on disk up to here.
     confirmed: u64,
+    /// Everything is being copied from the other copy once more.
+    recopies: bool,
 }
 
 impl<S: Store> Copy<S> {
@@ -148,6 +150,7 @@ impl<S: Store> Copy<S> {
             unsynced: false,
             durable: position_sequence(&meta),
             confirmed: 0,
+            recopies: false,
         })
     }
 
@@ -189,6 +192,12 @@ impl<S: Store> Copy<S> {
         Ok(())
     }
 
+    /// Everything is copied from the other copy once more, from now on or no more. Meanwhile nothing is purged: what is on
+    /// its way may be older.
+    pub fn recopy(&mut self, recopies: bool) {
+        self.recopies = recopies;
+    }
+
     /// The copy may count as complete as it is: the ring is being formed.
     pub fn count_as_complete(&mut self) {
         if !self.staged.meta.complete {
@@ -217,13 +226,14 @@ impl<S: Store> Copy<S> {
         if mem::take(&mut self.dirty) {
             let lasts = sync && !mutation::is(Mutation::AnswerBeforeSync);
             let durability = if lasts { Durability::Synced } else { Durability::Unsynced };
-            if !self.staged.records.is_empty() {
+            if !self.staged.records.is_empty() || !self.staged.gone.is_empty() {
                 self.staged.derived.digests = Some(self.digests.clone());
                 // What is in order is inserted faster. Changes of one place stay in theirs.
                 self.staged.derived.index.sort_by_key(|(place, _)| *place);
             }
             self.store.commit(&self.staged, durability)?;
             self.staged.records.clear();
+            self.staged.gone.clear();
             self.staged.derived.clear();
             self.forget_groups();
             self.staged.log.clear();
@@ -319,13 +329,18 @@ impl<S: Store> Copy<S> {
 
     /// The record as it is with everything staged, where the store has it as `stored`.
     fn with_staged(&self, id: &UserId, stored: Option<Record>) -> Option<Record> {
-        self.staged.records.get(id).map(|staged| staged.record.clone()).or(stored)
+        match self.staged.records.get(id) {
+            Some(staged) => Some(staged.record.clone()),
+            None if self.staged.gone.contains(id) => None,
+            None => stored,
+        }
     }
 
     /// The record as it is with everything staged.
     fn record(&self, id: &UserId) -> Result<Option<Record>, StoreError> {
         match self.staged.records.get(id) {
             Some(staged) => Ok(Some(staged.record.clone())),
+            None if self.staged.gone.contains(id) => Ok(None),
             None => self.store.get(id),
         }
     }
@@ -334,9 +349,19 @@ impl<S: Store> Copy<S> {
     fn put(&mut self, id: UserId, before: Option<&Record>, after: Encoded) -> Result<(), StoreError> {
         let (was, version) = (before.map(Record::version), after.record.version());
         assert!(was <= Some(version), "the version of {id} fell from {was:?} to {version}");
-        self.derive(id, before, &after)?;
+        self.derive(id, before, Some(&after))?;
         self.staged.meta.version = self.staged.meta.version.max(version);
+        self.staged.gone.remove(&id);
         self.staged.records.insert(id, after);
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Stages that nothing is known any more of a user.
+    fn remove(&mut self, id: UserId, before: &Record) -> Result<(), StoreError> {
+        self.derive(id, Some(before), None)?;
+        self.staged.records.remove(&id);
+        self.staged.gone.insert(id);
         self.dirty = true;
         Ok(())
     }
@@ -371,8 +396,16 @@ impl<S: Store> Copy<S> {
             None => self.remember_applied(version, left),
             Some(_) => drop(self.recent.remember(version, sequence, left)),
         }
-        if changed {
-            self.put(id, before.as_ref(), after)?;
+        match before {
+            _ if !changed => {}
+            Some(before) if after.record.is_nothing() => self.remove(id, &before)?,
+            None if after.record.is_nothing() => {}
+            before => self.put(id, before.as_ref(), after)?,
+        }
+        if change.purge.is_some() {
+            // No record tells of it, and no version is given twice.
+            self.staged.meta.version = self.staged.meta.version.max(version);
+            self.dirty = true;
         }
         Ok(())
     }

@@ -1,15 +1,17 @@
 //! Two copies that follow each other under random writes, duplicates, delays, lost links, crashes and emptied disks: what
 //! was answered is never lost, what comes again is answered alike, and in the end both are equal.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 
 use protocol::message::REVISION;
 use protocol::message::link::{Position, Role, Write, WriteAnswer};
+use protocol::message::query::TombstoneQuery;
 use protocol::message::replication::{CopyChunk, Follow, LogBatch};
 use protocol::{Change, Condition, Operation, Outcome, Record, UserId, Version};
 use uuid::Uuid;
 
+use super::asking::tombstones;
 use super::audit::audit;
 use super::follow::{full_copy, start_for};
 use super::{Copy, FollowError, FollowStart, Limits};
@@ -40,6 +42,8 @@ struct Pair {
     version: u64,
     /// Accepted writes, with where and what was answered.
     accepted: Vec<(usize, Write, WriteAnswer)>,
+    /// Up to which version users were purged.
+    purged: BTreeMap<UserId, Version>,
 }
 
 impl Pair {
@@ -53,6 +57,7 @@ impl Pair {
             made: 0,
             version: 0,
             accepted: Vec::new(),
+            purged: BTreeMap::new(),
         };
         for place in 0..2 {
             let mut copy = pair.empty_copy();
@@ -82,6 +87,7 @@ impl Pair {
             90..=93 => self.copy(place).sync().expect("memory"),
             94..=97 => self.disconnect(place),
             98 => self.crash(place),
+            _ if self.random.one_in(3) => self.purge(place),
             _ if self.random.one_in(4) => self.lose_disk(place),
             _ => {}
         }
@@ -154,6 +160,9 @@ impl Pair {
         }
         let (_, write, first) =
             self.accepted[self.accepted.len() - 1 - self.random.below(lately) as usize].clone();
+        if self.purged.get(&write.id).is_some_and(|upto| write.version <= *upto) {
+            return;
+        }
         let copy = self.copy(place);
         let Some(known) = copy.recent.get(write.version).cloned() else {
             return;
@@ -271,6 +280,36 @@ impl Pair {
         }
     }
 
+    /// Some tombstones go, when each copy has all of the other and nothing is on its way.
+    fn purge(&mut self, place: usize) {
+        self.quiesce();
+        self.disconnect(0);
+        self.disconnect(1);
+        let upto = Version(self.random.below(self.version + 1));
+        let query = TombstoneQuery { query: 0, role: Role::Primary, after: None, upto };
+        let found = tombstones(&self.copy(place).store().snapshot().expect("memory"), &query);
+        let writes: Vec<Write> = found
+            .expect("memory")
+            .tombstones
+            .into_iter()
+            .map(|(id, of)| {
+                self.version += 1;
+                let upto = self.purged.entry(id).or_default();
+                *upto = of.max(*upto);
+                let operation = Operation::Purge(of);
+                Write { version: Version(self.version), id, operation, condition: None, quiet: true }
+            })
+            .collect();
+        let copy = self.copy(place);
+        let answers = copy.write(writes.clone()).expect("memory");
+        copy.commit().expect("memory");
+        assert!(answers.iter().all(|answer| answer.outcome == Outcome::Applied));
+        for write in &writes {
+            assert_eq!(self.copy(place).store().get(&write.id), Ok(None));
+        }
+        self.accepted.extend(writes.into_iter().zip(answers).map(|(write, answer)| (place, write, answer)));
+    }
+
     fn disconnect(&mut self, to: usize) {
         self.links[to].clear();
         self.sent[to] = None;
@@ -335,8 +374,12 @@ impl Pair {
         for (at, write, _) in &self.accepted {
             let foreign = [other, one][*at].meta().foreign;
             assert!(foreign >= write.version, "{} came from elsewhere", write.version);
-            let (_, record) = first.iter().find(|(id, _)| *id == write.id).expect("a user that was written");
             let change = write.operation.change();
+            let gone = self.purged.get(&write.id).is_some_and(|upto| write.version <= *upto);
+            if gone || change.purge.is_some() {
+                continue;
+            }
+            let (_, record) = first.iter().find(|(id, _)| *id == write.id).expect("a user that was written");
             let kept = |set: bool, register: Version| !set || register >= write.version;
             let all = kept(change.alive.is_some(), record.alive.0)
                 && kept(change.name.is_some(), record.name.0)

@@ -19,6 +19,7 @@ use protocol::message::link::{
 };
 use protocol::message::query::{
     ChangesAnswer, ChangesQuery, CountQuery, DigestAnswer, DigestQuery, PageAnswer, PageQuery, Renew,
+    TombstoneAnswer, TombstoneQuery,
 };
 use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -278,6 +279,7 @@ enum Done {
     Merged(Merged),
     Page(PageAnswer),
     Changes(ChangesAnswer),
+    Tombstones(TombstoneAnswer),
     Digest(DigestAnswer),
 }
 
@@ -329,6 +331,7 @@ impl Serving<'_> {
                     Done::Merged(merged) => self.connection.send(&merged).await?,
                     Done::Page(page) => self.connection.send(&page).await?,
                     Done::Changes(changes) => self.connection.send(&changes).await?,
+                    Done::Tombstones(tombstones) => self.connection.send(&tombstones).await?,
                     Done::Digest(digest) => self.connection.send(&digest).await?,
                 },
                 changed = self.states.primary.changed() => self.tell(Role::Primary, changed.is_ok()).await?,
@@ -381,6 +384,14 @@ impl Serving<'_> {
                 if let Some(query) = self.decode::<ChangesQuery>(&frame) {
                     self.ask(query.role, &self.questions, move |copy| {
                         copy.changes(&query).map(Done::Changes)
+                    });
+                }
+                Ok(())
+            }
+            TombstoneQuery::EVENT => {
+                if let Some(query) = self.decode::<TombstoneQuery>(&frame) {
+                    self.ask(query.role, &self.questions, move |copy| {
+                        copy.tombstones(&query).map(Done::Tombstones)
                     });
                 }
                 Ok(())

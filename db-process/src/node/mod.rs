@@ -111,6 +111,7 @@ impl Node {
     /// A copy has taken everything from the other one once more.
     pub fn recopied(&self, role: Role) {
         self.recopy.get(role).send_replace(false);
+        self.copy(role).recopy(false);
     }
 
     /// The copy that is to be set aside, where there is one; tells of every change.
@@ -130,6 +131,7 @@ impl Node {
                     copy = role.as_str(),
                     "it differs from the other copy: everything is copied once more"
                 );
+                self.copy(role).recopy(true);
                 self.recopy.get(role).send_replace(true);
             }
             Renewal::Discard => {

@@ -7,7 +7,7 @@
 //! | value | bytes after the format number |
 //! |---|---|
 //! | record | flags, version of *alive*, then of name, email and group where theirs differ, group, the request with its version where there is one, name, email |
-//! | op-log entry | flags, version, id, then the registers that it sets; its sequence is the key |
+//! | op-log entry | flags, version, id, then the registers that it sets, or up to where it forgets them; its sequence is the key |
 //! | state | flags, incarnation, head, trimmed, version, then position and origin where there are any, then users, records, floor, foreign and top, then the last late entry where there is one |
 //! | page of applied operations | how many (4 bytes), then the version of each |
 //! | digests | one number a bucket |
@@ -119,7 +119,8 @@ mod entry_flags {
     pub(super) const SETS_EMAIL: u8 = 1 << 3;
     pub(super) const SETS_GROUP: u8 = 1 << 4;
     pub(super) const SETS_REQUEST: u8 = 1 << 5;
-    pub(super) const ALL: u8 = (1 << 6) - 1;
+    pub(super) const PURGES: u8 = 1 << 6;
+    pub(super) const ALL: u8 = (1 << 7) - 1;
 }
 
 /// Bytes of an op-log entry, without its sequence: that is the key.
@@ -130,7 +131,8 @@ pub fn log_entry(entry: &LogEntry) -> Vec<u8> {
         | flag(change.name.is_some(), entry_flags::SETS_NAME)
         | flag(change.email.is_some(), entry_flags::SETS_EMAIL)
         | flag(change.group.is_some(), entry_flags::SETS_GROUP)
-        | flag(change.request.is_some(), entry_flags::SETS_REQUEST);
+        | flag(change.request.is_some(), entry_flags::SETS_REQUEST)
+        | flag(change.purge.is_some(), entry_flags::PURGES);
     let texts = [&change.name, &change.email];
     let mut bytes =
         Vec::with_capacity(36 + texts.iter().map(|text| text.as_ref().map_or(0, String::len)).sum::<usize>());
@@ -142,6 +144,9 @@ pub fn log_entry(entry: &LogEntry) -> Vec<u8> {
     }
     if let Some(request) = &change.request {
         put_request(&mut bytes, request);
+    }
+    if let Some(upto) = change.purge {
+        bytes.extend(upto.0.to_be_bytes());
     }
     for text in texts.into_iter().flatten() {
         put_text(&mut bytes, text);
@@ -160,11 +165,12 @@ pub fn read_log_entry(sequence: u64, bytes: &[u8]) -> Result<LogEntry, DecodeErr
     let id = rest.id()?;
     let group = sets(entry_flags::SETS_GROUP).then(|| rest.take().map(i32::from_be_bytes)).transpose()?;
     let request = sets(entry_flags::SETS_REQUEST).then(|| rest.request()).transpose()?;
+    let purge = sets(entry_flags::PURGES).then(|| rest.version()).transpose()?;
     let name = sets(entry_flags::SETS_NAME).then(|| rest.text()).transpose()?;
     let email = sets(entry_flags::SETS_EMAIL).then(|| rest.text()).transpose()?;
     rest.close()?;
     let alive = sets(entry_flags::SETS_ALIVE).then_some(sets(entry_flags::ALIVE));
-    let change = Change { alive, name, email, group, request };
+    let change = Change { alive, name, email, group, request, purge };
     Ok(LogEntry { sequence, version, id, change })
 }
 
@@ -439,6 +445,7 @@ mod tests {
             entry(2, Change { email: Some("g@example.org".to_owned()), ..Change::default() }),
             entry(3, Change { alive: Some(false), ..Change::default() }),
             entry(4, Change { request: Some(Fingerprint { key: 7, body: 8 }), ..keyed }),
+            entry(5, Change { purge: Some(Version(0x0102_0304_0506_0708)), ..Change::default() }),
         ]
     }
 

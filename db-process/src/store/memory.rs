@@ -37,6 +37,7 @@ impl Content {
     fn apply(&mut self, batch: &Batch) {
         self.meta = batch.meta;
         self.records.extend(batch.records.iter().map(|(id, put)| (*id, put.record.clone())));
+        self.records.retain(|id, _| !batch.gone.contains(id));
         self.log.extend(batch.log.iter().map(|entry| (entry.sequence, entry.clone())));
         if let Some(trim) = &batch.trim {
             let kept = self.log.split_off(&(trim.end() + 1));

@@ -13,7 +13,7 @@
 //! What it does not do: it decides nothing. Which write is allowed, what a sequence or a position means, when to sync and
 //! what to trim are the rules of [`crate::copy`]. It also repairs nothing: after an error the copy is not to be trusted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -168,6 +168,8 @@ pub struct Batch {
     /// Records to put, whole. A map, because the last state of a user is the one that counts, and ordered, because the
     /// same batch has to be the same bytes.
     pub records: BTreeMap<UserId, Encoded>,
+    /// Users of whom nothing is known any more; none of them is in `records`.
+    pub gone: BTreeSet<UserId>,
     /// What follows from these records.
     pub derived: Derived,
     /// Entries to append: they end with `meta.head`.
@@ -186,6 +188,7 @@ impl Batch {
         Self {
             meta,
             records: BTreeMap::new(),
+            gone: BTreeSet::new(),
             derived: Derived::default(),
             log: Vec::new(),
             trim: None,

@@ -279,6 +279,11 @@ fn the_stores_cannot_be_told_apart() {
                 let (user, version) = (id(u128::from(random.below(40))), random.below(99));
                 batch.records.insert(user, Record::from_change(Version(version), &change(version)).into());
             }
+            if random.one_in(3) {
+                let user = id(u128::from(random.below(40)));
+                batch.records.remove(&user);
+                batch.gone.insert(user);
+            }
             derived(&mut random, &mut batch);
             let versions = (0..random.below(4)).map(Version).collect();
             batch.applied = random.one_in(2).then_some((step, versions));

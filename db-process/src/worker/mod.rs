@@ -18,7 +18,7 @@ use protocol::message::MAX_BATCH;
 use protocol::message::link::{CopyReport, Found, Role, Versioned, Write, WriteAnswer};
 use protocol::message::query::{
     ChangesAnswer, ChangesQuery, CountAnswer, CountQuery, Damage, DigestAnswer, DigestQuery, PageAnswer,
-    PageQuery,
+    PageQuery, TombstoneAnswer, TombstoneQuery,
 };
 use protocol::message::replication::{CopyChunk, Follow, LogBatch, LogEntry};
 use protocol::{Record, UserId};
@@ -66,6 +66,8 @@ struct Shared {
     jobs: mpsc::Sender<Job>,
     state: watch::Receiver<CopyState>,
     trust: Arc<Trust>,
+    /// Whether the log says that a record could not be read when tombstones were looked for.
+    unreadable: AtomicBool,
     /// Taken by whoever stops the copy first.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -112,7 +114,17 @@ pub fn start(
     let (worker, state) = Worker::new(copy, queue, Arc::clone(&trust));
     let thread = spawn(format!("copy-{}", role.as_str()), move || worker.run())?;
     let thread = Mutex::new(Some(thread));
-    Ok(CopyHandle { shared: Arc::new(Shared { role, store, jobs, state, trust, thread }) })
+    Ok(CopyHandle {
+        shared: Arc::new(Shared {
+            role,
+            store,
+            jobs,
+            state,
+            trust,
+            unreadable: AtomicBool::new(false),
+            thread,
+        }),
+    })
 }
 
 impl CopyHandle {
@@ -159,6 +171,11 @@ impl CopyHandle {
     /// Merges part of a full copy. With `end`, the last part, `done` is called when all of it is on disk.
     pub fn merge_chunk(&self, chunk: CopyChunk, done: impl FnOnce() + Send + 'static) {
         self.send(Job::Chunk { chunk, done: Box::new(done) });
+    }
+
+    /// Everything is copied from the other copy once more, from now on or no more.
+    pub fn recopy(&self, recopies: bool) {
+        self.send(Job::Recopy(recopies));
     }
 
     /// The copy may count as complete as it is.
@@ -230,6 +247,24 @@ impl CopyHandle {
     /// If the database fails, now or before.
     pub fn changes(&self, query: &ChangesQuery) -> Result<ChangesAnswer, StoreError> {
         self.shared.trust.run(|| asking::changes(&self.shared.store.snapshot()?, query))
+    }
+
+    /// Tombstones among the next records. It takes milliseconds. Nobody asked for those records, so where one of them cannot
+    /// be read there are no tombstones, and the copy is trusted on, as it is by a scan.
+    ///
+    /// # Errors
+    /// If the database failed before.
+    pub fn tombstones(&self, query: &TombstoneQuery) -> Result<TombstoneAnswer, StoreError> {
+        let Shared { store, trust, role, .. } = &*self.shared;
+        trust.check()?;
+        let found = store.snapshot().and_then(|snapshot| asking::tombstones(&snapshot, query));
+        Ok(found.unwrap_or_else(|error| {
+            if !self.shared.unreadable.swap(true, Ordering::Relaxed) {
+                tracing::warn!(role = role.as_str(), %error, "deleted users are not forgotten: `corro check --scan` tells more");
+            }
+            let CopyReport { incarnation, head, .. } = self.report();
+            TombstoneAnswer { query: query.query, tombstones: Vec::new(), next: None, incarnation, head }
+        }))
     }
 
     /// What the copy holds, in short. A scan reads everything, which takes seconds for a million users. What it cannot read

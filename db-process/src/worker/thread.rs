@@ -30,6 +30,7 @@ pub(super) enum Job {
     Merge { changes: Vec<Versioned>, done: Box<dyn FnOnce() + Send> },
     Apply(LogBatch),
     Chunk { chunk: CopyChunk, done: Box<dyn FnOnce() + Send> },
+    Recopy(bool),
     CountAsComplete,
     Confirm(u64),
     Stop,
@@ -151,6 +152,10 @@ impl Worker {
                 self.copy.merge_chunk(chunk)?;
                 self.promises.push(Promise::Done(done));
                 count
+            }
+            Job::Recopy(recopies) => {
+                self.copy.recopy(recopies);
+                0
             }
             Job::CountAsComplete => {
                 self.copy.count_as_complete();

@@ -110,7 +110,7 @@ mod tests {
         let name = || Some("a\n\u{2028}\"b".to_owned());
         let email = || Some("a@b".to_owned());
         let created =
-            Change { alive: Some(true), name: name(), email: email(), group: Some(0), request: None };
+            Change { alive: Some(true), name: name(), email: email(), group: Some(0), ..Change::default() };
         let id = r#""id":"00000000-0000-0000-0000-000000000000""#;
         assert_eq!(
             frame(created),

@@ -32,7 +32,7 @@ pub(super) fn create_as(body: &[u8], in_path: Option<Id>) -> Result<(UserId, Cha
 }
 
 fn whole(Fields { name, email, group, .. }: Fields) -> Change {
-    Change { alive: Some(true), name, email, group: Some(group.unwrap_or(0)), request: None }
+    Change { alive: Some(true), name, email, group: Some(group.unwrap_or(0)), ..Change::default() }
 }
 
 /// The fields to set of an existing user. An id in the path wins nothing over one in the body: they have to agree.

@@ -104,7 +104,7 @@ impl Routing {
     ) {
         if self.questions.by_request.len() >= MAX_PENDING {
             let result = Err(Unserved::Overloaded { partition });
-            return commands.push(Command::AnswerQuestion { request, result });
+            return self.push_answer(request, result, commands);
         }
         let patience = match question {
             Question::Digests { scan: true, .. } => GIVE_UP_SCAN_AFTER,
@@ -167,7 +167,7 @@ impl Routing {
         let partition = pending.partition;
         let waiting_for = self.waiting_for_copy(partition, pending.question.role());
         let result = Err(Unserved::Unavailable { partition, waiting_for });
-        commands.push(Command::AnswerQuestion { request, result });
+        self.push_answer(request, result, commands);
     }
 
     /// A copy has answered.
@@ -207,7 +207,19 @@ impl Routing {
 
     fn tell_answer(&mut self, request: RequestId, answer: Answer, commands: &mut Vec<Command>) {
         if self.questions.remove(request).is_some() {
-            commands.push(Command::AnswerQuestion { request, result: Ok(answer) });
+            self.push_answer(request, Ok(answer), commands);
+        }
+    }
+
+    fn push_answer(
+        &mut self,
+        request: RequestId,
+        result: Result<Answer, Unserved>,
+        commands: &mut Vec<Command>,
+    ) {
+        match request.own_partition() {
+            Some(number) => self.own_question_answered(self.ticked, number, result, commands),
+            None => commands.push(Command::AnswerQuestion { request, result }),
         }
     }
 

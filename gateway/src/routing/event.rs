@@ -68,6 +68,11 @@ pub enum Event {
     },
     /// Nobody listens to changes any more: they need not be published until somebody subscribes.
     Unheard,
+    /// It is time to forget some of the users that were deleted up to this version.
+    Purge {
+        /// The time, less the age of what may go.
+        upto: Version,
+    },
     /// A connection introduces itself. Owes a [`Registered`] or a [`Refused`].
     Register {
         /// The connection.

@@ -16,6 +16,7 @@
 
 use std::time::Duration;
 
+use protocol::Operation;
 use protocol::message::MAX_BATCH;
 use protocol::message::link::{Lead, MergeBatch, Merged, Released, Role, Versioned};
 use protocol::mutation::{self, Mutation};
@@ -340,7 +341,9 @@ impl Routing {
             seen.append(&mut partition.answered(write.id, write.version));
             partition.settle(write.id);
             let unserved = if sent {
-                self.feed.settle(write.version, Settled::Unknown(write.id));
+                let purges = matches!(write.operation, Operation::Purge(_));
+                let news = if purges { Settled::Nothing } else { Settled::Unknown(write.id) };
+                self.feed.settle(write.version, news);
                 Unserved::OutcomeUnknown { partition: number }
             } else {
                 self.feed.settle(write.version, Settled::Nothing);

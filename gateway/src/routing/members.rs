@@ -17,6 +17,7 @@ use protocol::placement::{InstanceName, Place, replica_of, replicated_at};
 use super::Routing;
 use super::event::{Command, RingEvent, SessionId, ToProcess};
 use super::partition::{ConnectedCopy, Partition};
+use super::purge::Purge;
 use super::session::Session;
 
 impl Routing {
@@ -321,6 +322,7 @@ impl Routing {
         self.frames = vec![0; usize::from(size)];
         self.view = View::first(size);
         self.partitions = (0..size).map(|_| Partition::new(size > 1, self.config.tail_bytes)).collect();
+        self.purges = (0..size).map(|_| Purge::new()).collect();
     }
 }
 

@@ -16,6 +16,7 @@
 //! * `reads` and `writes`: the way of one request.
 //! * `question` and `asking`: questions about a whole copy, and their way.
 //! * `feed`: the order in which changes are told to subscribers.
+//! * `purge`: deleted users are forgotten.
 //! * `repair`: what is done about copies that are not what they should be.
 //!
 //! What it does not do: it does not expect a second gateway. Several active ones are not part of this design.
@@ -35,6 +36,7 @@ mod feed;
 mod lane;
 mod members;
 mod partition;
+mod purge;
 mod question;
 mod reads;
 mod repair;
@@ -58,6 +60,7 @@ pub use repair::{HOLD_WITHIN, Repair};
 use asking::PendingQuestions;
 use feed::Feed;
 use partition::{Partition, Phase};
+use purge::Purge;
 use reads::PendingReads;
 use session::Session;
 use status::Served;
@@ -108,6 +111,8 @@ pub struct Routing {
     open: bool,
     /// By number, `size` of them.
     partitions: Vec<Partition>,
+    /// The same of these.
+    purges: Vec<Purge>,
     clock: VersionClock,
     reads: PendingReads,
     questions: PendingQuestions,
@@ -139,6 +144,7 @@ impl Routing {
             names: BTreeMap::new(),
             open: false,
             partitions: Vec::new(),
+            purges: Vec::new(),
             clock: VersionClock::default(),
             reads: PendingReads::default(),
             questions: PendingQuestions::default(),
@@ -178,6 +184,7 @@ impl Routing {
             Event::Size { request } => commands.push(Command::AnswerSize { request, result: self.size() }),
             Event::Subscribe { request } => self.subscribe(now, request, commands),
             Event::Unheard => self.unheard(),
+            Event::Purge { upto } => self.look_for_tombstones(now, upto, commands),
             Event::Register { session, host, register } => {
                 self.register(now, session, host, *register, commands);
                 self.try_early(now, commands);
@@ -255,6 +262,7 @@ impl Routing {
         self.hedge_questions(now, commands);
         self.look_after_feed(now, commands);
         self.end_holds(now);
+        self.purge(now, commands);
     }
 
     /// Whether a request should wait because the gateway has just started, and its partition may be up in a moment.

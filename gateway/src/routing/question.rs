@@ -3,7 +3,7 @@
 use protocol::message::link::Role;
 use protocol::message::query::{
     ChangesAnswer, ChangesQuery, CountAnswer, CountQuery, DigestAnswer, DigestQuery, Filter, PageAnswer,
-    PageQuery,
+    PageQuery, TombstoneAnswer, TombstoneQuery,
 };
 use protocol::{UserId, Version};
 
@@ -33,6 +33,15 @@ pub enum Question {
         /// Only changes up to this version, included.
         upto: Version,
     },
+    /// Tombstones of one copy, as [`TombstoneQuery`] says, whoever leads.
+    Tombstones {
+        /// Of which copy.
+        role: Role,
+        /// Only users with a higher id.
+        after: Option<UserId>,
+        /// Only those that were deleted up to this version.
+        upto: Version,
+    },
     /// Digests of one copy, whoever leads.
     Digests {
         /// Of which copy.
@@ -51,6 +60,8 @@ pub enum Query {
     Count(CountQuery),
     /// Answered by [`Answer::Changes`].
     Changes(ChangesQuery),
+    /// Answered by [`Answer::Tombstones`].
+    Tombstones(TombstoneQuery),
     /// Answered by [`Answer::Digests`].
     Digests(DigestQuery),
 }
@@ -64,6 +75,8 @@ pub enum Answer {
     Count(CountAnswer),
     /// To [`Question::Changes`].
     Changes(ChangesAnswer),
+    /// To [`Question::Tombstones`].
+    Tombstones(TombstoneAnswer),
     /// To [`Question::Digests`].
     Digests(DigestAnswer),
 }
@@ -73,7 +86,9 @@ impl Question {
     pub(super) fn role(&self) -> Option<Role> {
         match self {
             Self::Page { .. } | Self::Count { .. } => None,
-            Self::Changes { role, .. } | Self::Digests { role, .. } => Some(*role),
+            Self::Changes { role, .. } | Self::Tombstones { role, .. } | Self::Digests { role, .. } => {
+                Some(*role)
+            }
         }
     }
 
@@ -86,6 +101,9 @@ impl Question {
             Self::Count { group } => Query::Count(CountQuery { query, role, group: *group }),
             Self::Changes { after, upto, .. } => {
                 Query::Changes(ChangesQuery { query, role, after: *after, upto: *upto })
+            }
+            Self::Tombstones { after, upto, .. } => {
+                Query::Tombstones(TombstoneQuery { query, role, after: *after, upto: *upto })
             }
             Self::Digests { scan, .. } => Query::Digests(DigestQuery { query, role, scan: *scan }),
         }
@@ -101,6 +119,10 @@ impl Question {
                 rising && page.users.len() <= *limit as usize && !(page.more && page.users.is_empty())
             }
             (Self::Count { .. }, Answer::Count(_)) | (Self::Digests { .. }, Answer::Digests(_)) => true,
+            (Self::Tombstones { after, upto, .. }, Answer::Tombstones(answer)) => {
+                let goes_on = answer.next.is_none_or(|next| after.is_none_or(|after| next > after));
+                goes_on && answer.tombstones.iter().all(|(_, version)| version <= upto)
+            }
             (Self::Changes { .. }, Answer::Changes(answer)) => !(answer.more && answer.changes.is_empty()),
             _ => false,
         }
@@ -114,6 +136,7 @@ impl Answer {
             Self::Page(answer) => answer.query,
             Self::Count(answer) => answer.query,
             Self::Changes(answer) => answer.query,
+            Self::Tombstones(answer) => answer.query,
             Self::Digests(answer) => answer.query,
         }
     }

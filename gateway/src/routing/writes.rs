@@ -80,7 +80,9 @@ impl Routing {
             if answer.outcome == Outcome::Applied {
                 let Write { id, operation, .. } = write;
                 let write = Versioned { version, id, change: operation.into_change() };
-                self.feed.settle(version, Settled::Applied(&write));
+                let purges = write.change.purge.is_some();
+                let news = if purges { Settled::Nothing } else { Settled::Applied(&write) };
+                self.feed.settle(version, news);
                 partition.acknowledge(answer.sequence, write, other.as_ref());
             } else {
                 self.feed.settle(write.version, Settled::Nothing);

@@ -42,6 +42,7 @@ impl Connections {
             ToProcess::Query(Query::Page(message)) => emit(&socket, message),
             ToProcess::Query(Query::Count(message)) => emit(&socket, message),
             ToProcess::Query(Query::Changes(message)) => emit(&socket, message),
+            ToProcess::Query(Query::Tombstones(message)) => emit(&socket, message),
             ToProcess::Query(Query::Digests(message)) => emit(&socket, message),
             ToProcess::Merge(message) => emit(&socket, message),
             ToProcess::Renew(message) => emit(&socket, message),

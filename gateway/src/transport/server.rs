@@ -14,7 +14,7 @@ use protocol::message::Message;
 use protocol::message::link::{
     Alive, Applied, Auth, CopiesChanged, Leaving, Merged, ReadAnswers, Register, WriteAnswers,
 };
-use protocol::message::query::{ChangesAnswer, CountAnswer, DigestAnswer, PageAnswer};
+use protocol::message::query::{ChangesAnswer, CountAnswer, DigestAnswer, PageAnswer, TombstoneAnswer};
 use socketioxide::SocketIo;
 use socketioxide::extract::{Event as EventName, SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
@@ -154,6 +154,11 @@ fn welcome(socket: &SocketRef, connections: &Connections, events: &UnboundedSend
     inbox.on_message(
         socket,
         (|changes| FromProcess::Answer(Answer::Changes(changes))) as fn(ChangesAnswer) -> FromProcess,
+    );
+    inbox.on_message(
+        socket,
+        (|tombstones| FromProcess::Answer(Answer::Tombstones(tombstones)))
+            as fn(TombstoneAnswer) -> FromProcess,
     );
     inbox.on_message(
         socket,

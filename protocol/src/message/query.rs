@@ -112,6 +112,38 @@ pub struct ChangesAnswer {
     pub foreign: Version,
 }
 
+/// Gateway → db-process: deleted users whose record could be forgotten. Answered by [`TombstoneAnswer`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TombstoneQuery {
+    /// Returned in the answer.
+    pub query: u64,
+    /// The copy that is asked.
+    pub role: Role,
+    /// Only users with a higher id; `None` from the start.
+    pub after: Option<UserId>,
+    /// Only those that were deleted up to this version.
+    pub upto: Version,
+}
+
+/// At most so many records are looked at for one [`TombstoneQuery`].
+pub const MAX_LOOK: usize = 1_000;
+
+/// db-process → gateway: the tombstones among some records of the copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TombstoneAnswer {
+    /// Of the [`TombstoneQuery`].
+    pub query: u64,
+    /// The users, each with the version of its delete, which is the newest write in its record. At most
+    /// [`super::MAX_BATCH`].
+    pub tombstones: Vec<(UserId, Version)>,
+    /// The last user that was looked at, where there are more.
+    pub next: Option<UserId>,
+    /// The copy as it was looked at: its database.
+    pub incarnation: Uuid,
+    /// And the last entry of its op-log.
+    pub head: u64,
+}
+
 /// Gateway → db-process: digests of the copy. Answered by [`DigestAnswer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DigestQuery {
@@ -193,6 +225,8 @@ events! {
     CountAnswer => "count",
     ChangesQuery => "changes_query",
     ChangesAnswer => "changes",
+    TombstoneQuery => "tombstone_query",
+    TombstoneAnswer => "tombstones",
     DigestQuery => "digest_query",
     DigestAnswer => "digest",
 }

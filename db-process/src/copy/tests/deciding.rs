@@ -1,14 +1,19 @@
 //! What a write comes to.
 
-use protocol::message::link::Write;
+use protocol::message::link::{Role, Write};
+use protocol::message::query::{ChangesQuery, TombstoneQuery};
 use protocol::message::replication::LogEntry;
 use protocol::{Change, Fingerprint, Operation, Outcome, Record, Version};
 
 use super::{
-    create, delete, document, full, group, id, if_any, lines, log, name, new_copy, only_if, run, update,
+    create, delete, document, full, group, id, if_any, lines, log, name, new_copy, only_if, outcomes,
+    records, run, update, write,
 };
+use crate::copy::asking::{changes as changes_of, tombstones};
+use crate::copy::audit::audit;
 use crate::copy::decide::{Decision, decide};
 use crate::copy::report;
+use crate::store::Store;
 
 /// What is known of the user, the write, what is decided.
 type Row<'a> = (Option<&'a Record>, Write, Decision);
@@ -148,4 +153,46 @@ fn the_op_log_holds_what_was_accepted_and_nothing_else() {
     });
     assert_eq!(log(&copy, 0), expected.collect::<Vec<_>>());
     assert_eq!((report(copy.meta()).head, report(copy.meta()).version), (3, Version(14)));
+}
+
+#[test]
+fn a_purge_forgets_a_tombstone_and_nothing_else() {
+    let purge = |version, user, of| write(version, user, Operation::Purge(Version(of)));
+    let mut copy = new_copy(1);
+    run(&mut copy, vec![create(10, 1), delete(11, 1), create(12, 2), create(13, 3), delete(14, 3)]);
+    let query = |upto| TombstoneQuery { query: 7, role: Role::Primary, after: None, upto: Version(upto) };
+    let snapshot = copy.store().snapshot().expect("memory");
+    let found = |upto| tombstones(&snapshot, &query(upto)).expect("memory").tombstones;
+    assert_eq!(found(14), [(id(1), Version(11)), (id(3), Version(14))]);
+    assert_eq!(found(13), [(id(1), Version(11))]);
+    assert_eq!(found(10), []);
+    drop(snapshot);
+
+    let writes = vec![purge(20, 1, 11), purge(21, 2, 12), create(22, 3), purge(23, 3, 14), purge(24, 9, 5)];
+    let answers = run(&mut copy, writes);
+    let [applied, refused] = [Outcome::Applied, Outcome::PreconditionFailed];
+    // The last one is of a user of whom only the other copy knows.
+    assert_eq!(outcomes(&answers), [applied, refused, applied, refused, applied]);
+    assert_eq!(copy.store().get(&id(1)), Ok(None));
+    assert_eq!((copy.meta().users, copy.meta().records, copy.meta().version), (2, 2, Version(24)));
+    assert_eq!(audit(&copy.store().snapshot().expect("memory")), []);
+    assert_eq!(outcomes(&run(&mut copy, vec![purge(20, 1, 11)])), [applied], "from the memory");
+
+    // Purged and made anew in one batch.
+    run(&mut copy, vec![delete(30, 2), purge(31, 2, 30), create(32, 2)]);
+    assert_eq!(copy.store().get(&id(2)), Ok(Some(Record::from_change(Version(32), &full(32)))));
+    run(&mut copy, vec![delete(33, 2), purge(34, 2, 33)]);
+    assert_eq!((copy.store().get(&id(2)), copy.meta().records), (Ok(None), 1));
+    assert_eq!(audit(&copy.store().snapshot().expect("memory")), []);
+
+    copy.recopy(true);
+    run(&mut copy, vec![delete(40, 3)]);
+    assert_eq!(outcomes(&run(&mut copy, vec![purge(41, 3, 40)])), [refused], "something older may come");
+    copy.recopy(false);
+    assert_eq!(outcomes(&run(&mut copy, vec![purge(42, 3, 40)])), [applied]);
+    assert_eq!((copy.meta().records, records(&copy).len()), (0, 0));
+    let changes = ChangesQuery { query: 1, role: Role::Primary, after: Version(30), upto: Version(99) };
+    let told = changes_of(&copy.store().snapshot().expect("memory"), &changes).expect("memory").changes;
+    let versions: Vec<u64> = told.iter().map(|change| change.version.0).collect();
+    assert_eq!(versions, [32, 33, 40], "a purge is told to nobody");
 }

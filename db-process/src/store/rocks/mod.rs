@@ -166,6 +166,9 @@ impl Store for RocksStore {
         for (id, put) in &batch.records {
             writes.put_cf(records, id.as_bytes(), &put.bytes);
         }
+        for id in &batch.gone {
+            writes.delete_cf(records, id.as_bytes());
+        }
         for entry in &batch.log {
             writes.put_cf(oplog, entry.sequence.to_be_bytes(), encoding::log_entry(entry));
         }

@@ -27,7 +27,8 @@ pub(super) fn success(operation: &Operation) -> StatusCode {
     match operation {
         Operation::Create(_) => StatusCode::CREATED,
         Operation::Update(_) => StatusCode::OK,
-        Operation::Delete => StatusCode::NO_CONTENT,
+        // Nobody can ask for a purge; it would leave nothing, too.
+        Operation::Delete | Operation::Purge(_) => StatusCode::NO_CONTENT,
     }
 }
 
@@ -114,7 +115,7 @@ fn asked(op: Op, fields: Fields, condition: Option<Condition>) -> Asked {
     let operation = match op {
         Op::Create => {
             let group = Some(group.unwrap_or(0));
-            Operation::Create(Change { alive: Some(true), name, email, group, request: None })
+            Operation::Create(Change { alive: Some(true), name, email, group, ..Change::default() })
         }
         Op::Update => Operation::Update(Change { name, email, group, ..Change::default() }),
         Op::Delete => Operation::Delete,
@@ -142,7 +143,7 @@ mod tests {
             name: name.map(str::to_owned),
             email: email.map(str::to_owned),
             group,
-            request: None,
+            ..Change::default()
         };
         let created = change(Some(true), Some("\u{e9}"), Some("a@b"), Some(0));
         let renamed = change(None, Some("x"), None, None);

@@ -3,6 +3,7 @@
 mod failover;
 mod feed;
 mod members;
+mod purge;
 mod questions;
 mod repair;
 mod requests;

@@ -78,6 +78,7 @@ fn number_and_role(query: &Query) -> (u64, Role) {
         Query::Page(page) => (page.query, page.role),
         Query::Count(count) => (count.query, count.role),
         Query::Changes(changes) => (changes.query, changes.role),
+        Query::Tombstones(tombstones) => (tombstones.query, tombstones.role),
         Query::Digests(digests) => (digests.query, digests.role),
     }
 }
