@@ -36,9 +36,9 @@ const MAX_QUEUED: usize = 16_384;
 #[derive(Debug, Default)]
 pub(super) struct PendingReads {
     by_request: ByRequest<PendingRead>,
-    /// In the order in which they came, for the hedge.
+    /// In the order in which they are due, give or take a tick, for the hedge; once for each time that a read set out.
     to_hedge: VecDeque<(Duration, RequestId)>,
-    /// In the order in which they came, for giving up.
+    /// The same for giving up.
     to_give_up: VecDeque<(Duration, RequestId)>,
 }
 
@@ -69,6 +69,13 @@ impl Routing {
     ) {
         self.reads.by_request.insert(request, PendingRead { id, asked: [None, None] });
         self.reads.to_hedge.push_back((now + HEDGE_AFTER, request));
+        self.route_read(request, commands);
+    }
+
+    /// Sends a read on its way again that waited, or whose answer may not be told. Whoever is asked now may be slow, too, so
+    /// it is hedged anew.
+    fn route_anew(&mut self, request: RequestId, commands: &mut Vec<Command>) {
+        self.reads.to_hedge.push_back((self.ticked + HEDGE_AFTER, request));
         self.route_read(request, commands);
     }
 
@@ -171,7 +178,7 @@ impl Routing {
                 self.tell(seen, commands);
             } else if let Some(read) = self.reads.by_request.get_mut(&seen.request) {
                 read.asked = [None, None];
-                self.route_read(seen.request, commands);
+                self.route_anew(seen.request, commands);
             }
         }
     }
@@ -192,7 +199,7 @@ impl Routing {
                 asked.take_if(|session| *session == lost);
             }
             if read.asked == [None, None] {
-                self.route_read(request, commands);
+                self.route_anew(request, commands);
             }
         }
     }
@@ -206,7 +213,7 @@ impl Routing {
                 if self.questions.contains(request) {
                     self.route_question(request, commands);
                 } else {
-                    self.route_read(request, commands);
+                    self.route_anew(request, commands);
                 }
             }
         }

@@ -439,6 +439,26 @@ fn a_read_that_saw_what_never_came_to_be_is_asked_again() {
 }
 
 #[test]
+fn a_read_that_is_asked_again_is_hedged_again() {
+    let mut script = Script::formed(3);
+    let id = user_of(0, 3, 0);
+    script.create(id);
+    let read = script.read(id);
+    let sent = script.take(0, |message| matches!(message, ToProcess::Writes(_)));
+    let ToProcess::Writes(batch) = &sent[0] else { unreachable!("only writes were taken") };
+    script.answer_reads_with(0, Some(batch.writes[0].version));
+    script.pass(50, &[]);
+    let refused = WriteAnswer { outcome: Outcome::Exists, sequence: 0, user: None };
+    let (batch, results) = (batch.batch, vec![refused]);
+    script.message(0, FromProcess::Written(WriteAnswers { batch, role: Role::Primary, results }));
+    assert_eq!(script.asked(), [(1, Role::Replica)], "nothing of the user is under way any more");
+    script.pass(50, &[1]);
+    assert_eq!(script.asked(), [(1, Role::Replica), (0, Role::Primary)], "db-1 says nothing");
+    script.answer_reads_with(0, None);
+    assert!(matches!(script.read_result(read), Some(Ok(None))));
+}
+
+#[test]
 fn a_view_that_only_both_holders_keep_is_not_overlooked() {
     let mut script = Script::formed(5);
     (2..5).for_each(|place| script.processes[place].keeps = false);
