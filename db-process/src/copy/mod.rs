@@ -228,8 +228,6 @@ impl<S: Store> Copy<S> {
             let durability = if lasts { Durability::Synced } else { Durability::Unsynced };
             if !self.staged.records.is_empty() || !self.staged.gone.is_empty() {
                 self.staged.derived.digests = Some(self.digests.clone());
-                // What is in order is inserted faster. Changes of one place stay in theirs.
-                self.staged.derived.index.sort_by_key(|(place, _)| *place);
             }
             self.store.commit(&self.staged, durability)?;
             self.staged.records.clear();

@@ -12,6 +12,7 @@
 //! | page of applied operations | how many (4 bytes), then the version of each |
 //! | digests | one number a bucket |
 //! | number of users of a group | the number |
+//! | page of pending changes | how many places (4 bytes), each one byte for its kind and whether it is taken, then the group or the hash, then the id; then how many groups, each with its number of users |
 //!
 //! A state without the part that begins with the number of users was written by an earlier program, which kept nothing of
 //! what follows from the records.
@@ -28,7 +29,7 @@ use protocol::{Change, Fingerprint, Record, Register, UserId, Version};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::{Digests, Late, Meta, Origin};
+use super::{Derived, Digests, IndexKey, Late, Meta, Origin};
 
 /// Format of everything that this program writes.
 const FORMAT: u8 = 1;
@@ -307,6 +308,67 @@ pub fn read_count(bytes: &[u8]) -> Result<u64, DecodeError> {
     Ok(count)
 }
 
+mod place_flags {
+    pub(super) const TAKEN: u8 = 1;
+    pub(super) const EMAIL: u8 = 1 << 1;
+    pub(super) const ALL: u8 = (1 << 2) - 1;
+}
+
+/// Bytes of a page of pending changes: of all but the digests.
+pub fn pending(changes: &Derived) -> Vec<u8> {
+    let places = u32::try_from(changes.index.len()).expect("a page has fewer places");
+    let mut bytes = Vec::with_capacity(6 + 25 * changes.index.len() + 12 * changes.groups.len());
+    bytes.extend([FORMAT, 0]);
+    bytes.extend(places.to_be_bytes());
+    for (key, taken) in &changes.index {
+        let taken = flag(*taken, place_flags::TAKEN);
+        let id = match key {
+            IndexKey::Group(group, id) => {
+                bytes.push(taken);
+                bytes.extend(group.to_be_bytes());
+                id
+            }
+            IndexKey::Email(hash, id) => {
+                bytes.push(taken | place_flags::EMAIL);
+                bytes.extend(hash.to_be_bytes());
+                id
+            }
+        };
+        bytes.extend(id.as_bytes());
+    }
+    bytes.extend(u32::try_from(changes.groups.len()).expect("a page has fewer groups").to_be_bytes());
+    for (group, users) in &changes.groups {
+        bytes.extend(group.to_be_bytes());
+        bytes.extend(users.to_be_bytes());
+    }
+    bytes
+}
+
+/// Reads what [`pending()`] wrote.
+///
+/// # Errors
+/// If the bytes are not such a page.
+pub fn read_pending(bytes: &[u8]) -> Result<Derived, DecodeError> {
+    let (_, mut rest) = Reader::open(bytes, 0)?;
+    let mut changes = Derived::default();
+    for _ in 0..u32::from_be_bytes(rest.take()?) {
+        let [flags] = rest.take()?;
+        if flags & !place_flags::ALL != 0 {
+            return Err(DecodeError::UnknownFlags(flags));
+        }
+        let key = match flags & place_flags::EMAIL {
+            0 => IndexKey::Group(i32::from_be_bytes(rest.take()?), rest.id()?),
+            _ => IndexKey::Email(rest.u64()?, rest.id()?),
+        };
+        changes.index.push((key, flags & place_flags::TAKEN != 0));
+    }
+    for _ in 0..u32::from_be_bytes(rest.take()?) {
+        changes.groups.insert(i32::from_be_bytes(rest.take()?), rest.u64()?);
+    }
+    rest.close()?;
+    Ok(changes)
+}
+
 fn flag(set: bool, flag: u8) -> u8 {
     if set { flag } else { 0 }
 }
@@ -477,6 +539,16 @@ mod tests {
         digests
     }
 
+    fn some_changes() -> Derived {
+        let index = vec![
+            (IndexKey::Group(-7, id(1)), true),
+            (IndexKey::Email(0x0102_0304_0506_0708, id(2)), true),
+            (IndexKey::Group(i32::MAX, id(u128::MAX)), false),
+            (IndexKey::Email(u64::MAX, id(3)), false),
+        ];
+        Derived { digests: None, groups: [(-7, 1), (i32::MAX, u64::MAX)].into(), index }
+    }
+
     /// The states that an earlier program wrote.
     const EARLIER: &str = "\
 010000000000000000000000000000000001000000000000000000000000000000000000000000000000
@@ -511,6 +583,7 @@ mod tests {
         add("applied", vec![applied(&[]), applied(&[Version(0x0102_0304_0506_0708), Version(u64::MAX)])]);
         add("digests", vec![digests(&some_digests())]);
         add("count", vec![count(1), count(u64::MAX)]);
+        add("pending", vec![pending(&Derived::default()), pending(&some_changes())]);
         all
     }
 
@@ -540,6 +613,7 @@ mod tests {
         }
         assert_eq!(read_digests(&digests(&some_digests())), Ok(some_digests()));
         assert_eq!(read_count(&count(7)), Ok(7));
+        assert_eq!(read_pending(&pending(&some_changes())), Ok(some_changes()));
         assert_eq!(read_applied(&applied(&[Version(7), Version(6)])), Ok(vec![Version(7), Version(6)]));
     }
 
@@ -551,6 +625,7 @@ mod tests {
             "digests" => read_digests(bytes).map(drop),
             "applied" => read_applied(bytes).map(drop),
             "count" => read_count(bytes).map(drop),
+            "pending" => read_pending(bytes).map(drop),
             _ => read_meta(bytes).map(drop),
         }
     }

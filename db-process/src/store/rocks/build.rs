@@ -9,7 +9,7 @@ use std::time::Instant;
 use protocol::Version;
 use tracing::info;
 
-use super::{BY_EMAIL, BY_GROUP, GROUP, META, RocksStore};
+use super::{BY_EMAIL, BY_GROUP, FOLDED, GROUP, META, PENDING, RocksStore};
 use crate::store::derived::{Digests, IndexKey, places};
 use crate::store::{Batch, Durability, Encoded, Late, Meta, Snapshot, Store, StoreError};
 
@@ -25,8 +25,10 @@ pub(super) fn derived(store: &mut RocksStore, meta: Meta) -> Result<(), StoreErr
     for family in [BY_GROUP, BY_EMAIL] {
         store.db.delete_range_cf(store.family(family), [].as_slice(), &END)?;
     }
-    let after_groups = [GROUP, &END].concat();
-    store.db.delete_range_cf(store.family(META), GROUP, &after_groups)?;
+    for begin in [GROUP, PENDING] {
+        store.db.delete_range_cf(store.family(META), begin, &[begin, &END].concat())?;
+    }
+    store.db.delete_cf(store.family(META), FOLDED)?;
 
     let mut batch = Batch::new(unknown_before(meta));
     let mut digests = Digests::new();

@@ -36,7 +36,7 @@ impl ReadOnlyStore {
                 Err(_) => {}
             }
         };
-        Ok(Self(RocksStore { db: Arc::new(db), latest: Arc::default() }))
+        Ok(Self(RocksStore { db: Arc::new(db), latest: Arc::default(), pending: Arc::default() }))
     }
 
     /// The record of one user.

@@ -9,6 +9,8 @@
 //! | | `digests` | the digests of all records |
 //! | | `applied`, then the number of the page, 8 bytes big endian | versions of operations that were accepted elsewhere |
 //! | | `group`, then the group as in `by_group` | the number of its live users |
+//! | | `pending`, then the number of the page, 8 bytes big endian | changes that are not yet in the indexes and numbers ([`pending`]) |
+//! | | `folded` | number of the last of these pages that is |
 //! | `by_group` | the group, 4 bytes in the order of the numbers, then the id of a live user | nothing |
 //! | `by_email` | the hash of the folded email, 8 bytes big endian, then the id of a live user | nothing |
 //!
@@ -23,7 +25,7 @@
 //! are the pages of applied operations. Many small ranges would make reads slow, so whoever trims does it in large steps.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::message::replication::LogEntry;
 use protocol::{Record, UserId};
@@ -36,11 +38,13 @@ mod build;
 mod latest;
 mod look;
 mod options;
+mod pending;
 mod snapshot;
 
 use latest::Latest;
 pub use look::ReadOnlyStore;
 pub use options::BlockCache;
+use pending::{FOLDED, PENDING, Pending, Step};
 use snapshot::RocksSnapshot;
 
 const RECORDS: &str = "records";
@@ -62,6 +66,7 @@ const GROUP: &[u8] = b"group";
 pub struct RocksStore {
     db: Arc<DB>,
     latest: Arc<Latest>,
+    pending: Arc<Mutex<Pending>>,
 }
 
 impl RocksStore {
@@ -76,11 +81,14 @@ impl RocksStore {
     fn open_with(options: &Options, path: &Path, cache: &BlockCache) -> Result<Self, StoreError> {
         let families = FAMILIES.map(|name| (name, options::family(name, cache)));
         let db = DB::open_cf_with_opts(options, path, families).map_err(cannot_open(path))?;
-        let mut store = Self { db: Arc::new(db), latest: Arc::default() };
+        let mut store = Self { db: Arc::new(db), latest: Arc::default(), pending: Arc::default() };
         match store.read_meta()? {
             Some(meta) => {
                 if store.db.get_pinned_cf(store.family(META), DIGESTS)?.is_none() {
                     build::derived(&mut store, meta)?;
+                } else {
+                    let pending = RocksSnapshot::of(&store)?.read_pending()?;
+                    *store.pending() = pending;
                 }
             }
             None => {
@@ -114,9 +122,35 @@ impl RocksStore {
         self.db.cf_handle(name).expect("the database was opened with all its column families")
     }
 
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        // It is changed in single steps, after what they stand for was written, so a panic elsewhere cannot harm it.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn read_meta(&self) -> Result<Option<Meta>, StoreError> {
         let bytes = self.db.get_pinned_cf(self.family(META), STATE)?;
         bytes.map(|bytes| decode_meta(&bytes)).transpose()
+    }
+}
+
+impl RocksStore {
+    /// Puts changes where they belong.
+    fn fold(&self, writes: &mut WriteBatch, index: &[(IndexKey, bool)], groups: &[(i32, u64)]) {
+        let (meta, by_group, by_email) = (self.family(META), self.family(BY_GROUP), self.family(BY_EMAIL));
+        for (key, taken) in index {
+            match (key, taken) {
+                (IndexKey::Group(group, id), true) => writes.put_cf(by_group, in_group(*group, id), []),
+                (IndexKey::Group(group, id), false) => writes.delete_cf(by_group, in_group(*group, id)),
+                (IndexKey::Email(hash, id), true) => writes.put_cf(by_email, with_email(*hash, id), []),
+                (IndexKey::Email(hash, id), false) => writes.delete_cf(by_email, with_email(*hash, id)),
+            }
+        }
+        for (group, users) in groups {
+            match users {
+                0 => writes.delete_cf(meta, group_key(*group)),
+                users => writes.put_cf(meta, group_key(*group), encoding::count(*users)),
+            }
+        }
     }
 }
 
@@ -140,6 +174,10 @@ impl Store for RocksStore {
     }
 
     fn group_count(&self, group: i32) -> Result<u64, StoreError> {
+        // In this order: what is folded in between is found in the database.
+        if let Some(users) = self.pending().users(group) {
+            return Ok(users);
+        }
         let bytes = self.db.get_pinned_cf(self.family(META), group_key(group))?;
         bytes.map_or(Ok(0), |bytes| decode_count(group, &bytes))
     }
@@ -161,7 +199,6 @@ impl Store for RocksStore {
 
     fn commit(&mut self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
         let (records, oplog, meta) = (self.family(RECORDS), self.family(OPLOG), self.family(META));
-        let (by_group, by_email) = (self.family(BY_GROUP), self.family(BY_EMAIL));
         let mut writes = WriteBatch::default();
         for (id, put) in &batch.records {
             writes.put_cf(records, id.as_bytes(), &put.bytes);
@@ -181,18 +218,18 @@ impl Store for RocksStore {
         if let Some(forget) = &batch.forget {
             writes.delete_range_cf(meta, page_key(*forget.start()), page_key(forget.end() + 1));
         }
-        for (key, taken) in &batch.derived.index {
-            match (key, taken) {
-                (IndexKey::Group(group, id), true) => writes.put_cf(by_group, in_group(*group, id), []),
-                (IndexKey::Group(group, id), false) => writes.delete_cf(by_group, in_group(*group, id)),
-                (IndexKey::Email(hash, id), true) => writes.put_cf(by_email, with_email(*hash, id), []),
-                (IndexKey::Email(hash, id), false) => writes.delete_cf(by_email, with_email(*hash, id)),
+        let step = self.pending().step(&batch.derived);
+        match &step {
+            Step::Nothing => {}
+            Step::Page(number) => {
+                writes.put_cf(meta, pending_key(*number), encoding::pending(&batch.derived));
             }
-        }
-        for (&group, &users) in &batch.derived.groups {
-            match users {
-                0 => writes.delete_cf(meta, group_key(group)),
-                users => writes.put_cf(meta, group_key(group), encoding::count(users)),
+            Step::Fold { index, groups, pages } => {
+                self.fold(&mut writes, index, groups);
+                for page in pages.clone() {
+                    writes.delete_cf(meta, pending_key(page));
+                }
+                writes.put_cf(meta, FOLDED, encoding::count(*pages.end()));
             }
         }
         if let Some(digests) = &batch.derived.digests {
@@ -202,6 +239,7 @@ impl Store for RocksStore {
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Synced);
         self.db.write_opt(writes, &options)?;
+        self.pending().stepped(&step, &batch.derived);
         self.latest.add(&batch.log);
         if let Some(trim) = &batch.trim {
             self.latest.trim(*trim.end());
@@ -231,6 +269,11 @@ fn group_key(group: i32) -> [u8; GROUP.len() + 4] {
 /// The key of a page of applied operations.
 fn page_key(page: u64) -> [u8; APPLIED.len() + 8] {
     joined(APPLIED, &page.to_be_bytes())
+}
+
+/// The key of a page of pending changes.
+fn pending_key(page: u64) -> [u8; PENDING.len() + 8] {
+    joined(PENDING, &page.to_be_bytes())
 }
 
 /// The place of a user in the index by group.

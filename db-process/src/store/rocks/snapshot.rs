@@ -1,15 +1,18 @@
 //! The database at one moment.
 
+use std::collections::BTreeMap;
+
 use protocol::message::replication::LogEntry;
 use protocol::{Record, UserId, Version};
 use rocksdb::{DB, DBIteratorWithThreadMode, Direction, IteratorMode, ReadOptions, SnapshotWithThreadMode};
 use uuid::Uuid;
 
+use super::pending::{self, Pending};
 use super::{
-    APPLIED, BY_EMAIL, BY_GROUP, DIGESTS, GROUP, META, OPLOG, RECORDS, RocksStore, STATE, decode_count,
-    decode_meta, decode_record, group_of, in_group, no_state, with_email,
+    APPLIED, BY_EMAIL, BY_GROUP, DIGESTS, FOLDED, GROUP, META, OPLOG, PENDING, RECORDS, RocksStore, STATE,
+    decode_count, decode_meta, decode_record, group_of, in_group, no_state, pending_key, with_email,
 };
-use crate::store::{Digests, IndexKey, Listing, Meta, Snapshot, StoreError, encoding};
+use crate::store::{Derived, Digests, IndexKey, Listing, Meta, Snapshot, StoreError, encoding};
 
 /// Read ahead of a pass over everything.
 const READAHEAD: usize = 1 << 20;
@@ -39,6 +42,62 @@ impl<'a> RocksSnapshot<'a> {
     ) -> DBIteratorWithThreadMode<'_, DB> {
         let mode = from.map_or(IteratorMode::Start, |key| IteratorMode::From(key, Direction::Forward));
         self.inner.iterator_cf_opt(self.store.family(family), options, mode)
+    }
+}
+
+impl RocksSnapshot<'_> {
+    /// Number of the last page of pending changes that was folded.
+    fn folded(&self) -> Result<u64, StoreError> {
+        let bytes = self.inner.get_pinned_cf(self.store.family(META), FOLDED)?;
+        let folded = bytes.map(|bytes| encoding::read_count(&bytes)).transpose();
+        Ok(folded
+            .map_err(StoreError::unreadable("the number of the last page that was folded"))?
+            .unwrap_or(0))
+    }
+
+    /// The pages behind that one, in order.
+    fn pages(&self, folded: u64) -> impl Iterator<Item = Result<(u64, Derived), StoreError>> {
+        let items = self.items(META, once(), Some(&pending_key(folded + 1)));
+        let ours = items.take_while(|item| item.as_ref().map_or(true, |(key, _)| key.starts_with(PENDING)));
+        ours.zip(folded + 1..).map(|(item, expected)| {
+            let (key, value) = item?;
+            if *key != pending_key(expected) {
+                let missing = format!("page {expected} of pending changes is missing");
+                return Err(StoreError::Inconsistent(missing));
+            }
+            let changes = encoding::read_pending(&value)
+                .map_err(StoreError::unreadable(format_args!("page {expected} of pending changes")))?;
+            Ok((expected, changes))
+        })
+    }
+
+    /// All that is pending.
+    pub(super) fn read_pending(&self) -> Result<Pending, StoreError> {
+        let folded = self.folded()?;
+        Pending::read(folded, self.pages(folded))
+    }
+
+    /// What is pending in the indexes, of what is asked for: by what it is found, and whether it is there.
+    fn pending_places<K: Ord>(
+        &self,
+        wanted: impl Fn(IndexKey) -> Option<K>,
+    ) -> Result<BTreeMap<K, Option<()>>, StoreError> {
+        let mut places = BTreeMap::new();
+        for page in self.pages(self.folded()?) {
+            let changes = page?.1.index.into_iter();
+            places.extend(changes.filter_map(|(key, taken)| Some((wanted(key)?, taken.then_some(())))));
+        }
+        Ok(places)
+    }
+
+    /// The pending numbers of users; `None` is none.
+    fn pending_groups(&self) -> Result<BTreeMap<i32, Option<u64>>, StoreError> {
+        let mut groups = BTreeMap::new();
+        for page in self.pages(self.folded()?) {
+            let changes = page?.1.groups.into_iter();
+            groups.extend(changes.map(|(group, users)| (group, (users > 0).then_some(users))));
+        }
+        Ok(groups)
     }
 }
 
@@ -140,27 +199,29 @@ impl Snapshot for RocksSnapshot<'_> {
     fn group_counts(&self) -> impl Iterator<Item = Result<(i32, u64), StoreError>> {
         let items = self.items(META, pass(), Some(GROUP));
         let ours = items.take_while(|item| item.as_ref().map_or(true, |(key, _)| key.starts_with(GROUP)));
-        ours.map(|item| {
+        let kept = ours.map(|item| {
             let (key, value) = item?;
             let group = <[u8; 4]>::try_from(&key[GROUP.len()..]);
             let group = group.map_err(|_| StoreError::Inconsistent("a number is of no group".to_owned()))?;
             let group = group_of(group);
             Ok((group, decode_count(group, &value)?))
-        })
+        });
+        pending::overlaid(kept, self.pending_groups())
     }
 
     fn index(&self) -> impl Iterator<Item = Result<IndexKey, StoreError>> {
         let by_group = self.items(BY_GROUP, pass(), None).map(|item| {
             let (key, _) = item?;
             let id = id_in(&key, 20)?;
-            Ok(IndexKey::Group(group_of(first(&key)), id))
+            Ok((IndexKey::Group(group_of(first(&key)), id), ()))
         });
         let by_email = self.items(BY_EMAIL, pass(), None).map(|item| {
             let (key, _) = item?;
             let id = id_in(&key, 24)?;
-            Ok(IndexKey::Email(u64::from_be_bytes(first(&key)), id))
+            Ok((IndexKey::Email(u64::from_be_bytes(first(&key)), id), ()))
         });
-        by_group.chain(by_email)
+        let places = pending::overlaid(by_group.chain(by_email), self.pending_places(Some));
+        places.map(|place| place.map(|(key, ())| key))
     }
 
     fn listed(
@@ -176,10 +237,17 @@ impl Snapshot for RocksSnapshot<'_> {
         let items = self.items(family, once(), Some(&from));
         let listed = move |key: &[u8]| key.get(..prefix) == from.get(..prefix);
         let length = prefix + 16;
-        let ids = items
+        let kept = items
             .map(move |item| item.map(|(key, _)| key).map_err(StoreError::from))
             .take_while(move |key| key.as_ref().map_or(true, |key| listed(key)))
-            .map(move |key| id_in(&key?, length));
-        ids.skip_while(move |id| matches!(id, Ok(id) if Some(*id) == after))
+            .map(move |key| Ok((id_in(&key?, length)?, ())));
+        let changes = self.pending_places(|key| match (key, listing) {
+            (IndexKey::Group(group, id), Listing::Group(wanted)) if group == wanted => Some(id),
+            (IndexKey::Email(hash, id), Listing::Email(wanted)) if hash == wanted => Some(id),
+            _ => None,
+        });
+        let ids = pending::overlaid(kept, changes).map(|id| id.map(|(id, ())| id));
+        // What is kept begins there, what is pending before that.
+        ids.skip_while(move |id| matches!(id, Ok(id) if Some(*id) <= after))
     }
 }
