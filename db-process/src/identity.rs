@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::InstanceName;
 use protocol::message::link::{Ring, Role, View};
+use protocol::placement::{Place, replicated_at};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
@@ -39,6 +40,19 @@ pub struct Membership {
     pub ring: Ring,
     /// The newest view of it that the process was told.
     pub view: View,
+}
+
+impl Membership {
+    /// Whether the lead of the partition is being moved of which the process at `place` holds the copy of that role.
+    pub fn moves(&self, place: Place, role: Role) -> bool {
+        let partition = match role {
+            Role::Primary => Some(place),
+            Role::Replica => replicated_at(place, self.ring.size),
+        };
+        partition
+            .and_then(|number| self.view.leads.get(usize::from(number)))
+            .is_some_and(|lead| lead.promoting)
+    }
 }
 
 /// The folder of a process's data, locked for this process for as long as this value lives.

@@ -77,6 +77,8 @@ pub(crate) struct Config {
     pub(crate) round: u64,
     /// Milliseconds after which tombstones may go, where they do.
     pub(crate) purge_after: Option<u64>,
+    /// Shortest time between two frames of an op-log, in microseconds.
+    pub(crate) pace: u64,
 }
 
 impl Config {
@@ -109,6 +111,7 @@ impl Config {
             late: 3,
             round: rng.pick(&[300, 3_000, 15_000]),
             purge_after: rng.percent(60).then(|| rng.pick(&[0, 5, 50, 300])),
+            pace: rng.pick(&[0, 4_000]),
         }
     }
 }

@@ -41,6 +41,8 @@ pub(crate) enum Todo {
     Report(Role),
     /// Follow the other copy.
     Follow(Role, u64),
+    /// Whoever follows by that stream gets another frame.
+    Feed(u64),
     /// It was asked to stop long enough ago.
     LeaveDeadline,
 }
@@ -131,6 +133,11 @@ impl Process {
 
     fn view(&self) -> View {
         self.membership.as_ref().map(|kept| kept.view.clone()).unwrap_or_default()
+    }
+
+    /// Whether the lead of a copy's partition is being moved.
+    pub(crate) fn is_moved(&self, role: Role) -> bool {
+        self.membership.as_ref().is_some_and(|kept| kept.moves(self.place, role))
     }
 
     fn changes(&mut self) -> CopiesChanged {
@@ -228,6 +235,7 @@ impl World {
             Todo::Sync(role) => self.sync(place, role),
             Todo::Report(role) => self.report_copy(place, role),
             Todo::Follow(role, attempt) => self.follow(place, role, attempt),
+            Todo::Feed(id) => self.feed_again(place, id),
             Todo::LeaveDeadline => self.exit(place),
         }
     }

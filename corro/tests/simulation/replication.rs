@@ -1,6 +1,7 @@
 //! Following the other copy, and being followed: what `db_process::replication` does, without sockets.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::ops::ControlFlow;
 
 use db_process::copy::{FollowStart, follow};
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 use crate::process::{Process, Todo};
 use crate::worker::Job;
-use crate::world::{Happening, MILLI, Replicated, Towards, World};
+use crate::world::{Happening, MILLI, Replicated, Time, Towards, World};
 
 /// How many frames may be unanswered.
 const WINDOW: usize = 2;
@@ -42,6 +43,10 @@ pub(crate) struct Feeder {
     /// The op-log is sent up to here; `None` during a full copy.
     sent: Option<u64>,
     unanswered: VecDeque<u64>,
+    /// No frame of the op-log leaves before.
+    rested: Time,
+    /// Whether it waits for that.
+    rests: bool,
 }
 
 impl World {
@@ -254,6 +259,8 @@ impl World {
             end: None,
             sent: None,
             unanswered: VecDeque::new(),
+            rested: 0,
+            rests: false,
         };
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.feeder = Some(feeder);
@@ -329,8 +336,26 @@ impl World {
         }
     }
 
-    /// Sends what there is to send, as far as the window has room.
+    /// The time has come for another frame.
+    pub(crate) fn feed_again(&mut self, place: u16, id: u64) {
+        if let Some(feeder) = self.feeder(id) {
+            feeder.rests = false;
+            self.feed(place, id);
+        }
+    }
+
+    /// Sends what there is to send, as far as the window has room and it is time.
     fn feed(&mut self, place: u16, id: u64) {
+        let (now, pace) = (self.now, self.config.pace);
+        let Some(feeder) = self.feeder(id) else { return };
+        let (role, rested) = (feeder.role, feeder.rested);
+        if feeder.sent.is_some() && now < rested && !self.process(place).is_moved(role) {
+            let rests = self.feeder(id).map(|feeder| mem::replace(&mut feeder.rests, true));
+            if rests == Some(false) {
+                self.todo(place, rested - now, rested - now + 1, Todo::Feed(id));
+            }
+            return;
+        }
         let limit = self.rng.between(1, 9) as usize;
         loop {
             let Some(feeder) = self.feeder(id) else { return };
@@ -365,6 +390,7 @@ impl World {
             if let Some(feeder) = self.feeder(id) {
                 feeder.sent = Some(last);
                 feeder.unanswered.push_back(last);
+                feeder.rested = now + pace;
             }
             self.replicate(id, Towards::Follower, Replicated::Log(LogBatch { incarnation, entries }));
         }

@@ -98,6 +98,11 @@ impl Node {
         lock(&self.membership).as_ref().map(|kept| kept.view.clone()).unwrap_or_default()
     }
 
+    /// Whether the lead of a copy's partition is being moved.
+    pub fn moves(&self, role: Role) -> bool {
+        lock(&self.membership).as_ref().is_some_and(|kept| kept.moves(self.name.place(), role))
+    }
+
     /// Whom a copy is to follow; tells of every change.
     pub fn peer(&self, role: Role) -> watch::Receiver<Option<Peer>> {
         self.peers.get(role).subscribe()

@@ -35,7 +35,8 @@ use crate::worker::CopyHandle;
 const WINDOW: usize = 2;
 
 /// While writes keep coming, a frame leaves no sooner than this after the one before. Nobody waits for it but reads of the
-/// users in it, which the lead answers meanwhile; and a frame costs three processes the same whatever is in it.
+/// users in it, which the lead answers meanwhile; and a frame costs three processes the same whatever is in it. When the lead
+/// is being moved writes wait for it, so it leaves at once.
 const PACE: Duration = Duration::from_millis(4);
 
 /// So many entries leave at once all the same.
@@ -115,8 +116,8 @@ impl Feeder<'_> {
         let copy = self.node.copy(follow.role);
         let mut keep_alive = interval(KEEP_ALIVE);
         keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let Self { socket, inbox, gone, .. } = self;
-        let mut feed = Feed { copy, follow, socket, inbox, gone, keep_alive };
+        let Self { node, socket, inbox, gone } = self;
+        let mut feed = Feed { node, copy, follow, socket, inbox, gone, keep_alive };
         let mut start = copy.start_for(follow)?;
         loop {
             let after = match start {
@@ -154,6 +155,7 @@ fn other_holder(place: u16, role: Role, size: u16) -> Option<u16> {
 
 /// A follower that was admitted.
 struct Feed<'a> {
+    node: &'a Node,
     copy: &'a CopyHandle,
     follow: &'a Follow,
     socket: &'a SocketRef,
@@ -224,7 +226,7 @@ impl Feed<'_> {
         loop {
             // Before the op-log is read: what is written after that wakes this task again.
             let head = state.borrow_and_update().report.head;
-            if head >= sent + AT_ONCE || rested <= Instant::now() {
+            if head >= sent + AT_ONCE || rested <= Instant::now() || self.node.moves(self.follow.role) {
                 while unanswered.len() < WINDOW {
                     let Some(entries) = self.copy.log_after(sent)? else { return Ok(()) };
                     let Some(last) = entries.last() else { break };
