@@ -1,5 +1,6 @@
 //! The coordinator: the one task that owns the routing, and the handle by which everything else reaches it.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -8,6 +9,7 @@ use protocol::message::query::{ChangesAnswer, DigestAnswer, Filter, PageAnswer};
 use protocol::placement::Partition;
 use protocol::{Condition, Operation, Outcome, UserId, Version};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -336,7 +338,8 @@ const TICK: Duration = Duration::from_millis(10);
 const PURGE: Duration = Duration::from_secs(1);
 
 /// Runs the routing until `shutdown`: takes questions and what the db-processes send, and carries out what the routing
-/// asks for. Everything that has arrived is taken in before anything is sent, so that batches form by themselves.
+/// asks for. Everything that has arrived is taken in before anything is sent, and so is what other tasks have ready, so that
+/// batches form by themselves.
 pub async fn run(
     mut routing: Routing,
     mut questions: mpsc::UnboundedReceiver<Request>,
@@ -355,6 +358,7 @@ pub async fn run(
     let mut asked = Vec::new();
     let mut told = Vec::new();
     let mut commands = Vec::new();
+    let mut others_had_their_turn = false;
     loop {
         tokio::select! {
             biased;
@@ -413,18 +417,15 @@ pub async fn run(
                 }
             }
         }
-        if questions.is_empty() && events.is_empty() {
-            routing.flush(&mut commands);
+        desk.carry_out_all(&mut routing, start, &mut commands);
+        // Other connections may have requests that are only not read yet: they should leave in the same frames.
+        if questions.is_empty() && events.is_empty() && !mem::replace(&mut others_had_their_turn, true) {
+            yield_now().await;
         }
-        while !commands.is_empty() {
-            let now = start.elapsed();
-            let failed = desk.carry_out(&mut commands);
-            for session in failed {
-                routing.step(now, Event::Closed { session }, &mut commands);
-            }
-            if !commands.is_empty() {
-                routing.flush(&mut commands);
-            }
+        if questions.is_empty() && events.is_empty() {
+            others_had_their_turn = false;
+            routing.flush(&mut commands);
+            desk.carry_out_all(&mut routing, start, &mut commands);
         }
     }
 }
@@ -507,6 +508,20 @@ impl Desk {
         let request = RequestId(self.requests);
         self.writes.insert(request, WayBack::Many(Arc::clone(replies), ticket));
         Event::Write { request, id, operation, condition, quiet: true, unix_millis }
+    }
+
+    /// Carries out all commands, and those that follow from them.
+    fn carry_out_all(&mut self, routing: &mut Routing, start: Instant, commands: &mut Vec<Command>) {
+        while !commands.is_empty() {
+            let now = start.elapsed();
+            let failed = self.carry_out(commands);
+            for session in failed {
+                routing.step(now, Event::Closed { session }, commands);
+            }
+            if !commands.is_empty() {
+                routing.flush(commands);
+            }
+        }
     }
 
     /// Carries out all commands. Returns the connections on which a message could not leave.
