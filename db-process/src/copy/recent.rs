@@ -8,22 +8,20 @@
 //! versions ([`Pages`]): 8 bytes for an operation, and one insertion for a batch. More than the version is not needed, for
 //! whoever sends an operation again sends all of it.
 
-use std::collections::{HashMap, VecDeque};
-use std::mem;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 
 use protocol::{Change, Version};
 
 use crate::store::{Encoded, Snapshot, StoreError};
 
-/// The operations applied last, oldest first out.
+/// The operations applied last, those of the lowest versions first out. They come nearly in order, so both ends of a sorted map
+/// are where all the work is, and stay in the processor's cache.
 #[derive(Debug)]
 pub struct Recent {
     capacity: usize,
-    /// In the order in which they were remembered; the same versions as in `known`.
-    order: VecDeque<Version>,
-    /// Never iterated, so its order does not matter.
-    known: HashMap<Version, Remembered>,
+    known: BTreeMap<Version, Remembered>,
 }
 
 /// What is remembered of an operation.
@@ -31,9 +29,9 @@ pub struct Recent {
 pub struct Remembered {
     /// Its entry in the own op-log; `None` where it was accepted by the other copy.
     pub sequence: Option<u64>,
-    /// The whole record right after it, in the encoding of the store, which is half the size. `None` where the memory was
-    /// read back, or this copy never was in the state in which the operation was accepted: it had something newer, or the
-    /// user as deleted, or got the records as a whole.
+    /// The whole record right after it, in the encoding of the store, which is half the size. `None` where the operation itself says
+    /// all of it, the memory was read back, or this copy never was in the state in which the operation was accepted: it had
+    /// something newer, or the user as deleted, or got the records as a whole.
     pub left: Option<Box<[u8]>>,
 }
 
@@ -41,7 +39,8 @@ pub struct Remembered {
 pub fn left_by(version: Version, change: &Change, after: &Encoded) -> Option<Box<[u8]>> {
     let deletes = change.alive == Some(false);
     let exact = after.record.version() == version && after.record.is_alive() != deletes;
-    exact.then(|| after.bytes.as_slice().into())
+    let whole = change.name.is_some() && change.email.is_some() && change.group.is_some();
+    (exact && !whole).then(|| after.bytes.as_slice().into())
 }
 
 /// The pages on disk.
@@ -112,28 +111,23 @@ pub fn read(snapshot: &impl Snapshot, capacity: usize) -> Result<(Recent, Pages)
 impl Recent {
     /// Remembers at most `capacity` operations.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, order: VecDeque::new(), known: HashMap::new() }
+        Self { capacity, known: BTreeMap::new() }
     }
 
-    /// Remembers an operation. Where it is known already, what was remembered first stands. Returns whether it is news.
+    /// Remembers an operation. Where it is known already, what was remembered first stands. Returns whether it is news, and is
+    /// not the oldest of too many.
     pub fn remember(&mut self, version: Version, sequence: Option<u64>, left: Option<Box<[u8]>>) -> bool {
-        if self.capacity == 0 || self.known.contains_key(&version) {
-            return false;
+        match self.known.entry(version) {
+            Entry::Vacant(unknown) => drop(unknown.insert(Remembered { sequence, left })),
+            Entry::Occupied(_) => return false,
         }
-        if self.order.len() == self.capacity
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        self.order.push_back(version);
-        self.known.insert(version, Remembered { sequence, left });
-        assert_eq!(self.order.len(), self.known.len(), "each version is remembered once");
-        true
+        let forgotten = if self.known.len() > self.capacity { self.known.pop_first() } else { None };
+        forgotten.is_none_or(|(forgotten, _)| forgotten != version)
     }
 
     /// All that are remembered, the oldest first.
-    pub fn versions(mut self) -> Vec<Version> {
-        mem::take(&mut self.order).into()
+    pub fn versions(self) -> Vec<Version> {
+        self.known.into_keys().collect()
     }
 
     /// What is remembered of that operation.
