@@ -111,7 +111,7 @@ impl Config {
             late: 3,
             round: rng.pick(&[300, 3_000, 15_000]),
             purge_after: rng.percent(60).then(|| rng.pick(&[0, 5, 50, 300])),
-            pace: rng.pick(&[0, 4_000]),
+            pace: rng.pick(&[0, 10_000]),
         }
     }
 }

@@ -8,6 +8,7 @@
 mod per_role;
 pub mod plan;
 
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,6 +35,8 @@ pub struct Node {
     copies: PerRole<CopyHandle>,
     /// As it is kept on disk.
     membership: Mutex<Option<Membership>>,
+    /// Whether the lead of each copy's partition is being moved.
+    moving: PerRole<watch::Sender<bool>>,
     /// Whom each copy is to follow.
     peers: PerRole<watch::Sender<Option<Peer>>>,
     registered: AtomicBool,
@@ -60,7 +63,11 @@ impl Node {
     /// Of a folder and the copies in it.
     pub fn new(data: DataDir, copies: PerRole<CopyHandle>) -> Self {
         let identity = data.identity();
+        let moves = |role| {
+            identity.membership.as_ref().is_some_and(|kept| kept.moves(identity.instance.place(), role))
+        };
         Self {
+            moving: PerRole::both(|role| watch::Sender::new(moves(role))),
             name: identity.instance.clone(),
             incarnation: identity.incarnation,
             copies,
@@ -98,9 +105,9 @@ impl Node {
         lock(&self.membership).as_ref().map(|kept| kept.view.clone()).unwrap_or_default()
     }
 
-    /// Whether the lead of a copy's partition is being moved.
-    pub fn moves(&self, role: Role) -> bool {
-        lock(&self.membership).as_ref().is_some_and(|kept| kept.moves(self.name.place(), role))
+    /// Whether the lead of a copy's partition is being moved; tells of every change.
+    pub fn moving(&self, role: Role) -> watch::Receiver<bool> {
+        self.moving.get(role).subscribe()
     }
 
     /// Whom a copy is to follow; tells of every change.
@@ -212,6 +219,10 @@ impl Node {
             });
             if !is_older {
                 data.keep(membership.clone())?;
+                for role in Role::ALL {
+                    let moves = membership.moves(node.name.place(), role);
+                    node.moving.get(role).send_if_modified(|moved| mem::replace(moved, moves) != moves);
+                }
                 *lock(&node.membership) = Some(membership);
             }
             Ok(())

@@ -37,7 +37,7 @@ const WINDOW: usize = 2;
 /// While writes keep coming, a frame leaves no sooner than this after the one before. Nobody waits for it but reads of the
 /// users in it, which the lead answers meanwhile; and a frame costs three processes the same whatever is in it. When the lead
 /// is being moved writes wait for it, so it leaves at once.
-const PACE: Duration = Duration::from_millis(4);
+const PACE: Duration = Duration::from_millis(10);
 
 /// So many entries leave at once all the same.
 const AT_ONCE: u64 = 256;
@@ -219,14 +219,15 @@ impl Feed<'_> {
 
     /// Sends the op-log after `sent`, as it grows. Returns when it does not reach back that far any more.
     async fn log(&mut self, mut sent: u64) -> Result<(), Ended> {
-        let mut state = self.copy.state();
+        let (mut state, mut moving) = (self.copy.state(), self.node.moving(self.follow.role));
         let mut unanswered = VecDeque::new();
         let mut caught_up = false;
         let mut rested = Instant::now();
         loop {
             // Before the op-log is read: what is written after that wakes this task again.
             let head = state.borrow_and_update().report.head;
-            if head >= sent + AT_ONCE || rested <= Instant::now() || self.node.moves(self.follow.role) {
+            let hurries = *moving.borrow_and_update();
+            if hurries || head >= sent + AT_ONCE || rested <= Instant::now() {
                 while unanswered.len() < WINDOW {
                     let Some(entries) = self.copy.log_after(sent)? else { return Ok(()) };
                     let Some(last) = entries.last() else { break };
@@ -253,6 +254,7 @@ impl Feed<'_> {
                     self.copy.trim(durable);
                 },
                 changed = state.changed(), if unanswered.len() < WINDOW => changed.map_err(|_| Ended::Stopped)?,
+                Ok(()) = moving.changed() => {}
                 () = sleep_until(rested), if head > sent && unanswered.len() < WINDOW => {}
             }
         }

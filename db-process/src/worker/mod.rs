@@ -10,7 +10,7 @@
 //! What it does not do: it does not bound its queue. Whoever sends work waits for answers before sending more.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
@@ -66,6 +66,8 @@ struct Shared {
     jobs: mpsc::Sender<Job>,
     state: watch::Receiver<CopyState>,
     trust: Arc<Trust>,
+    /// The other copy has the op-log on disk up to here.
+    confirmed: Arc<AtomicU64>,
     /// Whether the log says that a record could not be read when tombstones were looked for.
     unreadable: AtomicBool,
     /// Taken by whoever stops the copy first.
@@ -111,7 +113,8 @@ pub fn start(
     let copy = Copy::open(store.clone(), Limits::default())?;
     let trust = Arc::new(Trust { role, poisoned: AtomicBool::new(false), failed });
     let (jobs, queue) = mpsc::channel();
-    let (worker, state) = Worker::new(copy, queue, Arc::clone(&trust));
+    let confirmed = Arc::default();
+    let (worker, state) = Worker::new(copy, queue, Arc::clone(&trust), Arc::clone(&confirmed));
     let thread = spawn(format!("copy-{}", role.as_str()), move || worker.run())?;
     let thread = Mutex::new(Some(thread));
     Ok(CopyHandle {
@@ -121,6 +124,7 @@ pub fn start(
             jobs,
             state,
             trust,
+            confirmed,
             unreadable: AtomicBool::new(false),
             thread,
         }),
@@ -183,9 +187,9 @@ impl CopyHandle {
         self.send(Job::CountAsComplete);
     }
 
-    /// The other copy has the op-log on disk up to here.
+    /// The other copy has the op-log on disk up to here. That is not worth waking the thread: it sees to it when it next writes.
     pub fn trim(&self, upto: u64) {
-        self.send(Job::Confirm(upto));
+        self.shared.confirmed.fetch_max(upto, Ordering::Relaxed);
     }
 
     /// What the copy tells continuously. A receiver that is cloned for each use sees every later change.

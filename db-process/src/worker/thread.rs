@@ -7,6 +7,7 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,6 @@ pub(super) enum Job {
     Chunk { chunk: CopyChunk, done: Box<dyn FnOnce() + Send> },
     Recopy(bool),
     CountAsComplete,
-    Confirm(u64),
     Stop,
 }
 
@@ -48,6 +48,8 @@ pub(super) struct Worker {
     queue: Receiver<Job>,
     state: watch::Sender<CopyState>,
     trust: Arc<Trust>,
+    /// The other copy has the op-log on disk up to here.
+    confirmed: Arc<AtomicU64>,
     promises: Vec<Promise>,
     gaps: u64,
     /// When what is not on disk has to be, at the latest. Set whenever the copy is unsynced.
@@ -60,11 +62,14 @@ impl Worker {
         copy: Copy<RocksStore>,
         queue: Receiver<Job>,
         trust: Arc<Trust>,
+        confirmed: Arc<AtomicU64>,
     ) -> (Self, watch::Receiver<CopyState>) {
         let first = CopyState { report: report(copy.meta()), durable: copy.durable(), gaps: 0 };
         let (state, receiver) = watch::channel(first);
         let promises = Vec::new();
-        (Self { copy, queue, state, trust, promises, gaps: 0, sync_at: None, stopping: false }, receiver)
+        let worker =
+            Self { copy, queue, state, trust, confirmed, promises, gaps: 0, sync_at: None, stopping: false };
+        (worker, receiver)
     }
 
     /// Works until it is stopped, every handle is gone, or the database fails.
@@ -87,6 +92,7 @@ impl Worker {
                 let Ok(job) = self.queue.try_recv() else { break };
                 taken += self.stage(job)?;
             }
+            self.copy.confirm(self.confirmed.load(Ordering::Relaxed));
             self.copy.commit()?;
             self.sync_at = match self.sync_at {
                 _ if !self.copy.unsynced() => None,
@@ -159,10 +165,6 @@ impl Worker {
             }
             Job::CountAsComplete => {
                 self.copy.count_as_complete();
-                0
-            }
-            Job::Confirm(upto) => {
-                self.copy.confirm(upto);
                 0
             }
             Job::Stop => {
