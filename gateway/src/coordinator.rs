@@ -338,8 +338,8 @@ const TICK: Duration = Duration::from_millis(10);
 const PURGE: Duration = Duration::from_secs(1);
 
 /// Runs the routing until `shutdown`: takes questions and what the db-processes send, and carries out what the routing
-/// asks for. Everything that has arrived is taken in before anything is sent, and so is what other tasks have ready, so that
-/// batches form by themselves.
+/// asks for. Everything that has arrived is taken in before anything is sent, and where that is little, what other tasks have
+/// ready, too, so that batches form by themselves.
 pub async fn run(
     mut routing: Routing,
     mut questions: mpsc::UnboundedReceiver<Request>,
@@ -359,6 +359,7 @@ pub async fn run(
     let mut told = Vec::new();
     let mut commands = Vec::new();
     let mut others_had_their_turn = false;
+    let mut gathered = 0;
     loop {
         tokio::select! {
             biased;
@@ -385,6 +386,7 @@ pub async fn run(
                     // Nobody is left who could ask: the HTTP server has ended.
                     break;
                 }
+                gathered += count;
                 let now = start.elapsed();
                 for request in asked.drain(..) {
                     match desk.enter(request) {
@@ -419,11 +421,16 @@ pub async fn run(
         }
         desk.carry_out_all(&mut routing, start, &mut commands);
         // Other connections may have requests that are only not read yet: they should leave in the same frames.
-        if questions.is_empty() && events.is_empty() && !mem::replace(&mut others_had_their_turn, true) {
+        if questions.is_empty()
+            && events.is_empty()
+            && gathered < FEW
+            && !mem::replace(&mut others_had_their_turn, true)
+        {
             yield_now().await;
         }
         if questions.is_empty() && events.is_empty() {
             others_had_their_turn = false;
+            gathered = 0;
             routing.flush(&mut commands);
             desk.carry_out_all(&mut routing, start, &mut commands);
         }
@@ -432,6 +439,9 @@ pub async fn run(
 
 /// At most this many messages are taken in before time and shutdown are looked at again.
 const BURST: usize = 1024;
+
+/// Frames wait a turn for others where no more requests than this have come together: with more they are large enough.
+const FEW: usize = 16;
 
 /// Keeps the way back to whoever asked.
 #[derive(Default)]
