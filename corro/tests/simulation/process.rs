@@ -17,6 +17,7 @@ use protocol::message::link::{
 };
 use uuid::Uuid;
 
+use crate::config::Config;
 use crate::replication::Following;
 use crate::rng::Rng;
 use crate::worker::{Job, Worker};
@@ -157,7 +158,8 @@ impl World {
     }
 
     pub(crate) fn start_process(&mut self, place: u16) {
-        let limits = Limits { recent: self.config.recent, log: self.config.log, trim: self.config.trim };
+        let Config { recent, log, trim, .. } = self.config;
+        let limits = Limits { recent, log, trim, cached: 4 };
         let now = self.now;
         let process = self.process(place);
         if process.up {
@@ -405,6 +407,11 @@ impl World {
         let process = self.process(place);
         if let Some(membership) = plan.keep.take() {
             process.membership = Some(membership);
+        }
+        for role in Role::ALL {
+            if self.process(place).is_moved(role) {
+                self.feed_followers(place, role);
+            }
         }
         self.carry_plan_out(place, plan);
         let process = self.process(place);
