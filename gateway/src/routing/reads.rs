@@ -170,11 +170,11 @@ impl Routing {
         }
     }
 
-    /// A write that these reads saw before its answer came has been answered now. If it was not applied after all, because
-    /// the lead that showed it was lost, they are asked again.
-    pub(super) fn tell_early(&mut self, applied: bool, seen: Vec<SeenEarly>, commands: &mut Vec<Command>) {
+    /// A write that these reads saw before its answer came has been answered now. If what they saw does not hold, because
+    /// the lead that showed it was lost and the write was not applied after all, they are asked again.
+    pub(super) fn tell_early(&mut self, holds: bool, seen: Vec<SeenEarly>, commands: &mut Vec<Command>) {
         for seen in seen {
-            if applied {
+            if holds {
                 self.tell(seen, commands);
             } else if let Some(read) = self.reads.by_request.get_mut(&seen.request) {
                 read.asked = [None, None];

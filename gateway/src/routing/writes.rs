@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::Outcome;
 use protocol::message::link::{Role, Versioned, Write, WriteAnswers, WriteBatch};
 use protocol::placement::Place;
+use protocol::{Operation, Outcome};
 
 use super::Routing;
 use super::event::{Command, RequestId, ToProcess, Unserved};
@@ -75,7 +75,9 @@ impl Routing {
             let version = write.version;
             let early = partition.answered(write.id, version);
             if !early.is_empty() {
-                seen.push((answer.outcome == Outcome::Applied, early));
+                // What saw a delete saw no user, and where there was none to delete, that was so without it, too.
+                let finds_none = answer.outcome == Outcome::NotFound && write.operation == Operation::Delete;
+                seen.push((answer.outcome == Outcome::Applied || finds_none, early));
             }
             if answer.outcome == Outcome::Applied {
                 let Write { id, operation, .. } = write;
@@ -97,8 +99,8 @@ impl Routing {
             report.head = report.head.max(head);
         }
         self.publish(commands);
-        for (applied, early) in seen {
-            self.tell_early(applied, early, commands);
+        for (holds, early) in seen {
+            self.tell_early(holds, early, commands);
         }
         self.tell_kept(number, commands);
         if draining {

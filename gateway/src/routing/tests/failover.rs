@@ -8,6 +8,32 @@ fn lead(script: &Script, partition: usize) -> Option<(String, Role)> {
     status.lead.clone().map(|name| (name, status.role))
 }
 
+impl Script {
+    /// A user is created, and read before the lead's answer comes. Returns the read, and the number of the frame that has no
+    /// answer.
+    fn create_seen_early(&mut self, id: UserId) -> (RequestId, u64) {
+        self.create(id);
+        let read = self.read(id);
+        let sent = self.take(0, |message| matches!(message, ToProcess::Writes(_)));
+        let ToProcess::Writes(batch) = &sent[0] else { unreachable!("only writes were taken") };
+        self.answer_reads_with(0, Some(batch.writes[0].version));
+        (read, batch.batch)
+    }
+
+    /// The number of the frame of writes that has come to a process.
+    fn write_batch(&mut self, place: u16) -> u64 {
+        let sent = self.take(place, |message| matches!(message, ToProcess::Writes(_)));
+        let ToProcess::Writes(batch) = &sent[0] else { unreachable!("only writes were taken") };
+        batch.batch
+    }
+
+    /// A primary refuses the one write of a frame.
+    fn refuse(&mut self, place: u16, batch: u64, outcome: Outcome) {
+        let results = vec![WriteAnswer { outcome, sequence: 0, user: None }];
+        self.message(place, FromProcess::Written(WriteAnswers { batch, role: Role::Primary, results }));
+    }
+}
+
 fn unanswered_writes(script: &Script, place: u16) -> usize {
     let batches = script.inbox.iter().filter(|(to, _)| *to == place);
     batches
@@ -426,11 +452,7 @@ fn nobody_sees_a_write_that_the_lead_may_take_with_it() {
 fn a_read_that_saw_what_never_came_to_be_is_asked_again() {
     let mut script = Script::formed(3);
     let id = user_of(0, 3, 0);
-    script.create(id);
-    let read = script.read(id);
-    let sent = script.take(0, |message| matches!(message, ToProcess::Writes(_)));
-    let ToProcess::Writes(batch) = &sent[0] else { unreachable!("only writes were taken") };
-    script.answer_reads_with(0, Some(batch.writes[0].version));
+    let (read, _) = script.create_seen_early(id);
     script.kill(0);
     script.refuse_writes(1, Role::Replica);
     assert_eq!(script.asked(), [(1, Role::Replica)]);
@@ -439,18 +461,26 @@ fn a_read_that_saw_what_never_came_to_be_is_asked_again() {
 }
 
 #[test]
+fn a_read_that_saw_nobody_is_told_so_when_there_was_nobody_to_delete() {
+    let mut script = Script::formed(3);
+    let id = user_of(0, 3, 0);
+    script.delete(id);
+    let read = script.read(id);
+    let batch = script.write_batch(0);
+    script.answer_reads_with(0, None);
+    assert!(script.read_result(read).is_none(), "the delete may be why");
+    script.delete(id);
+    script.refuse(0, batch, Outcome::NotFound);
+    assert!(matches!(script.read_result(read), Some(Ok(None))), "whatever comes after it");
+}
+
+#[test]
 fn a_read_that_is_asked_again_is_hedged_again() {
     let mut script = Script::formed(3);
     let id = user_of(0, 3, 0);
-    script.create(id);
-    let read = script.read(id);
-    let sent = script.take(0, |message| matches!(message, ToProcess::Writes(_)));
-    let ToProcess::Writes(batch) = &sent[0] else { unreachable!("only writes were taken") };
-    script.answer_reads_with(0, Some(batch.writes[0].version));
+    let (read, batch) = script.create_seen_early(id);
     script.pass(50, &[]);
-    let refused = WriteAnswer { outcome: Outcome::Exists, sequence: 0, user: None };
-    let (batch, results) = (batch.batch, vec![refused]);
-    script.message(0, FromProcess::Written(WriteAnswers { batch, role: Role::Primary, results }));
+    script.refuse(0, batch, Outcome::Exists);
     assert_eq!(script.asked(), [(1, Role::Replica)], "nothing of the user is under way any more");
     script.pass(50, &[1]);
     assert_eq!(script.asked(), [(1, Role::Replica), (0, Role::Primary)], "db-1 says nothing");

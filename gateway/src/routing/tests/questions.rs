@@ -20,7 +20,7 @@ impl Script {
         self.ask(partition, Question::Page { after, limit: 10, filter: Filter::All })
     }
 
-    fn delete(&mut self, id: UserId) -> RequestId {
+    pub(super) fn delete(&mut self, id: UserId) -> RequestId {
         self.requests += 1;
         let request = RequestId(self.requests);
         let operation = Operation::Delete;
