@@ -136,6 +136,20 @@ fn what_was_answered_is_read_at_once_and_after_a_restart() {
     assert_eq!((again[0].outcome, again[0].sequence), (Outcome::Applied, 1), "it is remembered");
 }
 
+/// A gateway that starts gives no version below it, or the write that is queued would undo a later one.
+#[test]
+fn the_report_tells_of_versions_that_are_still_queued() {
+    let fixture = Fixture::new();
+    let answers = fixture.send((1..=500).map(create).collect());
+    let queued = fixture.copy.report();
+    assert_eq!(queued.version, Version(500), "while {} of 500 are written", queued.head);
+    answers.recv_timeout(DEADLINE).expect("an answer");
+    assert_eq!((fixture.copy.report().head, fixture.copy.report().version), (500, Version(500)));
+    let merged = Versioned { version: Version(900), id: id(1), change: create(900).operation.into_change() };
+    fixture.copy.merge(vec![merged], || ());
+    assert_eq!(fixture.copy.report().version, Version(900));
+}
+
 #[test]
 fn a_hundred_creates_of_one_user_make_one() {
     let fixture = Fixture::new();

@@ -128,8 +128,8 @@ impl Process {
     }
 
     fn reports(&mut self) -> CopyReports {
-        let primary = self.worker(Role::Primary).state.report;
-        CopyReports { primary, replica: self.worker(Role::Replica).state.report }
+        let primary = self.worker(Role::Primary).report();
+        CopyReports { primary, replica: self.worker(Role::Replica).report() }
     }
 
     fn view(&self) -> View {

@@ -6,6 +6,7 @@ use std::mem;
 use db_process::copy::{Copy, FollowError, report};
 use db_process::store::MemoryStore;
 use gateway::routing::FromProcess;
+use protocol::Version;
 use protocol::message::link::{CopyReport, Merged, Role, Versioned, Write, WriteAnswers};
 use protocol::message::replication::{CopyChunk, LogBatch};
 
@@ -21,6 +22,20 @@ pub(crate) enum Job {
     Chunk { stream: u64, chunk: CopyChunk },
     CountAsComplete,
     Confirm(u64),
+}
+
+impl Job {
+    /// The highest version of what is in it.
+    fn version(&self) -> Version {
+        let versions: Vec<Version> = match self {
+            Self::Write { writes, .. } => writes.iter().map(|write| write.version).collect(),
+            Self::Merge { changes, .. } => changes.iter().map(|change| change.version).collect(),
+            Self::Apply(batch) => batch.entries.iter().map(|entry| entry.version).collect(),
+            Self::Chunk { chunk, .. } => chunk.records.iter().map(|(_, record)| record.version()).collect(),
+            Self::CountAsComplete | Self::Confirm(_) => Vec::new(),
+        };
+        versions.into_iter().max().unwrap_or(Version::ZERO)
+    }
 }
 
 /// What leaves after the commit.
@@ -43,6 +58,8 @@ pub(crate) struct State {
 pub(crate) struct Worker {
     pub(crate) copy: Copy<MemoryStore>,
     queue: VecDeque<Job>,
+    /// The highest version of all that was ever queued.
+    received: Version,
     busy: bool,
     promises: Vec<Promise>,
     pub(crate) state: State,
@@ -54,7 +71,12 @@ impl Worker {
     pub(crate) fn new(copy: Copy<MemoryStore>) -> Self {
         let state = State { report: report(copy.meta()), durable: copy.durable(), gaps: 0 };
         let (queue, promises) = (VecDeque::new(), Vec::new());
-        Self { copy, queue, busy: false, promises, state, gaps: 0, sync_due: false }
+        Self { copy, queue, received: Version::ZERO, busy: false, promises, state, gaps: 0, sync_due: false }
+    }
+
+    /// The state, with the version of what is queued.
+    pub(crate) fn report(&self) -> CopyReport {
+        CopyReport { version: self.state.report.version.max(self.received), ..self.state.report }
     }
 
     /// Takes everything that is queued, and commits once.
@@ -103,6 +125,7 @@ impl World {
     /// Queues a job for a copy.
     pub(crate) fn give(&mut self, place: u16, role: Role, job: Job) {
         let worker = self.process(place).worker(role);
+        worker.received = worker.received.max(job.version());
         worker.queue.push_back(job);
         if !mem::replace(&mut worker.busy, true) {
             self.todo(place, 1, 200, Todo::Round(role));
@@ -140,7 +163,9 @@ impl World {
         let linked = self.process(place).link.connection;
         match promise {
             Promise::Written { connection, answers, writes } => {
-                self.check_on_disk(place, role, &writes, &answers);
+                let open =
+                    self.connections.get(&connection).is_some_and(|connection| connection.gateway_open);
+                self.check_on_disk(place, role, &writes, &answers, linked == Some(connection) && open);
                 if linked == Some(connection) {
                     self.send_up(connection, Up::Message(FromProcess::Written(answers)));
                 }

@@ -21,7 +21,7 @@ use protocol::message::query::{
     PageQuery, TombstoneAnswer, TombstoneQuery,
 };
 use protocol::message::replication::{CopyChunk, Follow, LogBatch, LogEntry};
-use protocol::{Record, UserId};
+use protocol::{Record, UserId, Version};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
@@ -68,6 +68,8 @@ struct Shared {
     trust: Arc<Trust>,
     /// The other copy has the op-log on disk up to here.
     confirmed: Arc<AtomicU64>,
+    /// The highest version of all that was ever queued.
+    received: AtomicU64,
     /// Whether the log says that a record could not be read when tombstones were looked for.
     unreadable: AtomicBool,
     /// Taken by whoever stops the copy first.
@@ -125,6 +127,7 @@ pub fn start(
             state,
             trust,
             confirmed,
+            received: AtomicU64::new(0),
             unreadable: AtomicBool::new(false),
             thread,
         }),
@@ -158,22 +161,26 @@ impl CopyHandle {
 
     /// Decides writes. `done` gets the answers when what they rest on is on disk.
     pub fn write(&self, writes: Vec<Write>, done: impl FnOnce(Vec<WriteAnswer>) + Send + 'static) {
+        self.receive(writes.iter().map(|write| write.version));
         self.send(Job::Write { writes, done: Box::new(done) });
     }
 
     /// Merges changes that the other copy accepted. `done` is called when they are on disk.
     pub fn merge(&self, changes: Vec<Versioned>, done: impl FnOnce() + Send + 'static) {
+        self.receive(changes.iter().map(|change| change.version));
         self.send(Job::Merge { changes, done: Box::new(done) });
     }
 
     /// Applies entries of the other copy's op-log. They are readable soon and on disk a little later; both shows in the
     /// state, and so does a batch that does not join on.
     pub fn apply(&self, batch: LogBatch) {
+        self.receive(batch.entries.iter().map(|entry| entry.version));
         self.send(Job::Apply(batch));
     }
 
     /// Merges part of a full copy. With `end`, the last part, `done` is called when all of it is on disk.
     pub fn merge_chunk(&self, chunk: CopyChunk, done: impl FnOnce() + Send + 'static) {
+        self.receive(chunk.records.iter().map(|(_, record)| record.version()));
         self.send(Job::Chunk { chunk, done: Box::new(done) });
     }
 
@@ -197,9 +204,12 @@ impl CopyHandle {
         self.shared.state.clone()
     }
 
-    /// The state as of now.
+    /// The state as of now, with the version of what is still queued: that will be in the copy in a moment, whoever sent it,
+    /// and no other write may get a version below it.
     pub fn report(&self) -> CopyReport {
-        self.shared.state.borrow().report
+        let received = Version(self.shared.received.load(Ordering::Relaxed));
+        let report = self.shared.state.borrow().report;
+        CopyReport { version: report.version.max(received), ..report }
     }
 
     /// From where the follower that asks is to be served.
@@ -327,6 +337,12 @@ impl CopyHandle {
             && thread.join().is_err()
         {
             tracing::error!(role = self.shared.role.as_str(), "the thread of the copy panicked");
+        }
+    }
+
+    fn receive(&self, versions: impl Iterator<Item = Version>) {
+        if let Some(Version(highest)) = versions.max() {
+            self.shared.received.fetch_max(highest, Ordering::Relaxed);
         }
     }
 

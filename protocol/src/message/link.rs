@@ -104,7 +104,7 @@ pub struct CopyReport {
     pub head: u64,
     /// How far it has applied the other copy's op-log; `None` where it never followed it.
     pub position: Option<Position>,
-    /// The highest version in it.
+    /// The highest version in it, or on its way into it.
     pub version: Version,
 }
 
