@@ -92,7 +92,8 @@ impl<S: Store> Copy<S> {
     pub fn merge_chunk(&mut self, chunk: CopyChunk) -> Result<(), StoreError> {
         let CopyChunk { records, applied, end, .. } = chunk;
         let ids: Vec<_> = records.iter().map(|(id, _)| *id).collect();
-        let stored = self.stored(&ids)?;
+        // What the store has, not what it is remembered to have: a full copy is also what makes a copy good.
+        let stored = self.store.get_many(&ids)?;
         for ((id, theirs), stored) in records.into_iter().zip(stored) {
             let before = self.with_staged(&id, stored);
             if before.as_ref() == Some(&theirs) {
