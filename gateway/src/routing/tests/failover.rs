@@ -1,5 +1,9 @@
 //! The lead is lost, comes back, leaves, or is moved home.
 
+use std::sync::Arc;
+
+use protocol::message::link::WriteBatch;
+
 use super::*;
 
 /// Where the writes of a partition of three are now: the lead's place and role.
@@ -14,17 +18,16 @@ impl Script {
     fn create_seen_early(&mut self, id: UserId) -> (RequestId, u64) {
         self.create(id);
         let read = self.read(id);
-        let sent = self.take(0, |message| matches!(message, ToProcess::Writes(_)));
-        let ToProcess::Writes(batch) = &sent[0] else { unreachable!("only writes were taken") };
+        let batch = self.writes_sent_to(0);
         self.answer_reads_with(0, Some(batch.writes[0].version));
         (read, batch.batch)
     }
 
-    /// The number of the frame of writes that has come to a process.
-    fn write_batch(&mut self, place: u16) -> u64 {
+    /// The first frame of writes that has come to a process.
+    fn writes_sent_to(&mut self, place: u16) -> Arc<WriteBatch> {
         let sent = self.take(place, |message| matches!(message, ToProcess::Writes(_)));
         let ToProcess::Writes(batch) = &sent[0] else { unreachable!("only writes were taken") };
-        batch.batch
+        Arc::clone(batch)
     }
 
     /// A primary refuses the one write of a frame.
@@ -435,8 +438,7 @@ fn nobody_sees_a_write_that_the_lead_may_take_with_it() {
     let read = script.read(id);
     assert_eq!(script.asked(), [(0, Role::Primary)]);
     // The write is on the disk of db-0, its answer is not here yet.
-    let sent = script.take(0, |message| matches!(message, ToProcess::Writes(_)));
-    let ToProcess::Writes(batch) = &sent[0] else { unreachable!("only writes were taken") };
+    let batch = script.writes_sent_to(0);
     script.answer_reads_with(0, Some(batch.writes[0].version));
     assert!(script.read_result(read).is_none(), "db-1 does not know of it");
 
@@ -466,7 +468,7 @@ fn a_read_that_saw_nobody_is_told_so_when_there_was_nobody_to_delete() {
     let id = user_of(0, 3, 0);
     script.delete(id);
     let read = script.read(id);
-    let batch = script.write_batch(0);
+    let batch = script.writes_sent_to(0).batch;
     script.answer_reads_with(0, None);
     assert!(script.read_result(read).is_none(), "the delete may be why");
     script.delete(id);
