@@ -70,7 +70,7 @@ pub(crate) struct DrillArgs {
     /// Keep-alive connections, each with one request under way
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = at_least_one())]
     connections: u64,
-    /// Share of reads, in percent
+    /// Share of reads, in percent; a quarter as many of the connections only read
     #[arg(long, default_value_t = 50, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(0..=100))]
     reads: u64,
     /// Users under load at a time

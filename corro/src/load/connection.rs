@@ -43,7 +43,7 @@ impl Connection {
     pub(super) async fn work(mut self) -> Self {
         let shared = Arc::clone(&self.shared);
         while !shared.stop.load(Ordering::Relaxed) {
-            let reads = self.random.percent(shared.reads);
+            let reads = shared.mix.next_reads(self.number, &mut self.random);
             let (place, user) = if reads {
                 shared.users.to_read(&mut self.random)
             } else {

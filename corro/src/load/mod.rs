@@ -8,6 +8,9 @@
 //! A load runs in windows. Between two windows nothing is under way, every user is read once more, and the histories are
 //! handed over; so a history stays short, and the next one starts from a known user.
 //!
+//! Most connections read and write, and after a fault all of these may come to wait for a write. Some only read ([`mix`]), so that how
+//! long no read succeeded says something about reads.
+//!
 //! [`client`] is one connection, [`user`] what the load knows of a user, [`users`] all of them, [`connection`] what each
 //! connection does, [`meter`] how long it took and what failed.
 //!
@@ -16,6 +19,7 @@
 pub(crate) mod client;
 mod connection;
 pub(crate) mod meter;
+mod mix;
 pub(crate) mod random;
 pub(crate) mod retries;
 pub(crate) mod statistics;
@@ -31,6 +35,7 @@ use tokio::task::JoinSet;
 use client::Endpoint;
 use connection::Connection;
 use meter::{Glance, Meter};
+use mix::Mix;
 use user::History;
 use users::Users;
 
@@ -61,8 +66,7 @@ struct Shared {
     endpoint: Endpoint,
     users: Users,
     meter: Mutex<Meter>,
-    /// Share of reads, in percent.
-    reads: u64,
+    mix: Mix,
     /// The moment that all others are counted from.
     start: Instant,
     /// Whether the window is to end.
@@ -84,11 +88,12 @@ impl Load {
     /// Makes a load, which rests at first.
     pub(crate) fn new(endpoint: Endpoint, settings: &LoadSettings) -> Self {
         let start = Instant::now();
+        let mix = Mix::new(settings.connections, settings.reads);
         let shared = Arc::new(Shared {
             endpoint,
-            users: Users::new(settings.users, settings.connections),
+            users: Users::new(settings.users, mix.writers()),
             meter: Mutex::new(Meter::new(start)),
-            reads: settings.reads,
+            mix,
             start,
             stop: AtomicBool::new(false),
         });

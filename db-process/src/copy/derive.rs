@@ -4,22 +4,17 @@
 //! Whatever changes a record comes through here, so this is exact as long as it was exact. That it is can be checked at
 //! any time ([`super::audit`]).
 
-use std::collections::hash_map::Entry;
-
 use protocol::{Record, UserId};
 
 use super::Copy;
 use crate::store::derived::{IndexKey, email_hash};
 use crate::store::{Encoded, Store, StoreError, encoding};
 
-/// The numbers of so many groups are kept in memory between two batches. Most rings have fewer groups.
-const GROUPS: usize = 65_536;
-
 impl<S: Store> Copy<S> {
     /// Stages what follows from a record that was `before` and becomes `after`; `None` is no record.
     ///
     /// # Errors
-    /// If the database cannot be read, or its numbers cannot be true.
+    /// If its numbers cannot be true.
     pub(super) fn derive(
         &mut self,
         id: UserId,
@@ -39,11 +34,9 @@ impl<S: Store> Copy<S> {
         let group = |record: &Record| record.group.1;
         if was.map(group) != is.map(group) {
             if let Some(left) = was.map(group) {
-                self.count(left, -1)?;
                 self.staged.derived.index.push((IndexKey::Group(left, id), false));
             }
             if let Some(taken) = is.map(group) {
-                self.count(taken, 1)?;
                 self.staged.derived.index.push((IndexKey::Group(taken, id), true));
             }
         }
@@ -58,25 +51,6 @@ impl<S: Store> Copy<S> {
         let users = i64::from(is.is_some()) - i64::from(was.is_some());
         self.staged.meta.users = plus(self.staged.meta.users, users)?;
         Ok(())
-    }
-
-    /// Stages one user more or less of a group.
-    fn count(&mut self, group: i32, by: i64) -> Result<(), StoreError> {
-        let users = match self.groups.entry(group) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(self.store.group_count(group)?),
-        };
-        *users = plus(*users, by)?;
-        let users = *users;
-        self.staged.derived.groups.insert(group, users);
-        Ok(())
-    }
-
-    /// Nothing is staged any more: what is in memory of the groups is in the store, too.
-    pub(super) fn forget_groups(&mut self) {
-        if self.groups.len() > GROUPS {
-            self.groups.clear();
-        }
     }
 }
 

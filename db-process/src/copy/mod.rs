@@ -47,7 +47,6 @@
 //! * [`recent`]: the memory of what was applied lately.
 //! * `cache`: records that were changed lately.
 
-use std::collections::HashMap;
 use std::mem;
 
 use protocol::message::link::{CopyReport, Versioned};
@@ -110,8 +109,6 @@ pub struct Copy<S> {
     staged: Batch,
     /// Of all records, with those that are staged.
     digests: Box<Digests>,
-    /// The numbers of users of some groups, with what is staged: those that changed lately.
-    groups: HashMap<i32, u64>,
     /// Whether `staged` differs from what the store has.
     dirty: bool,
     /// Whether somebody was promised that what is staged, and all before it, will be on disk.
@@ -151,7 +148,6 @@ impl<S: Store> Copy<S> {
             applied: Vec::new(),
             pages,
             digests,
-            groups: HashMap::new(),
             staged: Batch::new(meta),
             dirty: false,
             promised: false,
@@ -243,7 +239,6 @@ impl<S: Store> Copy<S> {
             self.staged.records.clear();
             self.staged.gone.clear();
             self.staged.derived.clear();
-            self.forget_groups();
             self.staged.log.clear();
             self.staged.trim = None;
             self.staged.applied = None;

@@ -5,10 +5,11 @@
 //!   hashes of its records, live ones and tombstones. A record comes in and goes out by the same operation, so a change
 //!   costs two hashes however much is stored; the order of the changes does not matter, so two copies that hold the same
 //!   have the same digests however they came to it.
-//! * **Counts**: of records and live users in all (in [`super::Meta`]), and of live users by group. A group without live users
-//!   has no count.
 //! * **Indexes**: the live users by group, in id order, and by the hash of their folded email. They hold no values; a hash is
 //!   no proof, so whoever looks an email up compares it with the record.
+//! * **Counts**: of records and live users in all (in [`super::Meta`]), and of live users by group. A place that is taken or left
+//!   in the index by group is a user more or less of that group, so a batch says nothing else of these. A group without live
+//!   users has no count.
 //!
 //! The digests are written as one value of 2 KiB in each batch that changes a record. The alternative is to write only the
 //! buckets that changed: nine bytes each, but an insertion into a sorted memtable each as well. A batch of 64 writes touches
@@ -18,7 +19,6 @@
 //! What it does not do: it does not decide when to write. [`crate::copy`] turns each change of a record into changes of these,
 //! and [`super::rocks`] makes them from nothing for a database that has none yet.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use protocol::message::query::BUCKETS;
@@ -70,9 +70,18 @@ fn bucket(of_id: u64) -> usize {
     of_id as usize % BUCKETS
 }
 
-/// What an address is found by.
+/// What an address is found by: the hash of [`fold_email`].
 pub fn email_hash(email: &str) -> u64 {
-    xxh3_64(fold_email(email).as_bytes())
+    // Nearly all addresses are ASCII, and short enough to be folded without an allocation.
+    let mut folded = [0; 128];
+    match folded.get_mut(..email.len()) {
+        Some(folded) if email.is_ascii() => {
+            folded.copy_from_slice(email.as_bytes());
+            folded.make_ascii_lowercase();
+            xxh3_64(folded)
+        }
+        _ => xxh3_64(fold_email(email).as_bytes()),
+    }
 }
 
 /// A place in an index.
@@ -95,9 +104,7 @@ pub fn places(id: UserId, record: &Record) -> Option<[IndexKey; 2]> {
 pub struct Derived {
     /// All digests after it; `None` where no record changes.
     pub digests: Option<Box<Digests>>,
-    /// The number of live users of each group in which it changes. A number of 0 is not kept.
-    pub groups: BTreeMap<i32, u64>,
-    /// Places that are taken (true) or left (false), in this order.
+    /// Places that are taken (true) or left (false), in this order. What is taken was free, and what is left was taken.
     pub index: Vec<(IndexKey, bool)>,
 }
 
@@ -105,7 +112,6 @@ impl Derived {
     /// Back to no change at all, with the memory kept.
     pub fn clear(&mut self) {
         self.digests = None;
-        self.groups.clear();
         self.index.clear();
     }
 }
@@ -126,6 +132,9 @@ mod tests {
         assert_eq!(changed.len(), 1);
         assert_eq!((bucket_of(&id), *changed[0].1), PINNED);
         assert_eq!(email_hash("Ada@Example.org"), email_hash("ada@example.ORG"));
+        for email in ["ADA@example.org", "ÅDA@example.org", &"A".repeat(128), &"A".repeat(129)] {
+            assert_eq!(email_hash(email), xxh3_64(fold_email(email).as_bytes()));
+        }
         digests.toggle(&id, b"a record");
         assert_eq!(digests, Digests::new(), "twice is never");
     }

@@ -12,7 +12,7 @@
 //! | page of applied operations | how many (4 bytes), then the version of each |
 //! | digests | one number a bucket |
 //! | number of users of a group | the number |
-//! | page of pending changes | how many places (4 bytes), each one byte for its kind and whether it is taken, then the group or the hash, then the id; then how many groups, each with its number of users |
+//! | page of pending changes | how many places (4 bytes), each one byte for its kind and whether it is taken, then the group or the hash, then the id; then how many groups (0) |
 //!
 //! A state without the part that begins with the number of users was written by an earlier program, which kept nothing of
 //! what follows from the records.
@@ -317,7 +317,7 @@ mod place_flags {
 /// Bytes of a page of pending changes: of all but the digests.
 pub fn pending(changes: &Derived) -> Vec<u8> {
     let places = u32::try_from(changes.index.len()).expect("a page has fewer places");
-    let mut bytes = Vec::with_capacity(6 + 25 * changes.index.len() + 12 * changes.groups.len());
+    let mut bytes = Vec::with_capacity(10 + 25 * changes.index.len());
     bytes.extend([FORMAT, 0]);
     bytes.extend(places.to_be_bytes());
     for (key, taken) in &changes.index {
@@ -336,11 +336,7 @@ pub fn pending(changes: &Derived) -> Vec<u8> {
         };
         bytes.extend(id.as_bytes());
     }
-    bytes.extend(u32::try_from(changes.groups.len()).expect("a page has fewer groups").to_be_bytes());
-    for (group, users) in &changes.groups {
-        bytes.extend(group.to_be_bytes());
-        bytes.extend(users.to_be_bytes());
-    }
+    bytes.extend(0_u32.to_be_bytes());
     bytes
 }
 
@@ -363,7 +359,8 @@ pub fn read_pending(bytes: &[u8]) -> Result<Derived, DecodeError> {
         changes.index.push((key, flags & place_flags::TAKEN != 0));
     }
     for _ in 0..u32::from_be_bytes(rest.take()?) {
-        changes.groups.insert(i32::from_be_bytes(rest.take()?), rest.u64()?);
+        // An earlier program wrote here what follows from the places.
+        let _: ([u8; 4], u64) = (rest.take()?, rest.u64()?);
     }
     rest.close()?;
     Ok(changes)
@@ -546,7 +543,7 @@ mod tests {
             (IndexKey::Group(i32::MAX, id(u128::MAX)), false),
             (IndexKey::Email(u64::MAX, id(3)), false),
         ];
-        Derived { digests: None, groups: [(-7, 1), (i32::MAX, u64::MAX)].into(), index }
+        Derived { digests: None, index }
     }
 
     /// The states that an earlier program wrote.
@@ -615,6 +612,17 @@ mod tests {
         assert_eq!(read_count(&count(7)), Ok(7));
         assert_eq!(read_pending(&pending(&some_changes())), Ok(some_changes()));
         assert_eq!(read_applied(&applied(&[Version(7), Version(6)])), Ok(vec![Version(7), Version(6)]));
+    }
+
+    #[test]
+    fn a_page_of_an_earlier_program_had_the_numbers_of_groups_as_well() {
+        let mut page = pending(&some_changes());
+        let end = page.len() - 4;
+        page[end..].copy_from_slice(&2_u32.to_be_bytes());
+        page.extend([7; 2 * 12]);
+        assert_eq!(read_pending(&page), Ok(some_changes()));
+        page.pop();
+        assert_eq!(read_pending(&page), Err(DecodeError::Truncated));
     }
 
     /// Reads the bytes as whatever kind they are said to be.

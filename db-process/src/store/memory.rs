@@ -52,13 +52,14 @@ impl Content {
         if let Some(digests) = &batch.derived.digests {
             self.digests.clone_from(digests);
         }
-        for (&group, &users) in &batch.derived.groups {
-            match users {
-                0 => drop(self.groups.remove(&group)),
-                users => drop(self.groups.insert(group, users)),
-            }
-        }
         for (key, taken) in &batch.derived.index {
+            if let IndexKey::Group(group, _) = key {
+                let users = self.groups.entry(*group).or_default();
+                *users = users.wrapping_add_signed(if *taken { 1 } else { -1 });
+                if *users == 0 {
+                    self.groups.remove(group);
+                }
+            }
             match taken {
                 true => self.index.insert(*key),
                 false => self.index.remove(key),

@@ -242,7 +242,7 @@ impl CopyHandle {
         self.shared.trust.run(|| asking::page(&self.shared.store.snapshot()?, query))
     }
 
-    /// How many live users there are: no more than a look.
+    /// How many live users there are: no more than a look, at what is stored and at what is about to be.
     ///
     /// # Errors
     /// If the database fails, now or before.

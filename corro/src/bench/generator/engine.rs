@@ -26,8 +26,8 @@ pub(super) struct Engine {
     address: SocketAddr,
     epoll: OwnedFd,
     connections: Vec<Connection>,
-    /// Those without a request under way.
-    idle: Vec<usize>,
+    /// Those without a request under way, the one that has rested longest first, so that none rests until it is closed.
+    idle: VecDeque<usize>,
     requests: Requests,
     /// Open loop: the moments at which requests were due that wait for a connection, and when the next one is.
     waiting: VecDeque<Instant>,
@@ -199,7 +199,7 @@ impl Engine {
             self.next_due = Some(due + interval);
         }
         while !self.waiting.is_empty()
-            && let Some(place) = self.idle.pop()
+            && let Some(place) = self.idle.pop_front()
         {
             let due = self.waiting.pop_front().context("it is not empty")?;
             if !self.ask(place, due)? {
@@ -222,7 +222,7 @@ impl Engine {
     /// Sends a request. Returns false where there is none any more.
     fn ask(&mut self, place: usize, counts_from: Instant) -> anyhow::Result<bool> {
         let Some(expected) = self.requests.next(&mut self.request) else {
-            self.idle.push(place);
+            self.idle.push_back(place);
             return Ok(false);
         };
         let connection = &mut self.connections[place];
@@ -267,7 +267,7 @@ impl Engine {
         if go_on && self.interval.is_none() {
             self.ask(place, now)?;
         } else {
-            self.idle.push(place);
+            self.idle.push_back(place);
         }
         Ok(())
     }
@@ -277,16 +277,52 @@ impl Engine {
         self.measured.first_error.get_or_insert(what);
     }
 
-    /// Makes a connection anew. Its request is not repeated.
+    /// Makes a connection anew. Its request is not repeated. One that had none under way was closed for resting too long:
+    /// that is no error, and it rests on.
     fn broken(&mut self, place: usize, what: &str) -> anyhow::Result<()> {
-        self.failed(what.to_owned());
+        let rested = self.connections[place].under_way.is_none();
         self.connections[place] = self.connect(place)?;
-        self.idle.push(place);
-        if self.interval.is_none()
-            && let Some(place) = self.idle.pop()
-        {
+        if rested {
+            return Ok(());
+        }
+        self.failed(what.to_owned());
+        if self.interval.is_none() {
             self.ask(place, Instant::now())?;
+        } else {
+            self.idle.push_back(place);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::super::Target;
+    use super::*;
+    use crate::bench::Kind;
+
+    #[test]
+    fn only_a_connection_with_a_request_under_way_breaks() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let spec = Spec {
+            target: Target::here(server.local_addr().unwrap().port()),
+            processes: Vec::new(),
+            kind: Kind::Get,
+            connections: 2,
+            rate: Some(1),
+            warm_up: Duration::ZERO,
+            length: Duration::ZERO,
+            users: 0..10,
+            seed: 1,
+        };
+        let mut engine = Engine::new(&spec).unwrap();
+        engine.broken(0, "closed").unwrap();
+        assert_eq!((engine.measured.errors, engine.idle.make_contiguous()), (0, [0, 1].as_mut_slice()));
+        let place = engine.idle.pop_front().unwrap();
+        assert!(engine.ask(place, Instant::now()).unwrap());
+        engine.broken(place, "closed").unwrap();
+        assert_eq!((engine.measured.errors, engine.idle.make_contiguous()), (1, [1, 0].as_mut_slice()));
     }
 }

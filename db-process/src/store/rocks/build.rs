@@ -10,7 +10,7 @@ use protocol::Version;
 use tracing::info;
 
 use super::{BY_EMAIL, BY_GROUP, FOLDED, GROUP, META, PENDING, RocksStore};
-use crate::store::derived::{Digests, IndexKey, places};
+use crate::store::derived::{Digests, places};
 use crate::store::{Batch, Durability, Encoded, Late, Meta, Snapshot, Store, StoreError};
 
 /// As many changes are written at once.
@@ -43,19 +43,6 @@ pub(super) fn derived(store: &mut RocksStore, meta: Meta) -> Result<(), StoreErr
         commit_if_large(store, &mut batch)?;
     }
     commit(store, &mut batch)?;
-    // The users of a group stand together in the index.
-    let mut open: Option<(i32, u64)> = None;
-    for place in reader.snapshot()?.index() {
-        let IndexKey::Group(group, _) = place? else { break };
-        match &mut open {
-            Some((counted, users)) if *counted == group => *users += 1,
-            _ => {
-                batch.derived.groups.extend(open.replace((group, 1)));
-                commit_if_large(store, &mut batch)?;
-            }
-        }
-    }
-    batch.derived.groups.extend(open);
     batch.derived.digests = Some(digests);
     store.commit(&batch, Durability::Synced)?;
     let Meta { records, users, .. } = batch.meta;
@@ -74,11 +61,7 @@ fn unknown_before(meta: Meta) -> Meta {
 }
 
 fn commit_if_large(store: &mut RocksStore, batch: &mut Batch) -> Result<(), StoreError> {
-    if batch.derived.index.len() + batch.derived.groups.len() >= BATCH {
-        commit(store, batch)
-    } else {
-        Ok(())
-    }
+    if batch.derived.index.len() >= BATCH { commit(store, batch) } else { Ok(()) }
 }
 
 fn commit(store: &mut RocksStore, batch: &mut Batch) -> Result<(), StoreError> {

@@ -36,7 +36,13 @@ impl ReadOnlyStore {
                 Err(_) => {}
             }
         };
-        Ok(Self(RocksStore { db: Arc::new(db), latest: Arc::default(), pending: Arc::default() }))
+        let store = RocksStore {
+            db: Arc::new(db),
+            latest: Arc::default(),
+            pending: Arc::default(),
+            folding: Arc::default(),
+        };
+        Ok(Self(store))
     }
 
     /// The record of one user.

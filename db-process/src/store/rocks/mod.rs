@@ -32,7 +32,7 @@ use protocol::{Record, UserId};
 use rocksdb::{ColumnFamily, DB, DBPinnableSlice, IteratorMode, Options, WriteBatch, WriteOptions};
 use uuid::Uuid;
 
-use super::{Batch, Digests, Durability, IndexKey, Meta, Snapshot, Store, StoreError, encoding};
+use super::{Batch, Digests, Durability, Meta, Snapshot, Store, StoreError, encoding};
 
 mod build;
 mod latest;
@@ -40,12 +40,14 @@ mod look;
 mod options;
 mod pending;
 mod snapshot;
+mod tables;
 
 use latest::Latest;
 pub use look::ReadOnlyStore;
 pub use options::BlockCache;
-use pending::{FOLDED, PENDING, Pending, Step};
+use pending::{FOLD, FOLDED, PENDING, Pending};
 use snapshot::RocksSnapshot;
+use tables::{Folded, Folding};
 
 const RECORDS: &str = "records";
 const OPLOG: &str = "oplog";
@@ -67,6 +69,8 @@ pub struct RocksStore {
     db: Arc<DB>,
     latest: Arc<Latest>,
     pending: Arc<Mutex<Pending>>,
+    /// What is on its way from there into the indexes.
+    folding: Arc<Mutex<Option<Folding>>>,
 }
 
 impl RocksStore {
@@ -81,7 +85,12 @@ impl RocksStore {
     fn open_with(options: &Options, path: &Path, cache: &BlockCache) -> Result<Self, StoreError> {
         let families = FAMILIES.map(|name| (name, options::family(name, cache)));
         let db = DB::open_cf_with_opts(options, path, families).map_err(cannot_open(path))?;
-        let mut store = Self { db: Arc::new(db), latest: Arc::default(), pending: Arc::default() };
+        let mut store = Self {
+            db: Arc::new(db),
+            latest: Arc::default(),
+            pending: Arc::default(),
+            folding: Arc::default(),
+        };
         match store.read_meta()? {
             Some(meta) => {
                 if store.db.get_pinned_cf(store.family(META), DIGESTS)?.is_none() {
@@ -134,23 +143,28 @@ impl RocksStore {
 }
 
 impl RocksStore {
-    /// Puts changes where they belong.
-    fn fold(&self, writes: &mut WriteBatch, index: &[(IndexKey, bool)], groups: &[(i32, u64)]) {
-        let (meta, by_group, by_email) = (self.family(META), self.family(BY_GROUP), self.family(BY_EMAIL));
-        for (key, taken) in index {
-            match (key, taken) {
-                (IndexKey::Group(group, id), true) => writes.put_cf(by_group, in_group(*group, id), []),
-                (IndexKey::Group(group, id), false) => writes.delete_cf(by_group, in_group(*group, id)),
-                (IndexKey::Email(hash, id), true) => writes.put_cf(by_email, with_email(*hash, id), []),
-                (IndexKey::Email(hash, id), false) => writes.delete_cf(by_email, with_email(*hash, id)),
+    /// The fold whose places are in the indexes by now. It is waited for where too much has come together meanwhile.
+    fn finished_fold(&self) -> Result<Option<Folded>, StoreError> {
+        let too_much = self.pending().len() >= 2 * FOLD;
+        let mut folding = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
+        match folding.take_if(|folding| too_much || folding.is_finished()) {
+            Some(folding) => folding.finish().map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Begins to put the pending changes where they belong, once they are enough.
+    fn start_to_fold(&self) -> Result<(), StoreError> {
+        let mut folding = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
+        if folding.is_none() {
+            let pending = self.pending();
+            if pending.len() >= FOLD {
+                let fold = pending.fold();
+                drop(pending);
+                *folding = Some(Folding::start(&self.db, fold)?);
             }
         }
-        for (group, users) in groups {
-            match users {
-                0 => writes.delete_cf(meta, group_key(*group)),
-                users => writes.put_cf(meta, group_key(*group), encoding::count(*users)),
-            }
-        }
+        Ok(())
     }
 }
 
@@ -174,12 +188,7 @@ impl Store for RocksStore {
     }
 
     fn group_count(&self, group: i32) -> Result<u64, StoreError> {
-        // In this order: what is folded in between is found in the database.
-        if let Some(users) = self.pending().users(group) {
-            return Ok(users);
-        }
-        let bytes = self.db.get_pinned_cf(self.family(META), group_key(group))?;
-        bytes.map_or(Ok(0), |bytes| decode_count(group, &bytes))
+        RocksSnapshot::of(self)?.group_count(group)
     }
 
     fn log_after(&self, sequence: u64, limit: usize) -> Result<Option<Vec<LogEntry>>, StoreError> {
@@ -218,19 +227,22 @@ impl Store for RocksStore {
         if let Some(forget) = &batch.forget {
             writes.delete_range_cf(meta, page_key(*forget.start()), page_key(forget.end() + 1));
         }
-        let step = self.pending().step(&batch.derived);
-        match &step {
-            Step::Nothing => {}
-            Step::Page(number) => {
-                writes.put_cf(meta, pending_key(*number), encoding::pending(&batch.derived));
-            }
-            Step::Fold { index, groups, pages } => {
-                self.fold(&mut writes, index, groups);
-                for page in pages.clone() {
-                    writes.delete_cf(meta, pending_key(page));
+        let folded = self.finished_fold()?;
+        if let Some(folded) = &folded {
+            for (group, users) in &folded.groups {
+                match users {
+                    0 => writes.delete_cf(meta, group_key(*group)),
+                    users => writes.put_cf(meta, group_key(*group), encoding::count(*users)),
                 }
-                writes.put_cf(meta, FOLDED, encoding::count(*pages.end()));
             }
+            for page in folded.pages.clone() {
+                writes.delete_cf(meta, pending_key(page));
+            }
+            writes.put_cf(meta, FOLDED, encoding::count(*folded.pages.end()));
+        }
+        let page = self.pending().page_for(&batch.derived);
+        if let Some(page) = page {
+            writes.put_cf(meta, pending_key(page), encoding::pending(&batch.derived));
         }
         if let Some(digests) = &batch.derived.digests {
             writes.put_cf(meta, DIGESTS, encoding::digests(digests));
@@ -239,7 +251,16 @@ impl Store for RocksStore {
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Synced);
         self.db.write_opt(writes, &options)?;
-        self.pending().stepped(&step, &batch.derived);
+        if folded.is_some() || page.is_some() {
+            let mut pending = self.pending();
+            if let Some(folded) = folded {
+                pending.folded(&folded.pages);
+            }
+            if page.is_some() {
+                pending.add(&batch.derived);
+            }
+        }
+        self.start_to_fold()?;
         self.latest.add(&batch.log);
         if let Some(trim) = &batch.trim {
             self.latest.trim(*trim.end());
@@ -311,9 +332,12 @@ fn decode_record(id: &UserId, bytes: &[u8]) -> Result<Record, StoreError> {
     encoding::read_record(bytes).map_err(StoreError::unreadable(format_args!("the record of {id}")))
 }
 
-fn decode_count(group: i32, bytes: &[u8]) -> Result<u64, StoreError> {
-    encoding::read_count(bytes)
-        .map_err(StoreError::unreadable(format_args!("the number of users of group {group}")))
+/// The number of users of a group, from what is kept, if anything is, and what is pending.
+fn count(group: i32, kept: Option<&[u8]>, pending: i64) -> Result<u64, StoreError> {
+    let kept = kept.map_or(Ok(0), encoding::read_count);
+    let kept = kept.map_err(StoreError::unreadable(format_args!("the number of users of group {group}")))?;
+    let fewer = || StoreError::Inconsistent(format!("more users have left group {group} than were in it"));
+    kept.checked_add_signed(pending).ok_or_else(fewer)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! How RocksDB is set up. The settings are for small machines: a process has two of these databases.
 
-use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options};
+use rocksdb::{BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, LogLevel, Options};
 
 use super::{BY_EMAIL, BY_GROUP, META, OPLOG, RECORDS};
 
@@ -48,17 +48,12 @@ pub(super) fn database() -> Options {
 pub(super) fn family(name: &str, cache: &BlockCache) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&cache.0);
-    let mut options = Options::default();
+    let mut options = match name {
+        BY_GROUP | BY_EMAIL => index(),
+        _ => Options::default(),
+    };
     match name {
-        BY_GROUP | BY_EMAIL => {
-            // Nobody looks for a single key, so there is no filter; keys that are half hashes do not get shorter; and few
-            // look at all, so the order may be worse than that of the records, and the work for it less.
-            options.set_compression_type(DBCompressionType::None);
-            options.set_level_zero_file_num_compaction_trigger(8);
-            // Its files are small, so there may be many of them before a writer has to wait.
-            options.set_level_zero_slowdown_writes_trigger(40);
-            options.set_level_zero_stop_writes_trigger(64);
-        }
+        BY_GROUP | BY_EMAIL => {}
         _ => {
             table.set_bloom_filter(10.0, false);
             options.set_compression_type(DBCompressionType::Lz4);
@@ -72,11 +67,27 @@ pub(super) fn family(name: &str, cache: &BlockCache) -> Options {
     options.set_max_write_buffer_number(4);
     options.set_write_buffer_size(match name {
         RECORDS => 24 * MIB,
-        // A place in an index is small, and a small memtable is a quick one.
+        // Their tables are written at once, so there is next to nothing in memory.
         BY_GROUP | BY_EMAIL => 2 * MIB,
         // Each batch leaves 2 KiB of digests, of which the last ones count.
         OPLOG | META => 8 * MIB,
         _ => unreachable!("{name} is none of the column families"),
     });
+    options
+}
+
+/// Of an index, and of a table that is to be taken into it.
+///
+/// Nobody looks for a single key, so there is no filter; keys that are half hashes do not get shorter; and few look at all, so
+/// the order may be worse than that of the records, and the work for it less: tables are merged when there are several of a
+/// size.
+pub(super) fn index() -> Options {
+    let mut options = Options::default();
+    options.set_compression_type(DBCompressionType::None);
+    options.set_compaction_style(DBCompactionStyle::Universal);
+    options.set_level_zero_file_num_compaction_trigger(8);
+    // The tables are small, so there may be many of them before a writer has to wait.
+    options.set_level_zero_slowdown_writes_trigger(40);
+    options.set_level_zero_stop_writes_trigger(64);
     options
 }

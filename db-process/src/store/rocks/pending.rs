@@ -1,24 +1,26 @@
 //! Changes of indexes and of the numbers of groups that are on disk, and not yet in the column families where they belong.
 //!
 //! A new user takes a place in two indexes and adds one to the number of a group: three insertions into memtables, each
-//! somewhere else, and each costs as much as that of the record itself. So a batch leaves its changes as one *page* in `meta`
+//! somewhere else, and each costs as much as that of the record itself. None of them is looked for often. So a batch leaves its changes as one *page* in `meta`
 //! instead, where pages follow on each other and cost next to nothing. When [`FOLD`] changes have come together they are put
-//! where they belong, all at once and in order, which takes a fraction of the time for each; what changed twice is put once. It
-//! is the idea of the buffers of a Bε-tree (Brodal and Fagerberg, 2003), with one buffer.
+//! where they belong, all at once, and what changed twice is put once. It is the idea of the buffers of a Bε-tree (Brodal and
+//! Fagerberg, 2003), with one buffer. Sorted as they are, the places of an index are a table of RocksDB already, which is taken
+//! in as it is ([`tables`](super::tables)), without log, memtable and flush, on a thread of its own.
 //!
-//! A page is in the same batch as the records that it follows from, and pages go in the batch that folds them. So after every crash, and
-//! in every snapshot, the column families together with the pages are what follows from the records. Whoever reads an index
-//! lays the pages over it ([`overlaid`]); a number is looked up in memory first ([`Pending::users`]).
+//! A page is in the same batch as the records that it follows from. The tables are taken in before the batch that drops the
+//! pages, and what they hold the pages say as well, so for whoever reads both it makes no difference when that happens. So
+//! after every crash, and in every snapshot, the column families together with the pages are what follows from the records.
+//! Whoever reads an index lays the pages over it ([`overlaid`]), and whoever asks for a number adds what they say.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, VecDeque};
 use std::iter::Peekable;
 use std::ops::RangeInclusive;
 
 use crate::store::{Derived, IndexKey, StoreError};
 
-/// So many changes are folded. Whoever lists a group reads up to as many, which takes a fraction of a millisecond; so does the
-/// database, when it is opened.
-pub(super) const FOLD: usize = if cfg!(test) { 8 } else { 2_048 };
+/// So many changes are folded. Whoever lists a group looks through up to as many in memory, which takes some 50 µs; the
+/// database reads them when it is opened.
+pub(super) const FOLD: usize = if cfg!(test) { 8 } else { 32_768 };
 
 /// What the key of a page begins with.
 pub(super) const PENDING: &[u8] = b"pending";
@@ -31,95 +33,75 @@ pub(super) const FOLDED: &[u8] = b"folded";
 pub(super) struct Pending {
     /// Number of the last page that was folded.
     folded: u64,
-    /// Number of the last page.
-    last: u64,
     /// In the order in which they were made.
     index: Vec<(IndexKey, bool)>,
-    /// The newest number of each group that has one here.
-    groups: HashMap<i32, u64>,
+    /// For each page behind that one, where its changes end in `index`.
+    ends: VecDeque<usize>,
 }
 
-/// What is to be written with a batch.
-pub(super) enum Step {
-    /// Nothing has changed.
-    Nothing,
-    /// The changes of the batch, as the page of that number.
-    Page(u64),
-    /// All changes, and that all pages are gone.
-    Fold {
-        /// In order, one for each place.
-        index: Vec<(IndexKey, bool)>,
-        /// In order.
-        groups: Vec<(i32, u64)>,
-        /// The pages that are there.
-        pages: RangeInclusive<u64>,
-    },
+/// What is to be put where it belongs.
+#[derive(Debug)]
+pub(super) struct Fold {
+    /// In the order in which the changes were made.
+    pub(super) index: Vec<(IndexKey, bool)>,
+    /// The pages that say so.
+    pub(super) pages: RangeInclusive<u64>,
 }
 
 impl Pending {
     /// As it was left on disk.
     pub(super) fn read(
         folded: u64,
-        pages: impl Iterator<Item = Result<(u64, Derived), StoreError>>,
+        pages: impl Iterator<Item = Result<Derived, StoreError>>,
     ) -> Result<Self, StoreError> {
-        let mut pending = Self { folded, last: folded, ..Self::default() };
+        let mut pending = Self { folded, ..Self::default() };
         for page in pages {
-            let (number, changes) = page?;
-            pending.last = number;
-            pending.add(&changes);
+            pending.add(&page?);
         }
         Ok(pending)
     }
 
-    /// The number of live users of a group, where it is here.
-    pub(super) fn users(&self, group: i32) -> Option<u64> {
-        self.groups.get(&group).copied()
+    /// How many changes there are.
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
     }
 
-    /// What has to be written with these changes.
-    pub(super) fn step(&self, changes: &Derived) -> Step {
-        let count = changes.index.len() + changes.groups.len();
-        if count == 0 {
-            return Step::Nothing;
-        }
-        if self.index.len() + self.groups.len() + count < FOLD {
-            return Step::Page(self.last + 1);
-        }
-        let mut index = [self.index.as_slice(), &changes.index].concat();
-        // Stable, so that of several changes of a place the last one stays the last.
-        index.sort_by_key(|(key, _)| *key);
-        index.dedup_by(|later, earlier| {
-            let same = later.0 == earlier.0;
-            if same {
-                earlier.1 = later.1;
-            }
-            same
-        });
-        let mut groups: BTreeMap<i32, u64> =
-            self.groups.iter().map(|(&group, &users)| (group, users)).collect();
-        groups.extend(&changes.groups);
-        Step::Fold { index, groups: groups.into_iter().collect(), pages: self.folded + 1..=self.last }
-    }
-
-    /// That was written.
-    pub(super) fn stepped(&mut self, step: &Step, changes: &Derived) {
-        match step {
-            Step::Nothing => {}
-            Step::Page(number) => {
-                self.last = *number;
-                self.add(changes);
-            }
-            Step::Fold { pages, .. } => {
-                self.folded = *pages.end();
-                self.index.clear();
-                self.groups.clear();
-            }
+    /// The changes of all pages behind `folded` and up to `last`, where that is what is here.
+    pub(super) fn between(&self, folded: u64, last: u64) -> Option<&[(IndexKey, bool)]> {
+        let pages = last.checked_sub(folded).filter(|_| folded == self.folded)?;
+        match pages.checked_sub(1) {
+            None => Some(&[]),
+            Some(page) => self.ends.get(page as usize).map(|&end| &self.index[..end]),
         }
     }
 
-    fn add(&mut self, changes: &Derived) {
+    /// Number of the page that these changes become; `None` where there are none.
+    pub(super) fn page_for(&self, changes: &Derived) -> Option<u64> {
+        (!changes.index.is_empty()).then(|| self.last() + 1)
+    }
+
+    /// These are the next page.
+    pub(super) fn add(&mut self, changes: &Derived) {
         self.index.extend(&changes.index);
-        self.groups.extend(&changes.groups);
+        self.ends.push_back(self.index.len());
+    }
+
+    /// All of it.
+    pub(super) fn fold(&self) -> Fold {
+        Fold { index: self.index.clone(), pages: self.folded + 1..=self.last() }
+    }
+
+    /// What these pages say is where it belongs.
+    pub(super) fn folded(&mut self, pages: &RangeInclusive<u64>) {
+        self.folded = *pages.end();
+        let end = self.ends.drain(..(pages.end() + 1 - pages.start()) as usize).next_back().unwrap_or(0);
+        self.index.drain(..end);
+        self.ends.iter_mut().for_each(|later| *later -= end);
+    }
+
+    /// Number of the last page.
+    fn last(&self) -> u64 {
+        self.folded + self.ends.len() as u64
     }
 }
 
@@ -191,31 +173,45 @@ mod tests {
     }
 
     #[test]
-    fn a_fold_has_the_last_change_of_each_place() {
-        let place = |n| IndexKey::Group(n, Uuid::nil());
-        let changes = |index: &[(i32, bool)], groups: &[(i32, u64)]| Derived {
-            digests: None,
-            groups: groups.iter().copied().collect(),
-            index: index.iter().map(|&(n, taken)| (place(n), taken)).collect(),
-        };
+    fn what_is_folded_goes_and_what_came_since_stays() {
         let mut pending = Pending::default();
-        assert!(matches!(pending.step(&Derived::default()), Step::Nothing));
+        assert_eq!(pending.page_for(&Derived::default()), None);
         for (n, page) in [(4, 1), (3, 2)] {
-            let changes = changes(&[(n, true), (9, page == 1)], &[(n, 1)]);
-            let step = pending.step(&changes);
-            assert!(matches!(step, Step::Page(number) if number == page));
-            pending.stepped(&step, &changes);
+            let changes = changes(&[(n, true), (9, page == 1)]);
+            assert_eq!(pending.page_for(&changes), Some(page));
+            pending.add(&changes);
         }
-        assert_eq!((pending.users(4), pending.users(5)), (Some(1), None));
-        let changes = changes(&[(4, false), (1, true)], &[(4, 0)]);
-        let step = pending.step(&changes);
-        let Step::Fold { index, groups, pages } = &step else { panic!("there are nine changes") };
-        assert_eq!(
-            *index,
-            [(1, true), (3, true), (4, false), (9, false)].map(|(n, taken)| (place(n), taken))
-        );
-        assert_eq!((groups.as_slice(), pages), ([(3, 1), (4, 0)].as_slice(), &(1..=2)));
-        pending.stepped(&step, &changes);
-        assert_eq!((pending.users(4), pending.folded, pending.last), (None, 2, 2));
+        let fold = pending.fold();
+        let index = [(4, true), (9, true), (3, true), (9, false)].map(|(n, taken)| (place(n), taken));
+        assert_eq!((fold.index.as_slice(), &fold.pages, pending.len()), (index.as_slice(), &(1..=2), 4));
+        pending.add(&changes(&[(4, false)]));
+        pending.folded(&fold.pages);
+        let Fold { index, pages } = pending.fold();
+        assert_eq!((index, pages, pending.len()), (vec![(place(4), false)], 3..=3, 1));
+    }
+
+    #[test]
+    fn what_is_behind_a_page_is_known_up_to_each_later_one() {
+        let mut pending = Pending { folded: 4, ..Pending::default() };
+        assert_eq!(pending.between(4, 4), Some([].as_slice()));
+        for n in [1, 2] {
+            pending.add(&changes(&[(n, true)]));
+        }
+        assert_eq!(pending.between(4, 4), Some([].as_slice()));
+        assert_eq!(pending.between(4, 5), Some([(place(1), true)].as_slice()));
+        assert_eq!(pending.between(4, 6), Some([(place(1), true), (place(2), true)].as_slice()));
+        assert_eq!(pending.between(4, 7), None, "not written yet, or by somebody else");
+        assert_eq!(pending.between(3, 5), None, "folded since");
+        pending.folded(&(5..=5));
+        assert_eq!(pending.between(4, 6), None);
+        assert_eq!(pending.between(5, 6), Some([(place(2), true)].as_slice()));
+    }
+
+    fn place(n: i32) -> IndexKey {
+        IndexKey::Group(n, Uuid::nil())
+    }
+
+    fn changes(index: &[(i32, bool)]) -> Derived {
+        Derived { digests: None, index: index.iter().map(|&(n, taken)| (place(n), taken)).collect() }
     }
 }

@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::pending::{self, Pending};
 use super::{
     APPLIED, BY_EMAIL, BY_GROUP, DIGESTS, FOLDED, GROUP, META, OPLOG, PENDING, RECORDS, RocksStore, STATE,
-    decode_count, decode_meta, decode_record, group_of, in_group, no_state, pending_key, with_email,
+    count, decode_meta, decode_record, group_key, group_of, in_group, no_state, pending_key, tables,
+    with_email,
 };
 use crate::store::{Derived, Digests, IndexKey, Listing, Meta, Snapshot, StoreError, encoding};
 
@@ -56,7 +57,7 @@ impl RocksSnapshot<'_> {
     }
 
     /// The pages behind that one, in order.
-    fn pages(&self, folded: u64) -> impl Iterator<Item = Result<(u64, Derived), StoreError>> {
+    fn pages(&self, folded: u64) -> impl Iterator<Item = Result<Derived, StoreError>> {
         let items = self.items(META, once(), Some(&pending_key(folded + 1)));
         let ours = items.take_while(|item| item.as_ref().map_or(true, |(key, _)| key.starts_with(PENDING)));
         ours.zip(folded + 1..).map(|(item, expected)| {
@@ -65,10 +66,23 @@ impl RocksSnapshot<'_> {
                 let missing = format!("page {expected} of pending changes is missing");
                 return Err(StoreError::Inconsistent(missing));
             }
-            let changes = encoding::read_pending(&value)
-                .map_err(StoreError::unreadable(format_args!("page {expected} of pending changes")))?;
-            Ok((expected, changes))
+            let changes = encoding::read_pending(&value);
+            changes.map_err(StoreError::unreadable(format_args!("page {expected} of pending changes")))
         })
+    }
+
+    /// Number of the last page of pending changes, or of the last one that was folded.
+    fn last_page(&self, folded: u64) -> Result<u64, StoreError> {
+        let mut options = once();
+        options.set_iterate_lower_bound(pending_key(folded + 1));
+        let beyond = pending_key(u64::MAX);
+        let mode = IteratorMode::From(&beyond, Direction::Reverse);
+        let mut items = self.inner.iterator_cf_opt(self.store.family(META), options, mode);
+        let Some(item) = items.next() else { return Ok(folded) };
+        let (key, _) = item?;
+        let number = key.strip_prefix(PENDING).and_then(|number| number.try_into().ok());
+        let none = || StoreError::Inconsistent("a page of pending changes has no number".to_owned());
+        number.map(u64::from_be_bytes).ok_or_else(none)
     }
 
     /// All that is pending.
@@ -77,27 +91,53 @@ impl RocksSnapshot<'_> {
         Pending::read(folded, self.pages(folded))
     }
 
+    /// What is pending, of what is wanted, in the order in which it was changed.
+    fn pending<T>(&self, wanted: impl Fn(IndexKey, bool) -> Option<T>) -> Result<Vec<T>, StoreError> {
+        let wanted = |(key, taken)| wanted(key, taken);
+        let folded = self.folded()?;
+        // The writer has them in memory, as long as it has not folded since.
+        let last = self.last_page(folded)?;
+        if let Some(changes) = self.store.pending().between(folded, last) {
+            return Ok(changes.iter().copied().filter_map(wanted).collect());
+        }
+        let mut found = Vec::new();
+        for page in self.pages(folded) {
+            found.extend(page?.index.into_iter().filter_map(wanted));
+        }
+        Ok(found)
+    }
+
     /// What is pending in the indexes, of what is asked for: by what it is found, and whether it is there.
     fn pending_places<K: Ord>(
         &self,
         wanted: impl Fn(IndexKey) -> Option<K>,
     ) -> Result<BTreeMap<K, Option<()>>, StoreError> {
-        let mut places = BTreeMap::new();
-        for page in self.pages(self.folded()?) {
-            let changes = page?.1.index.into_iter();
-            places.extend(changes.filter_map(|(key, taken)| Some((wanted(key)?, taken.then_some(())))));
-        }
-        Ok(places)
+        let found = self.pending(|key, taken| Some((wanted(key)?, if taken { Some(()) } else { None })))?;
+        Ok(found.into_iter().collect())
     }
 
-    /// The pending numbers of users; `None` is none.
+    /// The numbers of users of the groups of which anything is pending; `None` is none.
     fn pending_groups(&self) -> Result<BTreeMap<i32, Option<u64>>, StoreError> {
-        let mut groups = BTreeMap::new();
-        for page in self.pages(self.folded()?) {
-            let changes = page?.1.groups.into_iter();
-            groups.extend(changes.map(|(group, users)| (group, (users > 0).then_some(users))));
-        }
-        Ok(groups)
+        let changes = self.pending(|key, taken| Some((key, taken)))?;
+        let groups = tables::by_group(&changes).into_iter();
+        groups
+            .map(|(group, change)| Ok((group, Some(self.count(group, change)?).filter(|&n| n > 0))))
+            .collect()
+    }
+
+    /// The number of live users of a group.
+    pub(super) fn group_count(&self, wanted: i32) -> Result<u64, StoreError> {
+        let changes = self.pending(|key, taken| match key {
+            IndexKey::Group(group, _) if group == wanted => Some(if taken { 1 } else { -1 }),
+            _ => None,
+        })?;
+        self.count(wanted, changes.into_iter().sum())
+    }
+
+    /// The number of live users of a group where `pending` more are.
+    fn count(&self, group: i32, pending: i64) -> Result<u64, StoreError> {
+        let kept = self.inner.get_pinned_cf(self.store.family(META), group_key(group))?;
+        count(group, kept.as_deref(), pending)
     }
 }
 
@@ -204,7 +244,7 @@ impl Snapshot for RocksSnapshot<'_> {
             let group = <[u8; 4]>::try_from(&key[GROUP.len()..]);
             let group = group.map_err(|_| StoreError::Inconsistent("a number is of no group".to_owned()))?;
             let group = group_of(group);
-            Ok((group, decode_count(group, &value)?))
+            Ok((group, count(group, Some(&value), 0)?))
         });
         pending::overlaid(kept, self.pending_groups())
     }
