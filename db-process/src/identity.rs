@@ -169,6 +169,11 @@ impl DataDir {
         File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(at(&self.folder))
     }
 
+    /// Folder of what the databases have removed.
+    pub fn trash(&self) -> PathBuf {
+        self.folder.join("trash")
+    }
+
     /// Folder of one of the copies' database.
     pub fn copy(&self, role: Role) -> PathBuf {
         self.folder.join(role.as_str())

@@ -21,6 +21,7 @@ use crate::link::gateway::GatewayLink;
 use crate::node::{Node, PerRole};
 use crate::replication::follower::Follower;
 use crate::replication::server::ReplicationServer;
+use crate::store::trash::Trash;
 use crate::store::{BlockCache, RocksStore};
 use crate::worker::{self, CopyFailure, CopyHandle};
 
@@ -77,7 +78,7 @@ async fn run_once(
 ) -> anyhow::Result<Option<Role>> {
     let (failed, mut failures) = unbounded_channel();
     let name = config.db_instance_id.clone();
-    let opened = {
+    let (opened, trash) = {
         let (folder, name) = (config.data_dir(), name.clone());
         spawn_blocking(move || open(&folder, &name, &failed, discard)).await.context("opening its data")??
     };
@@ -138,6 +139,7 @@ async fn run_once(
     }
     let discard = *node.discard().borrow();
     close(node).await;
+    drop(trash);
     info!(%name, "closed");
     outcome.map(|()| discard)
 }
@@ -149,19 +151,22 @@ fn open(
     name: &protocol::InstanceName,
     failed: &UnboundedSender<CopyFailure>,
     discard: Option<Role>,
-) -> anyhow::Result<Node> {
+) -> anyhow::Result<(Node, Trash)> {
     let deadline = discard.map(|_| Instant::now() + REOPEN_DEADLINE);
     let data = when_free(deadline, || DataDir::open(folder, name))?;
     if let Some(role) = discard {
         data.set_aside(role)?;
     }
+    // Opening a database may remove files.
+    let trash = Trash::start(&data.trash(), Role::ALL.map(|role| data.copy(role)).to_vec());
+    let trash = trash.with_context(|| data.trash().display().to_string())?;
     let cache = BlockCache::default();
     let start = |role| -> anyhow::Result<CopyHandle> {
         let store = when_free(deadline, || RocksStore::open(&data.copy(role), &cache))?;
         Ok(worker::start(role, store, failed.clone())?)
     };
     let copies = PerRole { primary: start(Role::Primary)?, replica: start(Role::Replica)? };
-    Ok(Node::new(data, copies))
+    Ok((Node::new(data, copies), trash))
 }
 
 /// Opens something that may be open still, until the deadline where there is one.

@@ -8,6 +8,7 @@
 //! * [`memory`]: in memory, with crashes on demand, for tests and simulations. Both pass the same suite of tests, and are
 //!   run side by side.
 //! * [`encoding`]: the bytes on disk.
+//! * [`trash`]: what the databases on disk remove.
 //! * [`derived`]: what follows from the records, and is kept beside them: digests, counts, indexes.
 //!
 //! What it does not do: it decides nothing. Which write is allowed, what a sequence or a position means, when to sync and
@@ -29,6 +30,7 @@ pub mod memory;
 pub mod rocks;
 #[cfg(test)]
 pub(crate) mod suite;
+pub mod trash;
 
 pub use derived::{Derived, Digests, IndexKey};
 pub use encoding::DecodeError;
