@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
 
 use super::super::cpu::{CpuTimes, Watched, cpu_times};
 use super::requests::{Expected, Requests};
@@ -21,10 +24,15 @@ const LONGEST_ANSWER: usize = 64 << 10;
 /// Silence after which the target is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What the timer is called among the events; the connections are called by their place.
+const TIMER: u64 = u64::MAX;
+
 /// A generator at work.
 pub(super) struct Engine {
     address: SocketAddr,
     epoll: OwnedFd,
+    /// Wakes for the next request that is due: the timeout of `epoll` itself is in whole milliseconds, in which several are.
+    timer: OwnedFd,
     connections: Vec<Connection>,
     /// Those without a request under way, the one that has rested longest first, so that none rests until it is closed.
     idle: VecDeque<usize>,
@@ -70,6 +78,7 @@ impl Engine {
         let mut engine = Self {
             address,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            timer: timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?,
             connections: Vec::new(),
             idle: (0..spec.connections as usize).collect(),
             requests: Requests::new(spec),
@@ -83,6 +92,8 @@ impl Engine {
             request: Vec::new(),
             measured: Measured::default(),
         };
+        let timer = epoll::EventData::new_u64(TIMER);
+        epoll::add(&engine.epoll, &engine.timer, timer, epoll::EventFlags::IN)?;
         engine.processes.push(Watched { name: "generator".to_owned(), pid: std::process::id() });
         for place in 0..spec.connections as usize {
             let connection = engine.connect(place)?;
@@ -155,8 +166,8 @@ impl Engine {
             let wake = [end, self.next_due].into_iter().flatten().min();
             self.wait(&mut events, now, wake)?;
             now = Instant::now();
-            for event in events.drain(..) {
-                self.read(event.data.u64() as usize, now, true)?;
+            for place in places(&mut events) {
+                self.read(place, now, true)?;
             }
         }
     }
@@ -168,8 +179,8 @@ impl Engine {
         while self.idle.len() < self.connections.len() {
             let now = Instant::now();
             self.wait(&mut events, now, None)?;
-            for event in events.drain(..) {
-                self.read(event.data.u64() as usize, now, false)?;
+            for place in places(&mut events) {
+                self.read(place, now, false)?;
             }
         }
         Ok(())
@@ -182,9 +193,20 @@ impl Engine {
         wake: Option<Instant>,
     ) -> anyhow::Result<()> {
         let pause = wake.map_or(PATIENCE, |wake| wake.saturating_duration_since(now).min(PATIENCE));
-        let timeout = Timespec { tv_sec: pause.as_secs() as i64, tv_nsec: i64::from(pause.subsec_nanos()) };
-        match epoll::wait(&self.epoll, spare_capacity(events), Some(&timeout)) {
-            Ok(0) if pause == PATIENCE => bail!("no answer within {PATIENCE:?}"),
+        let timespec = |time: Duration| Timespec {
+            tv_sec: time.as_secs() as i64,
+            tv_nsec: i64::from(time.subsec_nanos()),
+        };
+        if self.interval.is_some() {
+            // Set anew it is silent again, so nobody has to read it. Zero would be never.
+            let it_value = timespec(pause.max(Duration::from_nanos(1)));
+            let once = Itimerspec { it_interval: timespec(Duration::ZERO), it_value };
+            timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
+        }
+        match epoll::wait(&self.epoll, spare_capacity(events), Some(&timespec(pause))) {
+            Ok(_) if pause == PATIENCE && events.iter().all(|event| event.data.u64() == TIMER) => {
+                bail!("no answer within {PATIENCE:?}")
+            }
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -293,6 +315,11 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// The connections on which something has happened.
+fn places(events: &mut Vec<epoll::Event>) -> impl Iterator<Item = usize> {
+    events.drain(..).map(|event| event.data.u64()).filter(|place| *place != TIMER).map(|place| place as usize)
 }
 
 #[cfg(test)]
