@@ -7,7 +7,7 @@
 Each is what somebody would take who wants users over HTTP that survive a loss of power: Redis with `appendfsync always`
 behind webdis, etcd with three nodes by its JSON gateway, and a ring of three. All keep the same users of 120 bytes; all are
 asked by the same wrk with keep-alive connections. Rounds alternate, so that what the machine does meanwhile befalls all of
-them; medians are printed. What they promise differs: webdis has one copy and checks nothing, etcd writes to a majority
+them; medians are printed. The ceiling is what `corro bench` measures a ring against. What they promise differs: webdis has one copy and checks nothing, etcd writes to a majority
 before it answers and reads through its leader.
 
 Everything is started here on free ports of this machine, with its data in a temporary folder, and is ended here.
@@ -106,7 +106,7 @@ class Peer:
 
 
 class Corro(Peer):
-    name = "corro"
+    name = speaks = "corro"
     promise = "3 partitions, 2 copies each, fsync before the answer"
 
     def begin(self, options):
@@ -118,8 +118,27 @@ class Corro(Peer):
         self.send(("POST", "/api/user/", compact(user(number)[1])) for number in range(options.users))
 
 
+class Ceiling(Peer):
+    """What no ring can pass: the HTTP side of one, over a map in memory."""
+
+    name = "ceiling"
+    speaks = "corro"
+    promise = "axum and a map in memory, nothing on disk"
+
+    def begin(self, options):
+        self.start(options.corro, "bench-ceiling")
+        log = self.folder / "0.log"
+        deadline = time.monotonic() + 10
+        while not (port := re.match(r"\d+\n", log.read_text())):
+            if time.monotonic() > deadline:
+                sys.exit(f"the ceiling does not start; its log is {log}")
+            time.sleep(0.05)
+        self.port = int(port[0])
+        self.send(("POST", "/api/user/", compact(user(number)[1])) for number in range(options.users))
+
+
 class Webdis(Peer):
-    name = "webdis"
+    name = speaks = "webdis"
     promise = "Redis, 1 copy, appendfsync always"
 
     def begin(self, options):
@@ -141,7 +160,7 @@ class Webdis(Peer):
 
 
 class Etcd(Peer):
-    name = "etcd"
+    name = speaks = "etcd"
     promise = "3 nodes, a majority has it on disk"
 
     def begin(self, options):
@@ -171,7 +190,7 @@ def wrk(peer, operation, options, seed):
     """Requests a second, and the 99th percentile in milliseconds."""
     command = [
         "wrk", "--latency", "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "-s", HERE / "peers.lua",
-        f"http://127.0.0.1:{peer.port}", "--", peer.name, operation, options.users, seed,
+        f"http://127.0.0.1:{peer.port}", "--", peer.speaks, operation, options.users, seed,
     ]
     said = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)", said)
@@ -190,12 +209,12 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--users", type=int, default=10_000)
     parser.add_argument("--webdis-threads", type=int, default=2)
-    parser.add_argument("--peers", default="corro,webdis,etcd", help="which of them, separated by commas")
+    parser.add_argument("--peers", default="corro,webdis,etcd,ceiling", help="which of them, separated by commas")
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory(prefix="corro-peers-") as folder:
         wanted = options.peers.split(",")
-        peers = [kind(Path(folder)) for kind in (Corro, Webdis, Etcd) if kind.name in wanted]
+        peers = [kind(Path(folder)) for kind in (Corro, Webdis, Etcd, Ceiling) if kind.name in wanted]
         try:
             for peer in peers:
                 peer.begin(options)
