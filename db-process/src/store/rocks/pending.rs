@@ -18,8 +18,8 @@ use std::ops::RangeInclusive;
 
 use crate::store::{Derived, IndexKey, StoreError};
 
-/// So many changes are folded. Whoever lists a group looks through up to as many in memory, which takes some 50 µs; the
-/// database reads them when it is opened.
+/// So many changes are folded. Whoever lists a group looks through up to twice as many in memory, which takes a fraction of a
+/// millisecond; the database reads them when it is opened.
 pub(super) const FOLD: usize = if cfg!(test) { 8 } else { 32_768 };
 
 /// What the key of a page begins with.
