@@ -159,7 +159,7 @@ impl World {
 
     pub(crate) fn start_process(&mut self, place: u16) {
         let Config { recent, log, trim, .. } = self.config;
-        let limits = Limits { recent, log, trim, cached: 4 };
+        let limits = Limits { recent, log, trim };
         let now = self.now;
         let process = self.process(place);
         if process.up {

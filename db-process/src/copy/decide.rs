@@ -81,7 +81,7 @@ impl<S: Store> Copy<S> {
         // Even a refusal may rest on something that was replicated and is not on disk yet.
         self.promised = true;
         let ids: Vec<_> = writes.iter().map(|write| write.id).collect();
-        let stored = self.stored(&ids)?;
+        let stored = self.store.get_many(&ids)?;
         writes.into_iter().zip(stored).map(|(write, stored)| self.write_one(write, stored)).collect()
     }
 

@@ -63,7 +63,7 @@ impl<S: Store> Copy<S> {
     /// If there is a gap, or the database cannot be read.
     pub fn apply(&mut self, batch: LogBatch) -> Result<(), FollowError> {
         let ids: Vec<_> = batch.entries.iter().map(|entry| entry.id).collect();
-        let stored = self.stored(&ids)?;
+        let stored = self.store.get_many(&ids)?;
         for (LogEntry { sequence, version, id, change }, stored) in batch.entries.into_iter().zip(stored) {
             let position = self.staged.meta.position;
             let followed = position.filter(|position| position.incarnation == batch.incarnation);
@@ -92,7 +92,6 @@ impl<S: Store> Copy<S> {
     pub fn merge_chunk(&mut self, chunk: CopyChunk) -> Result<(), StoreError> {
         let CopyChunk { records, applied, end, .. } = chunk;
         let ids: Vec<_> = records.iter().map(|(id, _)| *id).collect();
-        // What the store has, not what it is remembered to have: a full copy is also what makes a copy good.
         let stored = self.store.get_many(&ids)?;
         for ((id, theirs), stored) in records.into_iter().zip(stored) {
             let before = self.with_staged(&id, stored);

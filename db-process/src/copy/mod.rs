@@ -45,7 +45,6 @@
 //! * [`document`]: the user as a caller gets it.
 //! * [`follow`]: following the other copy and being followed.
 //! * [`recent`]: the memory of what was applied lately.
-//! * `cache`: records that were changed lately.
 
 use std::mem;
 
@@ -53,11 +52,10 @@ use protocol::message::link::{CopyReport, Versioned};
 use protocol::mutation::{self, Mutation};
 use protocol::{Change, Record, UserId, Version};
 
-use crate::store::{Batch, Digests, Durability, Encoded, Meta, Snapshot, Store, StoreError, encoding};
+use crate::store::{Batch, Digests, Durability, Encoded, Meta, Snapshot, Store, StoreError};
 
 pub mod asking;
 pub mod audit;
-mod cache;
 pub mod decide;
 mod derive;
 pub mod document;
@@ -68,7 +66,6 @@ pub mod recent;
 #[cfg(test)]
 mod tests;
 
-use cache::Cache;
 pub use follow::{FollowError, FollowStart, Gap};
 use recent::{Pages, Recent};
 
@@ -82,13 +79,11 @@ pub struct Limits {
     pub log: u64,
     /// The op-log is trimmed by at least so many entries at once, since each trim leaves a mark in the database.
     pub trim: u64,
-    /// Records kept in memory to be changed again.
-    pub cached: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { recent: 65_536, log: 1_000_000, trim: 4_096, cached: 65_536 }
+        Self { recent: 65_536, log: 1_000_000, trim: 4_096 }
     }
 }
 
@@ -96,8 +91,6 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Copy<S> {
     store: S,
-    /// Of what the store has.
-    cache: Cache,
     limits: Limits,
     /// What was applied lately, staged or committed.
     recent: Recent,
@@ -142,7 +135,6 @@ impl<S: Store> Copy<S> {
         drop(snapshot);
         Ok(Self {
             store,
-            cache: Cache::new(limits.cached),
             limits,
             recent,
             applied: Vec::new(),
@@ -234,8 +226,6 @@ impl<S: Store> Copy<S> {
                 self.staged.derived.digests = Some(self.digests.clone());
             }
             self.store.commit(&self.staged, durability)?;
-            self.staged.records.iter().for_each(|(id, put)| self.cache.put(id, put));
-            self.staged.gone.iter().for_each(|id| self.cache.remove(id));
             self.staged.records.clear();
             self.staged.gone.clear();
             self.staged.derived.clear();
@@ -344,33 +334,8 @@ impl<S: Store> Copy<S> {
         match self.staged.records.get(id) {
             Some(staged) => Ok(Some(staged.record.clone())),
             None if self.staged.gone.contains(id) => Ok(None),
-            None => match self.cached(id)? {
-                None => self.store.get(id),
-                found => Ok(found),
-            },
+            None => self.store.get(id),
         }
-    }
-
-    /// The records as the store has them, in their order.
-    fn stored(&self, ids: &[UserId]) -> Result<Vec<Option<Record>>, StoreError> {
-        let mut records = ids.iter().map(|id| self.cached(id)).collect::<Result<Vec<_>, _>>()?;
-        let is_missing = |record: &Option<Record>| record.is_none();
-        let missing: Vec<_> =
-            ids.iter().zip(&records).filter(|(_, record)| is_missing(record)).map(|(id, _)| *id).collect();
-        if !missing.is_empty() {
-            let found = self.store.get_many(&missing)?;
-            records
-                .iter_mut()
-                .filter(|record| is_missing(record))
-                .zip(found)
-                .for_each(|(record, found)| *record = found);
-        }
-        Ok(records)
-    }
-
-    fn cached(&self, id: &UserId) -> Result<Option<Record>, StoreError> {
-        let read = |bytes| encoding::read_record(bytes).map_err(StoreError::unreadable("a cached record"));
-        self.cache.get(id).map(read).transpose()
     }
 
     /// Stages the state of a record that follows on `before`, and what follows from that.

@@ -18,7 +18,7 @@ use super::{Copy, FollowError, FollowStart, Limits};
 use crate::store::suite::{Random, seeds};
 use crate::store::{MemoryStore, Snapshot, Store};
 
-const LIMITS: Limits = Limits { recent: 60, log: 120, trim: 7, cached: 3 };
+const LIMITS: Limits = Limits { recent: 60, log: 120, trim: 7 };
 const USERS: u64 = 12;
 
 /// What travels from one copy to the other.

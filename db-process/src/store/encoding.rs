@@ -10,6 +10,7 @@
 //! | op-log entry | flags, version, id, then the registers that it sets, or up to where it forgets them; its sequence is the key |
 //! | state | flags, incarnation, head, trimmed, version, then position and origin where there are any, then users, records, floor, foreign and top, then the last late entry where there is one |
 //! | page of applied operations | how many (4 bytes), then the version of each |
+//! | page of changed records | how many (4 bytes), each the id, the length of its record (4 bytes) and the record; a length of 0 says that it is gone |
 //! | digests | one number a bucket |
 //! | number of users of a group | the number |
 //! | page of pending changes | how many places (4 bytes), each one byte for its kind and whether it is taken, then the group or the hash, then the id; then how many groups (0) |
@@ -22,6 +23,9 @@
 //!
 //! What it does not do: it finds no flipped bits inside a text. The checksums of RocksDB do that.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
 use protocol::message::link::Position;
 use protocol::message::query::BUCKETS;
 use protocol::message::replication::LogEntry;
@@ -29,7 +33,7 @@ use protocol::{Change, Fingerprint, Record, Register, UserId, Version};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::{Derived, Digests, IndexKey, Late, Meta, Origin};
+use super::{Derived, Digests, Encoded, IndexKey, Late, Meta, Origin};
 
 /// Format of everything that this program writes.
 const FORMAT: u8 = 1;
@@ -264,6 +268,40 @@ pub fn read_applied(bytes: &[u8]) -> Result<Vec<Version>, DecodeError> {
     let versions = (0..count).map(|_| rest.version()).collect::<Result<_, _>>()?;
     rest.close()?;
     Ok(versions)
+}
+
+/// Bytes of a page of changed records. Nobody is among both.
+pub fn changed(records: &BTreeMap<UserId, Encoded>, gone: &BTreeSet<UserId>) -> Vec<u8> {
+    let count = u32::try_from(records.len() + gone.len()).expect("a batch has fewer records");
+    let size: usize = records.values().map(|put| put.bytes.len()).sum();
+    let mut bytes = Vec::with_capacity(6 + 20 * count as usize + size);
+    bytes.extend([FORMAT, 0]);
+    bytes.extend(count.to_be_bytes());
+    let put = records.iter().map(|(id, put)| (id, put.bytes.as_slice()));
+    for (id, record) in put.chain(gone.iter().map(|id| (id, [].as_slice()))) {
+        let length = u32::try_from(record.len()).expect("a record has some hundred bytes");
+        bytes.extend(id.as_bytes());
+        bytes.extend(length.to_be_bytes());
+        bytes.extend(record);
+    }
+    bytes
+}
+
+/// Reads what [`changed()`] wrote: each user, and where in these bytes its record is; an empty place says that it is gone.
+///
+/// # Errors
+/// If the bytes are not such a page.
+pub fn read_changed(bytes: &[u8]) -> Result<Vec<(UserId, Range<usize>)>, DecodeError> {
+    let (_, mut rest) = Reader::open(bytes, 0)?;
+    let mut changed = Vec::new();
+    for _ in 0..u32::from_be_bytes(rest.take()?) {
+        let (id, length) = (rest.id()?, u32::from_be_bytes(rest.take()?) as usize);
+        let start = bytes.len() - rest.0.len();
+        rest.0 = rest.0.get(length..).ok_or(DecodeError::Truncated)?;
+        changed.push((id, start..start + length));
+    }
+    rest.close()?;
+    Ok(changed)
 }
 
 /// Bytes of the digests.
@@ -546,6 +584,12 @@ mod tests {
         Derived { digests: None, index }
     }
 
+    fn some_changed() -> Vec<u8> {
+        let put = records().into_iter().take(2).enumerate();
+        let put = put.map(|(n, record)| (id(n as u128), Encoded::from(record)));
+        changed(&put.collect(), &BTreeSet::from([id(7), id(u128::MAX)]))
+    }
+
     /// The states that an earlier program wrote.
     const EARLIER: &str = "\
 010000000000000000000000000000000001000000000000000000000000000000000000000000000000
@@ -581,6 +625,7 @@ mod tests {
         add("digests", vec![digests(&some_digests())]);
         add("count", vec![count(1), count(u64::MAX)]);
         add("pending", vec![pending(&Derived::default()), pending(&some_changes())]);
+        add("changed", vec![changed(&BTreeMap::new(), &BTreeSet::new()), some_changed()]);
         all
     }
 
@@ -611,6 +656,11 @@ mod tests {
         assert_eq!(read_digests(&digests(&some_digests())), Ok(some_digests()));
         assert_eq!(read_count(&count(7)), Ok(7));
         assert_eq!(read_pending(&pending(&some_changes())), Ok(some_changes()));
+        let page = some_changed();
+        let of = |(id, place)| (id, read_record(&page[place]).ok());
+        let read: Vec<_> = read_changed(&page).expect("a page").into_iter().map(of).collect();
+        let put = records().into_iter().take(2).enumerate().map(|(n, record)| (id(n as u128), Some(record)));
+        assert_eq!(read, put.chain([(id(7), None), (id(u128::MAX), None)]).collect::<Vec<_>>());
         assert_eq!(read_applied(&applied(&[Version(7), Version(6)])), Ok(vec![Version(7), Version(6)]));
     }
 
@@ -634,6 +684,7 @@ mod tests {
             "applied" => read_applied(bytes).map(drop),
             "count" => read_count(bytes).map(drop),
             "pending" => read_pending(bytes).map(drop),
+            "changed" => read_changed(bytes).map(drop),
             _ => read_meta(bytes).map(drop),
         }
     }

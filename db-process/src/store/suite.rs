@@ -115,7 +115,7 @@ fn group(random: &mut Random) -> i32 {
 struct Seen {
     meta: Meta,
     records: Vec<(UserId, Record)>,
-    log: Option<Vec<LogEntry>>,
+    log: Vec<LogEntry>,
     digests: Box<Digests>,
     groups: Vec<(i32, u64)>,
     index: Vec<IndexKey>,
@@ -123,13 +123,16 @@ struct Seen {
 }
 
 fn content(store: &impl Store) -> Seen {
+    content_of(&store.snapshot().expect("a sound store"))
+}
+
+fn content_of(snapshot: &impl Snapshot) -> Seen {
     const SOUND: &str = "a sound store";
-    let snapshot = store.snapshot().expect(SOUND);
     let meta = snapshot.meta();
     Seen {
         meta,
         records: snapshot.records().map(|record| record.expect(SOUND)).collect(),
-        log: store.log_after(meta.trimmed, usize::MAX).expect(SOUND),
+        log: snapshot.log(meta.trimmed).map(|entry| entry.expect(SOUND)).collect(),
         digests: snapshot.digests().expect(SOUND),
         groups: snapshot.group_counts().map(|count| count.expect(SOUND)).collect(),
         index: snapshot.index().map(|key| key.expect(SOUND)).collect(),
@@ -332,6 +335,43 @@ fn the_stores_cannot_be_told_apart() {
     }
 }
 
+/// Whatever is written, written out and compacted behind it.
+#[test]
+fn a_snapshot_stays_as_it_is() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut disk = open(&folder);
+    let reader = disk.clone();
+    let (mut random, mut taken) = (Random::new(1), BTreeSet::new());
+    let mut commit = |disk: &mut RocksStore| {
+        let mut batch = writes(disk.meta().expect("a sound store"), random.below(6));
+        let (user, version) = (id(u128::from(random.below(40))), random.next());
+        batch.records.insert(user, Record::from_change(Version(version), &change(version)).into());
+        let gone = id(u128::from(random.below(40)));
+        batch.records.remove(&gone);
+        batch.gone.insert(gone);
+        derived(&mut random, &mut taken, &mut batch);
+        disk.commit(&batch, Durability::Unsynced).expect("room on the disk");
+    };
+    let mut earlier = Vec::new();
+    for step in 0..200 {
+        commit(&mut disk);
+        if step % 10 == 0 {
+            let snapshot = reader.snapshot().expect("a sound store");
+            earlier.push((content_of(&snapshot), snapshot));
+        }
+        if step == 150 {
+            disk.flush().expect("a working disk");
+        }
+    }
+    for (then, snapshot) in &earlier {
+        assert_eq!(content_of(snapshot), *then);
+        for n in 0..45 {
+            let found = then.records.iter().find(|(user, _)| *user == id(n)).map(|(_, record)| record);
+            assert_eq!(snapshot.get(&id(n)).expect("a sound store").as_ref(), found);
+        }
+    }
+}
+
 #[test]
 fn a_database_is_looked_at_while_it_is_open_and_belongs_to_one() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -360,6 +400,7 @@ fn a_damaged_database_is_an_error() {
     let mut store = open(&folder);
     let meta = store.meta().expect("a sound store");
     store.commit(&writes(meta, 9), Durability::Synced).expect("room on the disk");
+    store.flush().expect("a working disk");
     drop(store);
 
     let families = ["records", "oplog", "meta", "by_group", "by_email"];

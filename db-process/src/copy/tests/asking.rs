@@ -169,8 +169,8 @@ fn what_came_late_is_in_its_place() {
     for seed in seeds(20) {
         println!("CORRO_SEED={seed}");
         let mut random = Random::new(seed);
-        let mut copy = Copy::open(MemoryStore::new(id(1)), Limits { recent: 0, log: 40, trim: 3, cached: 0 })
-            .expect("memory");
+        let mut copy =
+            Copy::open(MemoryStore::new(id(1)), Limits { recent: 0, log: 40, trim: 3 }).expect("memory");
         let (mut accepted, mut next) = (Vec::new(), 0);
         for _ in 0..60 {
             next += 1 + random.below(3);

@@ -19,7 +19,7 @@ mod following;
 mod repeating;
 
 /// Small enough to be filled by a test.
-pub(super) const SMALL: Limits = Limits { recent: 4, log: 12, trim: 2, cached: 2 };
+pub(super) const SMALL: Limits = Limits { recent: 4, log: 12, trim: 2 };
 
 pub(super) fn id(n: u128) -> UserId {
     Uuid::from_u128(n)

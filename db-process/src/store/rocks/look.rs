@@ -1,7 +1,6 @@
 //! Looking at a database that another process may have open.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use protocol::{Record, UserId};
 use rocksdb::{DB, Options};
@@ -36,12 +35,10 @@ impl ReadOnlyStore {
                 Err(_) => {}
             }
         };
-        let store = RocksStore {
-            db: Arc::new(db),
-            latest: Arc::default(),
-            pending: Arc::default(),
-            folding: Arc::default(),
-        };
+        let mut store = RocksStore::of(db);
+        if store.read_meta()?.is_some() {
+            store.read_memtables()?;
+        }
         Ok(Self(store))
     }
 

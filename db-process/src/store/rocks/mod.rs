@@ -11,11 +11,12 @@
 //! | | `group`, then the group as in `by_group` | the number of its live users |
 //! | | `pending`, then the number of the page, 8 bytes big endian | changes that are not yet in the indexes and numbers ([`pending`]) |
 //! | | `folded` | number of the last of these pages that is |
+//! | | `changed`, then the number of the page, 8 bytes big endian | records that are not yet in `records` ([`memtable`]) |
 //! | `by_group` | the group, 4 bytes in the order of the numbers, then the id of a live user | nothing |
 //! | `by_email` | the hash of the folded email, 8 bytes big endian, then the id of a live user | nothing |
 //!
 //! A batch that asks for a sync is visible to readers only once it is on disk: RocksDB writes and syncs the log first and
-//! its memtable then. So whoever reads an op-log entry can rely on its number never meaning something else.
+//! its memtable then, and ours come after that. So whoever reads an op-log entry can rely on its number never meaning something else.
 //!
 //! A database without `digests` comes from a program that kept nothing of what follows from the records. It is made from
 //! them when the database is opened ([`build`]).
@@ -29,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::message::replication::LogEntry;
 use protocol::{Record, UserId};
-use rocksdb::{ColumnFamily, DB, DBPinnableSlice, IteratorMode, Options, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, DB, FlushOptions, IteratorMode, Options, WriteBatch, WriteOptions};
 use uuid::Uuid;
 
 use super::{Batch, Digests, Durability, Meta, Snapshot, Store, StoreError, encoding};
@@ -37,6 +38,7 @@ use super::{Batch, Digests, Durability, Meta, Snapshot, Store, StoreError, encod
 mod build;
 mod latest;
 mod look;
+mod memtable;
 mod options;
 mod pending;
 mod snapshot;
@@ -44,10 +46,11 @@ mod tables;
 
 use latest::Latest;
 pub use look::ReadOnlyStore;
+use memtable::{CHANGED, Memtables};
 pub use options::BlockCache;
 use pending::{FOLD, FOLDED, PENDING, Pending};
 use snapshot::RocksSnapshot;
-use tables::{Folded, Folding};
+use tables::{Done, Flushing, Folding, Groups, Task};
 
 const RECORDS: &str = "records";
 const OPLOG: &str = "oplog";
@@ -68,6 +71,9 @@ const GROUP: &[u8] = b"group";
 pub struct RocksStore {
     db: Arc<DB>,
     latest: Arc<Latest>,
+    memtables: Arc<Memtables>,
+    /// What is on its way from there into the records.
+    flushing: Arc<Mutex<Option<Flushing>>>,
     pending: Arc<Mutex<Pending>>,
     /// What is on its way from there into the indexes.
     folding: Arc<Mutex<Option<Folding>>>,
@@ -85,14 +91,10 @@ impl RocksStore {
     fn open_with(options: &Options, path: &Path, cache: &BlockCache) -> Result<Self, StoreError> {
         let families = FAMILIES.map(|name| (name, options::family(name, cache)));
         let db = DB::open_cf_with_opts(options, path, families).map_err(cannot_open(path))?;
-        let mut store = Self {
-            db: Arc::new(db),
-            latest: Arc::default(),
-            pending: Arc::default(),
-            folding: Arc::default(),
-        };
+        let mut store = Self::of(db);
         match store.read_meta()? {
             Some(meta) => {
+                store.read_memtables()?;
                 if store.db.get_pinned_cf(store.family(META), DIGESTS)?.is_none() {
                     build::derived(&mut store, meta)?;
                 } else {
@@ -116,11 +118,28 @@ impl RocksStore {
         Ok(store)
     }
 
+    /// With nothing of what it holds in memory yet.
+    fn of(db: DB) -> Self {
+        Self {
+            db: Arc::new(db),
+            latest: Arc::default(),
+            memtables: Arc::default(),
+            flushing: Arc::default(),
+            pending: Arc::default(),
+            folding: Arc::default(),
+        }
+    }
+
     /// Writes the memtables out, so that the next start has nothing to replay.
     ///
     /// # Errors
     /// If the database fails.
     pub fn flush(&self) -> Result<(), StoreError> {
+        self.end_flush(finished(&self.flushing, true)?)?;
+        if let Some((table, pages)) = self.memtables.freeze_any() {
+            let done = Flushing::start(&self.db, table, pages)?.finish()?;
+            self.end_flush(Some(done))?;
+        }
         for name in FAMILIES {
             self.db.flush_cf(self.family(name))?;
         }
@@ -143,14 +162,40 @@ impl RocksStore {
 }
 
 impl RocksStore {
+    /// Takes the pages that an earlier process left into memory.
+    fn read_memtables(&mut self) -> Result<(), StoreError> {
+        let memtables = RocksSnapshot::of(self)?.read_changed()?.map(Memtables::new);
+        self.memtables = Arc::new(memtables.unwrap_or_default());
+        Ok(())
+    }
+
     /// The fold whose places are in the indexes by now. It is waited for where too much has come together meanwhile.
-    fn finished_fold(&self) -> Result<Option<Folded>, StoreError> {
-        let too_much = self.pending().len() >= 2 * FOLD;
-        let mut folding = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
-        match folding.take_if(|folding| too_much || folding.is_finished()) {
-            Some(folding) => folding.finish().map(Some),
-            None => Ok(None),
+    fn finished_fold(&self) -> Result<Option<Done<Groups>>, StoreError> {
+        finished(&self.folding, self.pending().len() >= 2 * FOLD)
+    }
+
+    /// The same for the records.
+    fn finished_flush(&self) -> Result<Option<Done<()>>, StoreError> {
+        finished(&self.flushing, self.memtables.is_stalled())
+    }
+
+    /// Drops the pages of a memtable that is written out, without a batch of its writer.
+    fn end_flush(&self, flushed: Option<Done<()>>) -> Result<(), StoreError> {
+        if let Some(Done { pages, .. }) = flushed {
+            let (first, end) = (changed_key(*pages.start()), changed_key(pages.end() + 1));
+            self.db.delete_range_cf(self.family(META), first, end)?;
+            self.memtables.flushed();
         }
+        Ok(())
+    }
+
+    /// Begins to write a memtable out that is full.
+    fn start_to_flush(&self) -> Result<(), StoreError> {
+        if let Some((table, pages)) = self.memtables.freeze() {
+            let flushing = Flushing::start(&self.db, table, pages)?;
+            *self.flushing.lock().unwrap_or_else(PoisonError::into_inner) = Some(flushing);
+        }
+        Ok(())
     }
 
     /// Begins to put the pending changes where they belong, once they are enough.
@@ -168,19 +213,32 @@ impl RocksStore {
     }
 }
 
+/// What a task came to that is finished, or is to be waited for.
+fn finished<T: Send + 'static>(
+    task: &Mutex<Option<Task<T>>>,
+    wait: bool,
+) -> Result<Option<Done<T>>, StoreError> {
+    let mut task = task.lock().unwrap_or_else(PoisonError::into_inner);
+    task.take_if(|task| wait || task.is_finished()).map(Task::finish).transpose()
+}
+
 impl Store for RocksStore {
     fn get(&self, id: &UserId) -> Result<Option<Record>, StoreError> {
-        let bytes = self.db.get_pinned_cf(self.family(RECORDS), id.as_bytes())?;
-        bytes.map(|bytes| decode_record(id, &bytes)).transpose()
+        Ok(self.get_many(std::slice::from_ref(id))?.pop().flatten())
     }
 
     fn get_many(&self, ids: &[UserId]) -> Result<Vec<Option<Record>>, StoreError> {
-        let keys = ids.iter().map(Uuid::as_bytes);
-        let found = self.db.batched_multi_get_cf(self.family(RECORDS), keys, false);
-        let record = |(id, bytes): (_, Result<Option<DBPinnableSlice<'_>>, _>)| {
-            bytes?.map(|bytes| decode_record(id, &bytes)).transpose()
-        };
-        ids.iter().zip(found).map(record).collect()
+        // The memtables first: what leaves them meanwhile is found behind them.
+        let mut found = self.memtables.view().get_many(ids)?;
+        let unknown: Vec<_> = ids.iter().zip(&mut found).filter(|(_, found)| found.is_none()).collect();
+        if !unknown.is_empty() {
+            let keys = unknown.iter().map(|(id, _)| id.as_bytes());
+            let looked_up = self.db.batched_multi_get_cf(self.family(RECORDS), keys, false);
+            for ((id, found), bytes) in unknown.into_iter().zip(looked_up) {
+                *found = Some(bytes?.map(|bytes| decode_record(id, &bytes)).transpose()?);
+            }
+        }
+        Ok(found.into_iter().map(Option::flatten).collect())
     }
 
     fn meta(&self) -> Result<Meta, StoreError> {
@@ -207,13 +265,16 @@ impl Store for RocksStore {
     }
 
     fn commit(&mut self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
-        let (records, oplog, meta) = (self.family(RECORDS), self.family(OPLOG), self.family(META));
+        let (oplog, meta) = (self.family(OPLOG), self.family(META));
         let mut writes = WriteBatch::default();
-        for (id, put) in &batch.records {
-            writes.put_cf(records, id.as_bytes(), &put.bytes);
+        let flushed = self.finished_flush()?;
+        if let Some(Done { pages, .. }) = &flushed {
+            writes.delete_range_cf(meta, changed_key(*pages.start()), changed_key(pages.end() + 1));
         }
-        for id in &batch.gone {
-            writes.delete_cf(records, id.as_bytes());
+        let changes = !batch.records.is_empty() || !batch.gone.is_empty();
+        let changed = changes.then(|| encoding::changed(&batch.records, &batch.gone));
+        if let Some(changed) = &changed {
+            writes.put_cf(meta, changed_key(self.memtables.next_page()), changed);
         }
         for entry in &batch.log {
             writes.put_cf(oplog, entry.sequence.to_be_bytes(), encoding::log_entry(entry));
@@ -229,7 +290,7 @@ impl Store for RocksStore {
         }
         let folded = self.finished_fold()?;
         if let Some(folded) = &folded {
-            for (group, users) in &folded.groups {
+            for (group, users) in &folded.made {
                 match users {
                     0 => writes.delete_cf(meta, group_key(*group)),
                     users => writes.put_cf(meta, group_key(*group), encoding::count(*users)),
@@ -260,6 +321,17 @@ impl Store for RocksStore {
                 pending.add(&batch.derived);
             }
         }
+        if let Some(changed) = changed {
+            self.memtables.add(changed).map_err(StoreError::unreadable("a page of changed records"))?;
+        }
+        if flushed.is_some() {
+            self.memtables.flushed();
+            // Nearly all that it holds is dropped pages by now. Later there would be more to write.
+            let mut options = FlushOptions::default();
+            options.set_wait(false);
+            self.db.flush_cf_opt(self.family(META), &options)?;
+        }
+        self.start_to_flush()?;
         self.start_to_fold()?;
         self.latest.add(&batch.log);
         if let Some(trim) = &batch.trim {
@@ -295,6 +367,11 @@ fn page_key(page: u64) -> [u8; APPLIED.len() + 8] {
 /// The key of a page of pending changes.
 fn pending_key(page: u64) -> [u8; PENDING.len() + 8] {
     joined(PENDING, &page.to_be_bytes())
+}
+
+/// The key of a page of changed records.
+fn changed_key(page: u64) -> [u8; CHANGED.len() + 8] {
+    joined(CHANGED, &page.to_be_bytes())
 }
 
 /// The place of a user in the index by group.

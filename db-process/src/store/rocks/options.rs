@@ -46,33 +46,45 @@ pub(super) fn database() -> Options {
 }
 
 pub(super) fn family(name: &str, cache: &BlockCache) -> Options {
-    let mut table = BlockBasedOptions::default();
-    table.set_block_cache(&cache.0);
-    let mut options = match name {
-        BY_GROUP | BY_EMAIL => index(),
-        _ => Options::default(),
+    let (mut options, mut table) = match name {
+        RECORDS => (records(), found_by_key()),
+        BY_GROUP | BY_EMAIL => (index(), BlockBasedOptions::default()),
+        OPLOG | META => (Options::default(), found_by_key()),
+        _ => unreachable!("{name} is none of the column families"),
     };
-    match name {
-        BY_GROUP | BY_EMAIL => {}
-        _ => {
-            table.set_bloom_filter(10.0, false);
-            options.set_compression_type(DBCompressionType::Lz4);
-            // A new user is looked up before it is written, and is not there.
-            options.set_memtable_prefix_bloom_ratio(if name == RECORDS { 0.02 } else { 0.0 });
-            options.set_memtable_whole_key_filtering(true);
-        }
-    }
+    table.set_block_cache(&cache.0);
     options.set_block_based_table_factory(&table);
     // With two, a writer waits whenever the one is full before the other is written out.
     options.set_max_write_buffer_number(4);
     options.set_write_buffer_size(match name {
-        RECORDS => 24 * MIB,
         // Their tables are written at once, so there is next to nothing in memory.
-        BY_GROUP | BY_EMAIL => 2 * MIB,
-        // Each batch leaves 2 KiB of digests, of which the last ones count.
-        OPLOG | META => 8 * MIB,
-        _ => unreachable!("{name} is none of the column families"),
+        RECORDS | BY_GROUP | BY_EMAIL => 2 * MIB,
+        OPLOG => 8 * MIB,
+        // It is written out when most of it is dropped, which is sooner.
+        _ => 32 * MIB,
     });
+    if matches!(name, RECORDS | OPLOG | META) {
+        options.set_compression_type(DBCompressionType::Lz4);
+    }
+    options
+}
+
+/// A filter tells of a table that it does not have a key.
+fn found_by_key() -> BlockBasedOptions {
+    let mut table = BlockBasedOptions::default();
+    table.set_bloom_filter(10.0, false);
+    table
+}
+
+/// Of the records, and of a table that is to be taken into them: it is soon written again, and not compressed before.
+pub(super) fn records() -> Options {
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&found_by_key());
+    options.set_compression_type(DBCompressionType::None);
+    // As many records as usual come together before those of the next level are written again: the tables are smaller.
+    options.set_level_zero_file_num_compaction_trigger(8);
+    options.set_level_zero_slowdown_writes_trigger(40);
+    options.set_level_zero_stop_writes_trigger(64);
     options
 }
 

@@ -116,8 +116,15 @@ pub(super) fn overlaid<K: Ord + Copy, V>(
         Err(error) => (BTreeMap::new(), Some(error)),
     };
     let kept = error.is_none().then_some(kept).into_iter().flatten();
-    let overlaid = Overlaid { kept: kept.peekable(), changes: changes.into_iter().peekable() };
-    error.map(Err).into_iter().chain(overlaid)
+    error.map(Err).into_iter().chain(overlay(kept, changes.into_iter()))
+}
+
+/// The same with changes that can be had without an error, in order.
+pub(super) fn overlay<K: Ord + Copy, V>(
+    kept: impl Iterator<Item = Result<(K, V), StoreError>>,
+    changes: impl Iterator<Item = (K, Option<V>)>,
+) -> impl Iterator<Item = Result<(K, V), StoreError>> {
+    Overlaid { kept: kept.peekable(), changes: changes.peekable() }
 }
 
 struct Overlaid<A: Iterator, B: Iterator> {

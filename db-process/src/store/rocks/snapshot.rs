@@ -7,11 +7,12 @@ use protocol::{Record, UserId, Version};
 use rocksdb::{DB, DBIteratorWithThreadMode, Direction, IteratorMode, ReadOptions, SnapshotWithThreadMode};
 use uuid::Uuid;
 
+use super::memtable::{CHANGED, Memtable, View};
 use super::pending::{self, Pending};
 use super::{
     APPLIED, BY_EMAIL, BY_GROUP, DIGESTS, FOLDED, GROUP, META, OPLOG, PENDING, RECORDS, RocksStore, STATE,
-    count, decode_meta, decode_record, group_key, group_of, in_group, no_state, pending_key, tables,
-    with_email,
+    changed_key, count, decode_meta, decode_record, group_key, group_of, in_group, no_state, pending_key,
+    tables, with_email,
 };
 use crate::store::{Derived, Digests, IndexKey, Listing, Meta, Snapshot, StoreError, encoding};
 
@@ -23,15 +24,49 @@ pub(super) struct RocksSnapshot<'a> {
     store: &'a RocksStore,
     inner: SnapshotWithThreadMode<'a, DB>,
     meta: Meta,
+    /// What lies over the records.
+    changed: View,
 }
 
 impl<'a> RocksSnapshot<'a> {
     pub(super) fn of(store: &'a RocksStore) -> Result<Self, StoreError> {
+        // The memtables first: what leaves them meanwhile is in this as well.
+        let changed = store.memtables.view();
+        let known = changed.last();
         let inner = store.db.snapshot();
         let bytes = inner.get_pinned_cf(store.family(META), STATE)?.ok_or_else(no_state)?;
         let meta = decode_meta(&bytes)?;
         drop(bytes);
-        Ok(Self { store, inner, meta })
+        let mut snapshot = Self { store, inner, meta, changed };
+        let last = snapshot.last_page(CHANGED, 0)?;
+        let missing = if last > known { snapshot.changed_after(known)? } else { None };
+        snapshot.changed = snapshot.changed.as_of(last, missing);
+        Ok(snapshot)
+    }
+
+    /// The pages of changed records behind that one.
+    fn changed_after(&self, page: u64) -> Result<Option<Memtable>, StoreError> {
+        let mut table: Option<Memtable> = None;
+        for item in self.items(META, once(), Some(&changed_key(page + 1))) {
+            let (key, value) = item?;
+            if !key.starts_with(CHANGED) {
+                break;
+            }
+            let number = page_in(&key, CHANGED)?;
+            let table = table.get_or_insert_with(|| Memtable::starting_with(number));
+            if number != table.last() + 1 {
+                let missing = format!("page {} of changed records is missing", table.last() + 1);
+                return Err(StoreError::Inconsistent(missing));
+            }
+            let added = table.add(value.into());
+            added.map_err(StoreError::unreadable(format_args!("page {number} of changed records")))?;
+        }
+        Ok(table)
+    }
+
+    /// All pages of changed records, if there are any.
+    pub(super) fn read_changed(&self) -> Result<Option<Memtable>, StoreError> {
+        self.changed_after(0)
     }
 
     /// All keys of a family from one on, or from the first.
@@ -71,18 +106,14 @@ impl RocksSnapshot<'_> {
         })
     }
 
-    /// Number of the last page of pending changes, or of the last one that was folded.
-    fn last_page(&self, folded: u64) -> Result<u64, StoreError> {
+    /// Number of the last page of that kind behind that one, or its own.
+    fn last_page(&self, kind: &[u8], behind: u64) -> Result<u64, StoreError> {
         let mut options = once();
-        options.set_iterate_lower_bound(pending_key(folded + 1));
-        let beyond = pending_key(u64::MAX);
+        options.set_iterate_lower_bound([kind, &(behind + 1).to_be_bytes()].concat());
+        let beyond = [kind, &u64::MAX.to_be_bytes()].concat();
         let mode = IteratorMode::From(&beyond, Direction::Reverse);
         let mut items = self.inner.iterator_cf_opt(self.store.family(META), options, mode);
-        let Some(item) = items.next() else { return Ok(folded) };
-        let (key, _) = item?;
-        let number = key.strip_prefix(PENDING).and_then(|number| number.try_into().ok());
-        let none = || StoreError::Inconsistent("a page of pending changes has no number".to_owned());
-        number.map(u64::from_be_bytes).ok_or_else(none)
+        items.next().map_or(Ok(behind), |item| page_in(&item?.0, kind))
     }
 
     /// All that is pending.
@@ -96,7 +127,7 @@ impl RocksSnapshot<'_> {
         let wanted = |(key, taken)| wanted(key, taken);
         let folded = self.folded()?;
         // The writer has them in memory, as long as it has not folded since.
-        let last = self.last_page(folded)?;
+        let last = self.last_page(PENDING, folded)?;
         if let Some(changes) = self.store.pending().between(folded, last) {
             return Ok(changes.iter().copied().filter_map(wanted).collect());
         }
@@ -141,6 +172,26 @@ impl RocksSnapshot<'_> {
     }
 }
 
+impl RocksSnapshot<'_> {
+    /// The records of higher ids, what is in the column family with what lies over it.
+    fn all_records(
+        &self,
+        options: ReadOptions,
+        after: Option<UserId>,
+    ) -> impl Iterator<Item = Result<(UserId, Record), StoreError>> {
+        let from = after.as_ref().map(|id| id.as_bytes().as_slice());
+        let kept = self.items(RECORDS, options, from).map(|item| {
+            let (key, value) = item?;
+            let id = Uuid::from_slice(&key)
+                .map_err(|_| StoreError::Inconsistent("the key of a record is not an id".to_owned()))?;
+            Ok((id, value))
+        });
+        let kept = kept.skip_while(move |item| matches!(item, Ok((id, _)) if Some(*id) == after));
+        let records = pending::overlay(kept, self.changed.after(after));
+        records.map(|item| item.and_then(|(id, bytes)| Ok((id, decode_record(&id, &bytes)?))))
+    }
+}
+
 /// What is read once should not push out what callers read again and again.
 fn once() -> ReadOptions {
     let mut options = ReadOptions::default();
@@ -166,13 +217,11 @@ fn first<const N: usize>(key: &[u8]) -> [u8; N] {
     *key.first_chunk().expect("a key whose length was checked")
 }
 
-type Item = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>;
-
-fn read_record(item: Item) -> Result<(UserId, Record), StoreError> {
-    let (key, value) = item?;
-    let id = Uuid::from_slice(&key)
-        .map_err(|_| StoreError::Inconsistent("the key of a record is not an id".to_owned()))?;
-    Ok((id, decode_record(&id, &value)?))
+/// The number of a page of that kind, by its key.
+fn page_in(key: &[u8], kind: &[u8]) -> Result<u64, StoreError> {
+    let number = key.strip_prefix(kind).and_then(|number| number.try_into().ok());
+    let none = || StoreError::Inconsistent(format!("a page of {} has no number", kind.escape_ascii()));
+    number.map(u64::from_be_bytes).ok_or_else(none)
 }
 
 impl Snapshot for RocksSnapshot<'_> {
@@ -181,21 +230,22 @@ impl Snapshot for RocksSnapshot<'_> {
     }
 
     fn get(&self, id: &UserId) -> Result<Option<Record>, StoreError> {
+        if let Some(found) = self.changed.get_many(std::slice::from_ref(id))?.pop().flatten() {
+            return Ok(found);
+        }
         let bytes = self.inner.get_pinned_cf(self.store.family(RECORDS), id.as_bytes())?;
         bytes.map(|bytes| decode_record(id, &bytes)).transpose()
     }
 
     fn records(&self) -> impl Iterator<Item = Result<(UserId, Record), StoreError>> {
-        self.items(RECORDS, pass(), None).map(read_record)
+        self.all_records(pass(), None)
     }
 
     fn records_after(
         &self,
         after: Option<UserId>,
     ) -> impl Iterator<Item = Result<(UserId, Record), StoreError>> {
-        let from = after.as_ref().map(|id| id.as_bytes().as_slice());
-        let items = self.items(RECORDS, once(), from).map(read_record);
-        items.skip_while(move |item| matches!(item, Ok((id, _)) if Some(*id) == after))
+        self.all_records(once(), after)
     }
 
     fn log(&self, after: u64) -> impl Iterator<Item = Result<LogEntry, StoreError>> {

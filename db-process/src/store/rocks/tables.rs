@@ -1,33 +1,40 @@
-//! Taking changes of the indexes in as sorted tables, on a thread of its own: it waits for the disk several times, and nobody
-//! should have to wait for that.
+//! Taking changes in as sorted tables, on a thread of its own: it waits for the disk several times, and nobody should have to
+//! wait for that.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use rocksdb::{DB, IngestExternalFileOptions, SstFileWriter};
+use protocol::UserId;
+use rocksdb::{DB, IngestExternalFileOptions, Options, SstFileWriter};
 
+use super::memtable::{self, Memtable};
 use super::pending::Fold;
-use super::{BY_EMAIL, BY_GROUP, META, count, group_key, in_group, options, with_email};
+use super::{BY_EMAIL, BY_GROUP, META, RECORDS, count, group_key, in_group, options, with_email};
 use crate::store::{IndexKey, StoreError};
 
-/// A fold whose places are being put into the indexes. To drop it is to wait for that.
+/// Pages whose changes are being put into their column families. To drop it is to wait for that.
 #[derive(Debug)]
-pub(super) struct Folding {
+pub(super) struct Task<T> {
     pages: RangeInclusive<u64>,
-    thread: Option<JoinHandle<Result<Groups, StoreError>>>,
+    thread: Option<JoinHandle<Result<T, StoreError>>>,
 }
 
-/// The new number of live users of each group in which it changes, in order.
-type Groups = BTreeMap<i32, u64>;
+/// Places that are being put into the indexes.
+pub(super) type Folding = Task<Groups>;
 
-/// What is left to write of a fold whose places are in the indexes.
+/// Records that are being put into their column family.
+pub(super) type Flushing = Task<()>;
+
+/// The new number of live users of each group in which it changes, in order.
+pub(super) type Groups = BTreeMap<i32, u64>;
+
+/// What came of a task, and the pages that are needed no more.
 #[derive(Debug)]
-pub(super) struct Folded {
-    pub(super) groups: Groups,
-    /// Pages that are needed no more.
+pub(super) struct Done<T> {
+    pub(super) made: T,
     pub(super) pages: RangeInclusive<u64>,
 }
 
@@ -38,7 +45,32 @@ impl Folding {
     /// If the system gives no thread.
     pub(super) fn start(db: &Arc<DB>, fold: Fold) -> Result<Self, StoreError> {
         let (db, Fold { index, pages }) = (Arc::clone(db), fold);
-        let thread = std::thread::Builder::new().name("fold".to_owned()).spawn(move || take_in(&db, index));
+        Self::spawn("fold", pages, move || fold_in(&db, index))
+    }
+}
+
+impl Flushing {
+    /// Begins. There may be no other one meanwhile.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub(super) fn start(
+        db: &Arc<DB>,
+        table: memtable::Shared,
+        pages: RangeInclusive<u64>,
+    ) -> Result<Self, StoreError> {
+        let db = Arc::clone(db);
+        Self::spawn("flush", pages, move || flush(&db, &memtable::read(&table)))
+    }
+}
+
+impl<T: Send + 'static> Task<T> {
+    fn spawn(
+        name: &str,
+        pages: RangeInclusive<u64>,
+        work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
         let thread = thread.map_err(|error| StoreError::NoThread(error.kind()))?;
         Ok(Self { pages, thread: Some(thread) })
     }
@@ -48,18 +80,18 @@ impl Folding {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits until the places are in the indexes and on disk.
+    /// Waits until the changes are where they belong and on disk.
     ///
     /// # Errors
     /// If the database failed.
-    pub(super) fn finish(mut self) -> Result<Folded, StoreError> {
+    pub(super) fn finish(mut self) -> Result<Done<T>, StoreError> {
         let thread = self.thread.take().expect("only this takes it, and takes the whole with it");
-        let groups = thread.join().map_err(|_| StoreError::Poisoned)??;
-        Ok(Folded { groups, pages: self.pages.clone() })
+        let made = thread.join().map_err(|_| StoreError::Poisoned)??;
+        Ok(Done { made, pages: self.pages.clone() })
     }
 }
 
-impl Drop for Folding {
+impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
             // The pages are still there: what came of it does not matter.
@@ -70,7 +102,7 @@ impl Drop for Folding {
 
 /// Puts places where they belong, on disk when it returns. What the pages say is not on disk for certain, and no place may be
 /// there without its record, so that comes first. Returns what the numbers of the groups become.
-fn take_in(db: &DB, index: Vec<(IndexKey, bool)>) -> Result<Groups, StoreError> {
+fn fold_in(db: &DB, index: Vec<(IndexKey, bool)>) -> Result<Groups, StoreError> {
     let family = |name| db.cf_handle(name).expect("the database was opened with all its column families");
     let mut groups = BTreeMap::new();
     for (group, change) in by_group(&index) {
@@ -79,16 +111,35 @@ fn take_in(db: &DB, index: Vec<(IndexKey, bool)>) -> Result<Groups, StoreError> 
     }
     let tables = tables(index);
     db.flush_wal(true)?;
-    let mut taken_in = IngestExternalFileOptions::default();
-    taken_in.set_move_files(true);
     for (name, places) in [BY_GROUP, BY_EMAIL].into_iter().zip(tables) {
         if !places.is_empty() {
-            let file = db.path().join(name).with_extension("table");
-            write(&file, &places)?;
-            db.ingest_external_file_cf_opts(family(name), &taken_in, vec![file])?;
+            let file = file(db, name);
+            write_places(&file, &places)?;
+            take_in(db, name, file)?;
         }
     }
     Ok(groups)
+}
+
+/// Puts records where they belong, on disk when it returns. Here, too, what the pages say has to be on disk first.
+fn flush(db: &DB, table: &Memtable) -> Result<(), StoreError> {
+    db.flush_wal(true)?;
+    let file = file(db, RECORDS);
+    write_records(&file, table.all())?;
+    take_in(db, RECORDS, file)
+}
+
+/// The file of a table that is to be taken into a column family.
+fn file(db: &DB, family: &str) -> PathBuf {
+    db.path().join(family).with_extension("table")
+}
+
+/// RocksDB makes the file its own.
+fn take_in(db: &DB, name: &str, file: PathBuf) -> Result<(), StoreError> {
+    let mut taken_in = IngestExternalFileOptions::default();
+    taken_in.set_move_files(true);
+    let family = db.cf_handle(name).expect("the database was opened with all its column families");
+    Ok(db.ingest_external_file_cf_opts(family, &taken_in, vec![file])?)
 }
 
 /// How many users more or less each group has by these changes.
@@ -118,19 +169,40 @@ fn tables(mut index: Vec<(IndexKey, bool)>) -> [Vec<(IndexKey, bool)>; 2] {
     [index, by_email]
 }
 
+/// Writes a table of an index.
+fn write_places(file: &Path, places: &[(IndexKey, bool)]) -> Result<(), StoreError> {
+    write(file, &options::index(), |table| {
+        places.iter().try_for_each(|(key, taken)| match (key, taken) {
+            (IndexKey::Group(group, id), true) => table.put(in_group(*group, id), []),
+            (IndexKey::Group(group, id), false) => table.delete(in_group(*group, id)),
+            (IndexKey::Email(hash, id), true) => table.put(with_email(*hash, id), []),
+            (IndexKey::Email(hash, id), false) => table.delete(with_email(*hash, id)),
+        })
+    })
+}
+
+/// Writes a table of records; none at all is gone.
+fn write_records<'a>(
+    file: &Path,
+    mut records: impl Iterator<Item = (UserId, &'a [u8])>,
+) -> Result<(), StoreError> {
+    write(file, &options::records(), |table| {
+        records.try_for_each(|(id, record)| match record {
+            [] => table.delete(id.as_bytes()),
+            record => table.put(id.as_bytes(), record),
+        })
+    })
+}
+
 /// Writes a table as RocksDB has them. What an interrupted attempt left is overwritten.
-fn write(file: &Path, places: &[(IndexKey, bool)]) -> Result<(), StoreError> {
-    let options = options::index();
-    let mut table = SstFileWriter::create(&options);
+fn write(
+    file: &Path,
+    options: &Options,
+    fill: impl FnOnce(&mut SstFileWriter<'_>) -> Result<(), rocksdb::Error>,
+) -> Result<(), StoreError> {
+    let mut table = SstFileWriter::create(options);
     table.open(file)?;
-    for (key, taken) in places {
-        match (key, taken) {
-            (IndexKey::Group(group, id), true) => table.put(in_group(*group, id), [])?,
-            (IndexKey::Group(group, id), false) => table.delete(in_group(*group, id))?,
-            (IndexKey::Email(hash, id), true) => table.put(with_email(*hash, id), [])?,
-            (IndexKey::Email(hash, id), false) => table.delete(with_email(*hash, id))?,
-        }
-    }
+    fill(&mut table)?;
     Ok(table.finish()?)
 }
 
