@@ -16,11 +16,13 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::fmt;
 use std::ops::{Bound, Range, RangeInclusive};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use protocol::{Record, UserId};
 use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::decode_record;
 use crate::store::{DecodeError, StoreError, encoding};
@@ -30,6 +32,10 @@ const FLUSH: usize = if cfg!(test) { 1 << 10 } else { 8 << 20 };
 
 /// So many users are copied out of a memtable at a time, by whoever goes through all of it: meanwhile nobody can write.
 const STEP: usize = if cfg!(test) { 3 } else { 256 };
+
+/// Bits of a [`Filter`]: a dozen for each user of a full memtable, so that it is wrong of one in ten, and fits into the cache of a
+/// processor.
+const FILTER: usize = 1 << 20;
 
 /// What the key of a page begins with.
 pub(super) const CHANGED: &[u8] = b"changed";
@@ -44,6 +50,7 @@ pub(super) struct Memtable {
     latest: BTreeMap<u128, Place>,
     /// Where those before are.
     earlier: Vec<Place>,
+    filter: Filter,
     /// Of all pages.
     bytes: usize,
 }
@@ -63,7 +70,14 @@ struct Place {
 impl Memtable {
     /// An empty one; its first page will have that number.
     pub(super) fn starting_with(first: u64) -> Self {
-        Self { first, pages: Vec::new(), latest: BTreeMap::new(), earlier: Vec::new(), bytes: 0 }
+        Self {
+            first,
+            pages: Vec::new(),
+            latest: BTreeMap::new(),
+            earlier: Vec::new(),
+            filter: Filter::default(),
+            bytes: 0,
+        }
     }
 
     /// Number of the last page; the one before the first where there is none.
@@ -80,7 +94,10 @@ impl Memtable {
         for (id, Range { start, end }) in encoding::read_changed(&page)? {
             let place = Place { page: number, offset: start as u32, length: (end - start) as u32, before: 0 };
             match self.latest.entry(id.as_u128()) {
-                Entry::Vacant(free) => drop(free.insert(place)),
+                Entry::Vacant(free) => {
+                    free.insert(place);
+                    self.filter.add(&id);
+                }
                 Entry::Occupied(mut latest) => {
                     self.earlier.push(*latest.get());
                     latest.insert(Place { before: self.earlier.len() as u32, ..place });
@@ -98,7 +115,8 @@ impl Memtable {
 
     /// The record of a user after that page, as bytes; none at all where it is gone, `None` where nothing changed it.
     fn get(&self, id: &UserId, upto: u64) -> Option<&[u8]> {
-        self.as_of(self.latest.get(&id.as_u128())?, upto)
+        let latest = if self.filter.may_have(id) { self.latest.get(&id.as_u128()) } else { None };
+        self.as_of(latest?, upto)
     }
 
     /// All users of higher ids with what [`Self::get`] says of them, in id order.
@@ -121,6 +139,40 @@ impl Memtable {
         }
         let Place { page, offset, length, .. } = *place;
         Some(&self.pages[page as usize][offset as usize..][..length as usize])
+    }
+}
+
+/// Tells of most users that they are not in a memtable, which is cheaper than to look for them: a Bloom filter (Bloom, 1970) with
+/// one hash.
+struct Filter(Vec<u64>);
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self(vec![0; FILTER / 64])
+    }
+}
+
+impl Filter {
+    fn add(&mut self, id: &UserId) {
+        let (word, bit) = Self::place(id);
+        self.0[word] |= bit;
+    }
+
+    fn may_have(&self, id: &UserId) -> bool {
+        let (word, bit) = Self::place(id);
+        self.0[word] & bit != 0
+    }
+
+    fn place(id: &UserId) -> (usize, u64) {
+        let hash = xxh3_64(id.as_bytes()) as usize % FILTER;
+        (hash / 64, 1 << (hash % 64))
+    }
+}
+
+/// The bits say nothing to a reader.
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Filter")
     }
 }
 
@@ -162,6 +214,20 @@ impl Memtables {
         let stack = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let tables = [Some(&stack.active), stack.immutable.as_ref()];
         View { tables: tables.into_iter().flatten().cloned().collect(), upto: u64::MAX }
+    }
+
+    /// Looks users up, in their order, as they are now: `None` is not known here, `Some(None)` is gone.
+    ///
+    /// # Errors
+    /// If a record is damaged.
+    pub(super) fn get_many(&self, ids: &[UserId]) -> Result<Vec<Option<Option<Record>>>, StoreError> {
+        let stack = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut found = vec![None; ids.len()];
+        look_up(&stack.active, u64::MAX, ids, &mut found)?;
+        if let Some(immutable) = &stack.immutable {
+            look_up(immutable, u64::MAX, ids, &mut found)?;
+        }
+        Ok(found)
     }
 
     /// Number of the next page.
@@ -237,18 +303,16 @@ impl View {
         self
     }
 
-    /// Looks users up, in their order: `None` is not known here, `Some(None)` is gone.
+    /// Looks a user up: `None` is not known here, `Some(None)` is gone.
     ///
     /// # Errors
-    /// If a record is damaged.
-    pub(super) fn get_many(&self, ids: &[UserId]) -> Result<Vec<Option<Option<Record>>>, StoreError> {
-        let mut found = vec![None; ids.len()];
+    /// If the record is damaged.
+    pub(super) fn get(&self, id: &UserId) -> Result<Option<Option<Record>>, StoreError> {
+        let mut found = [None];
         for table in &self.tables {
-            let table = read(table);
-            for (id, found) in ids.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
-                *found = table.get(id, self.upto).map(|bytes| decode(id, bytes)).transpose()?;
-            }
+            look_up(table, self.upto, std::slice::from_ref(id), &mut found)?;
         }
+        let [found] = found;
         Ok(found)
     }
 
@@ -288,6 +352,20 @@ impl View {
     }
 }
 
+/// Looks those up that are not found yet.
+fn look_up(
+    table: &Shared,
+    upto: u64,
+    ids: &[UserId],
+    found: &mut [Option<Option<Record>>],
+) -> Result<(), StoreError> {
+    let table = read(table);
+    for (id, found) in ids.iter().zip(found).filter(|(_, found)| found.is_none()) {
+        *found = table.get(id, upto).map(|bytes| decode(id, bytes)).transpose()?;
+    }
+    Ok(())
+}
+
 fn decode(id: &UserId, bytes: &[u8]) -> Result<Option<Record>, StoreError> {
     (!bytes.is_empty()).then(|| decode_record(id, bytes)).transpose()
 }
@@ -316,8 +394,7 @@ mod tests {
     }
 
     fn versions(view: &View, ids: &[u128]) -> Vec<Option<Option<u64>>> {
-        let ids: Vec<_> = ids.iter().map(|&n| id(n)).collect();
-        let found = view.get_many(&ids).expect("sound pages").into_iter();
+        let found = ids.iter().map(|&n| view.get(&id(n)).expect("a sound page"));
         found.map(|found| found.map(|record| record.map(|record| record.version().0))).collect()
     }
 

@@ -224,12 +224,16 @@ fn finished<T: Send + 'static>(
 
 impl Store for RocksStore {
     fn get(&self, id: &UserId) -> Result<Option<Record>, StoreError> {
-        Ok(self.get_many(std::slice::from_ref(id))?.pop().flatten())
+        if let Some(found) = self.memtables.get_many(std::slice::from_ref(id))?.pop().flatten() {
+            return Ok(found);
+        }
+        let bytes = self.db.get_pinned_cf(self.family(RECORDS), id.as_bytes())?;
+        bytes.map(|bytes| decode_record(id, &bytes)).transpose()
     }
 
     fn get_many(&self, ids: &[UserId]) -> Result<Vec<Option<Record>>, StoreError> {
         // The memtables first: what leaves them meanwhile is found behind them.
-        let mut found = self.memtables.view().get_many(ids)?;
+        let mut found = self.memtables.get_many(ids)?;
         let unknown: Vec<_> = ids.iter().zip(&mut found).filter(|(_, found)| found.is_none()).collect();
         if !unknown.is_empty() {
             let keys = unknown.iter().map(|(id, _)| id.as_bytes());

@@ -230,7 +230,7 @@ impl Snapshot for RocksSnapshot<'_> {
     }
 
     fn get(&self, id: &UserId) -> Result<Option<Record>, StoreError> {
-        if let Some(found) = self.changed.get_many(std::slice::from_ref(id))?.pop().flatten() {
+        if let Some(found) = self.changed.get(id)? {
             return Ok(found);
         }
         let bytes = self.inner.get_pinned_cf(self.store.family(RECORDS), id.as_bytes())?;
