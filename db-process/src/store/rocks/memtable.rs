@@ -27,15 +27,15 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::decode_record;
 use crate::store::{DecodeError, StoreError, encoding};
 
-/// A memtable with pages of so many bytes is flushed: some 80,000 changes.
-const FLUSH: usize = if cfg!(test) { 1 << 10 } else { 8 << 20 };
+/// A memtable with pages of so many bytes is flushed: some 40,000 changes.
+const FLUSH: usize = if cfg!(test) { 1 << 10 } else { 4 << 20 };
 
 /// So many users are copied out of a memtable at a time, by whoever goes through all of it: meanwhile nobody can write.
 const STEP: usize = if cfg!(test) { 3 } else { 256 };
 
 /// Bits of a [`Filter`]: a dozen for each user of a full memtable, so that it is wrong of one in ten, and fits into the cache of a
 /// processor.
-const FILTER: usize = 1 << 20;
+const FILTER: usize = 1 << 19;
 
 /// What the key of a page begins with.
 pub(super) const CHANGED: &[u8] = b"changed";

@@ -53,15 +53,18 @@ pub(super) fn family(name: &str, cache: &BlockCache) -> Options {
         _ => unreachable!("{name} is none of the column families"),
     };
     table.set_block_cache(&cache.0);
+    // What leads to the blocks grows with the database. In the cache it has a bound, and what everybody passes stays.
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
     options.set_block_based_table_factory(&table);
     // With two, a writer waits whenever the one is full before the other is written out.
     options.set_max_write_buffer_number(4);
     options.set_write_buffer_size(match name {
         // Their tables are written at once, so there is next to nothing in memory.
         RECORDS | BY_GROUP | BY_EMAIL => 2 * MIB,
-        OPLOG => 8 * MIB,
+        OPLOG => 4 * MIB,
         // It is written out when most of it is dropped, which is sooner.
-        _ => 32 * MIB,
+        _ => 24 * MIB,
     });
     if matches!(name, RECORDS | OPLOG | META) {
         options.set_compression_type(DBCompressionType::Lz4);
@@ -82,7 +85,7 @@ pub(super) fn records() -> Options {
     options.set_block_based_table_factory(&found_by_key());
     options.set_compression_type(DBCompressionType::None);
     // As many records as usual come together before those of the next level are written again: the tables are smaller.
-    options.set_level_zero_file_num_compaction_trigger(8);
+    options.set_level_zero_file_num_compaction_trigger(12);
     options.set_level_zero_slowdown_writes_trigger(40);
     options.set_level_zero_stop_writes_trigger(64);
     options
