@@ -168,7 +168,7 @@ async fn a_copy_follows_another_and_has_it_on_disk_soon_after() {
     source.copy.count_as_complete();
     source.wait_for("completeness", |state| state.report.complete).await;
     let (send, mut chunks) = mpsc::channel(1);
-    source.copy.full_copy(send);
+    source.copy.full_copy(|chunk| chunk, send);
     let only = chunks.recv().await.expect("a chunk");
     assert_eq!((only.records.len(), chunks.recv().await.is_none()), (0, true));
     let end = only.end;
@@ -211,7 +211,7 @@ async fn a_full_copy_comes_in_chunks_and_merges() {
         source.write((1..=500).map(|n| create(batch * 500 + n)).collect());
     }
     let (send, mut chunks) = mpsc::channel(1);
-    source.copy.full_copy(send);
+    source.copy.full_copy(|chunk| chunk, send);
     let mut count = 0;
     while let Some(chunk) = chunks.recv().await {
         assert_eq!((chunk.chunk, target.copy.report().complete), (count, false));
@@ -224,7 +224,7 @@ async fn a_full_copy_comes_in_chunks_and_merges() {
     assert_eq!(target.records(), source.records());
 
     let (send, mut chunks) = mpsc::channel(1);
-    source.copy.full_copy(send.clone());
+    source.copy.full_copy(|chunk| chunk, send.clone());
     chunks.recv().await.expect("a chunk");
     drop(chunks);
     tokio::time::timeout(DEADLINE, send.closed()).await.expect("it ends when nobody listens");

@@ -197,7 +197,7 @@ async fn measure() {
     let follower = open(&other);
     let started = Instant::now();
     let (send, mut chunks) = mpsc::channel(2);
-    copy.full_copy(send);
+    copy.full_copy(|chunk| chunk, send);
     let (merged, done) = channel();
     while let Some(chunk) = chunks.recv().await {
         let merged = merged.clone();

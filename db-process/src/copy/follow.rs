@@ -140,7 +140,7 @@ pub fn start_for(meta: &Meta, follow: &Follow) -> FollowStart {
     }
 }
 
-/// Cuts a snapshot into the chunks of a full copy, none larger than a frame, for as long as `send` goes on. Behind the
+/// Cuts a snapshot into the chunks of a full copy, none larger than half a frame, for as long as `send` goes on. Behind the
 /// records come the last operations that made them, at most `recent`.
 ///
 /// # Errors
@@ -180,7 +180,7 @@ struct Cut {
 impl Cut {
     /// Counts on something of that size. Returns whether the chunk has to leave first.
     fn is_full_with(&mut self, size: usize) -> bool {
-        let full = self.size > 0 && self.size + size > ROOM;
+        let full = self.size > 0 && self.size + size > CHUNK;
         self.size = if full { size } else { self.size + size };
         full
     }
@@ -202,6 +202,9 @@ pub fn fit_frame(entries: &mut Vec<LogEntry>) {
     let count = fitting.count().max(1);
     entries.truncate(count);
 }
+
+/// What a chunk of a full copy holds: so little that nobody notices who meets one on the way, so much that there are not too many.
+const CHUNK: usize = ROOM / 2;
 
 /// What a frame holds beside the envelope.
 pub(super) const ROOM: usize = MAX_FRAME_BYTES - 1_024;

@@ -193,16 +193,17 @@ impl Feed<'_> {
         let (follower, copy) = (self.follow.instance.as_str(), self.follow.role.as_str());
         info!(follower, copy, "copying in full");
         let (sender, mut chunks) = mpsc::channel(1);
-        self.copy.full_copy(sender);
+        // To make a message of a chunk takes milliseconds, in which this thread has reads to answer.
+        self.copy.full_copy(|chunk| (chunk.chunk, chunk.end, chunk.encode()), sender);
         let (mut unanswered, mut end) = (VecDeque::new(), None);
         loop {
             tokio::select! {
                 chunk = chunks.recv(), if unanswered.len() < WINDOW && end.is_none() => {
                     // Without an end, whoever reads the database has failed.
-                    let chunk = chunk.ok_or(Ended::Stopped)?;
-                    end = chunk.end;
-                    send(self.socket, &chunk)?;
-                    unanswered.push_back(chunk.chunk);
+                    let (chunk, ends, text) = chunk.ok_or(Ended::Stopped)?;
+                    end = ends;
+                    send_text::<CopyChunk>(self.socket, &text)?;
+                    unanswered.push_back(chunk);
                 }
                 message = self.heard() => if let FromFollower::ChunkMerged(ChunkMerged { chunk }) = message?
                     && unanswered.pop_front() != Some(chunk)
@@ -262,8 +263,13 @@ impl Feed<'_> {
 }
 
 fn send<M: Message>(socket: &SocketRef, message: &M) -> Result<(), Ended> {
+    send_text::<M>(socket, &message.encode())
+}
+
+/// The same for a message that is encoded already.
+fn send_text<M: Message>(socket: &SocketRef, text: &String) -> Result<(), Ended> {
     // It fails when the session is closed, or so many messages wait in it that nobody can be reading them.
-    socket.emit(M::EVENT, &message.encode()).map_err(|_| Ended::Stuck)
+    socket.emit(M::EVENT, text).map_err(|_| Ended::Stuck)
 }
 
 #[cfg(test)]

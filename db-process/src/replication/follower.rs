@@ -5,7 +5,7 @@
 //! there. Whenever something is odd, the connection is dropped and the copy's own position is the starting point again.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use process::Secret;
@@ -25,7 +25,8 @@ use uuid::Uuid;
 use crate::link::retry::{Seldom, Waits};
 use crate::link::{Connection, Frame, Lost};
 use crate::node::Node;
-use crate::worker::{CopyHandle, CopyState};
+use crate::store::StoreError;
+use crate::worker::{CopyHandle, CopyState, give_way, spawn};
 
 /// A neighbour that says nothing for that long is lost; it says something twice a second.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -53,6 +54,8 @@ enum Over {
     Again,
     #[error("this process has no ring yet")]
     NoRing,
+    #[error("no thread can be started to read a full copy: {0}")]
+    NoThread(StoreError),
     /// A worker has ended; who ended it knows why.
     #[error("the copy was closed")]
     Stopped,
@@ -136,18 +139,20 @@ impl Follower {
             })
             .await?;
         let (merged, mut merges) = unbounded_channel();
+        let mut filling = Filling { copy: copy.clone(), merged, texts: None };
         let mut confirmed = None;
         loop {
             tokio::select! {
                 frame = connection.next(SILENCE) => {
                     let was_followed = source.is_some();
-                    self.handle(copy, &frame?, source, &merged)?;
+                    self.handle(copy, frame?, source, &mut filling)?;
                     if let Some(incarnation) = source.filter(|_| !was_followed) {
                         let (copy, of) = (self.role.as_str(), peer.instance.as_str());
                         info!(copy, of, %incarnation, "follows");
                     }
                 }
-                Some(Merged { chunk, last, filled }) = merges.recv() => {
+                Some(merged) = merges.recv() => {
+                    let Merged { chunk, last, filled } = merged?;
                     connection.send(&ChunkMerged { chunk }).await?;
                     if last && everything {
                         self.node.recopied(self.role);
@@ -178,13 +183,13 @@ impl Follower {
     fn handle(
         &self,
         copy: &CopyHandle,
-        frame: &Frame,
+        frame: Frame,
         source: &mut Option<Uuid>,
-        merged: &UnboundedSender<Merged>,
+        filling: &mut Filling,
     ) -> Result<(), Over> {
         match frame.event.as_str() {
             LogBatch::EVENT => {
-                let batch: LogBatch = decode(frame)?;
+                let batch: LogBatch = decode(&frame.text)?;
                 if source.is_some_and(|source| source != batch.incarnation) {
                     return Err(Over::Nonsense("the op-log of two copies on one connection"));
                 }
@@ -193,17 +198,8 @@ impl Follower {
                     copy.apply(batch);
                 }
             }
-            CopyChunk::EVENT => {
-                let received: CopyChunk = decode(frame)?;
-                let (chunk, last) = (received.chunk, received.end.is_some());
-                let filled = last && (chunk > 0 || !received.records.is_empty());
-                let merged = merged.clone();
-                // The receiver is gone where the connection was lost meanwhile.
-                copy.merge_chunk(received, move || {
-                    let _ = merged.send(Merged { chunk, last, filled });
-                });
-            }
-            Declined::EVENT => return Err(Over::Declined(decode::<Declined>(frame)?.reason)),
+            CopyChunk::EVENT => filling.fill(frame.text)?,
+            Declined::EVENT => return Err(Over::Declined(decode::<Declined>(&frame.text)?.reason)),
             _ => debug!(
                 copy = self.role.as_str(),
                 bytes = frame.text.len(),
@@ -214,8 +210,50 @@ impl Follower {
     }
 }
 
-fn decode<M: Message>(frame: &Frame) -> Result<M, Over> {
-    M::decode(&frame.text).map_err(|_| Over::Nonsense("a message that cannot be read"))
+/// Reads the chunks of a full copy. That takes milliseconds each, in which the thread of the sockets may have reads to answer, so
+/// it has a thread of its own from the first chunk on. No op-log comes before the last one is merged.
+struct Filling {
+    copy: CopyHandle,
+    merged: UnboundedSender<Result<Merged, Over>>,
+    /// To the thread, which ends with this.
+    texts: Option<mpsc::Sender<String>>,
+}
+
+impl Filling {
+    fn fill(&mut self, text: String) -> Result<(), Over> {
+        if self.texts.is_none() {
+            let (copy, merged) = (self.copy.clone(), self.merged.clone());
+            let (texts, queue) = mpsc::channel();
+            let name = format!("fill-{}", copy.role().as_str());
+            spawn(name, move || {
+                give_way();
+                queue.into_iter().for_each(|text: String| merge(&copy, &text, &merged));
+            })
+            .map_err(Over::NoThread)?;
+            self.texts = Some(texts);
+        }
+        // The thread is there as long as this is.
+        let _ = self.texts.as_ref().map(|texts| texts.send(text));
+        Ok(())
+    }
+}
+
+/// Hands a chunk to the copy; `merged` is told when it has it, or what is wrong with it.
+fn merge(copy: &CopyHandle, text: &str, merged: &UnboundedSender<Result<Merged, Over>>) {
+    let merged = merged.clone();
+    // The receiver is gone where the connection was lost meanwhile.
+    match decode::<CopyChunk>(text) {
+        Ok(received) => {
+            let (chunk, last) = (received.chunk, received.end.is_some());
+            let filled = last && (chunk > 0 || !received.records.is_empty());
+            copy.merge_chunk(received, move || drop(merged.send(Ok(Merged { chunk, last, filled }))));
+        }
+        Err(over) => drop(merged.send(Err(over))),
+    }
+}
+
+fn decode<M: Message>(text: &str) -> Result<M, Over> {
+    M::decode(text).map_err(|_| Over::Nonsense("a message that cannot be read"))
 }
 
 /// Where a neighbour can be followed.

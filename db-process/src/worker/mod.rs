@@ -304,16 +304,21 @@ impl CopyHandle {
         }))
     }
 
-    /// Sends everything as of now, in chunks of at most a frame, the last one with the position. It runs on a thread of
-    /// its own, waits where the channel is full, and ends when the receiver is dropped. A channel that closes without a
-    /// last chunk means that the database failed.
-    pub fn full_copy(&self, chunks: tokio::sync::mpsc::Sender<CopyChunk>) {
+    /// Sends what `make` makes of everything as of now, in chunks of much less than a frame, the last one with the position. It
+    /// runs on a thread of its own that [gives way](give_way), waits where the channel is full, and ends when the receiver is
+    /// dropped. A channel that closes without a last chunk means that the database failed.
+    pub fn full_copy<T: Send + 'static>(
+        &self,
+        make: impl Fn(CopyChunk) -> T + Send + 'static,
+        chunks: tokio::sync::mpsc::Sender<T>,
+    ) {
         let (mut store, trust) = (self.shared.store.clone(), Arc::clone(&self.shared.trust));
         let copy_all = move || {
+            give_way();
             // What is copied has to last here as well: the follower will be taken to have nothing that this copy lacks.
             store.sync()?;
             let recent = Limits::default().recent;
-            follow::full_copy(&store.snapshot()?, recent, |chunk| match chunks.blocking_send(chunk) {
+            follow::full_copy(&store.snapshot()?, recent, |chunk| match chunks.blocking_send(make(chunk)) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             })
@@ -352,7 +357,19 @@ impl CopyHandle {
     }
 }
 
-fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+/// From now on this thread has a tenth of what any other one of the machine has of a processor, where that is wanted. Who waits for
+/// a full copy waits for seconds anyway; who waits for a user waits for milliseconds. It is not less, since a partition with one copy
+/// should not stay so for long, whatever the load.
+pub(crate) fn give_way() {
+    // Elsewhere that is of the whole process. A system that refuses has the thread work as any other.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(10);
+}
+
+pub(crate) fn spawn(
+    name: String,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StoreError> {
     let thread = std::thread::Builder::new().name(name).spawn(body);
     thread.map_err(|error| StoreError::NoThread(error.kind()))
 }

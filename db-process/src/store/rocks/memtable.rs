@@ -282,6 +282,9 @@ impl Memtables {
     }
 }
 
+/// Some users with the bytes of their records; `None` is gone.
+type Step = BTreeMap<UserId, Option<Box<[u8]>>>;
+
 /// What the memtables say as of a page. Whatever they do not know of is in the column family.
 #[derive(Debug)]
 pub(super) struct View {
@@ -296,8 +299,8 @@ impl View {
         self.tables.first().map_or(0, |latest| read(latest).last())
     }
 
-    /// As of that page. `missing` are the last pages, where they are not in memory yet.
-    pub(super) fn as_of(mut self, upto: u64, missing: Option<Memtable>) -> Self {
+    /// As of that page, and no later. `missing` are the last pages, where they are not in memory yet.
+    pub(super) fn up_to(mut self, upto: u64, missing: Option<Memtable>) -> Self {
         self.upto = upto;
         self.tables.splice(0..0, missing.map(|table| Arc::new(RwLock::new(table))));
         self
@@ -328,8 +331,8 @@ impl View {
     }
 
     /// The next ones, and behind whom it goes on, if it does.
-    fn step_after(&self, after: Option<UserId>) -> (BTreeMap<UserId, Option<Box<[u8]>>>, Option<UserId>) {
-        let mut step = BTreeMap::new();
+    fn step_after(&self, after: Option<UserId>) -> (Step, Option<UserId>) {
+        let mut step = Step::new();
         let mut end: Option<UserId> = None;
         for table in &self.tables {
             let table = read(table);
@@ -408,13 +411,13 @@ mod tests {
         assert_eq!((tables.next_page(), listed(&tables.view(), None)), (1, vec![]));
         tables.add(page(10, &[1, 2], &[])).expect("a page");
         tables.add(page(20, &[2, 3], &[])).expect("a page");
-        let [first, second] = [1, 2].map(|upto| tables.view().as_of(upto, None));
+        let [first, second] = [1, 2].map(|upto| tables.view().up_to(upto, None));
         tables.add(page(30, &[], &[2])).expect("a page");
         assert_eq!(versions(&first, &[1, 2, 3]), [Some(Some(10)), Some(Some(10)), None]);
         assert_eq!(versions(&second, &[1, 2, 3]), [Some(Some(10)), Some(Some(20)), Some(Some(20))]);
         assert_eq!(versions(&tables.view(), &[2, 9]), [Some(None), None], "gone, and unknown");
         assert_eq!(
-            versions(&tables.view().as_of(0, None), &[1]),
+            versions(&tables.view().up_to(0, None), &[1]),
             [None],
             "all of it is in the column family"
         );
@@ -423,7 +426,7 @@ mod tests {
 
         let mut missing = Memtable::starting_with(4);
         missing.add(page(40, &[1, 4], &[])).expect("a page");
-        let ahead = tables.view().as_of(4, Some(missing));
+        let ahead = tables.view().up_to(4, Some(missing));
         assert_eq!(versions(&ahead, &[1, 2, 4]), [Some(Some(40)), Some(None), Some(Some(40))]);
         assert_eq!(listed(&ahead, None).len(), 4);
     }
@@ -446,17 +449,17 @@ mod tests {
         assert!(tables.is_stalled());
         tables.flushed();
         assert_eq!(
-            versions(&view.as_of(2, None), &[5, 7]),
+            versions(&view.up_to(2, None), &[5, 7]),
             [Some(Some(2)), Some(Some(1))],
             "who looks at it keeps it"
         );
         assert_eq!(
-            versions(&tables.view().as_of(2, None), &[7]),
+            versions(&tables.view().up_to(2, None), &[7]),
             [Some(Some(1))],
             "until another one is full"
         );
         assert_eq!(tables.freeze().expect("it is full").1, 2..=3);
-        assert_eq!(versions(&tables.view().as_of(2, None), &[5, 7]), [Some(Some(2)), None]);
+        assert_eq!(versions(&tables.view().up_to(2, None), &[5, 7]), [Some(Some(2)), None]);
     }
 
     #[test]

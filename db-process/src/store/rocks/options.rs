@@ -36,6 +36,8 @@ pub(super) fn database() -> Options {
     options.set_max_background_jobs(2);
     options.set_max_open_files(512);
     options.set_bytes_per_sync(MIB as u64);
+    // Of each file of a compaction, of which there may be twenty; the system reads ahead as well.
+    options.set_compaction_readahead_size(MIB / 4);
     // RocksDB's own log: little of it, and few old ones.
     options.set_log_level(LogLevel::Warn);
     options.set_max_log_file_size(4 * MIB);
@@ -53,9 +55,6 @@ pub(super) fn family(name: &str, cache: &BlockCache) -> Options {
         _ => unreachable!("{name} is none of the column families"),
     };
     table.set_block_cache(&cache.0);
-    // What leads to the blocks grows with the database. In the cache it has a bound, and what everybody passes stays.
-    table.set_cache_index_and_filter_blocks(true);
-    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
     options.set_block_based_table_factory(&table);
     // With two, a writer waits whenever the one is full before the other is written out.
     options.set_max_write_buffer_number(4);

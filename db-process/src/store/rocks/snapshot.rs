@@ -40,7 +40,7 @@ impl<'a> RocksSnapshot<'a> {
         let mut snapshot = Self { store, inner, meta, changed };
         let last = snapshot.last_page(CHANGED, 0)?;
         let missing = if last > known { snapshot.changed_after(known)? } else { None };
-        snapshot.changed = snapshot.changed.as_of(last, missing);
+        snapshot.changed = snapshot.changed.up_to(last, missing);
         Ok(snapshot)
     }
 
