@@ -227,7 +227,9 @@ impl Filling {
             let name = format!("fill-{}", copy.role().as_str());
             spawn(name, move || {
                 give_way();
-                queue.into_iter().for_each(|text: String| merge(&copy, &text, &merged));
+                // What is left of a session that is over should not come between what the next one brings.
+                let texts = queue.into_iter().take_while(|_| !merged.is_closed());
+                texts.for_each(|text: String| merge(&copy, &text, &merged));
             })
             .map_err(Over::NoThread)?;
             self.texts = Some(texts);

@@ -199,14 +199,14 @@ struct Stack {
 
 impl Default for Memtables {
     fn default() -> Self {
-        Self::new(Memtable::starting_with(1))
+        Self::new(Arc::new(RwLock::new(Memtable::starting_with(1))))
     }
 }
 
 impl Memtables {
     /// With what was read back.
-    pub(super) fn new(active: Memtable) -> Self {
-        Self(RwLock::new(Stack { active: Arc::new(RwLock::new(active)), immutable: None, flushing: false }))
+    pub(super) fn new(active: Shared) -> Self {
+        Self(RwLock::new(Stack { active, immutable: None, flushing: false }))
     }
 
     /// All that is in them by now, and what will be in the active one until it is flushed.
@@ -214,6 +214,11 @@ impl Memtables {
         let stack = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let tables = [Some(&stack.active), stack.immutable.as_ref()];
         View { tables: tables.into_iter().flatten().cloned().collect(), upto: u64::MAX }
+    }
+
+    /// Whether the memtable that was active in that view still is.
+    pub(super) fn is_active_in(&self, view: &View) -> bool {
+        Arc::ptr_eq(&self.0.read().unwrap_or_else(PoisonError::into_inner).active, view.latest())
     }
 
     /// Looks users up, in their order, as they are now: `None` is not known here, `Some(None)` is gone.
@@ -294,9 +299,14 @@ pub(super) struct View {
 }
 
 impl View {
+    /// The memtable with the last pages.
+    pub(super) fn latest(&self) -> &Shared {
+        self.tables.first().expect("a view begins with the active one, and only more is laid over that")
+    }
+
     /// Number of the last page there is by now.
     pub(super) fn last(&self) -> u64 {
-        self.tables.first().map_or(0, |latest| read(latest).last())
+        read(self.latest()).last()
     }
 
     /// As of that page, and no later. `missing` are the last pages, where they are not in memory yet.
@@ -448,6 +458,7 @@ mod tests {
         tables.add(page(3, &all, &[])).expect("a page");
         assert!(tables.is_stalled());
         tables.flushed();
+        assert!(tables.is_active_in(&view));
         assert_eq!(
             versions(&view.up_to(2, None), &[5, 7]),
             [Some(Some(2)), Some(Some(1))],
@@ -458,7 +469,12 @@ mod tests {
             [Some(Some(1))],
             "until another one is full"
         );
+        let before = tables.view();
         assert_eq!(tables.freeze().expect("it is full").1, 2..=3);
+        assert!(
+            !tables.is_active_in(&before),
+            "what follows may be in the column family before it is asked for"
+        );
         assert_eq!(versions(&tables.view().up_to(2, None), &[5, 7]), [Some(Some(2)), None]);
     }
 

@@ -164,8 +164,8 @@ impl RocksStore {
 impl RocksStore {
     /// Takes the pages that an earlier process left into memory.
     fn read_memtables(&mut self) -> Result<(), StoreError> {
-        let memtables = RocksSnapshot::of(self)?.read_changed()?.map(Memtables::new);
-        self.memtables = Arc::new(memtables.unwrap_or_default());
+        let latest = RocksSnapshot::of(self)?.latest_memtable();
+        self.memtables = Arc::new(Memtables::new(latest));
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use protocol::{Record, UserId, Version};
 use rocksdb::{DB, DBIteratorWithThreadMode, Direction, IteratorMode, ReadOptions, SnapshotWithThreadMode};
 use uuid::Uuid;
 
-use super::memtable::{CHANGED, Memtable, View};
+use super::memtable::{self, CHANGED, Memtable, View};
 use super::pending::{self, Pending};
 use super::{
     APPLIED, BY_EMAIL, BY_GROUP, DIGESTS, FOLDED, GROUP, META, OPLOG, PENDING, RECORDS, RocksStore, STATE,
@@ -30,10 +30,16 @@ pub(super) struct RocksSnapshot<'a> {
 
 impl<'a> RocksSnapshot<'a> {
     pub(super) fn of(store: &'a RocksStore) -> Result<Self, StoreError> {
-        // The memtables first: what leaves them meanwhile is in this as well.
-        let changed = store.memtables.view();
-        let known = changed.last();
-        let inner = store.db.snapshot();
+        // The memtables first: what leaves them meanwhile is in this as well. But where one was filled and flushed
+        // behind these, they would hide what is newer.
+        let (changed, known, inner) = loop {
+            let changed = store.memtables.view();
+            let known = changed.last();
+            let inner = store.db.snapshot();
+            if store.memtables.is_active_in(&changed) {
+                break (changed, known, inner);
+            }
+        };
         let bytes = inner.get_pinned_cf(store.family(META), STATE)?.ok_or_else(no_state)?;
         let meta = decode_meta(&bytes)?;
         drop(bytes);
@@ -64,9 +70,9 @@ impl<'a> RocksSnapshot<'a> {
         Ok(table)
     }
 
-    /// All pages of changed records, if there are any.
-    pub(super) fn read_changed(&self) -> Result<Option<Memtable>, StoreError> {
-        self.changed_after(0)
+    /// The memtable with the last pages: with all that there are, where none was in memory.
+    pub(super) fn latest_memtable(&self) -> memtable::Shared {
+        self.changed.latest().clone()
     }
 
     /// All keys of a family from one on, or from the first.
