@@ -143,6 +143,19 @@ async fn each_line_says_that_its_partition_is_down_or_late() {
     assert_eq!(late[0]["type"], "urn:corro:problem:outcome-unknown");
 }
 
+/// As after a failover, when all that waited for it is answered in one go, and nothing is left in flight.
+#[tokio::test]
+async fn lines_are_read_on_when_all_in_flight_are_answered_at_once() {
+    const IN_FLIGHT: usize = 2_048;
+    let api = Api::new();
+    api.set(Mood::Gathering(IN_FLIGHT));
+    let text = "{\"op\":\"create\",\"name\":\"n\",\"email\":\"a@b\"}\n".repeat(3 * IN_FLIGHT);
+    let answer = timeout(PATIENCE, bulk(&api, text)).await.expect("it is read on");
+    let results = results(&answer);
+    let expected: Vec<_> = (1..=3 * IN_FLIGHT as u64).map(|line| (line, 201)).collect();
+    assert_eq!(status_and_line(&results), expected);
+}
+
 #[tokio::test]
 async fn results_come_while_the_lines_do() {
     let api = Api::new();

@@ -26,7 +26,7 @@ use protocol::{
 };
 use serde_json::Value;
 use serde_json::value::to_raw_value;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use uuid::Uuid;
@@ -48,6 +48,8 @@ pub(crate) enum Mood {
     Failing(Unserved),
     /// Never answers a read or a write, but says what the ring looks like.
     Silent,
+    /// Answers writes of a stream when so many have come together, all at once.
+    Gathering(usize),
     /// Never answers anything.
     Dead,
 }
@@ -148,6 +150,7 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
     };
     // A question that is never answered still has to stay: dropping it would say that the coordinator is gone.
     let mut unanswered = Vec::new();
+    let mut gathered = Vec::new();
     while let Some(question) = questions.recv().await {
         let mood = mood.lock().expect("no test panics with the lock").clone();
         match (mood, question) {
@@ -180,11 +183,16 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
                 }
             }
             (Mood::Serving, Request::WriteMany { writes, replies }) => {
-                for OneOfMany { ticket, id, operation, condition } in writes {
-                    let answer = users.write(id, &operation, condition.as_ref());
-                    let version = users.version(id);
-                    drop(replies.send(Reply { ticket, version, result: Ok(answer) }));
+                writes.into_iter().for_each(|write| users.write_one(write, &replies));
+            }
+            (Mood::Gathering(enough), Request::WriteMany { writes, replies }) => {
+                gathered.extend(writes);
+                if gathered.len() >= enough {
+                    gathered.drain(..).for_each(|write| users.write_one(write, &replies));
                 }
+            }
+            (Mood::Gathering(_), Request::Read { .. } | Request::Write { .. } | Request::Question { .. }) => {
+                unreachable!("only streams are gathered");
             }
             (Mood::Serving, Request::Question { partition, question, reply }) => {
                 drop(reply.send(Ok(users.question(partition, &question))));
@@ -265,6 +273,12 @@ impl Users {
             self.feed.begin(from);
         }
         FeedStart { from, floor: Version::ZERO, leads: vec![Some(Role::Primary); usize::from(SIZE)] }
+    }
+
+    fn write_one(&mut self, write: OneOfMany, replies: &UnboundedSender<Reply>) {
+        let OneOfMany { ticket, id, operation, condition } = write;
+        let answer = self.write(id, &operation, condition.as_ref());
+        drop(replies.send(Reply { ticket, version: self.version(id), result: Ok(answer) }));
     }
 
     fn read(&self, id: UserId) -> Option<Found> {

@@ -165,7 +165,7 @@ impl Work {
         // When something was last heard of the caller: a piece of the body, or that it reads.
         let (mut heard, mut portions) = (Instant::now(), self.backlog.portions());
         loop {
-            let full = !self.ask_more();
+            self.ask_more();
             self.deliver();
             if std::mem::replace(&mut portions, self.backlog.portions()) != portions {
                 heard = Instant::now();
@@ -173,9 +173,11 @@ impl Work {
             if self.exhausted && self.body.is_none() {
                 return if self.broken { End::Broken } else { End::Reached };
             }
+            // As it is now: what was delivered just now has left the window.
             let has_room = self.backlog.has_room();
-            let wants = self.exhausted && has_room && self.window.len() < self.place.window();
-            if !self.exhausted && !full {
+            let can_ask = has_room && self.window.len() < self.place.window();
+            let (wants, more_at_once) = (can_ask && self.exhausted, can_ask && !self.exhausted);
+            if more_at_once {
                 // There is more to do at once, but others get their turn.
                 tokio::task::yield_now().await;
             }
@@ -186,7 +188,6 @@ impl Work {
                 None => (heard + IDLE, Some(End::Idle)),
             };
             let stopping = self.api.closing().clone();
-            let more_at_once = !self.exhausted && !full;
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => return End::Stopping,
@@ -223,17 +224,12 @@ impl Work {
         }
     }
 
-    /// Asks for what there is room for, up to [`AT_ONCE`]. Returns whether there is room for more.
-    fn ask_more(&mut self) -> bool {
+    /// Asks for what there is room for, up to [`AT_ONCE`].
+    fn ask_more(&mut self) {
         let (limit, deadline) = (self.place.window(), self.api.deadline());
         let mut writes = Vec::new();
         let mut looked_at = 0;
-        let mut room = true;
-        while !self.exhausted && looked_at < AT_ONCE {
-            room = self.window.len() < limit && self.backlog.has_room();
-            if !room {
-                break;
-            }
+        while !self.exhausted && looked_at < AT_ONCE && self.window.len() < limit && self.backlog.has_room() {
             let next = match self.lines.next() {
                 None if self.body.is_none() && !self.broken => self.lines.end(),
                 next => next,
@@ -258,7 +254,6 @@ impl Work {
                 Verdict::Problem(Problem::from(Unserved::Stopping).of_line(asking.line))
             });
         }
-        room
     }
 
     fn settle(&mut self, first: Reply) {
