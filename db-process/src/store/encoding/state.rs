@@ -1,0 +1,116 @@
+//! What there is once, or once a group: the state of a copy, its digests, numbers of users.
+
+use protocol::message::link::Position;
+use protocol::message::query::BUCKETS;
+
+use super::{DecodeError, FORMAT, Reader, flag};
+use crate::store::{Digests, Late, Meta, Origin};
+
+mod meta_flags {
+    pub(super) const COMPLETE: u8 = 1;
+    pub(super) const HAS_POSITION: u8 = 1 << 1;
+    pub(super) const HAS_ORIGIN: u8 = 1 << 2;
+    pub(super) const HAS_DERIVED: u8 = 1 << 3;
+    pub(super) const HAS_LATE: u8 = 1 << 4;
+    pub(super) const ALL: u8 = (1 << 5) - 1;
+}
+
+/// Bytes of a copy's state.
+pub fn meta(meta: &Meta) -> Vec<u8> {
+    let flags = meta_flags::HAS_DERIVED
+        | flag(meta.late.is_some(), meta_flags::HAS_LATE)
+        | flag(meta.complete, meta_flags::COMPLETE)
+        | flag(meta.position.is_some(), meta_flags::HAS_POSITION)
+        | flag(meta.origin.is_some(), meta_flags::HAS_ORIGIN);
+    let mut bytes = vec![FORMAT, flags];
+    bytes.extend(meta.incarnation.as_bytes());
+    for number in [meta.head, meta.trimmed, meta.version.0] {
+        bytes.extend(number.to_be_bytes());
+    }
+    if let Some(position) = meta.position {
+        bytes.extend(position.incarnation.as_bytes());
+        bytes.extend(position.sequence.to_be_bytes());
+    }
+    if let Some(origin) = meta.origin {
+        bytes.extend(origin.source.as_bytes());
+        bytes.extend(origin.head.to_be_bytes());
+    }
+    for number in [meta.users, meta.records, meta.floor.0, meta.foreign.0, meta.top.0] {
+        bytes.extend(number.to_be_bytes());
+    }
+    if let Some(late) = meta.late {
+        bytes.extend(late.sequence.to_be_bytes());
+        bytes.extend(late.top.0.to_be_bytes());
+    }
+    bytes
+}
+
+/// Reads what [`meta()`] wrote.
+///
+/// # Errors
+/// If the bytes are not the state of a copy.
+pub fn read_meta(bytes: &[u8]) -> Result<Meta, DecodeError> {
+    let (flags, mut rest) = Reader::open(bytes, meta_flags::ALL)?;
+    let incarnation = rest.id()?;
+    let (head, trimmed, version) = (rest.u64()?, rest.u64()?, rest.version()?);
+    let mut pair = |flag: u8| {
+        let present = flags & flag != 0;
+        present.then(|| Ok((rest.id()?, rest.u64()?))).transpose()
+    };
+    let position =
+        pair(meta_flags::HAS_POSITION)?.map(|(incarnation, sequence)| Position { incarnation, sequence });
+    let origin = pair(meta_flags::HAS_ORIGIN)?.map(|(source, head)| Origin { source, head });
+    let complete = flags & meta_flags::COMPLETE != 0;
+    let mut meta = Meta { complete, head, trimmed, position, origin, version, ..Meta::new(incarnation) };
+    if flags & meta_flags::HAS_DERIVED != 0 {
+        (meta.users, meta.records) = (rest.u64()?, rest.u64()?);
+        (meta.floor, meta.foreign, meta.top) = (rest.version()?, rest.version()?, rest.version()?);
+    }
+    if flags & meta_flags::HAS_LATE != 0 {
+        meta.late = Some(Late { sequence: rest.u64()?, top: rest.version()? });
+    }
+    rest.close()?;
+    Ok(meta)
+}
+
+/// Bytes of the digests.
+pub fn digests(digests: &Digests) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(2 + 8 * digests.values().len());
+    bytes.extend([FORMAT, 0]);
+    for value in digests.values() {
+        bytes.extend(value.to_be_bytes());
+    }
+    bytes
+}
+
+/// Reads what [`digests()`] wrote.
+///
+/// # Errors
+/// If the bytes are not digests.
+pub fn read_digests(bytes: &[u8]) -> Result<Box<Digests>, DecodeError> {
+    let (_, mut rest) = Reader::open(bytes, 0)?;
+    let mut values = [0; BUCKETS];
+    for value in &mut values {
+        *value = rest.u64()?;
+    }
+    rest.close()?;
+    Digests::from_values(&values).ok_or(DecodeError::Truncated)
+}
+
+/// Bytes of a number of users.
+pub fn count(count: u64) -> Vec<u8> {
+    let mut bytes = vec![FORMAT, 0];
+    bytes.extend(count.to_be_bytes());
+    bytes
+}
+
+/// Reads what [`count()`] wrote.
+///
+/// # Errors
+/// If the bytes are not a number.
+pub fn read_count(bytes: &[u8]) -> Result<u64, DecodeError> {
+    let (_, mut rest) = Reader::open(bytes, 0)?;
+    let count = rest.u64()?;
+    rest.close()?;
+    Ok(count)
+}
