@@ -3,6 +3,7 @@
 //!
 //! From the inside out:
 //!
+//! * `background`: threads, and how some of them give way to others.
 //! * [`store`]: a copy's database.
 //! * [`copy`]: the rules of a copy: what a write comes to, how two copies become equal.
 //! * [`worker`]: a copy at work on its own thread.
@@ -12,6 +13,7 @@
 //! * [`replication`]: follows the neighbours, and is followed by them.
 //! * [`config`], [`run`]: settings, and the one place that wires everything together.
 
+mod background;
 pub mod config;
 pub mod copy;
 pub mod identity;

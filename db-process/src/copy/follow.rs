@@ -140,7 +140,7 @@ pub fn start_for(meta: &Meta, follow: &Follow) -> FollowStart {
     }
 }
 
-/// Cuts a snapshot into the chunks of a full copy, none larger than half a frame, for as long as `send` goes on. Behind the
+/// Cuts a snapshot into the chunks of a full copy, none larger than an eighth of a frame, for as long as `send` goes on. Behind the
 /// records come the last operations that made them, at most `recent`.
 ///
 /// # Errors
@@ -204,7 +204,7 @@ pub fn fit_frame(entries: &mut Vec<LogEntry>) {
 }
 
 /// What a chunk of a full copy holds: so little that nobody notices who meets one on the way, so much that there are not too many.
-const CHUNK: usize = ROOM / 2;
+const CHUNK: usize = ROOM / 8;
 
 /// What a frame holds beside the envelope.
 pub(super) const ROOM: usize = MAX_FRAME_BYTES - 1_024;

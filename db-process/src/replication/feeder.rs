@@ -34,6 +34,9 @@ use crate::worker::CopyHandle;
 /// How many frames may be unanswered.
 const WINDOW: usize = 2;
 
+/// How many chunks of a full copy may be: one for each that works on them.
+const CHUNKS: usize = 4;
+
 /// While writes keep coming, a frame leaves no sooner than this after the one before. Nobody waits for it but reads of the
 /// users in it, which the lead answers meanwhile; and a frame costs three processes the same whatever is in it. When the lead
 /// is being moved writes wait for it, so it leaves at once.
@@ -198,7 +201,7 @@ impl Feed<'_> {
         let (mut unanswered, mut end) = (VecDeque::new(), None);
         loop {
             tokio::select! {
-                chunk = chunks.recv(), if unanswered.len() < WINDOW && end.is_none() => {
+                chunk = chunks.recv(), if unanswered.len() < CHUNKS && end.is_none() => {
                     // Without an end, whoever reads the database has failed.
                     let (chunk, ends, text) = chunk.ok_or(Ended::Stopped)?;
                     end = ends;

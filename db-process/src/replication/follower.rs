@@ -1,32 +1,30 @@
 //! Follows the other copy of one of this process's copies, on the neighbour that holds it.
 //!
 //! It asks for everything after its own position, and the other side decides whether its op-log still reaches back that
-//! far or a full copy is needed. What arrives goes to the copy's worker; how far the worker is, is confirmed as it gets
+//! far or a full copy is needed. What arrives is read ([`super::reader`]) and goes to the copy's worker; how far the worker is, is confirmed as it gets
 //! there. Whenever something is odd, the connection is dropped and the copy's own position is the starting point again.
 
 use std::convert::Infallible;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 
 use process::Secret;
 use protocol::message::link::{Peer, Role};
-use protocol::message::replication::{
-    ChunkMerged, Confirmed, CopyChunk, Decline, Declined, Follow, LogBatch,
-};
+use protocol::message::replication::{Confirmed, CopyChunk, Decline, Declined, Follow, LogBatch};
 use protocol::message::{Message, REVISION};
 use thiserror::Error;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use url::Url;
 use uuid::Uuid;
 
+use super::reader::{Read, Reader};
 use crate::link::retry::{Seldom, Waits};
 use crate::link::{Connection, Frame, Lost};
 use crate::node::Node;
 use crate::store::StoreError;
-use crate::worker::{CopyHandle, CopyState, give_way, spawn};
+use crate::worker::CopyState;
 
 /// A neighbour that says nothing for that long is lost; it says something twice a second.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -41,6 +39,8 @@ pub struct Follower {
     pub node: Arc<Node>,
 }
 
+const UNREADABLE: Over = Over::Nonsense("a message that cannot be read");
+
 /// Why a connection was given up.
 #[derive(Debug, Error)]
 enum Over {
@@ -54,20 +54,11 @@ enum Over {
     Again,
     #[error("this process has no ring yet")]
     NoRing,
-    #[error("no thread can be started to read a full copy: {0}")]
+    #[error("no thread can be started to read what it sends: {0}")]
     NoThread(StoreError),
     /// A worker has ended; who ended it knows why.
     #[error("the copy was closed")]
     Stopped,
-}
-
-/// A part of a full copy that is on disk.
-struct Merged {
-    chunk: u64,
-    /// Whether it was the last one.
-    last: bool,
-    /// Whether it was the last one of a copy that had anything.
-    filled: bool,
 }
 
 impl Follower {
@@ -138,28 +129,16 @@ impl Follower {
                 position: report.position.filter(|_| !everything),
             })
             .await?;
-        let (merged, mut merges) = unbounded_channel();
-        let mut filling = Filling { copy: copy.clone(), merged, texts: None };
+        let (mut reader, mut reads) = Reader::new(copy.clone());
         let mut confirmed = None;
         loop {
             tokio::select! {
-                frame = connection.next(SILENCE) => {
-                    let was_followed = source.is_some();
-                    self.handle(copy, frame?, source, &mut filling)?;
-                    if let Some(incarnation) = source.filter(|_| !was_followed) {
-                        let (copy, of) = (self.role.as_str(), peer.instance.as_str());
-                        info!(copy, of, %incarnation, "follows");
-                    }
-                }
-                Some(merged) = merges.recv() => {
-                    let Merged { chunk, last, filled } = merged?;
-                    connection.send(&ChunkMerged { chunk }).await?;
-                    if last && everything {
-                        self.node.recopied(self.role);
-                    }
-                    if filled {
-                        info!(copy = self.role.as_str(), of = peer.instance.as_str(), "copied in full");
-                    }
+                frame = connection.next(SILENCE) => if let Some(read) = self.take(frame?, &mut reader)? {
+                    self.handle(read, &mut connection, peer, source, everything).await?;
+                },
+                Some(read) = reads.recv() => {
+                    reader.was_read(&read);
+                    self.handle(read, &mut connection, peer, source, everything).await?;
                 }
                 changed = state.changed() => changed.map_err(|_| Over::Stopped)?,
                 Ok(()) = recopy.changed() => if *recopy.borrow_and_update() { return Err(Over::Again) },
@@ -180,82 +159,56 @@ impl Follower {
         }
     }
 
-    fn handle(
-        &self,
-        copy: &CopyHandle,
-        frame: Frame,
-        source: &mut Option<Uuid>,
-        filling: &mut Filling,
-    ) -> Result<(), Over> {
+    /// Takes a message, of which more may be known later.
+    fn take(&self, frame: Frame, reader: &mut Reader) -> Result<Option<Read>, Over> {
         match frame.event.as_str() {
-            LogBatch::EVENT => {
-                let batch: LogBatch = decode(&frame.text)?;
-                if source.is_some_and(|source| source != batch.incarnation) {
+            LogBatch::EVENT | CopyChunk::EVENT => reader.take(frame).map_err(Over::NoThread),
+            Declined::EVENT => {
+                let declined = Declined::decode(&frame.text);
+                Err(declined.map_or(UNREADABLE, |declined| Over::Declined(declined.reason)))
+            }
+            _ => {
+                debug!(
+                    copy = self.role.as_str(),
+                    bytes = frame.text.len(),
+                    "ignored an event that is not known"
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    async fn handle(
+        &self,
+        read: Read,
+        connection: &mut Connection,
+        peer: &Peer,
+        source: &mut Option<Uuid>,
+        everything: bool,
+    ) -> Result<(), Over> {
+        let (copy, of) = (self.role.as_str(), peer.instance.as_str());
+        match read {
+            Read::Log { source: incarnation, .. } => {
+                if source.is_some_and(|source| source != incarnation) {
                     return Err(Over::Nonsense("the op-log of two copies on one connection"));
                 }
-                *source = Some(batch.incarnation);
-                if !batch.entries.is_empty() {
-                    copy.apply(batch);
+                if source.replace(incarnation).is_none() {
+                    info!(copy, of, %incarnation, "follows");
                 }
             }
-            CopyChunk::EVENT => filling.fill(frame.text)?,
-            Declined::EVENT => return Err(Over::Declined(decode::<Declined>(&frame.text)?.reason)),
-            _ => debug!(
-                copy = self.role.as_str(),
-                bytes = frame.text.len(),
-                "ignored an event that is not known"
-            ),
+            Read::Merged { answer, last, filled } => {
+                connection.send(&answer).await?;
+                if last && everything {
+                    self.node.recopied(self.role);
+                }
+                if filled {
+                    info!(copy, of, "copied in full");
+                }
+            }
+            Read::Nonsense => return Err(UNREADABLE),
         }
         Ok(())
     }
-}
-
-/// Reads the chunks of a full copy. That takes milliseconds each, in which the thread of the sockets may have reads to answer, so
-/// it has a thread of its own from the first chunk on. No op-log comes before the last one is merged.
-struct Filling {
-    copy: CopyHandle,
-    merged: UnboundedSender<Result<Merged, Over>>,
-    /// To the thread, which ends with this.
-    texts: Option<mpsc::Sender<String>>,
-}
-
-impl Filling {
-    fn fill(&mut self, text: String) -> Result<(), Over> {
-        if self.texts.is_none() {
-            let (copy, merged) = (self.copy.clone(), self.merged.clone());
-            let (texts, queue) = mpsc::channel();
-            let name = format!("fill-{}", copy.role().as_str());
-            spawn(name, move || {
-                give_way();
-                // What is left of a session that is over should not come between what the next one brings.
-                let texts = queue.into_iter().take_while(|_| !merged.is_closed());
-                texts.for_each(|text: String| merge(&copy, &text, &merged));
-            })
-            .map_err(Over::NoThread)?;
-            self.texts = Some(texts);
-        }
-        // The thread is there as long as this is.
-        let _ = self.texts.as_ref().map(|texts| texts.send(text));
-        Ok(())
-    }
-}
-
-/// Hands a chunk to the copy; `merged` is told when it has it, or what is wrong with it.
-fn merge(copy: &CopyHandle, text: &str, merged: &UnboundedSender<Result<Merged, Over>>) {
-    let merged = merged.clone();
-    // The receiver is gone where the connection was lost meanwhile.
-    match decode::<CopyChunk>(text) {
-        Ok(received) => {
-            let (chunk, last) = (received.chunk, received.end.is_some());
-            let filled = last && (chunk > 0 || !received.records.is_empty());
-            copy.merge_chunk(received, move || drop(merged.send(Ok(Merged { chunk, last, filled }))));
-        }
-        Err(over) => drop(merged.send(Err(over))),
-    }
-}
-
-fn decode<M: Message>(text: &str) -> Result<M, Over> {
-    M::decode(text).map_err(|_| Over::Nonsense("a message that cannot be read"))
 }
 
 /// Where a neighbour can be followed.

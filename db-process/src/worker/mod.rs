@@ -25,6 +25,7 @@ use protocol::{Record, UserId, Version};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
+use crate::background::{give_way, let_others_go_first, spawn};
 use crate::copy::audit::audit;
 use crate::copy::{Copy, FollowStart, Limits, asking, document, follow};
 use crate::store::{RocksStore, Store, StoreError};
@@ -318,9 +319,10 @@ impl CopyHandle {
             // What is copied has to last here as well: the follower will be taken to have nothing that this copy lacks.
             store.sync()?;
             let recent = Limits::default().recent;
-            follow::full_copy(&store.snapshot()?, recent, |chunk| match chunks.blocking_send(make(chunk)) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
+            follow::full_copy(&store.snapshot()?, recent, |chunk| {
+                let sent = chunks.blocking_send(make(chunk));
+                let_others_go_first();
+                if sent.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })
         };
         let name = format!("full-copy-{}", self.shared.role.as_str());
@@ -355,21 +357,4 @@ impl CopyHandle {
         // The thread has ended: the copy failed, which was told, or was stopped.
         let _ = self.shared.jobs.send(job);
     }
-}
-
-/// From now on this thread has a tenth of what any other one of the machine has of a processor, where that is wanted. Who waits for
-/// a full copy waits for seconds anyway; who waits for a user waits for milliseconds. It is not less, since a partition with one copy
-/// should not stay so for long, whatever the load.
-pub(crate) fn give_way() {
-    // Elsewhere that is of the whole process. A system that refuses has the thread work as any other.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::nice(10);
-}
-
-pub(crate) fn spawn(
-    name: String,
-    body: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, StoreError> {
-    let thread = std::thread::Builder::new().name(name).spawn(body);
-    thread.map_err(|error| StoreError::NoThread(error.kind()))
 }

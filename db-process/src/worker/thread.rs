@@ -6,16 +6,19 @@
 //! That follows within [`SYNC_WITHIN`], or with the next round that needs one.
 
 use std::mem;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use protocol::message::MAX_BATCH;
 use protocol::message::link::{Versioned, Write, WriteAnswer};
 use protocol::message::replication::{CopyChunk, LogBatch};
 use tokio::sync::watch;
 
 use super::{CopyState, Trust};
+use crate::background::{give_way, let_others_go_first, spawn};
 use crate::copy::{Copy, FollowError, report};
 use crate::store::{RocksStore, StoreError};
 
@@ -52,6 +55,8 @@ pub(super) struct Worker {
     confirmed: Arc<AtomicU64>,
     promises: Vec<Promise>,
     gaps: u64,
+    /// The last round applied as many entries of the other copy's op-log as there may be at once: it has some way to go.
+    catches_up: bool,
     /// When what is not on disk has to be, at the latest. Set whenever the copy is unsynced.
     sync_at: Option<Instant>,
     stopping: bool,
@@ -67,20 +72,53 @@ impl Worker {
         let first = CopyState { report: report(copy.meta()), durable: copy.durable(), gaps: 0 };
         let (state, receiver) = watch::channel(first);
         let promises = Vec::new();
-        let worker =
-            Self { copy, queue, state, trust, confirmed, promises, gaps: 0, sync_at: None, stopping: false };
+        let worker = Self {
+            copy,
+            queue,
+            state,
+            trust,
+            confirmed,
+            promises,
+            gaps: 0,
+            catches_up: false,
+            sync_at: None,
+            stopping: false,
+        };
         (worker, receiver)
     }
 
     /// Works until it is stopped, every handle is gone, or the database fails.
-    pub(super) fn run(mut self) {
-        let mut ended = Ok(());
-        while ended.is_ok() && !self.stopping {
-            ended = self.round();
+    pub(super) fn run(self) {
+        let trust = Arc::clone(&self.trust);
+        let ended = self.filled().and_then(|worker| worker.work_while(|_| true)).and_then(Self::close);
+        if let Err(error) = ended {
+            trust.end(&error);
         }
-        if let Err(error) = ended.and_then(|()| self.close()) {
-            self.trust.end(&error);
+    }
+
+    /// Works until the copy is complete. Nobody asks one that is not for anything, so what fills it [gives way](give_way), which
+    /// a thread may not take back: it has one of its own.
+    fn filled(self) -> Result<Self, StoreError> {
+        if self.copy.meta().complete {
+            return Ok(self);
         }
+        let name = format!("filled-{}", self.trust.role.as_str());
+        let thread = spawn(name, move || {
+            give_way();
+            self.work_while(|copy| {
+                let_others_go_first();
+                !copy.meta().complete
+            })
+        })?;
+        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Works as long as that holds, and nobody stops it.
+    fn work_while(mut self, wanted: impl Fn(&Copy<RocksStore>) -> bool) -> Result<Self, StoreError> {
+        while !self.stopping && wanted(&self.copy) {
+            self.round()?;
+        }
+        Ok(self)
     }
 
     fn round(&mut self) -> Result<(), StoreError> {
@@ -101,6 +139,9 @@ impl Worker {
             };
         }
         self.tell();
+        if mem::take(&mut self.catches_up) {
+            let_others_go_first();
+        }
         Ok(())
     }
 
@@ -143,6 +184,7 @@ impl Worker {
             }
             Job::Apply(batch) => {
                 let count = batch.entries.len();
+                self.catches_up |= count >= MAX_BATCH;
                 match self.copy.apply(batch) {
                     Ok(()) => {}
                     Err(FollowError::Store(error)) => return Err(error),
@@ -188,7 +230,7 @@ impl Worker {
     }
 
     /// Leaves everything on disk, with nothing to replay at the next start.
-    fn close(&mut self) -> Result<(), StoreError> {
+    fn close(mut self) -> Result<(), StoreError> {
         self.copy.sync()?;
         self.copy.store().flush()
     }

@@ -93,7 +93,7 @@ fn the_source_of_a_full_copy_follows_it_without_one() {
 fn a_full_copy_merges_and_comes_in_frames() {
     let mut source = new_copy(1);
     let mut large = full(1);
-    large.name = Some("n".repeat(MAX_FRAME_BYTES / 20));
+    large.name = Some("n".repeat(MAX_FRAME_BYTES / 100));
     for version in 1..=12_u64 {
         run(&mut source, vec![write(version, u128::from(version), Operation::Create(large.clone()))]);
     }

@@ -1,6 +1,6 @@
 //! How RocksDB is set up. The settings are for small machines: a process has two of these databases.
 
-use rocksdb::{BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, LogLevel, Options};
+use rocksdb::{BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, Env, LogLevel, Options};
 
 use super::{BY_EMAIL, BY_GROUP, META, OPLOG, RECORDS};
 
@@ -26,6 +26,11 @@ impl Default for BlockCache {
 
 pub(super) fn database() -> Options {
     let mut options = Options::default();
+    if let Ok(mut env) = Env::new() {
+        // Compactions, of all databases of the process: nobody waits for one but a writer that is far ahead of them.
+        env.lower_thread_pool_cpu_priority();
+        options.set_env(&env);
+    }
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     // All memtables together, and with them the log that is replayed at a start.

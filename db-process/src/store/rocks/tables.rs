@@ -13,6 +13,7 @@ use rocksdb::{DB, IngestExternalFileOptions, Options, SstFileWriter};
 use super::memtable::{self, Memtable};
 use super::pending::Fold;
 use super::{BY_EMAIL, BY_GROUP, META, RECORDS, count, group_key, in_group, options, with_email};
+use crate::background::{give_way, let_others_go_first, spawn};
 use crate::store::{IndexKey, StoreError};
 
 /// Pages whose changes are being put into their column families. To drop it is to wait for that.
@@ -70,8 +71,10 @@ impl<T: Send + 'static> Task<T> {
         pages: RangeInclusive<u64>,
         work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<Self, StoreError> {
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-        let thread = thread.map_err(|error| StoreError::NoThread(error.kind()))?;
+        let thread = spawn(name.to_owned(), || {
+            give_way();
+            work()
+        })?;
         Ok(Self { pages, thread: Some(thread) })
     }
 
@@ -172,7 +175,7 @@ fn tables(mut index: Vec<(IndexKey, bool)>) -> [Vec<(IndexKey, bool)>; 2] {
 /// Writes a table of an index.
 fn write_places(file: &Path, places: &[(IndexKey, bool)]) -> Result<(), StoreError> {
     write(file, &options::index(), |table| {
-        places.iter().try_for_each(|(key, taken)| match (key, taken) {
+        gently(places.iter()).try_for_each(|(key, taken)| match (key, taken) {
             (IndexKey::Group(group, id), true) => table.put(in_group(*group, id), []),
             (IndexKey::Group(group, id), false) => table.delete(in_group(*group, id)),
             (IndexKey::Email(hash, id), true) => table.put(with_email(*hash, id), []),
@@ -184,13 +187,23 @@ fn write_places(file: &Path, places: &[(IndexKey, bool)]) -> Result<(), StoreErr
 /// Writes a table of records; none at all is gone.
 fn write_records<'a>(
     file: &Path,
-    mut records: impl Iterator<Item = (UserId, &'a [u8])>,
+    records: impl Iterator<Item = (UserId, &'a [u8])>,
 ) -> Result<(), StoreError> {
     write(file, &options::records(), |table| {
-        records.try_for_each(|(id, record)| match record {
+        gently(records).try_for_each(|(id, record)| match record {
             [] => table.delete(id.as_bytes()),
             record => table.put(id.as_bytes(), record),
         })
+    })
+}
+
+/// The same items, between which whoever waits for this processor goes first: a table takes tens of milliseconds to write.
+fn gently<T>(items: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+    items.enumerate().map(|(n, item)| {
+        if n % 256 == 255 {
+            let_others_go_first();
+        }
+        item
     })
 }
 

@@ -1,0 +1,36 @@
+//! Threads, and how those whose work nobody waits for leave the processors to those whom somebody waits for.
+//!
+//! A low priority alone does not do that. It says how processors are *shared*, over tens of milliseconds; whoever wakes up while
+//! such a thread runs may still wait until its turn is over, which takes milliseconds, and a request wakes somebody up four times.
+//! So a thread that works for long without a break also makes breaks, in which it goes to the end of the queue
+//! ([`let_others_go_first`]).
+//!
+//! What it does not do: it does not leave such work undone for long. Under full load it gets on at about half its pace.
+
+use std::thread::{Builder, JoinHandle, yield_now};
+
+use crate::store::StoreError;
+
+/// Starts a thread.
+///
+/// # Errors
+/// If the system has none.
+pub(crate) fn spawn<T: Send + 'static>(
+    name: String,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, StoreError> {
+    Builder::new().name(name).spawn(body).map_err(|error| StoreError::NoThread(error.kind()))
+}
+
+/// From now on this thread has a tenth of what any other one of the machine has of a processor, where that is wanted. It cannot be
+/// taken back without privileges, and threads that it starts are the same.
+pub(crate) fn give_way() {
+    // Elsewhere that is of the whole process. A system that refuses has the thread work as any other.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(10);
+}
+
+/// Whoever waits for this processor goes first. To be called every few hundred microseconds of long work; it costs less than one.
+pub(crate) fn let_others_go_first() {
+    yield_now();
+}
