@@ -7,7 +7,8 @@
 //!
 //! What it does not do: it does not leave such work undone for long. Under full load it gets on at about half its pace.
 
-use std::thread::{Builder, JoinHandle, yield_now};
+use std::panic::resume_unwind;
+use std::thread::{Builder, JoinHandle, scope, yield_now};
 
 use crate::store::StoreError;
 
@@ -20,6 +21,21 @@ pub(crate) fn spawn<T: Send + 'static>(
     body: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, StoreError> {
     Builder::new().name(name).spawn(body).map_err(|error| StoreError::NoThread(error.kind()))
+}
+
+/// Does that on a thread of its own that [gives way](give_way), and waits for it.
+///
+/// # Errors
+/// If the system has no thread.
+pub(crate) fn giving_way<T: Send>(name: String, work: impl FnOnce() -> T + Send) -> Result<T, StoreError> {
+    scope(|threads| {
+        let thread = Builder::new().name(name).spawn_scoped(threads, || {
+            give_way();
+            work()
+        });
+        let thread = thread.map_err(|error| StoreError::NoThread(error.kind()))?;
+        Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
 }
 
 /// From now on this thread has a tenth of what any other one of the machine has of a processor, where that is wanted. It cannot be

@@ -6,7 +6,6 @@
 //! That follows within [`SYNC_WITHIN`], or with the next round that needs one.
 
 use std::mem;
-use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -18,7 +17,7 @@ use protocol::message::replication::{CopyChunk, LogBatch};
 use tokio::sync::watch;
 
 use super::{CopyState, Trust};
-use crate::background::{give_way, let_others_go_first, spawn};
+use crate::background::{giving_way, let_others_go_first};
 use crate::copy::{Copy, FollowError, report};
 use crate::store::{RocksStore, StoreError};
 
@@ -88,37 +87,34 @@ impl Worker {
     }
 
     /// Works until it is stopped, every handle is gone, or the database fails.
-    pub(super) fn run(self) {
-        let trust = Arc::clone(&self.trust);
-        let ended = self.filled().and_then(|worker| worker.work_while(|_| true)).and_then(Self::close);
+    pub(super) fn run(mut self) {
+        let ended = self.fill().and_then(|()| self.work_while(|_| true)).and_then(|()| self.close());
         if let Err(error) = ended {
-            trust.end(&error);
+            // While all of this is still there: whoever finds it gone takes it that the copy was stopped.
+            self.trust.end(&error);
         }
     }
 
-    /// Works until the copy is complete. Nobody asks one that is not for anything, so what fills it [gives way](give_way), which
-    /// a thread may not take back: it has one of its own.
-    fn filled(self) -> Result<Self, StoreError> {
+    /// Works until the copy is complete. Nobody asks one that is not for anything, so what fills it gives way.
+    fn fill(&mut self) -> Result<(), StoreError> {
         if self.copy.meta().complete {
-            return Ok(self);
+            return Ok(());
         }
-        let name = format!("filled-{}", self.trust.role.as_str());
-        let thread = spawn(name, move || {
-            give_way();
+        let name = format!("fill-{}", self.trust.role.as_str());
+        giving_way(name, || {
             self.work_while(|copy| {
                 let_others_go_first();
                 !copy.meta().complete
             })
-        })?;
-        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })?
     }
 
     /// Works as long as that holds, and nobody stops it.
-    fn work_while(mut self, wanted: impl Fn(&Copy<RocksStore>) -> bool) -> Result<Self, StoreError> {
+    fn work_while(&mut self, wanted: impl Fn(&Copy<RocksStore>) -> bool) -> Result<(), StoreError> {
         while !self.stopping && wanted(&self.copy) {
             self.round()?;
         }
-        Ok(self)
+        Ok(())
     }
 
     fn round(&mut self) -> Result<(), StoreError> {
@@ -230,7 +226,7 @@ impl Worker {
     }
 
     /// Leaves everything on disk, with nothing to replay at the next start.
-    fn close(mut self) -> Result<(), StoreError> {
+    fn close(&mut self) -> Result<(), StoreError> {
         self.copy.sync()?;
         self.copy.store().flush()
     }
