@@ -1,5 +1,6 @@
 //! A copy at work on a real database: the thread, group commit, following, full copies, and the end of trust.
 
+use std::ops::Deref;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -21,8 +22,25 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// A copy in a folder of its own.
 struct Fixture {
     folder: TempDir,
-    copy: CopyHandle,
+    copy: AtWork,
     failures: UnboundedReceiver<CopyFailure>,
+}
+
+/// Stopped when it is dropped: a database must not be at work any more when the program ends.
+struct AtWork(CopyHandle);
+
+impl Deref for AtWork {
+    type Target = CopyHandle;
+
+    fn deref(&self) -> &CopyHandle {
+        &self.0
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 impl Fixture {
@@ -34,11 +52,10 @@ impl Fixture {
         let store = RocksStore::open(folder.path(), &BlockCache::default()).expect("a database");
         let (failed, failures) = mpsc::unbounded_channel();
         let copy = worker::start(Role::Primary, store, failed).expect("a sound database");
-        Self { folder, copy, failures }
+        Self { folder, copy: AtWork(copy), failures }
     }
 
     fn restart(self) -> Self {
-        self.copy.stop();
         let Self { folder, copy, .. } = self;
         drop(copy);
         Self::open(folder)

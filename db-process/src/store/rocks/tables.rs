@@ -125,7 +125,7 @@ fn fold_in(db: &DB, index: Vec<(IndexKey, bool)>) -> Result<Groups, StoreError> 
 }
 
 /// Puts records where they belong, on disk when it returns. Here, too, what the pages say has to be on disk first.
-fn flush(db: &DB, table: &Memtable) -> Result<(), StoreError> {
+pub(super) fn flush(db: &DB, table: &Memtable) -> Result<(), StoreError> {
     db.flush_wal(true)?;
     let file = file(db, RECORDS);
     write_records(&file, table.all())?;
