@@ -316,6 +316,14 @@ pub enum StoreError {
     /// The values do not fit together.
     #[error("the database contradicts itself: {0}")]
     Inconsistent(String),
+    /// What an interrupted attempt left cannot be removed.
+    #[error("{path} cannot be removed: {kind}")]
+    LeftOver {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        kind: std::io::ErrorKind,
+    },
     /// The system gives no thread to work with the database.
     #[error("no thread can be started: {0}")]
     NoThread(std::io::ErrorKind),

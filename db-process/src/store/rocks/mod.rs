@@ -423,6 +423,7 @@ fn count(group: i32, kept: Option<&[u8]>, pending: i64) -> Result<u64, StoreErro
 
 #[cfg(test)]
 mod tests {
+    use protocol::{Change, Version};
     use rocksdb::statistics::Ticker;
 
     use super::*;
@@ -450,6 +451,35 @@ mod tests {
         assert_eq!(synced_by(&mut commit(Durability::Synced)), 1);
         assert_eq!(synced_by(&mut commit(Durability::Unsynced)), 0);
         assert_eq!(synced_by(&mut |store| store.sync().expect("a working disk")), 1);
+    }
+
+    /// A process that is killed while RocksDB takes a table in may leave it under both of its names.
+    #[test]
+    fn a_table_that_was_just_taken_in_is_not_overwritten_by_the_next_one() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let open = || RocksStore::open(folder.path(), &BlockCache::default()).expect("a database");
+        let put = |store: &mut RocksStore, users: std::ops::Range<u128>| {
+            let mut batch = Batch::new(store.meta().expect("a database"));
+            for user in users {
+                let change = Change { alive: Some(true), ..Change::default() };
+                batch.records.insert(Uuid::from_u128(user), Record::from_change(Version(1), &change).into());
+            }
+            store.commit(&batch, Durability::Synced).expect("room on the disk");
+            store.flush().expect("a working disk");
+        };
+        let mut store = open();
+        put(&mut store, 0..100);
+        let files = store.db.live_files().expect("a database");
+        let table = files.iter().find(|file| file.column_family_name == RECORDS).expect("a table of records");
+        let name = table.name.trim_start_matches('/');
+        std::fs::hard_link(folder.path().join(name), folder.path().join("records.table")).expect("a name");
+        drop(store);
+        let mut store = open();
+        put(&mut store, 100..110);
+        drop(store);
+        let store = open();
+        let records = store.snapshot().expect("a database").records().filter(Result::is_ok).count();
+        assert_eq!(records, 110);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! wait for that.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -207,12 +209,20 @@ fn gently<T>(items: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
     })
 }
 
-/// Writes a table as RocksDB has them. What an interrupted attempt left is overwritten.
+/// Writes a table as RocksDB has them.
 fn write(
     file: &Path,
     options: &Options,
     fill: impl FnOnce(&mut SstFileWriter<'_>) -> Result<(), rocksdb::Error>,
 ) -> Result<(), StoreError> {
+    // To take a table in, RocksDB gives it another name and then removes this one. A process that was killed in between has left a
+    // second name of what is a table of the database by now: it must not be overwritten.
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(StoreError::LeftOver { path: file.to_owned(), kind: error.kind() });
+        }
+        _ => {}
+    }
     let mut table = SstFileWriter::create(options);
     table.open(file)?;
     fill(&mut table)?;
