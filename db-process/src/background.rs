@@ -8,10 +8,11 @@
 //! What it does not do: it does not leave such work undone for long. Beside callers who ask as much as they can, a full copy
 //! took three times as long as alone (`resources/measurements.md`).
 
+use std::io;
+use std::mem;
 use std::panic::resume_unwind;
+use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle, scope, yield_now};
-
-use crate::store::StoreError;
 
 /// Starts a thread.
 ///
@@ -20,28 +21,54 @@ use crate::store::StoreError;
 pub(crate) fn spawn<T: Send + 'static>(
     name: String,
     body: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>, StoreError> {
-    Builder::new().name(name).spawn(body).map_err(|error| StoreError::NoThread(error.kind()))
+) -> io::Result<JoinHandle<T>> {
+    Builder::new().name(name).spawn(body)
+}
+
+/// Threads that [give way](give_way) and work on something that must not be closed before they have ended.
+#[derive(Debug, Default)]
+pub(crate) struct Helpers(Mutex<Vec<JoinHandle<()>>>);
+
+impl Helpers {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// If the system has no thread.
+    pub(crate) fn start(&self, name: String, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let thread = spawn(name, || {
+            give_way();
+            work();
+        })?;
+        let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+        Ok(())
+    }
+
+    /// Waits until all have ended, for which they have to have a reason. Returns whether none of them panicked.
+    pub(crate) fn join(&self) -> bool {
+        let threads = mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        threads.into_iter().fold(true, |sound, thread| thread.join().is_ok() && sound)
+    }
 }
 
 /// Does that on a thread of its own that [gives way](give_way), and waits for it.
 ///
 /// # Errors
 /// If the system has no thread.
-pub(crate) fn giving_way<T: Send>(name: String, work: impl FnOnce() -> T + Send) -> Result<T, StoreError> {
+pub(crate) fn giving_way<T: Send>(name: String, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     scope(|threads| {
         let thread = Builder::new().name(name).spawn_scoped(threads, || {
             give_way();
             work()
         });
-        let thread = thread.map_err(|error| StoreError::NoThread(error.kind()))?;
-        Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        Ok(thread?.join().unwrap_or_else(|panic| resume_unwind(panic)))
     })
 }
 
 /// From now on this thread has a tenth of what any other one of the machine has of a processor, where that is wanted. It cannot be
 /// taken back without privileges, and threads that it starts are the same.
-pub(crate) fn give_way() {
+fn give_way() {
     // Elsewhere that is of the whole process. A system that refuses has the thread work as any other.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::nice(10);

@@ -4,9 +4,9 @@ use std::mem;
 use std::ops::ControlFlow;
 
 use protocol::Record;
-use protocol::message::MAX_FRAME_BYTES;
 use protocol::message::link::Position;
 use protocol::message::replication::{CopyChunk, Follow, LogBatch, LogEntry};
+use protocol::message::{MAX_BATCH, MAX_FRAME_BYTES};
 use protocol::mutation::{self, Mutation};
 use thiserror::Error;
 use uuid::Uuid;
@@ -167,6 +167,40 @@ pub fn full_copy(
     }
     // Nothing is left to do if nobody wants it any more.
     let _ = send(CopyChunk { end: Some(Position { incarnation, sequence }), ..cut.next });
+    Ok(())
+}
+
+/// Cuts the op-log behind `after` as it is in a snapshot into frames, for as long as `send` goes on: none where it does not reach
+/// back that far. What does not fill a frame any more is left.
+///
+/// # Errors
+/// If the database cannot be read.
+pub fn log_to_head(
+    snapshot: &impl Snapshot,
+    after: u64,
+    mut send: impl FnMut(Vec<LogEntry>) -> ControlFlow<()>,
+) -> Result<(), StoreError> {
+    if !snapshot.meta().log_reaches(after) {
+        return Ok(());
+    }
+    let (mut frame, mut size) = (Vec::new(), 0);
+    for entry in snapshot.log(after) {
+        let entry = entry?;
+        size += entry_size(&entry);
+        if size > ROOM && !frame.is_empty() {
+            size = entry_size(&entry);
+            if send(mem::take(&mut frame)).is_break() {
+                return Ok(());
+            }
+        }
+        frame.push(entry);
+        if frame.len() == MAX_BATCH {
+            size = 0;
+            if send(mem::take(&mut frame)).is_break() {
+                return Ok(());
+            }
+        }
+    }
     Ok(())
 }
 

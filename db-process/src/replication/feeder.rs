@@ -7,7 +7,8 @@
 //! ```
 //!
 //! At most two frames are unanswered at any time: one is being worked on while the next is on its way, and what piles up
-//! behind them forms larger batches. What the follower has on disk may go from the op-log. If entries went before the
+//! behind them forms larger batches. For a follower that is far behind they are four, and another thread reads the op-log and
+//! makes messages of it. What the follower has on disk may go from the op-log. If entries went before the
 //! follower had them (the op-log is bounded), it is copied in full again.
 
 use std::collections::VecDeque;
@@ -34,8 +35,11 @@ use crate::worker::CopyHandle;
 /// How many frames may be unanswered.
 const WINDOW: usize = 2;
 
-/// How many chunks of a full copy may be: one for each that works on them.
-const CHUNKS: usize = 4;
+/// How many may be for one that is far behind, or copied in full: one for each thread that works on them.
+const WINDOW_BEHIND: usize = 4;
+
+/// One that lacks so many entries is far behind: they are not in memory any more.
+const FAR: u64 = 4_096;
 
 /// While writes keep coming, a frame leaves no sooner than this after the one before. Nobody waits for it but reads of the
 /// users in it, which the lead answers meanwhile; and a frame costs three processes the same whatever is in it. When the lead
@@ -84,6 +88,8 @@ pub(super) enum Ended {
     Stuck,
     #[error("the copy was closed")]
     Stopped,
+    #[error("the op-log is not read for it")]
+    Unread,
     #[error("the copy cannot be read: {0}")]
     Copy(#[from] StoreError),
 }
@@ -201,7 +207,7 @@ impl Feed<'_> {
         let (mut unanswered, mut end) = (VecDeque::new(), None);
         loop {
             tokio::select! {
-                chunk = chunks.recv(), if unanswered.len() < CHUNKS && end.is_none() => {
+                chunk = chunks.recv(), if unanswered.len() < WINDOW_BEHIND && end.is_none() => {
                     // Without an end, whoever reads the database has failed.
                     let (chunk, ends, text) = chunk.ok_or(Ended::Stopped)?;
                     end = ends;
@@ -221,46 +227,103 @@ impl Feed<'_> {
         }
     }
 
-    /// Sends the op-log after `sent`, as it grows. Returns when it does not reach back that far any more.
-    async fn log(&mut self, mut sent: u64) -> Result<(), Ended> {
+    /// Sends the op-log after that entry, as it grows. Returns when it does not reach back that far any more.
+    async fn log(&mut self, after: u64) -> Result<(), Ended> {
         let (mut state, mut moving) = (self.copy.state(), self.node.moving(self.follow.role));
-        let mut unanswered = VecDeque::new();
+        let mut sent = Sent { upto: after, unanswered: VecDeque::new() };
         let mut caught_up = false;
         let mut rested = Instant::now();
         loop {
             // Before the op-log is read: what is written after that wakes this task again.
             let head = state.borrow_and_update().report.head;
             let hurries = *moving.borrow_and_update();
-            if hurries || head >= sent + AT_ONCE || rested <= Instant::now() {
-                while unanswered.len() < WINDOW {
-                    let Some(entries) = self.copy.log_after(sent)? else { return Ok(()) };
+            if head >= sent.upto + FAR {
+                match self.log_to_head(&mut sent).await? {
+                    true => continue,
+                    false => return Ok(()),
+                }
+            }
+            if hurries || head >= sent.upto + AT_ONCE || rested <= Instant::now() {
+                while sent.unanswered.len() < WINDOW {
+                    let Some(entries) = self.copy.log_after(sent.upto)? else { return Ok(()) };
                     let Some(last) = entries.last() else { break };
-                    sent = last.sequence;
-                    unanswered.push_back(sent);
+                    sent.add(last.sequence);
                     self.send_log(entries)?;
                     rested = Instant::now() + PACE;
                 }
             }
-            if unanswered.is_empty() && !caught_up {
+            if sent.unanswered.is_empty() && !caught_up {
                 caught_up = true;
                 let (follower, copy) = (self.follow.instance.as_str(), self.follow.role.as_str());
-                info!(follower, copy, sequence = sent, "caught up");
+                info!(follower, copy, sequence = sent.upto, "caught up");
             }
+            let has_room = sent.unanswered.len() < WINDOW;
             tokio::select! {
-                message = self.heard() => if let FromFollower::Confirmed(Confirmed { applied, durable }) = message? {
-                    // Trimming what the follower cannot have would lose it.
-                    if applied > sent || durable > applied {
-                        return Err(Ended::Nonsense("a confirmation of what it was not sent"));
-                    }
-                    while unanswered.front().is_some_and(|last| *last <= applied) {
-                        unanswered.pop_front();
-                    }
-                    self.copy.trim(durable);
-                },
-                changed = state.changed(), if unanswered.len() < WINDOW => changed.map_err(|_| Ended::Stopped)?,
+                message = self.heard() => self.take(&message?, &mut sent)?,
+                changed = state.changed(), if has_room => changed.map_err(|_| Ended::Stopped)?,
                 Ok(()) = moving.changed() => {}
-                () = sleep_until(rested), if head > sent && unanswered.len() < WINDOW => {}
+                () = sleep_until(rested), if head > sent.upto && has_room => {}
             }
+        }
+    }
+
+    /// Sends the op-log as it is now to a follower that is far behind. To read it and to make messages of it takes milliseconds, in
+    /// which this thread has reads to answer. Returns whether it reaches back that far.
+    async fn log_to_head(&mut self, sent: &mut Sent) -> Result<bool, Ended> {
+        let (sender, mut frames) = mpsc::channel(1);
+        let incarnation = self.copy.report().incarnation;
+        let message = move |entries: Vec<LogEntry>| {
+            let last = entries.last().map(|last| last.sequence);
+            (last, LogBatch { incarnation, entries }.encode())
+        };
+        self.copy.log_to_head(sent.upto, message, sender);
+        let before = sent.upto;
+        loop {
+            tokio::select! {
+                frame = frames.recv(), if sent.unanswered.len() < WINDOW_BEHIND => match frame {
+                    Some((last, text)) => {
+                        sent.add(last.expect("no frame is empty"));
+                        send_text::<LogBatch>(self.socket, &text)?;
+                    }
+                    None if sent.upto > before => return Ok(true),
+                    None if self.copy.log_after(before)?.is_none() => return Ok(false),
+                    None => return Err(Ended::Unread),
+                },
+                message = self.heard() => self.take(&message?, sent)?,
+            }
+        }
+    }
+
+    /// Takes note of how far the follower is.
+    fn take(&self, message: &FromFollower, sent: &mut Sent) -> Result<(), Ended> {
+        if let FromFollower::Confirmed(Confirmed { applied, durable }) = *message {
+            // Trimming what the follower cannot have would lose it.
+            if applied > sent.upto || durable > applied {
+                return Err(Ended::Nonsense("a confirmation of what it was not sent"));
+            }
+            sent.applied(applied);
+            self.copy.trim(durable);
+        }
+        Ok(())
+    }
+}
+
+/// How much of the op-log a follower was sent.
+struct Sent {
+    upto: u64,
+    /// The last entry of each frame that it has not applied.
+    unanswered: VecDeque<u64>,
+}
+
+impl Sent {
+    fn add(&mut self, last: u64) {
+        self.upto = last;
+        self.unanswered.push_back(last);
+    }
+
+    fn applied(&mut self, upto: u64) {
+        while self.unanswered.front().is_some_and(|last| *last <= upto) {
+            self.unanswered.pop_front();
         }
     }
 }

@@ -5,6 +5,7 @@
 //! is, is confirmed as it gets there. Whenever something is odd, the connection is dropped and the copy's own position is the starting point again.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,6 @@ use super::reader::{Read, Reader};
 use crate::link::retry::{Seldom, Waits};
 use crate::link::{Connection, Frame, Lost};
 use crate::node::Node;
-use crate::store::StoreError;
 use crate::worker::CopyState;
 
 /// A neighbour that says nothing for that long is lost; it says something twice a second.
@@ -55,7 +55,7 @@ enum Over {
     #[error("this process has no ring yet")]
     NoRing,
     #[error("no thread can be started to read what it sends: {0}")]
-    NoThread(StoreError),
+    NoThread(io::Error),
     /// A worker has ended; who ended it knows why.
     #[error("the copy was closed")]
     Stopped,

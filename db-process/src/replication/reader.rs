@@ -3,8 +3,9 @@
 //! A copy that is **behind** is sent messages of hundreds of entries or records, one after the other, and to read one takes a
 //! millisecond. Then a thread of its own reads them, which gives way to whoever answers callers ([`crate::background`]). The
 //! window of the other side sees to it that no more than a few wait. A copy that has caught up is sent a few entries at a time, which
-//! should be readable soon: they are read where they arrive.
+//! should be readable soon: they are read where they arrive. The first message that is not full says that it has.
 
+use std::io;
 use std::sync::mpsc;
 
 use protocol::message::replication::{ChunkMerged, CopyChunk, LogBatch};
@@ -12,9 +13,8 @@ use protocol::message::{MAX_BATCH, Message};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use uuid::Uuid;
 
-use crate::background::{give_way, let_others_go_first, spawn};
+use crate::background::let_others_go_first;
 use crate::link::Frame;
-use crate::store::StoreError;
 use crate::worker::CopyHandle;
 
 /// What came of a message.
@@ -24,8 +24,8 @@ pub(super) enum Read {
     Log {
         /// Of the copy whose op-log it is.
         source: Uuid,
-        /// There were as many entries as there can be, so there are more.
-        full: bool,
+        /// How many entries there were.
+        entries: usize,
     },
     /// A part of a full copy is merged, and the last one is on disk.
     Merged {
@@ -39,6 +39,9 @@ pub(super) enum Read {
     /// It is no message.
     Nonsense,
 }
+
+/// A message of no more bytes has a few entries, or none and says that the other side is there.
+const SHORT: usize = 1 << 10;
 
 /// Reads for one connection. The thread ends with it.
 pub(super) struct Reader {
@@ -62,9 +65,10 @@ impl Reader {
     ///
     /// # Errors
     /// If the system has no thread.
-    pub(super) fn take(&mut self, frame: Frame) -> Result<Option<Read>, StoreError> {
+    pub(super) fn take(&mut self, frame: Frame) -> io::Result<Option<Read>> {
         self.behind |= frame.event == CopyChunk::EVENT;
-        if !self.behind {
+        // Nothing may overtake what is with the thread.
+        if !self.behind || (self.unread == 0 && frame.text.len() <= SHORT) {
             return Ok(read(&self.copy, &frame, &self.reads));
         }
         let backlog = match self.backlog.take() {
@@ -81,17 +85,16 @@ impl Reader {
     /// Takes note of what the thread told.
     pub(super) fn was_read(&mut self, read: &Read) {
         self.unread -= 1;
-        if self.unread == 0 && matches!(read, Read::Log { full: false, .. }) {
+        if self.unread == 0 && matches!(read, Read::Log { entries: 1..MAX_BATCH, .. }) {
             self.behind = false;
             self.backlog = None;
         }
     }
 
-    fn start(&self) -> Result<mpsc::Sender<Frame>, StoreError> {
+    fn start(&self) -> io::Result<mpsc::Sender<Frame>> {
         let (copy, reads) = (self.copy.clone(), self.reads.clone());
         let (backlog, queue) = mpsc::channel::<Frame>();
-        spawn(format!("behind-{}", copy.role().as_str()), move || {
-            give_way();
+        self.copy.help("behind", move || {
             // What is left of a connection that is over should not come between what the next one brings.
             for frame in queue.into_iter().take_while(|_| !reads.is_closed()) {
                 if let Some(read) = read(&copy, &frame, &reads) {
@@ -109,11 +112,11 @@ impl Reader {
 fn read(copy: &CopyHandle, frame: &Frame, reads: &UnboundedSender<Read>) -> Option<Read> {
     if frame.event == LogBatch::EVENT {
         let Ok(batch) = LogBatch::decode(&frame.text) else { return Some(Read::Nonsense) };
-        let (source, full) = (batch.incarnation, batch.entries.len() >= MAX_BATCH);
-        if !batch.entries.is_empty() {
+        let (source, entries) = (batch.incarnation, batch.entries.len());
+        if entries > 0 {
             copy.apply(batch);
         }
-        return Some(Read::Log { source, full });
+        return Some(Read::Log { source, entries });
     }
     let Ok(received) = CopyChunk::decode(&frame.text) else { return Some(Read::Nonsense) };
     let (chunk, last) = (received.chunk, received.end.is_some());

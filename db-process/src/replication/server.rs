@@ -166,7 +166,7 @@ impl Door {
             let copy = follow.as_ref().map(|follow| follow.role.as_str());
             match ended {
                 Ended::Declined(_) if !self.is_time() => {}
-                Ended::Copy(_) | Ended::Nonsense(_) | Ended::Stuck => {
+                Ended::Copy(_) | Ended::Nonsense(_) | Ended::Stuck | Ended::Unread => {
                     warn!(follower, copy, reason = %ended, "a follower is let go");
                 }
                 Ended::Left | Ended::Stopped | Ended::Declined(_) => {

@@ -32,7 +32,7 @@ pub mod rocks;
 pub(crate) mod suite;
 pub mod trash;
 
-pub use derived::{Derived, Digests, IndexKey};
+pub use derived::{Derived, DigestChange, Digests, IndexKey};
 pub use encoding::DecodeError;
 pub use memory::MemoryStore;
 pub use rocks::{BlockCache, ReadOnlyStore, RocksStore};
@@ -333,6 +333,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The system's answer to somebody who wanted a thread.
+    pub(crate) fn no_thread(error: std::io::Error) -> Self {
+        Self::NoThread(error.kind())
+    }
+
     /// Names the value that cannot be read. It is put into words only then.
     pub(crate) fn unreadable(what: impl std::fmt::Display) -> impl FnOnce(DecodeError) -> Self {
         move |source| Self::Unreadable { what: what.to_string(), source }

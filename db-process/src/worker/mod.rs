@@ -9,6 +9,7 @@
 //!
 //! What it does not do: it does not bound its queue. Whoever sends work waits for answers before sending more.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -22,10 +23,10 @@ use protocol::message::query::{
 };
 use protocol::message::replication::{CopyChunk, Follow, LogBatch, LogEntry};
 use protocol::{Record, UserId, Version};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{Sender, UnboundedSender};
 use tokio::sync::watch;
 
-use crate::background::{give_way, let_others_go_first, spawn};
+use crate::background::{Helpers, let_others_go_first, spawn};
 use crate::copy::audit::audit;
 use crate::copy::{Copy, FollowStart, Limits, asking, document, follow};
 use crate::store::{RocksStore, Store, StoreError};
@@ -75,6 +76,8 @@ struct Shared {
     unreadable: AtomicBool,
     /// Taken by whoever stops the copy first.
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Those who read for a neighbour.
+    helpers: Helpers,
 }
 
 /// Whether the copy is still to be trusted.
@@ -118,7 +121,8 @@ pub fn start(
     let (jobs, queue) = mpsc::channel();
     let confirmed = Arc::default();
     let (worker, state) = Worker::new(copy, queue, Arc::clone(&trust), Arc::clone(&confirmed));
-    let thread = spawn(format!("copy-{}", role.as_str()), move || worker.run())?;
+    let thread =
+        spawn(format!("copy-{}", role.as_str()), move || worker.run()).map_err(StoreError::no_thread)?;
     let thread = Mutex::new(Some(thread));
     Ok(CopyHandle {
         shared: Arc::new(Shared {
@@ -131,6 +135,7 @@ pub fn start(
             received: AtomicU64::new(0),
             unreadable: AtomicBool::new(false),
             thread,
+            helpers: Helpers::default(),
         }),
     })
 }
@@ -306,44 +311,65 @@ impl CopyHandle {
     }
 
     /// Sends what `make` makes of everything as of now, in chunks of much less than a frame, the last one with the position. It
-    /// runs on a thread of its own that [gives way](give_way), waits where the channel is full, and ends when the receiver is
+    /// is done by a [helper](Self::help), waits where the channel is full, and ends when the receiver is
     /// dropped. A channel that closes without a last chunk means that the database failed.
     pub fn full_copy<T: Send + 'static>(
         &self,
         make: impl Fn(CopyChunk) -> T + Send + 'static,
-        chunks: tokio::sync::mpsc::Sender<T>,
+        chunks: Sender<T>,
     ) {
-        let (mut store, trust) = (self.shared.store.clone(), Arc::clone(&self.shared.trust));
-        let copy_all = move || {
-            give_way();
+        let mut store = self.shared.store.clone();
+        self.read_for_a_neighbour("full-copy", move || {
             // What is copied has to last here as well: the follower will be taken to have nothing that this copy lacks.
             store.sync()?;
             let recent = Limits::default().recent;
-            follow::full_copy(&store.snapshot()?, recent, |chunk| {
-                let sent = chunks.blocking_send(make(chunk));
-                let_others_go_first();
-                if sent.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            })
-        };
-        let name = format!("full-copy-{}", self.shared.role.as_str());
-        let started = spawn(name, move || {
-            // An error is told where the trust ends.
-            let _ = trust.run(copy_all);
+            follow::full_copy(&store.snapshot()?, recent, |chunk| send_on(&chunks, make(chunk)))
         });
+    }
+
+    /// Sends what `make` makes of the own op-log after that entry, as it is now, a frame at a time, in the same way. A channel that
+    /// closes before anything was sent means that the op-log no longer reaches back that far, or that the database failed.
+    pub fn log_to_head<T: Send + 'static>(
+        &self,
+        after: u64,
+        make: impl Fn(Vec<LogEntry>) -> T + Send + 'static,
+        frames: Sender<T>,
+    ) {
+        let store = self.shared.store.clone();
+        self.read_for_a_neighbour("op-log", move || {
+            follow::log_to_head(&store.snapshot()?, after, |entries| send_on(&frames, make(entries)))
+        });
+    }
+
+    fn read_for_a_neighbour(
+        &self,
+        what: &'static str,
+        read: impl FnOnce() -> Result<(), StoreError> + Send + 'static,
+    ) {
+        let trust = Arc::clone(&self.shared.trust);
+        // An error is told where the trust ends.
+        let started = self.help(what, move || drop(trust.run(read)));
         if let Err(error) = started {
-            tracing::warn!(role = self.shared.role.as_str(), %error, "a full copy was not started");
+            tracing::warn!(role = self.shared.role.as_str(), %error, "nobody reads the {what} for a neighbour");
         }
     }
 
-    /// Finishes what is queued, writes everything out and ends the thread. Blocks until then. What is sent afterwards is
-    /// never answered.
+    /// Does that on a thread of its own that [gives way](crate::background), and that has to end before the copy is stopped.
+    ///
+    /// # Errors
+    /// If the system has no thread.
+    pub(crate) fn help(&self, what: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.shared.helpers.start(format!("{what}-{}", self.shared.role.as_str()), work)
+    }
+
+    /// Finishes what is queued, writes everything out and ends the thread. Blocks until then, and until those have ended who read
+    /// for a neighbour, which they do when nobody takes what they read. What is sent afterwards is never answered.
     pub fn stop(&self) {
         self.send(Job::Stop);
         let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!(role = self.shared.role.as_str(), "the thread of the copy panicked");
+        let ended = thread.is_none_or(|thread| thread.join().is_ok());
+        if !(self.shared.helpers.join() && ended) {
+            tracing::error!(role = self.shared.role.as_str(), "a thread of the copy panicked");
         }
     }
 
@@ -357,4 +383,11 @@ impl CopyHandle {
         // The thread has ended: the copy failed, which was told, or was stopped.
         let _ = self.shared.jobs.send(job);
     }
+}
+
+/// Sends that once there is room, and goes on unless nobody takes it any more.
+fn send_on<T>(to: &Sender<T>, what: T) -> ControlFlow<()> {
+    let sent = to.blocking_send(what);
+    let_others_go_first();
+    if sent.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 }

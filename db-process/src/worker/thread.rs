@@ -106,7 +106,8 @@ impl Worker {
                 let_others_go_first();
                 !copy.meta().complete
             })
-        })?
+        })
+        .map_err(StoreError::no_thread)?
     }
 
     /// Works as long as that holds, and nobody stops it.

@@ -4,7 +4,7 @@ use std::fs;
 
 use db_process::link::Connection;
 use protocol::UserId;
-use protocol::message::link::{Applied, CopiesChanged, CopyReport, Grant, Register, Role};
+use protocol::message::link::{Applied, CopiesChanged, CopyReport, Grant, Position, Register, Role};
 use protocol::message::replication::{Confirmed, CopyChunk, Decline, Declined, Follow, LogBatch};
 use protocol::message::{MAX_FRAME_BYTES, Message, REVISION};
 use tempfile::{TempDir, tempdir};
@@ -170,6 +170,39 @@ async fn it_catches_up_from_where_it_was() {
     assert_eq!(position(&pair.members[1].register.copies.replica, 0), 10, "as it was when it stopped");
     pair.tell(true, Grant::Wait);
     pair.equal(0, &ids).await;
+    pair.stop().await;
+}
+
+/// Its op-log is read by another thread for one that is so far behind, and what is sent by another one there.
+#[tokio::test]
+async fn it_catches_up_from_far_behind_and_keeps_up_again() {
+    let mut pair = Pair::form().await;
+    let mut ids = pair.create(0, Role::Primary, 0..10, "before").await;
+    pair.equal(0, &ids).await;
+    pair.members[1].stopped().await;
+    ids.extend(pair.create(0, Role::Primary, 10..9_000, "meanwhile").await);
+    pair.members[1] = Member::start("db-1", &pair.folder, &mut pair.gateway).await;
+    pair.tell(true, Grant::Wait);
+    let source = pair.members[0].register.copies.primary.incarnation;
+    applied(&mut pair.members[1].session, Role::Replica, source, 9_000).await;
+    for more in 0..3 {
+        ids.extend(pair.create(0, Role::Primary, 9_000 + more..9_001 + more, "afterwards").await);
+        applied(&mut pair.members[1].session, Role::Replica, source, 9_001 + more).await;
+    }
+    pair.equal(0, &ids[..100]).await;
+    pair.equal(0, &ids[8_950..]).await;
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_lacks_what_the_op_log_has_let_go_is_copied_in_full() {
+    let pair = Pair::form().await;
+    let mut stranger = Stranger::connect(&pair.members[1].register).await;
+    let source = pair.members[1].register.copies.primary.incarnation;
+    let beyond = Some(Position { incarnation: source, sequence: 7 });
+    stranger.follow(|follow| follow.position = beyond).await;
+    let chunk: CopyChunk = stranger.receive().await;
+    assert_eq!((chunk.records.len(), chunk.end.map(|end| end.sequence)), (0, Some(0)));
     pair.stop().await;
 }
 

@@ -50,7 +50,7 @@ pub enum Decline {
     Revision,
 }
 
-/// Source → follower: entries of the op-log, without gaps. At most two unanswered; answered by [`Confirmed`].
+/// Source → follower: entries of the op-log, without gaps. At most four unanswered; answered by [`Confirmed`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogBatch {
     /// The copy whose op-log this is.
@@ -76,7 +76,7 @@ pub struct LogEntry {
     pub change: Change,
 }
 
-/// Source → follower: part of a full copy. At most two unanswered; answered by [`ChunkMerged`].
+/// Source → follower: part of a full copy. At most four unanswered; answered by [`ChunkMerged`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyChunk {
     /// Counts from 0.

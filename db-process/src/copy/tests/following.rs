@@ -4,12 +4,14 @@ use std::ops::{ControlFlow, Range};
 
 use protocol::message::link::{Position, Role};
 use protocol::message::replication::{CopyChunk, Follow, LogBatch, LogEntry};
-use protocol::message::{MAX_FRAME_BYTES, REVISION};
+use protocol::message::{MAX_BATCH, MAX_FRAME_BYTES, REVISION};
 use protocol::{Operation, Version};
 
-use super::{batch, create, delete, fill, full, group, id, new_copy, position, records, run, update, write};
-use crate::copy::follow::{full_copy, start_for};
-use crate::copy::{Copy, FollowError, FollowStart, Gap};
+use super::{
+    SMALL, batch, create, delete, fill, full, group, id, new_copy, position, records, run, update, write,
+};
+use crate::copy::follow::{full_copy, log_to_head, start_for};
+use crate::copy::{Copy, FollowError, FollowStart, Gap, Limits};
 use crate::store::{MemoryStore, Origin, Store};
 
 fn follow(incarnation: u128, position: Option<Position>) -> Follow {
@@ -43,6 +45,32 @@ fn replicated_entries_are_applied_once_and_in_order() {
     copy.commit().expect("memory");
     assert_eq!((records(&copy), copy.meta().position), (records(&source), Some(position(1, 4))));
     assert_eq!((copy.meta().head, copy.meta().version), (0, Version(13)), "its own op-log has none of it");
+}
+
+#[test]
+fn an_op_log_is_cut_into_full_frames_up_to_its_head() {
+    let limits = Limits { log: 1_000, ..SMALL };
+    let mut copy = Copy::open(MemoryStore::new(id(1)), limits).expect("an empty store");
+    let count = 2 * MAX_BATCH as u64 + 10;
+    run(&mut copy, (1..=count).map(|version| create(version, u128::from(version))).collect());
+    copy.confirm(4);
+    copy.commit().expect("memory");
+    let frames = |after, take: usize| {
+        let mut frames = Vec::new();
+        let snapshot = copy.store().snapshot().expect("memory");
+        let read = log_to_head(&snapshot, after, |entries| {
+            frames.push(entries.into_iter().map(|entry| entry.sequence).collect::<Vec<_>>());
+            if frames.len() < take { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        read.expect("memory");
+        frames
+    };
+    let all = frames(4, usize::MAX);
+    assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [MAX_BATCH; 2], "six more do not fill a frame");
+    assert!(all.concat().into_iter().eq(5..=count - 6), "without gaps");
+    assert_eq!(frames(4, 1), all[..1], "nobody wants more");
+    assert_eq!(frames(count, usize::MAX), [[0; 0]; 0], "at the head there is nothing");
+    assert_eq!(frames(3, usize::MAX), [[0; 0]; 0], "it does not reach back that far");
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Taking changes in as sorted tables, on a thread of its own: it waits for the disk several times, and nobody should have to
 //! wait for that.
+//!
+//! To write a table takes tens of milliseconds, and whoever does it [gives way](crate::background). To sync the log and to take a table
+//! in takes one, but a writer may have to wait for it: so that is done at the priority of a writer.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,11 +14,13 @@ use std::thread::JoinHandle;
 
 use protocol::UserId;
 use rocksdb::{DB, IngestExternalFileOptions, Options, SstFileWriter};
+use uuid::Uuid;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::memtable::{self, Memtable};
 use super::pending::Fold;
 use super::{BY_EMAIL, BY_GROUP, META, RECORDS, count, group_key, in_group, options, with_email};
-use crate::background::{give_way, let_others_go_first, spawn};
+use crate::background::{giving_way, let_others_go_first, spawn};
 use crate::store::{IndexKey, StoreError};
 
 /// Pages whose changes are being put into their column families. To drop it is to wait for that.
@@ -33,6 +38,25 @@ pub(super) type Flushing = Task<()>;
 
 /// The new number of live users of each group in which it changes, in order.
 pub(super) type Groups = BTreeMap<i32, u64>;
+
+/// Lets bounds differ, by a quarter at most, from database to database and from time to time. All copies of a ring take about as
+/// many writes, so otherwise all of them would write their tables at the same moment, every few seconds, and callers would wait
+/// for the lot.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Scatter(u64);
+
+impl Scatter {
+    /// Of the database with that incarnation.
+    pub(super) fn of(incarnation: &Uuid) -> Self {
+        Self(xxh3_64(incarnation.as_bytes()))
+    }
+
+    /// Such a bound. The number says which time it is.
+    pub(super) fn bound(self, usual: usize, number: u64) -> usize {
+        let by = xxh3_64_with_seed(&number.to_be_bytes(), self.0) as usize;
+        usual - usual / 4 + by % (usual / 2)
+    }
+}
 
 /// What came of a task, and the pages that are needed no more.
 #[derive(Debug)]
@@ -73,10 +97,7 @@ impl<T: Send + 'static> Task<T> {
         pages: RangeInclusive<u64>,
         work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<Self, StoreError> {
-        let thread = spawn(name.to_owned(), || {
-            give_way();
-            work()
-        })?;
+        let thread = spawn(name.to_owned(), work).map_err(StoreError::no_thread)?;
         Ok(Self { pages, thread: Some(thread) })
     }
 
@@ -108,29 +129,49 @@ impl<T> Drop for Task<T> {
 /// Puts places where they belong, on disk when it returns. What the pages say is not on disk for certain, and no place may be
 /// there without its record, so that comes first. Returns what the numbers of the groups become.
 fn fold_in(db: &DB, index: Vec<(IndexKey, bool)>) -> Result<Groups, StoreError> {
-    let family = |name| db.cf_handle(name).expect("the database was opened with all its column families");
-    let mut groups = BTreeMap::new();
-    for (group, change) in by_group(&index) {
-        let kept = db.get_pinned_cf(family(META), group_key(group))?;
-        groups.insert(group, count(group, kept.as_deref(), change)?);
-    }
-    let tables = tables(index);
+    let (groups, files) = written("write-fold", || write_fold(db, index))?;
     db.flush_wal(true)?;
-    for (name, places) in [BY_GROUP, BY_EMAIL].into_iter().zip(tables) {
-        if !places.is_empty() {
-            let file = file(db, name);
-            write_places(&file, &places)?;
-            take_in(db, name, file)?;
-        }
+    for (name, file) in files {
+        take_in(db, name, file)?;
     }
     Ok(groups)
 }
 
+/// Writes the tables of both indexes, those that change. Returns with them what the numbers of the groups become.
+fn write_fold(
+    db: &DB,
+    index: Vec<(IndexKey, bool)>,
+) -> Result<(Groups, Vec<(&'static str, PathBuf)>), StoreError> {
+    let meta = db.cf_handle(META).expect("the database was opened with all its column families");
+    let mut groups = BTreeMap::new();
+    for (group, change) in by_group(&index) {
+        let kept = db.get_pinned_cf(meta, group_key(group))?;
+        groups.insert(group, count(group, kept.as_deref(), change)?);
+    }
+    let mut files = Vec::new();
+    for (name, places) in [BY_GROUP, BY_EMAIL].into_iter().zip(tables(index)) {
+        if !places.is_empty() {
+            let file = file(db, name);
+            write_places(&file, &places)?;
+            files.push((name, file));
+        }
+    }
+    Ok((groups, files))
+}
+
+/// What comes of writing tables, by a thread that gives way.
+fn written<T: Send>(
+    name: &str,
+    write: impl FnOnce() -> Result<T, StoreError> + Send,
+) -> Result<T, StoreError> {
+    giving_way(name.to_owned(), write).map_err(StoreError::no_thread)?
+}
+
 /// Puts records where they belong, on disk when it returns. Here, too, what the pages say has to be on disk first.
 pub(super) fn flush(db: &DB, table: &Memtable) -> Result<(), StoreError> {
-    db.flush_wal(true)?;
     let file = file(db, RECORDS);
-    write_records(&file, table.all())?;
+    written("write-flush", || write_records(&file, table.all()))?;
+    db.flush_wal(true)?;
     take_in(db, RECORDS, file)
 }
 
@@ -231,9 +272,15 @@ fn write(
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
+
+    #[test]
+    fn bounds_differ_by_a_quarter_at_most() {
+        let databases = [1, 2].map(|n| Scatter::of(&Uuid::from_u128(n)));
+        let bounds: Vec<_> = databases.iter().flat_map(|one| (0..99).map(|n| one.bound(1_000, n))).collect();
+        assert!(bounds.iter().all(|bound| (750..1_250).contains(bound)), "{bounds:?}");
+        assert!(bounds[..99] != bounds[99..] && bounds.iter().max() > bounds.iter().min());
+    }
 
     #[test]
     fn tables_are_in_order_with_the_last_change_of_each_place() {
