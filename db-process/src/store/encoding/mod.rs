@@ -10,7 +10,7 @@
 //! | op-log entry | flags, version, id, then the registers that it sets, or up to where it forgets them; its sequence is the key |
 //! | state | flags, incarnation, head, trimmed, version, then position and origin where there are any, then users, records, floor, foreign and top, then the last late entry where there is one |
 //! | page of applied operations | how many (4 bytes), then the version of each |
-//! | page of changed records | how many (4 bytes), each the id, the length of its record (4 bytes) and the record; a length of 0 says that it is gone |
+//! | page of changed records | flags, how many digests change (4 bytes) and of each its bucket and by what, where any do, how many records (4 bytes), each the id, the length of its record (4 bytes) and the record; a length of 0 says that it is gone |
 //! | digests | one number a bucket |
 //! | number of users of a group | the number |
 //! | page of pending changes | how many places (4 bytes), each one byte for its kind and whether it is taken, then the group or the hash, then the id; then how many groups (0) |
@@ -33,7 +33,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use pages::{applied, changed, pending, read_applied, read_changed, read_pending};
+pub use pages::{applied, changed, pending, read_applied, read_changed, read_digest_changes, read_pending};
 pub use record::{log_entry, read_log_entry, read_record, record};
 pub use state::{count, digests, meta, read_count, read_digests, read_meta};
 

@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::*;
 use crate::store::suite::Random;
-use crate::store::{Derived, Digests, Encoded, IndexKey, Late, Meta, Origin};
+use crate::store::{Derived, DigestChange, Digests, Encoded, IndexKey, Late, Meta, Origin};
 
 const GOLDEN: &str = include_str!("golden.txt");
 
@@ -102,10 +102,14 @@ fn some_changes() -> Derived {
     Derived { digests: None, index }
 }
 
-fn some_changed() -> Vec<u8> {
+fn some_digest_changes() -> [DigestChange; 2] {
+    [DigestChange { bucket: 0, by: 0x0102_0304_0506_0708 }, DigestChange { bucket: 255, by: u64::MAX }]
+}
+
+fn some_changed(digests: &[DigestChange]) -> Vec<u8> {
     let put = records().into_iter().take(2).enumerate();
     let put = put.map(|(n, record)| (id(n as u128), Encoded::from(record)));
-    changed(&put.collect(), &BTreeSet::from([id(7), id(u128::MAX)]))
+    changed(&put.collect(), &BTreeSet::from([id(7), id(u128::MAX)]), digests)
 }
 
 /// The states that an earlier program wrote.
@@ -143,7 +147,8 @@ fn all_encoded() -> Vec<(String, Vec<u8>)> {
     add("digests", vec![digests(&some_digests())]);
     add("count", vec![count(1), count(u64::MAX)]);
     add("pending", vec![pending(&Derived::default()), pending(&some_changes())]);
-    add("changed", vec![changed(&BTreeMap::new(), &BTreeSet::new()), some_changed()]);
+    let nothing = changed(&BTreeMap::new(), &BTreeSet::new(), &[]);
+    add("changed", vec![nothing, some_changed(&[]), some_changed(&some_digest_changes())]);
     all
 }
 
@@ -174,11 +179,15 @@ fn what_was_written_is_read() {
     assert_eq!(read_digests(&digests(&some_digests())), Ok(some_digests()));
     assert_eq!(read_count(&count(7)), Ok(7));
     assert_eq!(read_pending(&pending(&some_changes())), Ok(some_changes()));
-    let page = some_changed();
-    let of = |(id, place)| (id, read_record(&page[place]).ok());
-    let read: Vec<_> = read_changed(&page).expect("a page").into_iter().map(of).collect();
-    let put = records().into_iter().take(2).enumerate().map(|(n, record)| (id(n as u128), Some(record)));
-    assert_eq!(read, put.chain([(id(7), None), (id(u128::MAX), None)]).collect::<Vec<_>>());
+    for digests in [[].as_slice(), &some_digest_changes()] {
+        let page = some_changed(digests);
+        let of = |(id, place)| (id, read_record(&page[place]).ok());
+        let read: Vec<_> = read_changed(&page).expect("a page").into_iter().map(of).collect();
+        let put = records().into_iter().take(2).enumerate();
+        let put = put.map(|(n, record)| (id(n as u128), Some(record)));
+        assert_eq!(read, put.chain([(id(7), None), (id(u128::MAX), None)]).collect::<Vec<_>>());
+        assert_eq!(read_digest_changes(&page).as_deref(), Ok(digests));
+    }
     assert_eq!(read_applied(&applied(&[Version(7), Version(6)])), Ok(vec![Version(7), Version(6)]));
 }
 

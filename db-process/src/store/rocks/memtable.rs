@@ -25,9 +25,10 @@ use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::decode_record;
+use super::tables::Scatter;
 use crate::store::{DecodeError, StoreError, encoding};
 
-/// A memtable with pages of so many bytes is flushed: some 40,000 changes.
+/// A memtable with pages of about so many bytes ([`Scatter`]) is flushed: some 40,000 changes.
 const FLUSH: usize = if cfg!(test) { 1 << 10 } else { 4 << 20 };
 
 /// So many users are copied out of a memtable at a time, by whoever goes through all of it: meanwhile nobody can write.
@@ -53,6 +54,8 @@ pub(super) struct Memtable {
     filter: Filter,
     /// Of all pages.
     bytes: usize,
+    /// With so many it is full.
+    capacity: usize,
 }
 
 /// Where a record is.
@@ -77,6 +80,7 @@ impl Memtable {
             earlier: Vec::new(),
             filter: Filter::default(),
             bytes: 0,
+            capacity: FLUSH,
         }
     }
 
@@ -110,7 +114,7 @@ impl Memtable {
     }
 
     fn is_full(&self) -> bool {
-        self.bytes >= FLUSH
+        self.bytes >= self.capacity
     }
 
     /// The record of a user after that page, as bytes; none at all where it is gone, `None` where nothing changed it.
@@ -195,6 +199,7 @@ struct Stack {
     immutable: Option<Shared>,
     /// Whether that is not in the column family yet.
     flushing: bool,
+    scatter: Scatter,
 }
 
 impl Default for Memtables {
@@ -206,7 +211,15 @@ impl Default for Memtables {
 impl Memtables {
     /// With what was read back.
     pub(super) fn new(active: Shared) -> Self {
-        Self(RwLock::new(Stack { active, immutable: None, flushing: false }))
+        Self(RwLock::new(Stack { active, immutable: None, flushing: false, scatter: Scatter::default() }))
+    }
+
+    /// From now on, this decides when one is full.
+    pub(super) fn scatter(&self, scatter: Scatter) {
+        let mut stack = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        stack.scatter = scatter;
+        let mut active = stack.active.write().unwrap_or_else(PoisonError::into_inner);
+        active.capacity = scatter.bound(FLUSH, active.first);
     }
 
     /// All that is in them by now, and what will be in the active one until it is flushed.
@@ -274,7 +287,9 @@ impl Memtables {
             }
             active.first..=active.last()
         };
-        let next = Arc::new(RwLock::new(Memtable::starting_with(pages.end() + 1)));
+        let mut next = Memtable::starting_with(pages.end() + 1);
+        next.capacity = stack.scatter.bound(FLUSH, next.first);
+        let next = Arc::new(RwLock::new(next));
         let full = std::mem::replace(&mut stack.active, next);
         stack.immutable = Some(Arc::clone(&full));
         stack.flushing = true;
@@ -403,7 +418,7 @@ mod tests {
         let mut batch = Batch::new(Meta::new(Uuid::nil()));
         batch.records.extend(put.iter().map(|&n| (id(n), record(version).into())));
         batch.gone.extend(gone.iter().map(|&n| id(n)));
-        encoding::changed(&batch.records, &batch.gone)
+        encoding::changed(&batch.records, &batch.gone, &[])
     }
 
     fn versions(view: &View, ids: &[u128]) -> Vec<Option<Option<u64>>> {

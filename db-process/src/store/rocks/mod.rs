@@ -6,17 +6,21 @@
 //! | `records` | the 16 bytes of the id | the record |
 //! | `oplog` | the sequence, 8 bytes big endian | the entry |
 //! | `meta` | `state` | the state of the copy |
-//! | | `digests` | the digests of all records |
+//! | | `digests` | the digests of all records, as of a page of changed records |
+//! | | `digested` | the number of that page |
 //! | | `applied`, then the number of the page, 8 bytes big endian | versions of operations that were accepted elsewhere |
 //! | | `group`, then the group as in `by_group` | the number of its live users |
 //! | | `pending`, then the number of the page, 8 bytes big endian | changes that are not yet in the indexes and numbers ([`pending`]) |
 //! | | `folded` | number of the last of these pages that is |
-//! | | `changed`, then the number of the page, 8 bytes big endian | records that are not yet in `records` ([`memtable`]) |
+//! | | `changed`, then the number of the page, 8 bytes big endian | records that are not yet in `records` ([`memtable`]), and what they change in the digests |
 //! | `by_group` | the group, 4 bytes in the order of the numbers, then the id of a live user | nothing |
 //! | `by_email` | the hash of the folded email, 8 bytes big endian, then the id of a live user | nothing |
 //!
 //! A batch that asks for a sync is visible to readers only once it is on disk: RocksDB writes and syncs the log first and
 //! its memtable then, and ours come after that. So whoever reads an op-log entry can rely on its number never meaning something else.
+//!
+//! The digests are those in `digests` with what the pages behind `digested` change in them. They are written whole in the batch
+//! that drops pages.
 //!
 //! A database without `digests` comes from a program that kept nothing of what follows from the records. It is made from
 //! them when the database is opened ([`build`]).
@@ -50,7 +54,7 @@ use memtable::{CHANGED, Memtables};
 pub use options::BlockCache;
 use pending::{FOLD, FOLDED, PENDING, Pending};
 use snapshot::RocksSnapshot;
-use tables::{Done, Flushing, Folding, Groups, Task};
+use tables::{Done, Flushing, Folding, Groups, Scatter, Task};
 
 const RECORDS: &str = "records";
 const OPLOG: &str = "oplog";
@@ -61,6 +65,7 @@ const FAMILIES: [&str; 5] = [RECORDS, OPLOG, META, BY_GROUP, BY_EMAIL];
 
 const STATE: &[u8] = b"state";
 const DIGESTS: &[u8] = b"digests";
+const DIGESTED: &[u8] = b"digested";
 /// What the key of a page of applied operations begins with.
 const APPLIED: &[u8] = b"applied";
 /// What the key of a group's number begins with.
@@ -72,11 +77,14 @@ pub struct RocksStore {
     db: Arc<DB>,
     latest: Arc<Latest>,
     memtables: Arc<Memtables>,
+    /// As of the last batch; `None` where none are kept yet.
+    digests: Arc<Mutex<Option<Box<Digests>>>>,
     /// What is on its way from there into the records.
     flushing: Arc<Mutex<Option<Flushing>>>,
     pending: Arc<Mutex<Pending>>,
     /// What is on its way from there into the indexes.
     folding: Arc<Mutex<Option<Folding>>>,
+    scatter: Scatter,
 }
 
 impl RocksStore {
@@ -98,8 +106,13 @@ impl RocksStore {
                 if store.db.get_pinned_cf(store.family(META), DIGESTS)?.is_none() {
                     build::derived(&mut store, meta)?;
                 } else {
-                    let pending = RocksSnapshot::of(&store)?.read_pending()?;
+                    let snapshot = RocksSnapshot::of(&store)?;
+                    let (pending, digests, digested) =
+                        (snapshot.read_pending()?, snapshot.digests()?, snapshot.digested()?);
+                    drop(snapshot);
                     *store.pending() = pending;
+                    *store.digests() = Some(digests);
+                    store.count_pages_from(digested)?;
                 }
             }
             None => {
@@ -113,6 +126,8 @@ impl RocksStore {
                 store.commit(&batch, Durability::Synced)?;
             }
         }
+        store.scatter = Scatter::of(&store.meta()?.incarnation);
+        store.memtables.scatter(store.scatter);
         // What a killed process left unsynced is seen by readers from now on, so it has to stay.
         store.sync()?;
         Ok(store)
@@ -124,9 +139,11 @@ impl RocksStore {
             db: Arc::new(db),
             latest: Arc::default(),
             memtables: Arc::default(),
+            digests: Arc::default(),
             flushing: Arc::default(),
             pending: Arc::default(),
             folding: Arc::default(),
+            scatter: Scatter::default(),
         }
     }
 
@@ -155,6 +172,11 @@ impl RocksStore {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn digests(&self) -> MutexGuard<'_, Option<Box<Digests>>> {
+        // The same holds here.
+        self.digests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn read_meta(&self) -> Result<Option<Meta>, StoreError> {
         let bytes = self.db.get_pinned_cf(self.family(META), STATE)?;
         bytes.map(|bytes| decode_meta(&bytes)).transpose()
@@ -167,6 +189,22 @@ impl RocksStore {
         let latest = RocksSnapshot::of(self)?.latest_memtable();
         self.memtables = Arc::new(Memtables::new(latest));
         Ok(())
+    }
+
+    /// Pages are numbered behind the last one that is there, and from 1 on where there is none. So `digested` may be the number
+    /// of a page that is yet to come.
+    fn count_pages_from(&self, digested: u64) -> Result<(), StoreError> {
+        let last = self.memtables.next_page() - 1;
+        if digested > last {
+            self.db.put_cf(self.family(META), DIGESTED, encoding::count(last))?;
+        }
+        Ok(())
+    }
+
+    /// Writes all digests, as of that page.
+    fn put_digests(&self, writes: &mut WriteBatch, digests: &Digests, page: u64) {
+        writes.put_cf(self.family(META), DIGESTS, encoding::digests(digests));
+        writes.put_cf(self.family(META), DIGESTED, encoding::count(page));
     }
 
     /// The fold whose places are in the indexes by now. It is waited for where too much has come together meanwhile.
@@ -182,8 +220,13 @@ impl RocksStore {
     /// Drops the pages of a memtable that is written out, without a batch of its writer.
     fn end_flush(&self, flushed: Option<Done<()>>) -> Result<(), StoreError> {
         if let Some(Done { pages, .. }) = flushed {
+            let mut writes = WriteBatch::default();
             let (first, end) = (changed_key(*pages.start()), changed_key(pages.end() + 1));
-            self.db.delete_range_cf(self.family(META), first, end)?;
+            writes.delete_range_cf(self.family(META), first, end);
+            if let Some(digests) = self.digests().as_deref() {
+                self.put_digests(&mut writes, digests, self.memtables.next_page() - 1);
+            }
+            self.db.write(writes)?;
             self.memtables.flushed();
         }
         Ok(())
@@ -203,7 +246,7 @@ impl RocksStore {
         let mut folding = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
         if folding.is_none() {
             let pending = self.pending();
-            if pending.len() >= FOLD {
+            if pending.len() >= self.scatter.bound(FOLD, pending.last_folded()) {
                 let fold = pending.fold();
                 drop(pending);
                 *folding = Some(Folding::start(&self.db, fold)?);
@@ -275,10 +318,21 @@ impl Store for RocksStore {
         if let Some(Done { pages, .. }) = &flushed {
             writes.delete_range_cf(meta, changed_key(*pages.start()), changed_key(pages.end() + 1));
         }
+        let (number, mut kept) = (self.memtables.next_page(), self.digests());
         let changes = !batch.records.is_empty() || !batch.gone.is_empty();
-        let changed = changes.then(|| encoding::changed(&batch.records, &batch.gone));
+        let changed = changes.then(|| {
+            let (before, after) = (kept.as_deref(), batch.derived.digests.as_deref());
+            let digests = before.zip(after).map(|(before, after)| after.since(before));
+            encoding::changed(&batch.records, &batch.gone, &digests.unwrap_or_default())
+        });
         if let Some(changed) = &changed {
-            writes.put_cf(meta, changed_key(self.memtables.next_page()), changed);
+            writes.put_cf(meta, changed_key(number), changed);
+        }
+        let told_by_the_page = changes && kept.is_some();
+        if flushed.is_some() || (batch.derived.digests.is_some() && !told_by_the_page) {
+            if let Some(digests) = batch.derived.digests.as_ref().or(kept.as_ref()) {
+                self.put_digests(&mut writes, digests, if changes { number } else { number - 1 });
+            }
         }
         for entry in &batch.log {
             writes.put_cf(oplog, entry.sequence.to_be_bytes(), encoding::log_entry(entry));
@@ -309,13 +363,14 @@ impl Store for RocksStore {
         if let Some(page) = page {
             writes.put_cf(meta, pending_key(page), encoding::pending(&batch.derived));
         }
-        if let Some(digests) = &batch.derived.digests {
-            writes.put_cf(meta, DIGESTS, encoding::digests(digests));
-        }
         writes.put_cf(meta, STATE, encoding::meta(&batch.meta));
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Synced);
         self.db.write_opt(writes, &options)?;
+        if let Some(digests) = &batch.derived.digests {
+            *kept = Some(digests.clone());
+        }
+        drop(kept);
         if folded.is_some() || page.is_some() {
             let mut pending = self.pending();
             if let Some(folded) = folded {
@@ -451,6 +506,45 @@ mod tests {
         assert_eq!(synced_by(&mut commit(Durability::Synced)), 1);
         assert_eq!(synced_by(&mut commit(Durability::Unsynced)), 0);
         assert_eq!(synced_by(&mut |store| store.sync().expect("a working disk")), 1);
+    }
+
+    /// Such a program wrote all digests in each batch, and numbered its pages from 1 on after an orderly stop.
+    #[test]
+    fn digests_of_an_earlier_program_are_taken_as_they_are() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let open = || RocksStore::open(folder.path(), &BlockCache::default()).expect("a database");
+        let kept = |store: &RocksStore| store.snapshot().expect("a database").digests().expect("digests");
+        let record = || Record::from_change(Version(1), &Change { alive: Some(true), ..Change::default() });
+        let mut digests = Digests::new();
+        let mut put = |store: &mut RocksStore, user: u128| {
+            let mut batch = Batch::new(store.meta().expect("a database"));
+            batch.records.insert(Uuid::from_u128(user), record().into());
+            digests.toggle(&Uuid::from_u128(user), &user.to_be_bytes());
+            batch.derived.digests = Some(digests.clone());
+            store.commit(&batch, Durability::Synced).expect("room on the disk");
+            (encoding::changed(&batch.records, &batch.gone, &[]), digests.clone())
+        };
+        let mut store = open();
+        for user in 1..=5 {
+            put(&mut store, user);
+        }
+        store.flush().expect("a working disk");
+        let (page, whole) = put(&mut store, 6);
+        drop(store);
+
+        let raw = DB::open_cf(&Options::default(), folder.path(), FAMILIES).expect("a database");
+        let family = raw.cf_handle(META).expect("a column family");
+        raw.delete_cf(family, changed_key(6)).expect("a working disk");
+        raw.put_cf(family, changed_key(1), page).expect("a working disk");
+        raw.put_cf(family, DIGESTS, encoding::digests(&whole)).expect("a working disk");
+        drop(raw);
+
+        let mut store = open();
+        assert_eq!(kept(&store), whole);
+        let (_, whole) = put(&mut store, 7);
+        assert_eq!(kept(&store), whole);
+        drop(store);
+        assert_eq!(kept(&open()), whole);
     }
 
     /// A process that is killed while RocksDB takes a table in may leave it under both of its names.

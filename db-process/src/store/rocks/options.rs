@@ -55,8 +55,10 @@ pub(super) fn database() -> Options {
 pub(super) fn family(name: &str, cache: &BlockCache) -> Options {
     let (mut options, mut table) = match name {
         RECORDS => (records(), found_by_key()),
-        BY_GROUP | BY_EMAIL => (index(), BlockBasedOptions::default()),
-        OPLOG | META => (Options::default(), found_by_key()),
+        BY_GROUP | BY_EMAIL => (index(), listed()),
+        // It is read from some entry on, so there is no filter.
+        OPLOG => (Options::default(), BlockBasedOptions::default()),
+        META => (Options::default(), found_by_key()),
         _ => unreachable!("{name} is none of the column families"),
     };
     table.set_block_cache(&cache.0);
@@ -68,7 +70,7 @@ pub(super) fn family(name: &str, cache: &BlockCache) -> Options {
         RECORDS | BY_GROUP | BY_EMAIL => 2 * MIB,
         OPLOG => 4 * MIB,
         // It is written out when most of it is dropped, which is sooner.
-        _ => 24 * MIB,
+        _ => 16 * MIB,
     });
     if matches!(name, RECORDS | OPLOG | META) {
         options.set_compression_type(DBCompressionType::Lz4);
@@ -80,6 +82,13 @@ pub(super) fn family(name: &str, cache: &BlockCache) -> Options {
 fn found_by_key() -> BlockBasedOptions {
     let mut table = BlockBasedOptions::default();
     table.set_bloom_filter(10.0, false);
+    table
+}
+
+/// Whoever lists reads many keys in a row, so blocks are large: what leads to them stays in memory.
+fn listed() -> BlockBasedOptions {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_size(16 << 10);
     table
 }
 
@@ -102,6 +111,7 @@ pub(super) fn records() -> Options {
 /// size.
 pub(super) fn index() -> Options {
     let mut options = Options::default();
+    options.set_block_based_table_factory(&listed());
     options.set_compression_type(DBCompressionType::None);
     options.set_compaction_style(DBCompactionStyle::Universal);
     options.set_level_zero_file_num_compaction_trigger(8);

@@ -18,7 +18,7 @@ use std::ops::RangeInclusive;
 
 use crate::store::{Derived, IndexKey, StoreError};
 
-/// So many changes are folded. Whoever lists a group looks through up to twice as many in memory, which takes a fraction of a
+/// About so many changes ([`Scatter`](super::tables::Scatter)) are folded. Whoever lists a group looks through up to twice as many in memory, which takes a fraction of a
 /// millisecond; the database reads them when it is opened.
 pub(super) const FOLD: usize = if cfg!(test) { 8 } else { 32_768 };
 
@@ -64,6 +64,11 @@ impl Pending {
     /// How many changes there are.
     pub(super) fn len(&self) -> usize {
         self.index.len()
+    }
+
+    /// Number of the last page that was folded.
+    pub(super) fn last_folded(&self) -> u64 {
+        self.folded
     }
 
     /// The changes of all pages behind `folded` and up to `last`, where that is what is here.

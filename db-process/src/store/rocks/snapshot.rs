@@ -10,9 +10,9 @@ use uuid::Uuid;
 use super::memtable::{self, CHANGED, Memtable, View};
 use super::pending::{self, Pending};
 use super::{
-    APPLIED, BY_EMAIL, BY_GROUP, DIGESTS, FOLDED, GROUP, META, OPLOG, PENDING, RECORDS, RocksStore, STATE,
-    changed_key, count, decode_meta, decode_record, group_key, group_of, in_group, no_state, pending_key,
-    tables, with_email,
+    APPLIED, BY_EMAIL, BY_GROUP, DIGESTED, DIGESTS, FOLDED, GROUP, META, OPLOG, PENDING, RECORDS, RocksStore,
+    STATE, changed_key, count, decode_meta, decode_record, group_key, group_of, in_group, no_state,
+    pending_key, tables, with_email,
 };
 use crate::store::{Derived, Digests, IndexKey, Listing, Meta, Snapshot, StoreError, encoding};
 
@@ -53,12 +53,8 @@ impl<'a> RocksSnapshot<'a> {
     /// The pages of changed records behind that one.
     fn changed_after(&self, page: u64) -> Result<Option<Memtable>, StoreError> {
         let mut table: Option<Memtable> = None;
-        for item in self.items(META, once(), Some(&changed_key(page + 1))) {
-            let (key, value) = item?;
-            if !key.starts_with(CHANGED) {
-                break;
-            }
-            let number = page_in(&key, CHANGED)?;
+        for changed in self.changed_pages(page) {
+            let (number, value) = changed?;
             let table = table.get_or_insert_with(|| Memtable::starting_with(number));
             if number != table.last() + 1 {
                 let missing = format!("page {} of changed records is missing", table.last() + 1);
@@ -68,6 +64,23 @@ impl<'a> RocksSnapshot<'a> {
             added.map_err(StoreError::unreadable(format_args!("page {number} of changed records")))?;
         }
         Ok(table)
+    }
+
+    /// These pages with their numbers, in order.
+    fn changed_pages(&self, after: u64) -> impl Iterator<Item = Result<(u64, Box<[u8]>), StoreError>> {
+        let items = self.items(META, once(), Some(&changed_key(after + 1)));
+        let ours = items.take_while(|item| item.as_ref().map_or(true, |(key, _)| key.starts_with(CHANGED)));
+        ours.map(|item| {
+            let (key, value) = item?;
+            Ok((page_in(&key, CHANGED)?, value))
+        })
+    }
+
+    /// Number of the page as of which the digests were written whole; 0 where they are as of all pages that there are.
+    pub(super) fn digested(&self) -> Result<u64, StoreError> {
+        let bytes = self.inner.get_pinned_cf(self.store.family(META), DIGESTED)?;
+        let digested = bytes.map(|bytes| encoding::read_count(&bytes)).transpose();
+        Ok(digested.map_err(StoreError::unreadable("the number of the page of the digests"))?.unwrap_or(0))
     }
 
     /// The memtable with the last pages: with all that there are, where none was in memory.
@@ -289,7 +302,14 @@ impl Snapshot for RocksSnapshot<'_> {
     fn digests(&self) -> Result<Box<Digests>, StoreError> {
         let bytes = self.inner.get_pinned_cf(self.store.family(META), DIGESTS)?;
         let bytes = bytes.ok_or_else(|| StoreError::Inconsistent("the digests are missing".to_owned()))?;
-        encoding::read_digests(&bytes).map_err(StoreError::unreadable("the digests"))
+        let mut digests = encoding::read_digests(&bytes).map_err(StoreError::unreadable("the digests"))?;
+        for changed in self.changed_pages(self.digested()?) {
+            let (number, page) = changed?;
+            let changes = encoding::read_digest_changes(&page);
+            let what = format_args!("page {number} of changed records");
+            digests.change(&changes.map_err(StoreError::unreadable(what))?);
+        }
+        Ok(digests)
     }
 
     fn group_counts(&self) -> impl Iterator<Item = Result<(i32, u64), StoreError>> {
