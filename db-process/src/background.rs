@@ -48,7 +48,9 @@ impl Helpers {
     /// Waits until all have ended, for which they have to have a reason. Returns whether none of them panicked.
     pub(crate) fn join(&self) -> bool {
         let threads = mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        threads.into_iter().fold(true, |sound, thread| thread.join().is_ok() && sound)
+        // All of them, also behind one that panicked.
+        let panicked = threads.into_iter().filter_map(|thread| thread.join().err()).count();
+        panicked == 0
     }
 }
 

@@ -329,10 +329,9 @@ impl Store for RocksStore {
             writes.put_cf(meta, changed_key(number), changed);
         }
         let told_by_the_page = changes && kept.is_some();
-        if flushed.is_some() || (batch.derived.digests.is_some() && !told_by_the_page) {
-            if let Some(digests) = batch.derived.digests.as_ref().or(kept.as_ref()) {
-                self.put_digests(&mut writes, digests, if changes { number } else { number - 1 });
-            }
+        let whole = flushed.is_some() || (batch.derived.digests.is_some() && !told_by_the_page);
+        if let Some(digests) = batch.derived.digests.as_ref().or(kept.as_ref()).filter(|_| whole) {
+            self.put_digests(&mut writes, digests, if changes { number } else { number - 1 });
         }
         for entry in &batch.log {
             writes.put_cf(oplog, entry.sequence.to_be_bytes(), encoding::log_entry(entry));

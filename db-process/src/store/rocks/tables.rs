@@ -58,6 +58,9 @@ impl Scatter {
     }
 }
 
+/// A table that is written, and the column family that it is for.
+type Written = (&'static str, PathBuf);
+
 /// What came of a task, and the pages that are needed no more.
 #[derive(Debug)]
 pub(super) struct Done<T> {
@@ -138,10 +141,7 @@ fn fold_in(db: &DB, index: Vec<(IndexKey, bool)>) -> Result<Groups, StoreError> 
 }
 
 /// Writes the tables of both indexes, those that change. Returns with them what the numbers of the groups become.
-fn write_fold(
-    db: &DB,
-    index: Vec<(IndexKey, bool)>,
-) -> Result<(Groups, Vec<(&'static str, PathBuf)>), StoreError> {
+fn write_fold(db: &DB, index: Vec<(IndexKey, bool)>) -> Result<(Groups, Vec<Written>), StoreError> {
     let meta = db.cf_handle(META).expect("the database was opened with all its column families");
     let mut groups = BTreeMap::new();
     for (group, change) in by_group(&index) {
