@@ -269,7 +269,7 @@ impl Snapshot for RocksSnapshot<'_> {
 
     fn log(&self, after: u64) -> impl Iterator<Item = Result<LogEntry, StoreError>> {
         let missing = |sequence| Err(StoreError::Inconsistent(format!("op-log entry {sequence} is missing")));
-        let mut items = self.items(OPLOG, ReadOptions::default(), Some(&(after + 1).to_be_bytes()));
+        let mut items = self.items(OPLOG, once(), Some(&(after + 1).to_be_bytes()));
         (after + 1..=self.meta.head).map(move |expected| {
             let Some(item) = items.next() else { return missing(expected) };
             let (key, value) = item?;
