@@ -4,7 +4,7 @@ use std::fs;
 
 use db_process::link::Connection;
 use protocol::UserId;
-use protocol::message::link::{Applied, CopiesChanged, CopyReport, Grant, Position, Register, Role};
+use protocol::message::link::{Applied, CopiesChanged, CopyReport, Grant, Register, Role};
 use protocol::message::replication::{Confirmed, CopyChunk, Decline, Declined, Follow, LogBatch};
 use protocol::message::{MAX_FRAME_BYTES, Message, REVISION};
 use tempfile::{TempDir, tempdir};
@@ -191,18 +191,6 @@ async fn it_catches_up_from_far_behind_and_keeps_up_again() {
     }
     pair.equal(0, &ids[..100]).await;
     pair.equal(0, &ids[8_950..]).await;
-    pair.stop().await;
-}
-
-#[tokio::test]
-async fn one_that_lacks_what_the_op_log_has_let_go_is_copied_in_full() {
-    let pair = Pair::form().await;
-    let mut stranger = Stranger::connect(&pair.members[1].register).await;
-    let source = pair.members[1].register.copies.primary.incarnation;
-    let beyond = Some(Position { incarnation: source, sequence: 7 });
-    stranger.follow(|follow| follow.position = beyond).await;
-    let chunk: CopyChunk = stranger.receive().await;
-    assert_eq!((chunk.records.len(), chunk.end.map(|end| end.sequence)), (0, Some(0)));
     pair.stop().await;
 }
 

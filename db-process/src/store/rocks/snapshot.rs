@@ -78,9 +78,14 @@ impl<'a> RocksSnapshot<'a> {
 
     /// Number of the page as of which the digests were written whole; 0 where they are as of all pages that there are.
     pub(super) fn digested(&self) -> Result<u64, StoreError> {
-        let bytes = self.inner.get_pinned_cf(self.store.family(META), DIGESTED)?;
-        let digested = bytes.map(|bytes| encoding::read_count(&bytes)).transpose();
-        Ok(digested.map_err(StoreError::unreadable("the number of the page of the digests"))?.unwrap_or(0))
+        self.page_number(DIGESTED, "the number of the page of the digests")
+    }
+
+    /// The number of a page that is kept under that key; 0 where there is none.
+    fn page_number(&self, key: &[u8], what: &str) -> Result<u64, StoreError> {
+        let bytes = self.inner.get_pinned_cf(self.store.family(META), key)?;
+        let number = bytes.map(|bytes| encoding::read_count(&bytes)).transpose();
+        Ok(number.map_err(StoreError::unreadable(what))?.unwrap_or(0))
     }
 
     /// The memtable with the last pages: with all that there are, where none was in memory.
@@ -103,11 +108,7 @@ impl<'a> RocksSnapshot<'a> {
 impl RocksSnapshot<'_> {
     /// Number of the last page of pending changes that was folded.
     fn folded(&self) -> Result<u64, StoreError> {
-        let bytes = self.inner.get_pinned_cf(self.store.family(META), FOLDED)?;
-        let folded = bytes.map(|bytes| encoding::read_count(&bytes)).transpose();
-        Ok(folded
-            .map_err(StoreError::unreadable("the number of the last page that was folded"))?
-            .unwrap_or(0))
+        self.page_number(FOLDED, "the number of the last page that was folded")
     }
 
     /// The pages behind that one, in order.
