@@ -50,7 +50,7 @@ pub(super) struct Reader {
     behind: bool,
     /// To the thread, while the copy is behind.
     backlog: Option<mpsc::Sender<Frame>>,
-    /// So many messages are with the thread.
+    /// Of so many messages it is to be told what came of them.
     unread: usize,
 }
 
@@ -69,7 +69,9 @@ impl Reader {
         self.behind |= frame.event == CopyChunk::EVENT;
         // Nothing may overtake what is with the thread.
         if !self.behind || (self.unread == 0 && frame.text.len() <= SHORT) {
-            return Ok(read(&self.copy, &frame, &self.reads));
+            let read = read(&self.copy, &frame, &self.reads);
+            self.unread += usize::from(read.is_none());
+            return Ok(read);
         }
         let backlog = match self.backlog.take() {
             Some(backlog) => backlog,
@@ -82,7 +84,7 @@ impl Reader {
         Ok(None)
     }
 
-    /// Takes note of what the thread told.
+    /// Takes note of what was told later.
     pub(super) fn was_read(&mut self, read: &Read) {
         self.unread -= 1;
         if self.unread == 0 && matches!(read, Read::Log { entries: 1..MAX_BATCH, .. }) {
@@ -126,4 +128,56 @@ fn read(copy: &CopyHandle, frame: &Frame, reads: &UnboundedSender<Read>) -> Opti
         drop(reads.send(Read::Merged { answer: ChunkMerged { chunk }, last, filled }));
     });
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::message::link::{Position, Role};
+    use protocol::message::replication::LogEntry;
+    use protocol::{Change, Version};
+
+    use super::*;
+    use crate::store::{BlockCache, RocksStore};
+    use crate::worker;
+
+    fn frame<M: Message>(message: &M) -> Frame {
+        Frame { event: M::EVENT.to_owned(), text: message.encode() }
+    }
+
+    /// A copy that a full copy gave its position is sent a few entries more.
+    #[tokio::test]
+    async fn a_copy_that_is_not_behind_any_more_needs_no_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = RocksStore::open(folder.path(), &BlockCache::default()).unwrap();
+        let copy = worker::start(Role::Replica, store, unbounded_channel().0).unwrap();
+        let (mut reader, mut reads) = Reader::new(copy.clone());
+
+        let incarnation = Uuid::from_u128(1);
+        let end = Some(Position { incarnation, sequence: 0 });
+        assert!(reader.take(frame(&CopyChunk { end, ..CopyChunk::default() })).unwrap().is_none());
+        let merged = reads.recv().await.unwrap();
+        assert!(matches!(merged, Read::Merged { last: true, .. }), "{merged:?}");
+        reader.was_read(&merged);
+        assert_eq!((reader.unread, reader.behind), (0, true));
+
+        let change = Change { alive: Some(true), ..Change::default() };
+        let entry = |sequence| LogEntry {
+            sequence,
+            version: Version(sequence),
+            id: Uuid::max(),
+            change: change.clone(),
+        };
+        let batch = |range: std::ops::RangeInclusive<u64>| {
+            frame(&LogBatch { incarnation, entries: range.map(entry).collect() })
+        };
+        assert!(reader.take(batch(1..=100)).unwrap().is_none(), "the thread has it");
+        assert!(reader.take(batch(101..=101)).unwrap().is_none(), "nothing overtakes it");
+        for _ in 0..2 {
+            reader.was_read(&reads.recv().await.unwrap());
+        }
+        assert_eq!((reader.unread, reader.behind, reader.backlog.is_none()), (0, false, true));
+        assert!(matches!(reader.take(batch(102..=300)).unwrap(), Some(Read::Log { entries: 199, .. })));
+        copy.stop();
+        assert_eq!(copy.report().position.unwrap().sequence, 300);
+    }
 }
