@@ -52,7 +52,7 @@ use latest::Latest;
 pub use look::ReadOnlyStore;
 use memtable::{CHANGED, Memtables};
 pub use options::BlockCache;
-use pending::{FOLD, FOLDED, PENDING, Pending};
+use pending::{FOLDED, PENDING, Pending};
 use snapshot::RocksSnapshot;
 use tables::{Done, Flushing, Folding, Groups, Scatter, Task};
 
@@ -208,8 +208,8 @@ impl RocksStore {
     }
 
     /// The fold whose places are in the indexes by now. It is waited for where too much has come together meanwhile.
-    fn finished_fold(&self) -> Result<Option<Done<Groups>>, StoreError> {
-        finished(&self.folding, self.pending().len() >= 2 * FOLD)
+    fn finished_fold(&self, meta: &Meta) -> Result<Option<Done<Groups>>, StoreError> {
+        finished(&self.folding, self.pending().len() >= 2 * pending::at_once(meta))
     }
 
     /// The same for the records.
@@ -242,11 +242,11 @@ impl RocksStore {
     }
 
     /// Begins to put the pending changes where they belong, once they are enough.
-    fn start_to_fold(&self) -> Result<(), StoreError> {
+    fn start_to_fold(&self, meta: &Meta) -> Result<(), StoreError> {
         let mut folding = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
         if folding.is_none() {
             let pending = self.pending();
-            if pending.len() >= self.scatter.bound(FOLD, pending.last_folded()) {
+            if pending.len() >= self.scatter.bound(pending::at_once(meta), pending.last_folded()) {
                 let fold = pending.fold();
                 drop(pending);
                 *folding = Some(Folding::start(&self.db, fold)?);
@@ -345,7 +345,7 @@ impl Store for RocksStore {
         if let Some(forget) = &batch.forget {
             writes.delete_range_cf(meta, page_key(*forget.start()), page_key(forget.end() + 1));
         }
-        let folded = self.finished_fold()?;
+        let folded = self.finished_fold(&batch.meta)?;
         if let Some(folded) = &folded {
             for (group, users) in &folded.made {
                 match users {
@@ -390,7 +390,7 @@ impl Store for RocksStore {
             self.db.flush_cf_opt(self.family(META), &options)?;
         }
         self.start_to_flush()?;
-        self.start_to_fold()?;
+        self.start_to_fold(&batch.meta)?;
         self.latest.add(&batch.log);
         if let Some(trim) = &batch.trim {
             self.latest.trim(*trim.end());

@@ -16,17 +16,25 @@ use std::collections::{BTreeMap, VecDeque};
 use std::iter::Peekable;
 use std::ops::RangeInclusive;
 
-use crate::store::{Derived, IndexKey, StoreError};
+use crate::store::{Derived, IndexKey, Meta, StoreError};
 
 /// About so many changes ([`Scatter`](super::tables::Scatter)) are folded. Whoever lists a group looks through up to twice as many in memory, which takes a fraction of a
 /// millisecond; the database reads them when it is opened.
-pub(super) const FOLD: usize = if cfg!(test) { 8 } else { 32_768 };
+const FOLD: usize = if cfg!(test) { 8 } else { 32_768 };
+
+/// Where a copy is being filled, so many times as many are: nobody lists it, and there are fewer tables to be merged.
+const FILLING: usize = 4;
 
 /// What the key of a page begins with.
 pub(super) const PENDING: &[u8] = b"pending";
 
 /// The key of the number of the last page that was folded.
 pub(super) const FOLDED: &[u8] = b"folded";
+
+/// About so many changes are folded at once in a copy in that state.
+pub(super) fn at_once(meta: &Meta) -> usize {
+    if meta.complete { FOLD } else { FILLING * FOLD }
+}
 
 /// The changes of all pages, as the writer knows them.
 #[derive(Debug, Default)]
