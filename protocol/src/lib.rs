@@ -3,6 +3,7 @@
 //! * [`user`]: the record as a caller sees it.
 //! * [`version`]: the hybrid logical clock values that order writes.
 //! * [`record`]: the record as it is stored and replicated: four registers, and how two states of one user merge.
+//! * [`encoding`]: records and op-log entries as bytes.
 //! * [`operation`]: what a caller may ask of one user, and the outcomes.
 //! * [`fingerprint`]: what is remembered of a request with an `Idempotency-Key`.
 //! * [`placement`]: which partition a user belongs to, and which processes hold it.
@@ -11,6 +12,7 @@
 //!
 //! There is no I/O here, no clock and no runtime: everything is a value or a pure function.
 
+pub mod encoding;
 pub mod fingerprint;
 pub mod message;
 pub mod mutation;

@@ -24,8 +24,8 @@ use crate::mutation::{self, Mutation};
 use crate::user::{User, UserId};
 use crate::version::Version;
 
-/// A value and the version that set it. Written as a pair: `[version, value]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A value and the version that set it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Register<T>(pub Version, pub T);
 
 impl<T: Clone> Register<T> {
@@ -56,7 +56,7 @@ impl<T: Default> Register<T> {
 }
 
 /// Everything a copy knows of one user, alive or deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// False in a tombstone.
     pub alive: Register<bool>,
@@ -67,7 +67,6 @@ pub struct Record {
     /// See [`User::group`].
     pub group: Register<i32>,
     /// The request that created the user, where it had an `Idempotency-Key`, and the version of that create.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Register<Fingerprint>>,
 }
 

@@ -23,7 +23,7 @@ use protocol::user::fold_email;
 use protocol::{Record, UserId, Version};
 
 use super::document;
-use super::follow::{ROOM, entry_size};
+use super::follow::ROOM;
 use crate::store::derived::email_hash;
 use crate::store::{Listing, Meta, Snapshot, StoreError};
 
@@ -175,7 +175,7 @@ impl Wanted {
         if entry.change.purge.is_some() {
             return false;
         }
-        self.size += entry_size(&entry);
+        self.size += change_size(&entry);
         if self.size > ROOM && !self.changes.is_empty() {
             return true;
         }
@@ -183,6 +183,15 @@ impl Wanted {
         self.changes.push(Versioned { version, id, change });
         false
     }
+}
+
+/// A byte of a text is at most six in JSON: `\u001f`.
+const ESCAPED: usize = 6;
+
+/// No less than the size of the change as JSON.
+fn change_size(entry: &LogEntry) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    180 + ESCAPED * (text(&entry.change.name) + text(&entry.change.email))
 }
 
 /// Entries of the op-log by their sequences, which must be there.

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use protocol::Record;
 use protocol::message::link::Position;
+use protocol::message::packed::text_length;
 use protocol::message::replication::{CopyChunk, Follow, LogBatch, LogEntry};
 use protocol::message::{MAX_BATCH, MAX_FRAME_BYTES};
 use protocol::mutation::{self, Mutation};
@@ -140,7 +141,7 @@ pub fn start_for(meta: &Meta, follow: &Follow) -> FollowStart {
     }
 }
 
-/// Cuts a snapshot into the chunks of a full copy, none larger than an eighth of a frame, for as long as `send` goes on. Behind the
+/// Cuts a snapshot into the chunks of a full copy, none larger than a sixteenth of a frame, for as long as `send` goes on. Behind the
 /// records come the last operations that made them, at most `recent`.
 ///
 /// # Errors
@@ -194,7 +195,7 @@ pub fn log_to_head(
             }
         }
         frame.push(entry);
-        if frame.len() == MAX_BATCH {
+        if frame.len() == FAR_BATCH {
             size = 0;
             if send(mem::take(&mut frame)).is_break() {
                 return Ok(());
@@ -237,8 +238,11 @@ pub fn fit_frame(entries: &mut Vec<LogEntry>) {
     entries.truncate(count);
 }
 
+/// So many entries travel in one frame to a follower that is far behind.
+pub(super) const FAR_BATCH: usize = 2 * MAX_BATCH;
+
 /// What a chunk of a full copy holds: so little that nobody notices who meets one on the way, so much that there are not too many.
-const CHUNK: usize = ROOM / 8;
+const CHUNK: usize = ROOM / 16;
 
 /// What a frame holds beside the envelope.
 pub(super) const ROOM: usize = MAX_FRAME_BYTES - 1_024;
@@ -246,23 +250,21 @@ pub(super) const ROOM: usize = MAX_FRAME_BYTES - 1_024;
 /// No less than the size of a version as JSON, with a comma.
 const VERSION_SIZE: usize = 21;
 
-/// A byte of a text is at most six in JSON: `\u001f`.
-const ESCAPED: usize = 6;
-
-/// No less than the size of the record and its id as JSON.
+/// No less than the size of the record and its id in a message.
 fn record_size(record: &Record) -> usize {
-    220 + ESCAPED * (record.name.1.len() + record.email.1.len())
+    text_length(86 + record.name.1.len() + record.email.1.len())
 }
 
-/// No less than the size of the entry as JSON.
-pub(super) fn entry_size(entry: &LogEntry) -> usize {
+/// No less than the size of the entry in a message.
+fn entry_size(entry: &LogEntry) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    180 + ESCAPED * (text(&entry.change.name) + text(&entry.change.email))
+    text_length(70 + text(&entry.change.name) + text(&entry.change.email))
 }
 
 #[cfg(test)]
 mod tests {
-    use protocol::{Change, Version};
+    use protocol::message::Message;
+    use protocol::{Change, Fingerprint, Version};
 
     use super::*;
 
@@ -273,20 +275,27 @@ mod tests {
             name: Some("\u{1f}".repeat(256)),
             email: Some("\"".repeat(254)),
             group: Some(i32::MIN),
-            ..Change::default()
+            request: Some(Fingerprint { key: 1, body: 2 }),
+            purge: Some(Version(3)),
         };
-        let (sequence, version) = (u64::MAX, Version(u64::MAX));
-        let record = Record::from_change(version, &worst);
-        let json = serde_json::to_string(&(Uuid::max(), &record)).expect("a message");
-        assert!(json.len() < record_size(&record), "{} bytes", json.len());
-        let entry = LogEntry { sequence, version, id: Uuid::max(), change: worst };
-        let json = serde_json::to_string(&entry).expect("a message");
-        assert!(json.len() < entry_size(&entry), "{} bytes", json.len());
+        let (incarnation, sequence, version) = (Uuid::nil(), u64::MAX, Version(u64::MAX));
+        let mut record = Record::from_change(Version(4), &worst);
+        record.apply(Version(5), &Change { name: worst.name.clone(), ..Change::default() });
+        record.apply(Version(6), &Change { email: worst.email.clone(), ..Change::default() });
+        record.apply(Version(7), &Change { group: worst.group, ..Change::default() });
+        let chunk = |records| CopyChunk { records, ..CopyChunk::default() }.encode().len();
+        let size = chunk(vec![(Uuid::max(), record.clone()); 9]) - chunk(Vec::new());
+        assert!((9 * record_size(&record) - 90..=9 * record_size(&record)).contains(&size), "{size} bytes");
 
-        let mut entries = vec![entry; 1_000];
+        let entry = LogEntry { sequence, version, id: Uuid::max(), change: worst };
+        let batch = |entries| LogBatch { incarnation, entries }.encode().len();
+        let size = batch(vec![entry.clone(); 9]) - batch(Vec::new());
+        assert!((9 * entry_size(&entry) - 90..=9 * entry_size(&entry)).contains(&size), "{size} bytes");
+
+        let mut entries = vec![entry; 3_000];
         fit_frame(&mut entries);
-        let json = serde_json::to_string(&entries).expect("a message");
-        assert!((100..1_000).contains(&entries.len()) && json.len() < MAX_FRAME_BYTES, "{}", json.len());
+        let size = batch(entries.clone());
+        assert!((1_000..3_000).contains(&entries.len()) && size < MAX_FRAME_BYTES, "{size} bytes");
         entries[0].change.name = Some("n".repeat(MAX_FRAME_BYTES));
         fit_frame(&mut entries);
         assert_eq!(entries.len(), 1, "an entry that is too large alone goes alone");

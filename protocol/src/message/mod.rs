@@ -9,6 +9,7 @@
 //! * [`link`]: between the gateway and a db-process.
 //! * [`query`]: on the same connection, questions about a whole copy.
 //! * [`replication`]: between a copy and the other copy of its partition, db-process to db-process.
+//! * [`packed`]: the lists in there.
 //!
 //! Requests and answers are separate types, so that a message that a side can never receive does not compile.
 
@@ -23,11 +24,12 @@ macro_rules! events {
 }
 
 pub mod link;
+pub mod packed;
 pub mod query;
 pub mod replication;
 
 /// Revision of the messages. Processes of different revisions refuse each other at registration.
-pub const REVISION: u32 = 3;
+pub const REVISION: u32 = 4;
 
 /// At most this many operations travel in one frame.
 pub const MAX_BATCH: usize = 256;

@@ -56,23 +56,20 @@ pub struct LogBatch {
     /// The copy whose op-log this is.
     pub incarnation: Uuid,
     /// In sequence order, the first one right after what was sent before.
+    #[serde(with = "super::packed::entries")]
     pub entries: Vec<LogEntry>,
 }
 
 /// One operation that a copy accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
     /// Its number in the op-log, from 1 on.
-    #[serde(rename = "s")]
     pub sequence: u64,
     /// Of the operation.
-    #[serde(rename = "v")]
     pub version: Version,
     /// The user.
-    #[serde(rename = "i")]
     pub id: UserId,
     /// The registers set.
-    #[serde(rename = "c")]
     pub change: Change,
 }
 
@@ -82,6 +79,7 @@ pub struct CopyChunk {
     /// Counts from 0.
     pub chunk: u64,
     /// In id order; live users and tombstones.
+    #[serde(with = "super::packed::records")]
     pub records: Vec<(UserId, Record)>,
     /// The operations applied lately that made these records and those of the chunks before. Records do not tell of all
     /// of them, and one that arrives again must not be decided anew.

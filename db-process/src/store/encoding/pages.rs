@@ -74,10 +74,9 @@ pub fn read_changed(bytes: &[u8]) -> Result<Vec<(UserId, Range<usize>)>, DecodeE
     let (_, mut rest) = open_changed(bytes)?;
     let mut changed = Vec::new();
     for _ in 0..u32::from_be_bytes(rest.take()?) {
-        let (id, length) = (rest.id()?, u32::from_be_bytes(rest.take()?) as usize);
-        let start = bytes.len() - rest.0.len();
-        rest.0 = rest.0.get(length..).ok_or(DecodeError::Truncated)?;
-        changed.push((id, start..start + length));
+        let (id, record) = (rest.id()?, rest.sized()?);
+        let end = bytes.len() - rest.left();
+        changed.push((id, end - record.len()..end));
     }
     rest.close()?;
     Ok(changed)

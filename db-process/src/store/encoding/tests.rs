@@ -2,7 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::message::link::Position;
 use protocol::message::replication::LogEntry;
-use protocol::{Change, Record};
+use protocol::{Change, Fingerprint, Record, UserId, Version};
+use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::*;

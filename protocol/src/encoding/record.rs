@@ -1,9 +1,8 @@
 //! Records, and the op-log's entries.
 
-use protocol::message::replication::LogEntry;
-use protocol::{Change, Record, Register};
-
 use super::{DecodeError, FORMAT, Reader, flag, put_request, put_text};
+use crate::message::replication::LogEntry;
+use crate::{Change, Record, Register};
 
 mod record_flags {
     pub(super) const ALIVE: u8 = 1;
@@ -75,7 +74,7 @@ mod entry_flags {
     pub(super) const ALL: u8 = (1 << 7) - 1;
 }
 
-/// Bytes of an op-log entry, without its sequence: that is the key.
+/// Bytes of an op-log entry, without its sequence.
 pub fn log_entry(entry: &LogEntry) -> Vec<u8> {
     let change = &entry.change;
     let flags = flag(change.alive.is_some(), entry_flags::SETS_ALIVE)
@@ -106,7 +105,7 @@ pub fn log_entry(entry: &LogEntry) -> Vec<u8> {
     bytes
 }
 
-/// Reads what [`log_entry`] wrote under the key of `sequence`.
+/// Reads what [`log_entry`] wrote of the entry with that sequence.
 ///
 /// # Errors
 /// If the bytes are not an op-log entry.
