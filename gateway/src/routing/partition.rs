@@ -159,6 +159,9 @@ struct LeadLog {
     incarnation: Uuid,
     /// See the module.
     target: u64,
+    /// The copy that handed the lead over when this op-log had no entry: it has everything from before the first one, though it
+    /// may not have followed this op-log yet.
+    from: Option<Uuid>,
 }
 
 /// A connected copy, as far as the partition cares.
@@ -399,11 +402,16 @@ impl Partition {
     pub(super) fn serve(&mut self, role: Role, lead: ConnectedCopy, other: Option<&CopyReport>) {
         let ConnectedCopy { session, report } = lead;
         let same_log = self.log.is_some_and(|log| log.incarnation == report.incarnation);
+        let from = match self.log {
+            Some(log) if same_log => log.from,
+            _ if self.last_lead_reads && report.head == 0 => other.map(|last_lead| last_lead.incarnation),
+            _ => None,
+        };
         if !(same_log && self.tail.head() == report.head) {
             // Writes whose answers never came are in there, or it is another log: only the target covers them.
             self.restart_tail(report.head);
         }
-        self.log = Some(LeadLog { role, incarnation: report.incarnation, target: report.head });
+        self.log = Some(LeadLog { role, incarnation: report.incarnation, target: report.head, from });
         self.lead = role;
         self.lead_session = Some(session);
         self.phase = Phase::Serving;
@@ -437,9 +445,13 @@ impl Partition {
         Some(self.tail.head().saturating_sub(self.applied_by(Some(copy))?))
     }
 
+    /// How far a copy has the op-log of the last lead, as far as that is known.
     fn applied_by(&self, copy: Option<&CopyReport>) -> Option<u64> {
-        let (log, position) = (self.log?, copy?.position?);
-        (position.incarnation == log.incarnation).then_some(position.sequence)
+        let (log, copy) = (self.log?, copy?);
+        match copy.position {
+            Some(position) if position.incarnation == log.incarnation => Some(position.sequence),
+            _ => (log.from == Some(copy.incarnation)).then_some(0),
+        }
     }
 
     fn raise_target(&mut self, sequence: u64) {
