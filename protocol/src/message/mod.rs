@@ -31,7 +31,7 @@ pub mod replication;
 /// Revision of the messages. Processes of different revisions refuse each other at registration.
 pub const REVISION: u32 = 4;
 
-/// At most this many operations travel in one frame.
+/// At most this many operations travel in one frame, but for op-log entries to a copy that is far behind.
 pub const MAX_BATCH: usize = 256;
 
 /// A batch is closed once it holds this many bytes of JSON, or before.
