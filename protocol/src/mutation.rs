@@ -34,6 +34,8 @@ pub enum Mutation {
     TargetIgnored,
     /// A copy that led before is not asked for what only it knows.
     ExchangeIgnored,
+    /// A copy that hands the lead to one with an empty op-log counts as one that lacks something, until it follows that.
+    HandedUnknown,
     /// A change is published before older ones are settled.
     PublishEarly,
     /// A tombstone is purged although something older may still come.
@@ -44,7 +46,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them; the simulation finds each.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::TailNotReplayed,
         Self::PromoteUncovered,
         Self::AnswerBeforeSync,
@@ -60,6 +62,7 @@ impl Mutation {
         Self::FillFromAny,
         Self::TargetIgnored,
         Self::ExchangeIgnored,
+        Self::HandedUnknown,
         Self::PublishEarly,
         Self::PurgeUnexchanged,
         Self::PurgeNotFollowed,

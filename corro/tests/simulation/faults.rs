@@ -16,8 +16,10 @@ pub(crate) struct Faults {
     pub(crate) last: Time,
     /// A disk was lost, and the ring was not whole since.
     wiped: bool,
-    /// Processes that still have the disk that they began with, from place 0 on.
+    /// Processes that have not the disk any more that they began with.
     lost_disks: Vec<u16>,
+    /// The last thing that went wrong was the end of this process.
+    lost: Option<u16>,
     /// Everything that was to happen has happened.
     pub(crate) finished: bool,
     pub(crate) whole: bool,
@@ -53,8 +55,13 @@ impl World {
         } else if calm && self.now > self.faults.last + MILLI || self.config.mode != Mode::Single {
             if self.gateway.was_ready || self.faults.count > 0 {
                 let fault = self.rng.pick(&self.config.kinds.clone());
-                self.inject(fault, calm);
+                let place = self.rng.between(0, u64::from(self.config.size)) as u16;
+                self.inject(fault, place, calm);
             }
+        } else if let Some(place) = self.faults.lost
+            && let Some(fault) = self.lost_again()
+        {
+            self.inject(fault, place, true);
         } else {
             assert!(!late, "the ring is not whole again: {}", self.describe());
         }
@@ -89,8 +96,14 @@ impl World {
         }
     }
 
-    fn inject(&mut self, fault: Fault, calm: bool) {
-        let place = self.rng.between(0, u64::from(self.config.size)) as u16;
+    /// How the process that was lost last is lost once more, before the ring is whole again: that is still a single failure.
+    fn lost_again(&mut self) -> Option<Fault> {
+        let ends = self.config.kinds.iter().copied().filter(|kind| matches!(kind, Fault::Kill | Fault::Wipe));
+        let ends: Vec<Fault> = ends.collect();
+        (!ends.is_empty() && self.rng.percent(30)).then(|| self.rng.pick(&ends))
+    }
+
+    fn inject(&mut self, fault: Fault, place: u16, calm: bool) {
         if !self.is_fair(fault, place, calm) {
             // So that a list of nothing else comes to an end.
             self.faults.count += u64::from(self.rng.percent(10));
@@ -98,6 +111,7 @@ impl World {
         }
         self.faults.count += 1;
         self.faults.last = self.now;
+        self.faults.lost = matches!(fault, Fault::Kill | Fault::Power | Fault::Wipe).then_some(place);
         let down = self.rng.pick(&[20, 100, 600, 2_500]) * MILLI;
         match fault {
             Fault::Kill | Fault::Power | Fault::Wipe => {

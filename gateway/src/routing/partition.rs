@@ -17,6 +17,7 @@
 //! * The *tail*: when the lead is lost, the other copy is handed every acknowledged write that it may lack before it
 //!   leads. Where the tail does not reach back to what it has, it does not lead: a late truth is no truth.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
@@ -327,10 +328,11 @@ impl Partition {
     }
 
     fn change_unsettled(&mut self, id: UserId, change: impl FnOnce(&mut Unsettled)) {
-        if let Some(writes) = self.unsettled.get_mut(&id) {
+        if let Entry::Occupied(mut entry) = self.unsettled.entry(id) {
+            let writes = entry.get_mut();
             change(writes);
             if (writes.unanswered, writes.acknowledged) == (0, 0) {
-                self.unsettled.remove(&id);
+                entry.remove();
             }
         }
     }
@@ -404,6 +406,7 @@ impl Partition {
         let same_log = self.log.is_some_and(|log| log.incarnation == report.incarnation);
         let from = match self.log {
             Some(log) if same_log => log.from,
+            _ if mutation::is(Mutation::HandedUnknown) => None,
             _ if self.last_lead_reads && report.head == 0 => other.map(|last_lead| last_lead.incarnation),
             _ => None,
         };
