@@ -52,6 +52,8 @@ pub(super) struct Memtable {
     /// Where those before are.
     earlier: Vec<Place>,
     filter: Filter,
+    /// The highest id of all.
+    highest: u128,
     /// Of all pages.
     bytes: usize,
     /// With so many it is full.
@@ -79,6 +81,7 @@ impl Memtable {
             latest: BTreeMap::new(),
             earlier: Vec::new(),
             filter: Filter::default(),
+            highest: 0,
             bytes: 0,
             capacity: FLUSH,
         }
@@ -97,6 +100,7 @@ impl Memtable {
         let number = self.pages.len() as u32;
         for (id, Range { start, end }) in encoding::read_changed(&page)? {
             let place = Place { page: number, offset: start as u32, length: (end - start) as u32, before: 0 };
+            self.highest = self.highest.max(id.as_u128());
             match self.latest.entry(id.as_u128()) {
                 Entry::Vacant(free) => {
                     free.insert(place);
@@ -119,7 +123,9 @@ impl Memtable {
 
     /// The record of a user after that page, as bytes; none at all where it is gone, `None` where nothing changed it.
     fn get(&self, id: &UserId, upto: u64) -> Option<&[u8]> {
-        let latest = if self.filter.may_have(id) { self.latest.get(&id.as_u128()) } else { None };
+        let number = id.as_u128();
+        let latest =
+            if number <= self.highest && self.filter.may_have(id) { self.latest.get(&number) } else { None };
         self.as_of(latest?, upto)
     }
 
@@ -199,6 +205,8 @@ struct Stack {
     immutable: Option<Shared>,
     /// Whether that is not in the column family yet.
     flushing: bool,
+    /// No user with a higher id is in the column family, or about to be.
+    kept_upto: u128,
     scatter: Scatter,
 }
 
@@ -211,7 +219,20 @@ impl Default for Memtables {
 impl Memtables {
     /// With what was read back.
     pub(super) fn new(active: Shared) -> Self {
-        Self(RwLock::new(Stack { active, immutable: None, flushing: false, scatter: Scatter::default() }))
+        let stack = Stack {
+            active,
+            immutable: None,
+            flushing: false,
+            kept_upto: u128::MAX,
+            scatter: Scatter::default(),
+        };
+        Self(RwLock::new(stack))
+    }
+
+    /// This is the last user in the column family, where there is any, and whatever gets there from now on is frozen here first.
+    pub(super) fn last_kept(&self, id: Option<UserId>) {
+        let mut stack = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        stack.kept_upto = id.map_or(0, |id| id.as_u128());
     }
 
     /// From now on, this decides when one is full.
@@ -234,7 +255,9 @@ impl Memtables {
         Arc::ptr_eq(&self.0.read().unwrap_or_else(PoisonError::into_inner).active, view.latest())
     }
 
-    /// Looks users up, in their order, as they are now: `None` is not known here, `Some(None)` is gone.
+    /// Looks users up, in their order, as they are now: `None` is not known here, `Some(None)` is nowhere. That is said of whoever has
+    /// a higher id than anybody in the column family, too: ids rise with time, so most new users have, and a copy is filled in the
+    /// order of the ids.
     ///
     /// # Errors
     /// If a record is damaged.
@@ -244,6 +267,11 @@ impl Memtables {
         look_up(&stack.active, u64::MAX, ids, &mut found)?;
         if let Some(immutable) = &stack.immutable {
             look_up(immutable, u64::MAX, ids, &mut found)?;
+        }
+        for (id, found) in ids.iter().zip(&mut found) {
+            if found.is_none() && id.as_u128() > stack.kept_upto {
+                *found = Some(None);
+            }
         }
         Ok(found)
     }
@@ -280,13 +308,14 @@ impl Memtables {
 
     fn freeze_if(&self, wanted: impl Fn(&Memtable) -> bool) -> Option<(Shared, RangeInclusive<u64>)> {
         let mut stack = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let pages = {
+        let (pages, highest) = {
             let active = read(&stack.active);
             if stack.flushing || !wanted(&active) {
                 return None;
             }
-            active.first..=active.last()
+            (active.first..=active.last(), active.highest)
         };
+        stack.kept_upto = stack.kept_upto.max(highest);
         let mut next = Memtable::starting_with(pages.end() + 1);
         next.capacity = stack.scatter.bound(FLUSH, next.first);
         let next = Arc::new(RwLock::new(next));
@@ -491,6 +520,29 @@ mod tests {
             "what follows may be in the column family before it is asked for"
         );
         assert_eq!(versions(&tables.view().up_to(2, None), &[5, 7]), [Some(Some(2)), None]);
+    }
+
+    #[test]
+    fn whoever_is_beyond_all_that_was_flushed_is_nowhere() {
+        let tables = Memtables::default();
+        let known = |ids: &[u128]| {
+            let ids: Vec<_> = ids.iter().map(|&n| id(n)).collect();
+            let found = tables.get_many(&ids).expect("a sound page");
+            found.into_iter().map(|found| found.map(|record| record.is_some())).collect::<Vec<_>>()
+        };
+        assert_eq!(known(&[1, 9]), [None, None], "what is in the column family is not known yet");
+        tables.last_kept(Some(id(5)));
+        tables.add(page(1, &[3, 7], &[])).expect("a page");
+        assert_eq!(
+            known(&[3, 4, 5, 6, 7, 9]),
+            [Some(true), None, None, Some(false), Some(true), Some(false)]
+        );
+        tables.freeze_any().expect("there is a page");
+        tables.flushed();
+        assert_eq!(known(&[6, 7, 9]), [None, Some(true), Some(false)], "6 may be there by now");
+        tables.add(page(2, &[11], &[])).expect("a page");
+        tables.freeze_any().expect("there is a page");
+        assert_eq!(known(&[7, 9, 11, 12]), [None, None, Some(true), Some(false)], "7 is there for certain");
     }
 
     #[test]

@@ -116,13 +116,14 @@ impl RocksStore {
                 }
             }
             None => {
-                if store.db.iterator_cf(store.family(RECORDS), IteratorMode::Start).next().is_some() {
+                if store.last_kept()?.is_some() {
                     return Err(StoreError::Inconsistent(
                         "there are records, and no state of the copy".to_owned(),
                     ));
                 }
                 let mut batch = Batch::new(Meta::new(Uuid::new_v4()));
                 batch.derived.digests = Some(Digests::new());
+                store.memtables.last_kept(None);
                 store.commit(&batch, Durability::Synced)?;
             }
         }
@@ -191,9 +192,16 @@ impl RocksStore {
         Ok(())
     }
 
+        self.memtables.last_kept(self.last_kept()?);
     /// Pages are numbered behind the last one that is there, and from 1 on where there is none. So `digested` may be the number
     /// of a page that is yet to come.
     fn count_pages_from(&self, digested: u64) -> Result<(), StoreError> {
+    /// The last user in the column family of the records.
+    fn last_kept(&self) -> Result<Option<UserId>, StoreError> {
+        let last = self.db.iterator_cf(self.family(RECORDS), IteratorMode::End).next();
+        last.map(|item| record_key(&item?.0)).transpose()
+    }
+
         let last = self.memtables.next_page() - 1;
         if digested > last {
             self.db.put_cf(self.family(META), DIGESTED, encoding::count(last))?;
@@ -470,6 +478,11 @@ fn decode_record(id: &UserId, bytes: &[u8]) -> Result<Record, StoreError> {
 /// The number of users of a group, from what is kept, if anything is, and what is pending.
 fn count(group: i32, kept: Option<&[u8]>, pending: i64) -> Result<u64, StoreError> {
     let kept = kept.map_or(Ok(0), encoding::read_count);
+/// The user whose record has that key.
+fn record_key(key: &[u8]) -> Result<UserId, StoreError> {
+    Uuid::from_slice(key).map_err(|_| StoreError::Inconsistent("the key of a record is not an id".to_owned()))
+}
+
     let kept = kept.map_err(StoreError::unreadable(format_args!("the number of users of group {group}")))?;
     let fewer = || StoreError::Inconsistent(format!("more users have left group {group} than were in it"));
     kept.checked_add_signed(pending).ok_or_else(fewer)

@@ -12,7 +12,7 @@ use super::pending::{self, Pending};
 use super::{
     APPLIED, BY_EMAIL, BY_GROUP, DIGESTED, DIGESTS, FOLDED, GROUP, META, OPLOG, PENDING, RECORDS, RocksStore,
     STATE, changed_key, count, decode_meta, decode_record, group_key, group_of, in_group, no_state,
-    pending_key, tables, with_email,
+    pending_key, record_key, tables, with_email,
 };
 use crate::store::{Derived, Digests, IndexKey, Listing, Meta, Snapshot, StoreError, encoding};
 
@@ -202,9 +202,7 @@ impl RocksSnapshot<'_> {
         let from = after.as_ref().map(|id| id.as_bytes().as_slice());
         let kept = self.items(RECORDS, options, from).map(|item| {
             let (key, value) = item?;
-            let id = Uuid::from_slice(&key)
-                .map_err(|_| StoreError::Inconsistent("the key of a record is not an id".to_owned()))?;
-            Ok((id, value))
+            Ok((record_key(&key)?, value))
         });
         let kept = kept.skip_while(move |item| matches!(item, Ok((id, _)) if Some(*id) == after));
         let records = pending::overlay(kept, self.changed.after(after));
