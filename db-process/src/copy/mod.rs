@@ -233,6 +233,7 @@ impl<S: Store> Copy<S> {
             self.staged.trim = None;
             self.staged.applied = None;
             self.staged.forget = None;
+            self.staged.bulk = false;
             self.unsynced = true;
         } else if sync && self.unsynced {
             self.store.sync()?;

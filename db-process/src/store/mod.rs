@@ -182,6 +182,8 @@ pub struct Batch {
     pub applied: Option<(u64, Vec<Version>)>,
     /// Such pages to drop.
     pub forget: Option<RangeInclusive<u64>>,
+    /// It is one of very many that come one after the other: what can be put off may be, and done for several at once.
+    pub bulk: bool,
 }
 
 impl Batch {
@@ -196,6 +198,7 @@ impl Batch {
             trim: None,
             applied: None,
             forget: None,
+            bulk: false,
         }
     }
 }

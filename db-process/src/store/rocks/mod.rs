@@ -84,6 +84,8 @@ pub struct RocksStore {
     pending: Arc<Mutex<Pending>>,
     /// What is on its way from there into the indexes.
     folding: Arc<Mutex<Option<Folding>>>,
+    /// Pages of changed records were dropped, and the memtable of `meta` still holds them. For the writer alone.
+    holds_dropped: bool,
     scatter: Scatter,
 }
 
@@ -121,9 +123,9 @@ impl RocksStore {
                         "there are records, and no state of the copy".to_owned(),
                     ));
                 }
+                store.memtables.last_kept(None);
                 let mut batch = Batch::new(Meta::new(Uuid::new_v4()));
                 batch.derived.digests = Some(Digests::new());
-                store.memtables.last_kept(None);
                 store.commit(&batch, Durability::Synced)?;
             }
         }
@@ -144,6 +146,7 @@ impl RocksStore {
             flushing: Arc::default(),
             pending: Arc::default(),
             folding: Arc::default(),
+            holds_dropped: false,
             scatter: Scatter::default(),
         }
     }
@@ -189,19 +192,19 @@ impl RocksStore {
     fn read_memtables(&mut self) -> Result<(), StoreError> {
         let latest = RocksSnapshot::of(self)?.latest_memtable();
         self.memtables = Arc::new(Memtables::new(latest));
+        self.memtables.last_kept(self.last_kept()?);
         Ok(())
     }
 
-        self.memtables.last_kept(self.last_kept()?);
-    /// Pages are numbered behind the last one that is there, and from 1 on where there is none. So `digested` may be the number
-    /// of a page that is yet to come.
-    fn count_pages_from(&self, digested: u64) -> Result<(), StoreError> {
     /// The last user in the column family of the records.
     fn last_kept(&self) -> Result<Option<UserId>, StoreError> {
         let last = self.db.iterator_cf(self.family(RECORDS), IteratorMode::End).next();
         last.map(|item| record_key(&item?.0)).transpose()
     }
 
+    /// Pages are numbered behind the last one that is there, and from 1 on where there is none. So `digested` may be the number
+    /// of a page that is yet to come.
+    fn count_pages_from(&self, digested: u64) -> Result<(), StoreError> {
         let last = self.memtables.next_page() - 1;
         if digested > last {
             self.db.put_cf(self.family(META), DIGESTED, encoding::count(last))?;
@@ -216,8 +219,8 @@ impl RocksStore {
     }
 
     /// The fold whose places are in the indexes by now. It is waited for where too much has come together meanwhile.
-    fn finished_fold(&self, meta: &Meta) -> Result<Option<Done<Groups>>, StoreError> {
-        finished(&self.folding, self.pending().len() >= 2 * pending::at_once(meta))
+    fn finished_fold(&self) -> Result<Option<Done<Groups>>, StoreError> {
+        finished(&self.folding, self.pending().len() >= pending::MOST)
     }
 
     /// The same for the records.
@@ -240,25 +243,44 @@ impl RocksStore {
         Ok(())
     }
 
-    /// Begins to write a memtable out that is full.
-    fn start_to_flush(&self) -> Result<(), StoreError> {
-        if let Some((table, pages)) = self.memtables.freeze() {
-            let flushing = Flushing::start(&self.db, table, pages)?;
-            *self.flushing.lock().unwrap_or_else(PoisonError::into_inner) = Some(flushing);
-        }
-        Ok(())
+    /// Begins to write a memtable out that is full. Returns whether there is one.
+    fn start_to_flush(&self) -> Result<bool, StoreError> {
+        let Some((table, pages)) = self.memtables.freeze() else { return Ok(false) };
+        let flushing = Flushing::start(&self.db, table, pages)?;
+        *self.flushing.lock().unwrap_or_else(PoisonError::into_inner) = Some(flushing);
+        Ok(true)
     }
 
-    /// Begins to put the pending changes where they belong, once they are enough.
-    fn start_to_fold(&self, meta: &Meta) -> Result<(), StoreError> {
+    /// Begins to put the pending changes where they belong, once they are about so many.
+    fn start_to_fold(&self, enough: usize) -> Result<(), StoreError> {
         let mut folding = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
         if folding.is_none() {
             let pending = self.pending();
-            if pending.len() >= self.scatter.bound(pending::at_once(meta), pending.last_folded()) {
+            if pending.len() >= self.scatter.bound(enough, pending.last_folded()) {
                 let fold = pending.fold();
                 drop(pending);
                 *folding = Some(Folding::start(&self.db, fold)?);
             }
+        }
+        Ok(())
+    }
+
+    /// Whether changes are on their way into the indexes.
+    #[cfg(test)]
+    pub(crate) fn folds(&self) -> bool {
+        let folding = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
+        folding.as_ref().is_some_and(|folding| !folding.is_finished())
+    }
+
+    /// Writes the memtable of `meta` out where nearly all that it holds is dropped pages: later there would be more to write. So it
+    /// is with those of a fold that is under way.
+    fn write_meta_out(&mut self) -> Result<(), StoreError> {
+        let folds = self.folding.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if self.holds_dropped && !folds {
+            let mut options = FlushOptions::default();
+            options.set_wait(false);
+            self.db.flush_cf_opt(self.family(META), &options)?;
+            self.holds_dropped = false;
         }
         Ok(())
     }
@@ -353,7 +375,7 @@ impl Store for RocksStore {
         if let Some(forget) = &batch.forget {
             writes.delete_range_cf(meta, page_key(*forget.start()), page_key(forget.end() + 1));
         }
-        let folded = self.finished_fold(&batch.meta)?;
+        let folded = self.finished_fold()?;
         if let Some(folded) = &folded {
             for (group, users) in &folded.made {
                 match users {
@@ -392,13 +414,11 @@ impl Store for RocksStore {
         }
         if flushed.is_some() {
             self.memtables.flushed();
-            // Nearly all that it holds is dropped pages by now. Later there would be more to write.
-            let mut options = FlushOptions::default();
-            options.set_wait(false);
-            self.db.flush_cf_opt(self.family(META), &options)?;
+            self.holds_dropped = true;
         }
-        self.start_to_flush()?;
-        self.start_to_fold(&batch.meta)?;
+        self.write_meta_out()?;
+        let freezes = self.start_to_flush()?;
+        self.start_to_fold(pending::enough(batch.bulk, freezes))?;
         self.latest.add(&batch.log);
         if let Some(trim) = &batch.trim {
             self.latest.trim(*trim.end());
@@ -458,6 +478,11 @@ fn joined<const N: usize>(first: &[u8], second: &[u8]) -> [u8; N] {
     key
 }
 
+/// The user whose record has that key.
+fn record_key(key: &[u8]) -> Result<UserId, StoreError> {
+    Uuid::from_slice(key).map_err(|_| StoreError::Inconsistent("the key of a record is not an id".to_owned()))
+}
+
 fn cannot_open(path: &Path) -> impl FnOnce(rocksdb::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::Open { path, source }
@@ -478,11 +503,6 @@ fn decode_record(id: &UserId, bytes: &[u8]) -> Result<Record, StoreError> {
 /// The number of users of a group, from what is kept, if anything is, and what is pending.
 fn count(group: i32, kept: Option<&[u8]>, pending: i64) -> Result<u64, StoreError> {
     let kept = kept.map_or(Ok(0), encoding::read_count);
-/// The user whose record has that key.
-fn record_key(key: &[u8]) -> Result<UserId, StoreError> {
-    Uuid::from_slice(key).map_err(|_| StoreError::Inconsistent("the key of a record is not an id".to_owned()))
-}
-
     let kept = kept.map_err(StoreError::unreadable(format_args!("the number of users of group {group}")))?;
     let fewer = || StoreError::Inconsistent(format!("more users have left group {group} than were in it"));
     kept.checked_add_signed(pending).ok_or_else(fewer)

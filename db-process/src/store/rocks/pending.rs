@@ -16,14 +16,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::iter::Peekable;
 use std::ops::RangeInclusive;
 
-use crate::store::{Derived, IndexKey, Meta, StoreError};
+use crate::store::{Derived, IndexKey, StoreError};
 
 /// About so many changes ([`Scatter`](super::tables::Scatter)) are folded. Whoever lists a group looks through up to twice as many in memory, which takes a fraction of a
 /// millisecond; the database reads them when it is opened.
 const FOLD: usize = if cfg!(test) { 8 } else { 32_768 };
 
-/// Where a copy is being filled, so many times as many are: nobody lists it, and there are fewer tables to be merged.
-const FILLING: usize = 4;
+/// Where very many come one after the other, so many times as many are: nobody lists that copy, and there are fewer tables to be
+/// merged.
+const BULK: usize = 4;
+
+/// Where so many have come together, a writer waits for those before to be folded.
+pub(super) const MOST: usize = 2 * BULK * FOLD;
 
 /// What the key of a page begins with.
 pub(super) const PENDING: &[u8] = b"pending";
@@ -31,9 +35,14 @@ pub(super) const PENDING: &[u8] = b"pending";
 /// The key of the number of the last page that was folded.
 pub(super) const FOLDED: &[u8] = b"folded";
 
-/// About so many changes are folded at once in a copy in that state.
-pub(super) fn at_once(meta: &Meta) -> usize {
-    if meta.complete { FOLD } else { FILLING * FOLD }
+/// About so many changes are enough for a fold. In bulk one begins when a memtable of the records is frozen: by the time that `meta` is
+/// written out without its pages, those of the changes are dropped as well.
+pub(super) fn enough(bulk: bool, freezes: bool) -> usize {
+    match (bulk, freezes) {
+        (false, _) => FOLD,
+        (true, true) => FOLD / 2,
+        (true, false) => BULK * FOLD,
+    }
 }
 
 /// The changes of all pages, as the writer knows them.
