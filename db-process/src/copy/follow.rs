@@ -65,7 +65,6 @@ impl<S: Store> Copy<S> {
     pub fn apply(&mut self, batch: LogBatch) -> Result<(), FollowError> {
         let ids: Vec<_> = batch.entries.iter().map(|entry| entry.id).collect();
         let stored = self.store.get_many(&ids)?;
-        self.staged.bulk |= ids.len() > MAX_BATCH;
         for (LogEntry { sequence, version, id, change }, stored) in batch.entries.into_iter().zip(stored) {
             let position = self.staged.meta.position;
             let followed = position.filter(|position| position.incarnation == batch.incarnation);
@@ -95,7 +94,6 @@ impl<S: Store> Copy<S> {
         let CopyChunk { records, applied, end, .. } = chunk;
         let ids: Vec<_> = records.iter().map(|(id, _)| *id).collect();
         let stored = self.store.get_many(&ids)?;
-        self.staged.bulk = true;
         for ((id, theirs), stored) in records.into_iter().zip(stored) {
             let before = self.with_staged(&id, stored);
             if before.as_ref() == Some(&theirs) {

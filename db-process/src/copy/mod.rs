@@ -194,6 +194,11 @@ impl<S: Store> Copy<S> {
         self.recopies = recopies;
     }
 
+    /// What is staged until the next commit is some of very many that come one after the other.
+    pub fn in_bulk(&mut self) {
+        self.staged.bulk = true;
+    }
+
     /// The copy may count as complete as it is: the ring is being formed.
     pub fn count_as_complete(&mut self) {
         if !self.staged.meta.complete {

@@ -27,6 +27,12 @@ const SYNC_WITHIN: Duration = Duration::from_millis(50);
 /// A round takes no more jobs once it has this many operations: the first one waits for the last.
 const ROUND: usize = 1_024;
 
+/// The same while the copy catches up: nobody waits for such a round, and there is no break while it is committed.
+const ROUND_IN_BULK: usize = 512;
+
+/// After so many entries of an op-log, of which very many follow, others go first.
+const BREAK: usize = 64;
+
 /// Something to do for the thread.
 pub(super) enum Job {
     Write { writes: Vec<Write>, done: Box<dyn FnOnce(Vec<WriteAnswer>) + Send> },
@@ -123,7 +129,7 @@ impl Worker {
             // A reader may have found the database failing.
             self.trust.check()?;
             let mut taken = self.stage(first)?;
-            while taken < ROUND && !self.stopping {
+            while taken < self.most() && !self.stopping {
                 let Ok(job) = self.queue.try_recv() else { break };
                 taken += self.stage(job)?;
             }
@@ -140,6 +146,11 @@ impl Worker {
             let_others_go_first();
         }
         Ok(())
+    }
+
+    /// With so many operations the round is full.
+    fn most(&self) -> usize {
+        if self.catches_up { ROUND_IN_BULK } else { ROUND }
     }
 
     /// Waits for work. `None` when there is none to do: what was left to sync is synced, or everything is over.
@@ -182,18 +193,17 @@ impl Worker {
             Job::Apply(batch) => {
                 let count = batch.entries.len();
                 self.catches_up |= count >= MAX_BATCH;
-                match self.copy.apply(batch) {
-                    Ok(()) => {}
-                    Err(FollowError::Store(error)) => return Err(error),
-                    Err(FollowError::Gap(gap)) => {
-                        tracing::warn!(role = self.trust.role.as_str(), %gap, "replicated entries were refused");
-                        self.gaps += 1;
-                    }
+                if count > MAX_BATCH {
+                    self.apply_in_bulk(batch)?;
+                } else {
+                    self.apply(batch)?;
                 }
                 count
             }
             Job::Chunk { chunk, done } => {
                 let count = chunk.records.len();
+                self.catches_up = true;
+                self.copy.in_bulk();
                 self.copy.merge_chunk(chunk)?;
                 self.promises.push(Promise::Done(done));
                 count
@@ -211,6 +221,31 @@ impl Worker {
                 0
             }
         })
+    }
+
+    /// Applies a frame as they are sent to a copy that is far behind.
+    fn apply_in_bulk(&mut self, LogBatch { incarnation, entries }: LogBatch) -> Result<(), StoreError> {
+        self.copy.in_bulk();
+        let mut left = entries.into_iter();
+        while left.len() > 0
+            && self.apply(LogBatch { incarnation, entries: left.by_ref().take(BREAK).collect() })?
+        {
+            let_others_go_first();
+        }
+        Ok(())
+    }
+
+    /// Returns whether the entries join on.
+    fn apply(&mut self, batch: LogBatch) -> Result<bool, StoreError> {
+        match self.copy.apply(batch) {
+            Ok(()) => Ok(true),
+            Err(FollowError::Store(error)) => Err(error),
+            Err(FollowError::Gap(gap)) => {
+                tracing::warn!(role = self.trust.role.as_str(), %gap, "replicated entries were refused");
+                self.gaps += 1;
+                Ok(false)
+            }
+        }
     }
 
     /// Tells what the round came to: the state first, so that whoever gets an answer finds it there.

@@ -201,8 +201,7 @@ pub(super) fn by_group(index: &[(IndexKey, bool)]) -> BTreeMap<i32, i64> {
 
 /// The changes of the index by group and of the one by email: each in order, and one for each place.
 fn tables(mut index: Vec<(IndexKey, bool)>) -> [Vec<(IndexKey, bool)>; 2] {
-    // Stable, so that of several changes of a place the last one stays the last.
-    index.sort_by_key(|(key, _)| *key);
+    sort_gently(&mut index);
     index.dedup_by(|later, earlier| {
         let same = later.0 == earlier.0;
         if same {
@@ -213,6 +212,24 @@ fn tables(mut index: Vec<(IndexKey, bool)>) -> [Vec<(IndexKey, bool)>; 2] {
     let groups = index.partition_point(|(key, _)| matches!(key, IndexKey::Group(..)));
     let by_email = index.split_off(groups);
     [index, by_email]
+}
+
+/// Puts changes in the order of the places. Of several changes of a place the last one stays the last.
+///
+/// All at once that would take tens of milliseconds. So others may go first between runs that are sorted at once, and then between
+/// longer and longer ones: what is sorted already the standard library only merges (driftsort).
+fn sort_gently(index: &mut [(IndexKey, bool)]) {
+    let mut run = 2_048;
+    loop {
+        for run in index.chunks_mut(run) {
+            run.sort_by_key(|(key, _)| *key);
+            let_others_go_first();
+        }
+        if run >= index.len() {
+            return;
+        }
+        run *= 2;
+    }
 }
 
 /// Writes a table of an index.
