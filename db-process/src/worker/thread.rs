@@ -60,7 +60,8 @@ pub(super) struct Worker {
     confirmed: Arc<AtomicU64>,
     promises: Vec<Promise>,
     gaps: u64,
-    /// The last round applied as many entries of the other copy's op-log as there may be at once: it has some way to go.
+    /// This round works on part of a full copy, or on as many entries of the other copy's op-log as there may be at once: there is some
+    /// way to go.
     catches_up: bool,
     /// When what is not on disk has to be, at the latest. Set whenever the copy is unsynced.
     sync_at: Option<Instant>,
