@@ -27,9 +27,9 @@ impl Default for BlockCache {
 pub(super) fn database() -> Options {
     let mut options = Options::default();
     if let Ok(mut env) = Env::new() {
-        // Compactions and flushes, of all databases of the process: nobody waits for one but a writer that is far ahead of them.
+        // Compactions, of all databases of the process: nobody waits for one but a writer that is far ahead of them. Flushes keep the
+        // usual priority: a writer may have to wait for one, and it would wait for compactions.
         env.lower_thread_pool_cpu_priority();
-        env.lower_high_priority_thread_pool_cpu_priority();
         options.set_env(&env);
     }
     options.create_if_missing(true);
