@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::message::replication::LogEntry;
 use protocol::{Record, UserId};
-use rocksdb::{ColumnFamily, DB, FlushOptions, IteratorMode, Options, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, DB, IteratorMode, Options, WriteBatch, WriteOptions};
 use uuid::Uuid;
 
 use super::{Batch, Digests, Durability, Meta, Snapshot, Store, StoreError, encoding};
@@ -47,6 +47,7 @@ mod options;
 mod pending;
 mod snapshot;
 mod tables;
+mod upkeep;
 
 use latest::Latest;
 pub use look::ReadOnlyStore;
@@ -54,7 +55,7 @@ use memtable::{CHANGED, Memtables};
 pub use options::BlockCache;
 use pending::{FOLDED, PENDING, Pending};
 use snapshot::RocksSnapshot;
-use tables::{Done, Flushing, Folding, Groups, Scatter, Task};
+use tables::{Done, Flushing, Folding, Scatter};
 
 const RECORDS: &str = "records";
 const OPLOG: &str = "oplog";
@@ -151,22 +152,6 @@ impl RocksStore {
         }
     }
 
-    /// Writes the memtables out, so that the next start has nothing to replay.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn flush(&self) -> Result<(), StoreError> {
-        self.end_flush(finished(&self.flushing, true)?)?;
-        if let Some((table, pages)) = self.memtables.freeze_any() {
-            tables::flush(&self.db, &memtable::read(&table))?;
-            self.end_flush(Some(Done { made: (), pages }))?;
-        }
-        for name in FAMILIES {
-            self.db.flush_cf(self.family(name))?;
-        }
-        Ok(())
-    }
-
     fn family(&self, name: &str) -> &ColumnFamily {
         self.db.cf_handle(name).expect("the database was opened with all its column families")
     }
@@ -217,82 +202,6 @@ impl RocksStore {
         writes.put_cf(self.family(META), DIGESTS, encoding::digests(digests));
         writes.put_cf(self.family(META), DIGESTED, encoding::count(page));
     }
-
-    /// The fold whose places are in the indexes by now. It is waited for where too much has come together meanwhile.
-    fn finished_fold(&self) -> Result<Option<Done<Groups>>, StoreError> {
-        finished(&self.folding, self.pending().len() >= pending::MOST)
-    }
-
-    /// The same for the records.
-    fn finished_flush(&self) -> Result<Option<Done<()>>, StoreError> {
-        finished(&self.flushing, self.memtables.is_stalled())
-    }
-
-    /// Drops the pages of a memtable that is written out, without a batch of its writer.
-    fn end_flush(&self, flushed: Option<Done<()>>) -> Result<(), StoreError> {
-        if let Some(Done { pages, .. }) = flushed {
-            let mut writes = WriteBatch::default();
-            let (first, end) = (changed_key(*pages.start()), changed_key(pages.end() + 1));
-            writes.delete_range_cf(self.family(META), first, end);
-            if let Some(digests) = self.digests().as_deref() {
-                self.put_digests(&mut writes, digests, self.memtables.next_page() - 1);
-            }
-            self.db.write(writes)?;
-            self.memtables.flushed();
-        }
-        Ok(())
-    }
-
-    /// Begins to write a memtable out that is full. Returns whether there is one.
-    fn start_to_flush(&self) -> Result<bool, StoreError> {
-        let Some((table, pages)) = self.memtables.freeze() else { return Ok(false) };
-        let flushing = Flushing::start(&self.db, table, pages)?;
-        *self.flushing.lock().unwrap_or_else(PoisonError::into_inner) = Some(flushing);
-        Ok(true)
-    }
-
-    /// Begins to put the pending changes where they belong, once they are about so many.
-    fn start_to_fold(&self, enough: usize) -> Result<(), StoreError> {
-        let mut folding = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
-        if folding.is_none() {
-            let pending = self.pending();
-            if pending.len() >= self.scatter.bound(enough, pending.last_folded()) {
-                let fold = pending.fold();
-                drop(pending);
-                *folding = Some(Folding::start(&self.db, fold)?);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether changes are on their way into the indexes.
-    #[cfg(test)]
-    pub(crate) fn folds(&self) -> bool {
-        let folding = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
-        folding.as_ref().is_some_and(|folding| !folding.is_finished())
-    }
-
-    /// Writes the memtable of `meta` out where nearly all that it holds is dropped pages: later there would be more to write. So it
-    /// is with those of a fold that is under way.
-    fn write_meta_out(&mut self) -> Result<(), StoreError> {
-        let folds = self.folding.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        if self.holds_dropped && !folds {
-            let mut options = FlushOptions::default();
-            options.set_wait(false);
-            self.db.flush_cf_opt(self.family(META), &options)?;
-            self.holds_dropped = false;
-        }
-        Ok(())
-    }
-}
-
-/// What a task came to that is finished, or is to be waited for.
-fn finished<T: Send + 'static>(
-    task: &Mutex<Option<Task<T>>>,
-    wait: bool,
-) -> Result<Option<Done<T>>, StoreError> {
-    let mut task = task.lock().unwrap_or_else(PoisonError::into_inner);
-    task.take_if(|task| wait || task.is_finished()).map(Task::finish).transpose()
 }
 
 impl Store for RocksStore {
@@ -375,7 +284,7 @@ impl Store for RocksStore {
         if let Some(forget) = &batch.forget {
             writes.delete_range_cf(meta, page_key(*forget.start()), page_key(forget.end() + 1));
         }
-        let folded = self.finished_fold()?;
+        let folded = self.finished_fold(batch.bulk)?;
         if let Some(folded) = &folded {
             for (group, users) in &folded.made {
                 match users {
@@ -416,9 +325,7 @@ impl Store for RocksStore {
             self.memtables.flushed();
             self.holds_dropped = true;
         }
-        self.write_meta_out()?;
-        let freezes = self.start_to_flush()?;
-        self.start_to_fold(pending::enough(batch.bulk, freezes))?;
+        self.begin_what_is_due(batch.bulk)?;
         self.latest.add(&batch.log);
         if let Some(trim) = &batch.trim {
             self.latest.trim(*trim.end());

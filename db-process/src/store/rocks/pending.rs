@@ -24,10 +24,7 @@ const FOLD: usize = if cfg!(test) { 8 } else { 32_768 };
 
 /// Where very many come one after the other, so many times as many are: nobody lists that copy, and there are fewer tables to be
 /// merged.
-const BULK: usize = 4;
-
-/// Where so many have come together, a writer waits for those before to be folded.
-pub(super) const MOST: usize = 2 * BULK * FOLD;
+const BULK: usize = 2;
 
 /// What the key of a page begins with.
 pub(super) const PENDING: &[u8] = b"pending";
@@ -43,6 +40,12 @@ pub(super) fn enough(bulk: bool, freezes: bool) -> usize {
         (true, true) => FOLD / 2,
         (true, false) => BULK * FOLD,
     }
+}
+
+/// Where so many have come together, a writer waits for those before to be folded. At 40 bytes each they take a few MiB, and as much
+/// again for those that are being folded.
+pub(super) fn most(bulk: bool) -> usize {
+    2 * enough(bulk, false)
 }
 
 /// The changes of all pages, as the writer knows them.
