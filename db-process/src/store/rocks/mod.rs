@@ -96,7 +96,7 @@ impl RocksStore {
     /// # Errors
     /// If it is in use, or cannot be read or written.
     pub fn open(path: &Path, cache: &BlockCache) -> Result<Self, StoreError> {
-        Self::open_with(&options::database(), path, cache)
+        Self::open_with(&options::database(cache), path, cache)
     }
 
     fn open_with(options: &Options, path: &Path, cache: &BlockCache) -> Result<Self, StoreError> {
@@ -426,9 +426,9 @@ mod tests {
     #[test]
     fn a_batch_costs_one_fsync_where_it_is_asked_for_and_none_otherwise() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut options = options::database();
-        options.enable_statistics();
         let cache = BlockCache::default();
+        let mut options = options::database(&cache);
+        options.enable_statistics();
         let mut store =
             RocksStore::open_with(&options, folder.path(), &cache).expect("a folder that can be written");
         let mut batch = Batch::new(store.meta().expect("a sound store"));

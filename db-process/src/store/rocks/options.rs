@@ -1,19 +1,36 @@
 //! How RocksDB is set up. The settings are for small machines: a process has two of these databases.
 
-use rocksdb::{BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, Env, LogLevel, Options};
+use rocksdb::{
+    BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, Env, LogLevel, LruCacheOptions, Options,
+    WriteBufferManager,
+};
 
 use super::{BY_EMAIL, BY_GROUP, META, OPLOG, RECORDS};
 
 const MIB: usize = 1 << 20;
 
-/// Memory for blocks read from disk; the databases of a process share one.
+/// RocksDB's memtables of all databases of a process together. With them goes the log that is replayed at a start.
+const WRITTEN: usize = 128 * MIB;
+
+/// Memory for blocks read from disk and for RocksDB's memtables, which have the first claim to it; the databases of a process share
+/// one.
 #[derive(Clone)]
-pub struct BlockCache(Cache);
+pub struct BlockCache {
+    blocks: Cache,
+    memtables: WriteBufferManager,
+}
 
 impl BlockCache {
     /// At most this many bytes.
     pub fn new(bytes: usize) -> Self {
-        Self(Cache::new_lru_cache(bytes))
+        let mut options = LruCacheOptions::default();
+        options.set_capacity(bytes);
+        // Memtables are counted 256 KiB at a time, each in one shard: it has to have room for several, and for blocks.
+        options.set_num_shard_bits(4);
+        let blocks = Cache::new_lru_cache_opts(&options);
+        let memtables =
+            WriteBufferManager::new_write_buffer_manager_with_cache(WRITTEN, false, blocks.clone());
+        Self { blocks, memtables }
     }
 }
 
@@ -24,7 +41,7 @@ impl Default for BlockCache {
     }
 }
 
-pub(super) fn database() -> Options {
+pub(super) fn database(cache: &BlockCache) -> Options {
     let mut options = Options::default();
     if let Ok(mut env) = Env::new() {
         // Compactions, of all databases of the process: nobody waits for one but a writer that is far ahead of them. Flushes keep the
@@ -34,8 +51,7 @@ pub(super) fn database() -> Options {
     }
     options.create_if_missing(true);
     options.create_missing_column_families(true);
-    // All memtables together, and with them the log that is replayed at a start.
-    options.set_db_write_buffer_size(64 * MIB);
+    options.set_write_buffer_manager(&cache.memtables);
     options.set_max_total_wal_size(64 * MIB as u64);
     // There is one writer. Without others to look out for, an insertion is cheaper.
     options.set_allow_concurrent_memtable_write(false);
@@ -62,7 +78,7 @@ pub(super) fn family(name: &str, cache: &BlockCache) -> Options {
         META => (Options::default(), found_by_key()),
         _ => unreachable!("{name} is none of the column families"),
     };
-    table.set_block_cache(&cache.0);
+    table.set_block_cache(&cache.blocks);
     options.set_block_based_table_factory(&table);
     // With two, a writer waits whenever the one is full before the other is written out.
     options.set_max_write_buffer_number(4);
