@@ -137,3 +137,20 @@ pub(super) fn index() -> Options {
     options.set_level_zero_stop_writes_trigger(64);
     options
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::RocksStore;
+
+    #[test]
+    fn memtables_are_part_of_the_cache() {
+        let cache = BlockCache::default();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        assert_eq!(cache.memtables.get_usage(), 0);
+        let _store = RocksStore::open(folder.path(), &cache).expect("a folder that can be written");
+        let taken = cache.memtables.get_usage();
+        assert!(taken > 0, "a new store has written its state");
+        assert!(cache.blocks.get_usage() >= taken, "{} of {taken} bytes", cache.blocks.get_usage());
+    }
+}
