@@ -8,20 +8,20 @@
 //! versions ([`Pages`]): 8 bytes for an operation, and one insertion for a batch. More than the version is not needed, for
 //! whoever sends an operation again sends all of it.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
 use protocol::{Change, Version};
 
 use crate::store::{Encoded, Snapshot, StoreError};
 
-/// The operations applied last, those of the lowest versions first out. They come nearly in order, so both ends of a sorted map
-/// are where all the work is, and stay in the processor's cache.
+/// The operations applied last, those of the lowest versions first out.
 #[derive(Debug)]
 pub struct Recent {
     capacity: usize,
-    known: BTreeMap<Version, Remembered>,
+    /// In the order of the versions, in which they come but for a few: so both ends are where all the work is, and stay in the
+    /// processor's cache. A sorted map would be twice the size, as one that is filled in order has nodes that are half full.
+    known: VecDeque<(Version, Remembered)>,
 }
 
 /// What is remembered of an operation.
@@ -111,28 +111,40 @@ pub fn read(snapshot: &impl Snapshot, capacity: usize) -> Result<(Recent, Pages)
 impl Recent {
     /// Remembers at most `capacity` operations.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, known: BTreeMap::new() }
+        Self { capacity, known: VecDeque::new() }
     }
 
     /// Remembers an operation. Where it is known already, what was remembered first stands. Returns whether it is news, and is
     /// not the oldest of too many.
     pub fn remember(&mut self, version: Version, sequence: Option<u64>, left: Option<Box<[u8]>>) -> bool {
-        match self.known.entry(version) {
-            Entry::Vacant(unknown) => drop(unknown.insert(Remembered { sequence, left })),
-            Entry::Occupied(_) => return false,
+        let Err(mut place) = self.place(version) else { return false };
+        if self.known.len() >= self.capacity {
+            if place == 0 {
+                return false;
+            }
+            self.known.pop_front();
+            place -= 1;
         }
-        let forgotten = if self.known.len() > self.capacity { self.known.pop_first() } else { None };
-        forgotten.is_none_or(|(forgotten, _)| forgotten != version)
+        self.known.insert(place, (version, Remembered { sequence, left }));
+        true
     }
 
     /// All that are remembered, the oldest first.
     pub fn versions(self) -> Vec<Version> {
-        self.known.into_keys().collect()
+        self.known.into_iter().map(|(version, _)| version).collect()
     }
 
     /// What is remembered of that operation.
     pub fn get(&self, version: Version) -> Option<&Remembered> {
-        self.known.get(&version)
+        self.place(version).ok().map(|place| &self.known[place].1)
+    }
+
+    /// Where that operation is; where it belongs, if it is not known.
+    fn place(&self, version: Version) -> Result<usize, usize> {
+        match self.known.back() {
+            Some((last, _)) if *last < version => Err(self.known.len()),
+            _ => self.known.binary_search_by_key(&version, |(known, _)| *known),
+        }
     }
 }
 
@@ -152,6 +164,18 @@ mod tests {
         recent.remember(Version(3), Some(2), left(3));
         let known = [1, 2, 3].map(|version| recent.get(Version(version)).is_some());
         assert_eq!(known, [false, true, true]);
+    }
+
+    #[test]
+    fn whoever_comes_late_gets_its_place_unless_it_is_the_oldest_of_too_many() {
+        let mut recent = Recent::new(3);
+        let mut remembered = |version| recent.remember(Version(version), Some(version), None);
+        assert_eq!([10, 30, 20].map(&mut remembered), [true; 3]);
+        assert_eq!([5, 20, 25].map(remembered), [false, false, true]);
+        let sequences = [5, 10, 20, 25, 30].map(|version| recent.get(Version(version))?.sequence);
+        assert_eq!(sequences, [None, None, Some(20), Some(25), Some(30)]);
+        assert_eq!(recent.versions(), [20, 25, 30].map(Version));
+        assert!(!Recent::new(0).remember(Version(1), None, None));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The log: daily files for later, and stdout for whoever watches.
 
-use std::io::{Error, ErrorKind, IsTerminal, stdout};
+use std::io::{Error, ErrorKind, IsTerminal, Write, stdout};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -14,6 +14,10 @@ use crate::settings::{CommonSettings, NodeEnv};
 
 /// How many daily files are kept.
 const FILES_KEPT: usize = 14;
+
+/// So many lines wait for the disk, and as many for the reader of stdout: at most a second of what a busy process says in
+/// development. Room for them is taken at the start, 32 bytes each; the default of `tracing-appender` is eight times as much.
+const LINES_WAITING: usize = 16_000;
 
 /// The crates of this workspace, whose lines are wanted; libraries are heard from `warn` on.
 const OUR_CRATES: [&str; 5] = ["corro", "db_process", "gateway", "process", "protocol"];
@@ -48,13 +52,18 @@ pub(crate) fn flush() {
 /// Where the folder cannot be made or written, `RUST_LOG` is not understood, or the log was started already.
 pub fn start_log(process: &str, settings: &CommonSettings) -> std::io::Result<LogGuard> {
     let filter = filter(settings.node_env, std::env::var("RUST_LOG").ok().as_deref())?;
-    let (file, file_writer) = tracing_appender::non_blocking(files(process, &settings.log_dir)?);
-    let (terminal, terminal_writer) = tracing_appender::non_blocking(stdout());
+    let (file, file_writer) = in_background(files(process, &settings.log_dir)?);
+    let (terminal, terminal_writer) = in_background(stdout());
     let to_file = fmt::layer().with_ansi(false).with_writer(file);
     let to_stdout = fmt::layer().with_ansi(stdout().is_terminal()).with_writer(terminal);
     registry().with(filter).with(to_file).with(to_stdout).try_init().map_err(Error::other)?;
     WRITERS.lock().unwrap_or_else(PoisonError::into_inner).extend([file_writer, terminal_writer]);
     Ok(LogGuard(()))
+}
+
+/// Writes there on a thread of its own.
+fn in_background(to: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default().buffered_lines_limit(LINES_WAITING).finish(to)
 }
 
 /// Which lines are wanted.
