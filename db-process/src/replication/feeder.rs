@@ -29,7 +29,7 @@ use tracing::info;
 
 use crate::copy::FollowStart;
 use crate::node::Node;
-use crate::store::StoreError;
+use crate::store::{LATEST_ENTRIES, StoreError};
 use crate::worker::CopyHandle;
 
 /// How many frames may be unanswered.
@@ -39,7 +39,7 @@ const WINDOW: usize = 2;
 const WINDOW_BEHIND: usize = 4;
 
 /// One that lacks so many entries is far behind: they are not in memory any more.
-const FAR: u64 = 4_096;
+const FAR: u64 = LATEST_ENTRIES as u64;
 
 /// While writes keep coming, a frame leaves no sooner than this after the one before. Nobody waits for it but reads of the
 /// users in it, which the lead answers meanwhile; and a frame costs three processes the same whatever is in it. When the lead

@@ -35,7 +35,7 @@ pub mod trash;
 pub use derived::{Derived, DigestChange, Digests, IndexKey};
 pub use encoding::DecodeError;
 pub use memory::MemoryStore;
-pub use rocks::{BlockCache, ReadOnlyStore, RocksStore};
+pub use rocks::{BlockCache, LATEST_ENTRIES, ReadOnlyStore, RocksStore};
 
 /// One copy's database. There is one writer; readers may be anywhere.
 pub trait Store {

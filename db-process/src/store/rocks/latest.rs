@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use protocol::message::replication::LogEntry;
 
 /// So many entries are remembered: more than can be in flight to a follower. At 150 bytes each they take little memory.
-const CAPACITY: usize = 4_096;
+pub const CAPACITY: usize = 4_096;
 
 /// The last entries, without gaps. Those of the last batch that was written are there, or nothing is.
 #[derive(Debug, Default)]

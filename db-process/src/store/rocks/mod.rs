@@ -49,6 +49,7 @@ mod snapshot;
 mod tables;
 mod upkeep;
 
+pub use latest::CAPACITY as LATEST_ENTRIES;
 use latest::Latest;
 pub use look::ReadOnlyStore;
 use memtable::{CHANGED, Memtables};
