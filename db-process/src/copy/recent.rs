@@ -21,6 +21,7 @@ pub struct Recent {
     capacity: usize,
     /// In the order of the versions, in which they come but for a few: so both ends are where all the work is, and stay in the
     /// processor's cache. A sorted map would be twice the size, as one that is filled in order has nodes that are half full.
+    /// One that comes late moves those on the shorter side of it, which takes some 16 µs where all of them are kept.
     known: VecDeque<(Version, Remembered)>,
 }
 

@@ -15,8 +15,8 @@ use crate::settings::{CommonSettings, NodeEnv};
 /// How many daily files are kept.
 const FILES_KEPT: usize = 14;
 
-/// So many lines wait for the disk, and as many for the reader of stdout: at most a second of what a busy process says in
-/// development. Room for them is taken at the start, 32 bytes each; the default of `tracing-appender` is eight times as much.
+/// So many lines may wait for the disk, and as many for the reader of stdout. Room for them is taken at the start, 32 bytes each; the
+/// default of `tracing-appender` is eight times as much.
 const LINES_WAITING: usize = 16_000;
 
 /// The crates of this workspace, whose lines are wanted; libraries are heard from `warn` on.
