@@ -7,6 +7,8 @@ use process::{CommonSettings, NodeEnv};
 use protocol::InstanceName;
 use url::{Host, Url};
 
+use crate::store::BlockCache;
+
 /// Settings of a db-process: environment variables, and flags of the same names.
 #[derive(Args, Clone, Debug)]
 pub struct DbProcessConfig {
@@ -25,6 +27,9 @@ pub struct DbProcessConfig {
     /// Host name or address at which its neighbours find it [default: the address that the gateway sees]
     #[arg(long, env = "REPLICATION_ADDRESS", value_name = "HOST", value_parser = host)]
     pub replication_address: Option<String>,
+    /// Memory for what is read from disk, of both databases together, in MiB
+    #[arg(long, env = "CACHE_MIB", default_value_t = BlockCache::DEFAULT_MIB, value_name = "MIB", value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
+    pub cache_mib: u32,
     /// Asks the process that runs with these settings whether it is well, and exits with 0 if so
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "live", value_name = "WHAT")]
     pub healthcheck: Option<Health>,
@@ -57,6 +62,11 @@ impl DbProcessConfig {
     pub fn data_dir(&self) -> PathBuf {
         let default = || PathBuf::from("data").join(self.db_instance_id.as_str());
         self.data_dir.clone().unwrap_or_else(default)
+    }
+
+    /// Memory for what is read from disk, in bytes.
+    pub fn cache_bytes(&self) -> usize {
+        (self.cache_mib as usize).saturating_mul(1 << 20)
     }
 
     /// What the flags cannot check one by one.
@@ -127,8 +137,9 @@ mod tests {
     fn defaults_follow_the_name() {
         let config = parse(&["--db-instance-id", "db-2"]).unwrap();
         assert_eq!(config.data_dir(), PathBuf::from("data/db-2"));
-        assert_eq!((config.replication_port, config.replication_address), (0, None));
+        assert_eq!((config.replication_port, &config.replication_address), (0, &None));
         assert_eq!(config.healthcheck, None);
+        assert_eq!(config.cache_bytes(), 64 << 20);
     }
 
     #[test]
@@ -139,6 +150,8 @@ mod tests {
             ("--db-instance-id", "db", "db-0, db-1"),
             ("--replication-address", "10.0.0.1:77", "without a port"),
             ("--replication-address", "http://x", "without a port"),
+            ("--cache-mib", "8", "a whole number from 16 to 1048576"),
+            ("--cache-mib", "64M", "a whole number"),
         ] {
             let line = parse(&[flag, value]).unwrap_err();
             assert!(line.contains(flag) && line.contains(value) && line.contains(allowed), "{line}");

@@ -79,8 +79,10 @@ async fn run_once(
     let (failed, mut failures) = unbounded_channel();
     let name = config.db_instance_id.clone();
     let (opened, trash) = {
-        let (folder, name) = (config.data_dir(), name.clone());
-        spawn_blocking(move || open(&folder, &name, &failed, discard)).await.context("opening its data")??
+        let (folder, name, cache) = (config.data_dir(), name.clone(), BlockCache::new(config.cache_bytes()));
+        spawn_blocking(move || open(&folder, &name, &cache, &failed, discard))
+            .await
+            .context("opening its data")??
     };
     let node = Arc::new(opened);
     let (listener, address) = listen(config.replication_port).await?;
@@ -149,6 +151,7 @@ async fn run_once(
 fn open(
     folder: &Path,
     name: &protocol::InstanceName,
+    cache: &BlockCache,
     failed: &UnboundedSender<CopyFailure>,
     discard: Option<Role>,
 ) -> anyhow::Result<(Node, Trash)> {
@@ -160,9 +163,8 @@ fn open(
     // Opening a database may remove files.
     let trash = Trash::start(&data.trash(), Role::ALL.map(|role| data.copy(role)).to_vec());
     let trash = trash.with_context(|| data.trash().display().to_string())?;
-    let cache = BlockCache::default();
     let start = |role| -> anyhow::Result<CopyHandle> {
-        let store = when_free(deadline, || RocksStore::open(&data.copy(role), &cache))?;
+        let store = when_free(deadline, || RocksStore::open(&data.copy(role), cache))?;
         Ok(worker::start(role, store, failed.clone())?)
     };
     let copies = PerRole { primary: start(Role::Primary)?, replica: start(Role::Replica)? };

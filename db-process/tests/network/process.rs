@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use db_process::config::DbProcessConfig;
+use db_process::store::BlockCache;
 use process::{CommonSettings, NodeEnv};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -25,6 +26,7 @@ pub(crate) fn config(name: &str, folder: &Path, gateway: SocketAddr) -> DbProces
         data_dir: Some(folder.join(name)),
         replication_port: 0,
         replication_address: None,
+        cache_mib: BlockCache::DEFAULT_MIB,
         healthcheck: None,
         common: CommonSettings {
             node_env: NodeEnv::Development,

@@ -21,6 +21,9 @@ pub struct BlockCache {
 }
 
 impl BlockCache {
+    /// Its size in MiB where nobody says another one: what the page cache of the system holds beside it need not be here.
+    pub const DEFAULT_MIB: u32 = 64;
+
     /// At most this many bytes.
     pub fn new(bytes: usize) -> Self {
         let mut options = LruCacheOptions::default();
@@ -34,10 +37,9 @@ impl BlockCache {
     }
 }
 
-/// 64 MiB: what the page cache of the system holds beside it need not be here.
 impl Default for BlockCache {
     fn default() -> Self {
-        Self::new(64 * MIB)
+        Self::new(Self::DEFAULT_MIB as usize * MIB)
     }
 }
 
