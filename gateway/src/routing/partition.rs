@@ -30,6 +30,9 @@ use super::event::{RequestId, SessionId};
 use super::session::QueuedWrite;
 use super::tail::Tail;
 
+/// Room for so many unsettled users is kept. While the other copy is away there may be hundreds of thousands.
+const USUAL: usize = 8_192;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Partition {
@@ -334,6 +337,9 @@ impl Partition {
             if (writes.unanswered, writes.acknowledged) == (0, 0) {
                 entry.remove();
             }
+        }
+        if self.unsettled.is_empty() && self.unsettled.capacity() > USUAL {
+            self.unsettled.shrink_to(USUAL);
         }
     }
 

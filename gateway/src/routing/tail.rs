@@ -18,17 +18,11 @@ pub(super) struct Tail {
     /// Every acknowledged write with a higher sequence than this is in `entries`: a copy that has applied this much
     /// lacks nothing else.
     base: u64,
-    /// In sequence order without gaps, the first one `base + 1` or later.
-    entries: VecDeque<Entry>,
+    /// In sequence order without gaps, the first one `base + 1`. Each by itself: so the queue can grow to hundreds of thousands while
+    /// callers wait, and what it leaves is given back.
+    entries: VecDeque<Box<Versioned>>,
     bytes: usize,
     limit: usize,
-}
-
-#[derive(Debug)]
-struct Entry {
-    sequence: u64,
-    bytes: usize,
-    write: Versioned,
 }
 
 impl Tail {
@@ -44,7 +38,7 @@ impl Tail {
 
     /// The newest sequence that is known to be acknowledged.
     pub(super) fn head(&self) -> u64 {
-        self.entries.back().map_or(self.base, |entry| entry.sequence)
+        self.base + self.entries.len() as u64
     }
 
     pub(super) fn len(&self) -> usize {
@@ -55,7 +49,7 @@ impl Tail {
     pub(super) fn restart(&mut self, head: u64) -> impl Iterator<Item = UserId> {
         self.base = head;
         self.bytes = 0;
-        std::mem::take(&mut self.entries).into_iter().map(|entry| entry.write.id)
+        std::mem::take(&mut self.entries).into_iter().map(|write| write.id)
     }
 
     /// Adds an acknowledged write. Returns whom the tail had to let go to stay within its bound.
@@ -65,11 +59,8 @@ impl Tail {
             // Something else was written there: what is missing in between cannot be covered.
             dropped.extend(self.restart(sequence - 1));
         }
-        let bytes = size_of::<Entry>()
-            + write.change.name.as_ref().map_or(0, String::len)
-            + write.change.email.as_ref().map_or(0, String::len);
-        self.bytes += bytes;
-        self.entries.push_back(Entry { sequence, bytes, write });
+        self.bytes += bytes(&write);
+        self.entries.push_back(Box::new(write));
         while self.bytes > self.limit {
             dropped.extend(self.pop());
         }
@@ -79,26 +70,32 @@ impl Tail {
     /// The other copy has applied everything up to `sequence`. Returns whose writes were let go, once for each write.
     pub(super) fn release(&mut self, sequence: u64) -> Vec<UserId> {
         let mut released = Vec::new();
-        while self.entries.front().is_some_and(|entry| entry.sequence <= sequence) {
-            released.extend(self.pop());
+        while self.base < sequence {
+            // It may know more than was acknowledged.
+            let Some(id) = self.pop() else { break };
+            released.push(id);
         }
-        // Entries count up without gaps, so with none left below it the base may rise to what is applied, though
-        // never beyond what is known to be acknowledged.
-        self.base = self.base.max(sequence.min(self.head()));
         released
     }
 
     /// The writes that a copy lacks which has applied everything up to `sequence`, oldest first.
     pub(super) fn after(&self, sequence: u64) -> impl Iterator<Item = &Versioned> {
-        self.entries.iter().filter(move |entry| entry.sequence > sequence).map(|entry| &entry.write)
+        let applied = sequence.saturating_sub(self.base).min(self.entries.len() as u64);
+        self.entries.range(applied as usize..).map(AsRef::as_ref)
     }
 
     fn pop(&mut self) -> Option<UserId> {
-        let entry = self.entries.pop_front()?;
-        self.bytes -= entry.bytes;
-        self.base = entry.sequence;
-        Some(entry.write.id)
+        let write = self.entries.pop_front()?;
+        self.bytes -= bytes(&write);
+        self.base += 1;
+        Some(write.id)
     }
+}
+
+/// What a write takes in memory, the queue's share included.
+fn bytes(Versioned { change, .. }: &Versioned) -> usize {
+    let texts = [&change.name, &change.email].into_iter().flatten().map(String::len).sum::<usize>();
+    size_of::<Versioned>() + size_of::<Box<Versioned>>() + texts
 }
 
 #[cfg(test)]
@@ -130,7 +127,7 @@ mod tests {
 
     #[test]
     fn an_overflow_lets_the_oldest_go_and_raises_the_base() {
-        let mut tail = Tail::new(10 * (size_of::<Entry>() + 100));
+        let mut tail = Tail::new(10 * bytes(&write(1)));
         let dropped: usize = (1..=25).map(|n| tail.push(n, write(u128::from(n))).len()).sum();
         assert_eq!((dropped, tail.len(), tail.base()), (15, 10, 15));
     }
