@@ -88,6 +88,8 @@ pub struct RocksStore {
     folding: Arc<Mutex<Option<Folding>>>,
     /// Pages of changed records were dropped, and the memtable of `meta` still holds them. For the writer alone.
     holds_dropped: bool,
+    /// More tables than usual come together before they are merged. For the writer alone.
+    merges_later: bool,
     scatter: Scatter,
 }
 
@@ -149,6 +151,7 @@ impl RocksStore {
             pending: Arc::default(),
             folding: Arc::default(),
             holds_dropped: false,
+            merges_later: false,
             scatter: Scatter::default(),
         }
     }

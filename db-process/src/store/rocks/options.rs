@@ -104,6 +104,15 @@ fn found_by_key() -> BlockBasedOptions {
     table
 }
 
+/// Name of the setting of a column family that says how many tables come together before they are merged.
+pub(super) const BEFORE_MERGE: &str = "level0_file_num_compaction_trigger";
+
+/// So many are it for the records, or one of the indexes; in bulk twice as many.
+pub(super) fn before_merge(name: &str, bulk: bool) -> i32 {
+    let usual = if name == RECORDS { 12 } else { 8 };
+    if bulk { 2 * usual } else { usual }
+}
+
 /// Whoever lists reads many keys in a row, so blocks are large: what leads to them stays in memory.
 fn listed() -> BlockBasedOptions {
     let mut table = BlockBasedOptions::default();
@@ -117,7 +126,7 @@ pub(super) fn records() -> Options {
     options.set_block_based_table_factory(&found_by_key());
     options.set_compression_type(DBCompressionType::None);
     // As many records as usual come together before those of the next level are written again: the tables are smaller.
-    options.set_level_zero_file_num_compaction_trigger(12);
+    options.set_level_zero_file_num_compaction_trigger(before_merge(RECORDS, false));
     options.set_level_zero_slowdown_writes_trigger(40);
     options.set_level_zero_stop_writes_trigger(64);
     options
@@ -133,7 +142,7 @@ pub(super) fn index() -> Options {
     options.set_block_based_table_factory(&listed());
     options.set_compression_type(DBCompressionType::None);
     options.set_compaction_style(DBCompactionStyle::Universal);
-    options.set_level_zero_file_num_compaction_trigger(8);
+    options.set_level_zero_file_num_compaction_trigger(before_merge(BY_EMAIL, false));
     // The tables are small, so there may be many of them before a writer has to wait.
     options.set_level_zero_slowdown_writes_trigger(40);
     options.set_level_zero_stop_writes_trigger(64);

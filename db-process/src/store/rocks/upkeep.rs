@@ -6,7 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use rocksdb::{FlushOptions, WriteBatch};
 
 use super::tables::{Done, Flushing, Folding, Groups, Task};
-use super::{FAMILIES, META, RocksStore, changed_key, memtable, pending, tables};
+use super::{
+    BY_EMAIL, BY_GROUP, FAMILIES, META, RECORDS, RocksStore, changed_key, memtable, options, pending, tables,
+};
 use crate::store::StoreError;
 
 impl RocksStore {
@@ -58,6 +60,9 @@ impl RocksStore {
     pub(super) fn begin_what_is_due(&mut self, bulk: bool) -> Result<(), StoreError> {
         self.write_meta_out()?;
         let freezes = self.start_to_flush()?;
+        if freezes {
+            self.merge_later(bulk)?;
+        }
         self.start_to_fold(pending::enough(bulk, freezes))
     }
 
@@ -67,6 +72,20 @@ impl RocksStore {
         let flushing = Flushing::start(&self.db, table, pages)?;
         *self.flushing.lock().unwrap_or_else(PoisonError::into_inner) = Some(flushing);
         Ok(true)
+    }
+
+    /// In bulk more tables come together before they are merged: nobody reads a copy that has some way to go, so what it is merged for
+    /// can wait until all is there. RocksDB writes its settings to disk each time, so that changes with a memtable and not with a batch;
+    /// a database that is opened has the usual ones.
+    fn merge_later(&mut self, bulk: bool) -> Result<(), StoreError> {
+        if self.merges_later != bulk {
+            for name in [RECORDS, BY_GROUP, BY_EMAIL] {
+                let tables = options::before_merge(name, bulk).to_string();
+                self.db.set_options_cf(self.family(name), &[(options::BEFORE_MERGE, &tables)])?;
+            }
+            self.merges_later = bulk;
+        }
+        Ok(())
     }
 
     /// Begins to put the pending changes where they belong, once they are about so many.
@@ -111,4 +130,55 @@ fn finished<T: Send + 'static>(
 ) -> Result<Option<Done<T>>, StoreError> {
     let mut task = task.lock().unwrap_or_else(PoisonError::into_inner);
     task.take_if(|task| wait || task.is_finished()).map(Task::finish).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+    use std::thread::yield_now;
+    use std::time::{Duration, Instant};
+
+    use protocol::{Change, Record, Version};
+    use rocksdb::properties::{COMPACTION_PENDING, NUM_RUNNING_COMPACTIONS, num_files_at_level};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::{Batch, BlockCache, Durability, Store};
+
+    #[test]
+    fn in_bulk_tables_are_merged_later() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut store = RocksStore::open(folder.path(), &BlockCache::default()).expect("a database");
+        // Each fills a memtable; two are one table where the one before is still being written. And none of the tables lies beside another one.
+        let write = |store: &mut RocksStore, bulk| {
+            let mut batch = Batch::new(store.meta().expect("a database"));
+            for user in [Uuid::nil(), Uuid::max()] {
+                let change = Change { alive: Some(true), name: Some("x".repeat(2_000)), ..Change::default() };
+                batch.records.insert(user, Record::from_change(Version(1), &change).into());
+            }
+            batch.bulk = bulk;
+            store.commit(&batch, Durability::Unsynced).expect("room on the disk");
+        };
+        let number = |store: &RocksStore, name: &CStr| {
+            let number = store.db.property_int_value_cf(store.family(RECORDS), name);
+            number.expect("a database").expect("a number that there is")
+        };
+        let tables = |store: &RocksStore| number(store, num_files_at_level(0).as_ref());
+        for _ in 0..50 {
+            if tables(&store) < 16 {
+                write(&mut store, true);
+            }
+        }
+        store.flush().expect("a working disk");
+        assert!(tables(&store) >= 16, "{}", tables(&store));
+        assert_eq!(number(&store, COMPACTION_PENDING.as_ref()), 0);
+        assert_eq!(number(&store, NUM_RUNNING_COMPACTIONS.as_ref()), 0);
+
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while tables(&store) > 12 {
+            assert!(Instant::now() < deadline, "{} tables are not merged", tables(&store));
+            write(&mut store, false);
+            yield_now();
+        }
+    }
 }
