@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -21,7 +20,7 @@ fn id(number: u64) -> Uuid {
 
 /// How many users there are: none was ever deleted, and both copies have all of them.
 fn count(ring: &Ring) -> u64 {
-    until_equal(ring, Duration::from_secs(30)).0 as u64
+    until_equal(ring).0 as u64
 }
 
 /// One HTTP/1.0 request, whose answer ends with the connection. `meanwhile` is called when half of the lines are sent.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use db_process::store::{ReadOnlyStore, Snapshot};
 use protocol::{Record, UserId};
 
-use super::processes::Ring;
+use super::processes::{DEADLINE, Ring};
 
 /// All records of one copy, live ones and tombstones.
 pub(crate) fn records(ring: &Ring, place: u16, role: &str) -> BTreeMap<UserId, Record> {
@@ -14,9 +14,9 @@ pub(crate) fn records(ring: &Ring, place: u16, role: &str) -> BTreeMap<UserId, R
     store.snapshot().unwrap().records().map(Result::unwrap).collect()
 }
 
-/// Waits until both copies of every partition hold the same records, for at most `deadline`. Returns how many records
-/// the primaries hold together, and how long it took.
-pub(crate) fn until_equal(ring: &Ring, deadline: Duration) -> (usize, Duration) {
+/// Waits until both copies of every partition hold the same records. Returns how many records the primaries hold together,
+/// and how long it took.
+pub(crate) fn until_equal(ring: &Ring) -> (usize, Duration) {
     let start = Instant::now();
     let mut total = 0;
     for partition in 0..ring.size {
@@ -30,8 +30,8 @@ pub(crate) fn until_equal(ring: &Ring, deadline: Duration) -> (usize, Duration) 
             let differ = primary.iter().filter(|(id, record)| replica.get(id) != Some(record)).count()
                 + replica.keys().filter(|id| !primary.contains_key(id)).count();
             assert!(
-                start.elapsed() < deadline,
-                "{differ} of {} records of partition {partition} differ after {deadline:?}\n{}",
+                start.elapsed() < DEADLINE,
+                "{differ} of {} records of partition {partition} differ after {DEADLINE:?}\n{}",
                 primary.len(),
                 ring.logs()
             );

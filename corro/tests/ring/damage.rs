@@ -3,7 +3,6 @@
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use db_process::copy::{Copy, Limits};
 use db_process::store::{BlockCache, RocksStore};
@@ -79,7 +78,7 @@ async fn a_block_that_cannot_be_read_is_found_and_the_copy_is_filled_anew() {
     let (code, said) = check(&ring, &["--scan", "--repair"]).await;
     assert_eq!(code, Some(0), "{said}\n{}", ring.logs());
     ring.until_ready().await;
-    let (records, _) = until_equal(&ring, Duration::from_secs(10));
+    let (records, _) = until_equal(&ring);
     assert_eq!(records, 3_000);
     assert_eq!(count(&mut ring.client().await, "").await, 3_000);
 }
@@ -109,7 +108,7 @@ async fn a_record_that_was_changed_on_disk_is_found_and_made_good_under_load() {
         assert_nothing_failed(&seen, &ring);
 
         ring.until_ready().await;
-        let (records, _) = until_equal(&ring, Duration::from_secs(10));
+        let (records, _) = until_equal(&ring);
         assert_eq!(records, 1_200);
         assert_eq!(count(&mut ring.client().await, "").await, 1_200);
     }
@@ -141,7 +140,7 @@ async fn copies_that_differ_are_merged() {
     assert!(said.contains("partition 0: the copies differ in 2 of 256 buckets"), "{said}");
     let (code, said) = check(&ring, &["--repair"]).await;
     assert_eq!(code, Some(0), "{said}\n{}", ring.logs());
-    let (records, _) = until_equal(&ring, Duration::from_secs(10));
+    let (records, _) = until_equal(&ring);
     assert_eq!(records, 202);
     assert_eq!(count(&mut ring.client().await, "?group=1").await, 2);
     assert_eq!(check(&ring, &["--scan"]).await.0, Some(0));

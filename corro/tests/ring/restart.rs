@@ -1,7 +1,6 @@
 //! Stopping, starting again, and what is refused at a start.
 
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use hyper::StatusCode;
 use serde_json::json;
@@ -28,7 +27,7 @@ async fn everything_stopped_and_started_again_has_all_its_users() {
     for id in &ids {
         assert_eq!(client.get(*id).await.status, StatusCode::OK);
     }
-    assert_eq!(until_equal(&ring, Duration::from_secs(5)).0, 300);
+    assert_eq!(until_equal(&ring).0, 300);
 }
 
 #[tokio::test]

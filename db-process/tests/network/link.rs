@@ -1,7 +1,7 @@
 //! The link to the gateway.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use protocol::message::link::{
     Alive, CopiesChanged, Grant, MergeBatch, Merged, Refusal, Refused, Register, Released, RingNotice, Role,
@@ -194,9 +194,7 @@ async fn it_comes_back_to_a_gateway_that_comes_back() {
     let address = gateway.address;
     gateway.stop().await;
     let mut gateway = Gateway::start_at(address, None).await;
-    let start = Instant::now();
     let mut session = gateway.session().await;
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     let again = session.register(3).await;
     assert_eq!((again.incarnation, again.copies.primary.head), (first.incarnation, 1));
     assert!(session.read(&[id(1)], &[]).await[0].is_some());

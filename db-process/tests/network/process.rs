@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use db_process::config::DbProcessConfig;
 use db_process::store::BlockCache;
@@ -57,12 +56,10 @@ impl Process {
         self.shutdown.cancel();
     }
 
-    /// Asks it to stop, and sees that it does so well and quickly.
+    /// Asks it to stop, and sees that it does so well.
     pub(crate) async fn stop(self) {
-        let start = Instant::now();
         self.shutdown.cancel();
         soon(self.task).await.unwrap().unwrap();
-        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
 
     /// Waits until it ends by itself, and returns why.

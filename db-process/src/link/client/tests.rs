@@ -177,16 +177,15 @@ async fn a_wrong_secret_is_told() {
 async fn nobody_there_is_told_at_once_and_no_answer_within_the_deadline() {
     let listener = StdListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    let late = |lost: &Lost| matches!(lost, Lost::Unreachable { reason, .. } if reason.starts_with("no answer within"));
     let start = Instant::now();
     let lost = soon(Connection::open(&url(address), None)).await.unwrap_err();
-    assert!(matches!(lost, Lost::Unreachable { .. }), "{lost}");
-    assert!((CONNECT_DEADLINE..CONNECT_DEADLINE * 2).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert!(late(&lost), "{lost}");
+    assert!(start.elapsed() >= CONNECT_DEADLINE, "{:?}", start.elapsed());
     assert_eq!(TcpHandle::connected_to(&[address]).unwrap().len(), 0);
     drop(listener);
-    let start = Instant::now();
     let lost = soon(Connection::open(&url(address), None)).await.unwrap_err();
-    assert!(matches!(lost, Lost::Unreachable { .. }), "{lost}");
-    assert!(start.elapsed() < CONNECT_DEADLINE, "{:?}", start.elapsed());
+    assert!(matches!(lost, Lost::Unreachable { .. }) && !late(&lost), "{lost}");
 }
 
 #[tokio::test]
@@ -246,12 +245,12 @@ async fn silence_is_noticed_and_every_sound_counts() {
     let mut server = Server::start().await;
     let (mut connection, socket) = server.connect().await;
     let silence = Duration::from_millis(400);
+    let start = Instant::now();
     socket.emit("beat", "sound").unwrap();
     assert_eq!(soon(connection.next(silence)).await.unwrap().text, "sound");
-    let start = Instant::now();
     let lost = soon(connection.next(silence)).await.unwrap_err();
     assert!(matches!(lost, Lost::Silent(_)), "{lost}");
-    assert!(start.elapsed() >= silence / 2, "{:?}", start.elapsed());
+    assert!(start.elapsed() >= silence, "{:?}", start.elapsed());
 }
 
 #[tokio::test]
