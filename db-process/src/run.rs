@@ -1,5 +1,6 @@
 //! Wires a db-process together, and takes it apart.
 
+use std::iter;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
@@ -127,10 +128,12 @@ async fn run_once(
         }
         sleep(LEAVE_DEADLINE).await;
     };
+    let mut failed = None;
     let outcome = tokio::select! {
         () = leave_deadline => Ok(()),
-        Some(CopyFailure { role, error }) = failures.recv() => {
-            Err(anyhow!(error).context(format!("the {} copy failed and is not used any more", role.as_str())))
+        failure = failures.recv() => {
+            failed = failure;
+            Ok(())
         }
         Some(ended) = tasks.join_next() => ended.context("a task").and_then(|ended| ended),
     };
@@ -143,7 +146,22 @@ async fn run_once(
     close(node).await;
     drop(trash);
     info!(%name, "closed");
-    outcome.map(|()| discard)
+    let failed = failed.into_iter().chain(iter::from_fn(|| failures.try_recv().ok()));
+    check_failures(failed, discard).and(outcome).map(|()| discard)
+}
+
+/// An error where a copy failed that is not to be discarded. Here and not at the end of a task: that of the link ends as well where
+/// a copy fails, is seen first at times, and does not know why; and what is written out at the very end may find no room.
+fn check_failures(
+    mut failed: impl Iterator<Item = CopyFailure>,
+    discard: Option<Role>,
+) -> anyhow::Result<()> {
+    match failed.find(|failure| discard != Some(failure.role)) {
+        None => Ok(()),
+        Some(CopyFailure { role, error }) => {
+            Err(anyhow!(error).context(format!("the {} copy failed and is not used any more", role.as_str())))
+        }
+    }
 }
 
 /// Locks the folder, sets aside the copy that is to be discarded, opens both databases, and starts their workers. Where a copy
@@ -199,5 +217,25 @@ async fn close(node: Arc<Node>) {
     });
     if closed.await.is_err() {
         error!("a worker panicked");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreError;
+
+    #[test]
+    fn a_copy_that_fails_ends_the_process_with_an_error_unless_it_is_to_be_discarded() {
+        let ends = |failed: &[Role], discard| {
+            let failed = failed.iter().map(|&role| CopyFailure { role, error: StoreError::Poisoned });
+            check_failures(failed, discard).map_err(|error| error.to_string())
+        };
+        let replica = Err("the replica copy failed and is not used any more".to_owned());
+        assert_eq!(ends(&[], None), Ok(()));
+        assert_eq!(ends(&[Role::Replica], None), replica);
+        assert_eq!(ends(&[Role::Replica], Some(Role::Primary)), replica);
+        assert_eq!(ends(&[Role::Primary], Some(Role::Primary)), Ok(()));
+        assert_eq!(ends(&[Role::Primary, Role::Replica], Some(Role::Primary)), replica);
     }
 }
