@@ -1,4 +1,4 @@
-//! Two losses at once, and a disk that is full: what cannot be served is refused, and nothing acknowledged is lost.
+//! Two losses at once, and a disk that is full or hangs: what cannot be served is refused, and nothing acknowledged is lost.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -180,6 +180,63 @@ impl Drop for SmallDisk {
         // A process that is being killed may still hold it; then it goes with that.
         let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
+}
+
+/// A file system of its own that can stand still: whoever writes there waits, and cannot even be killed.
+struct HangingDisk(PathBuf);
+
+impl HangingDisk {
+    /// `None` where this is not allowed, with the reason on the output.
+    fn mount(folder: &Path) -> Option<Self> {
+        std::fs::create_dir_all(folder).unwrap();
+        let image = folder.with_extension("image");
+        std::fs::File::create(&image).unwrap().set_len(1 << 30).unwrap();
+        let (mut make, mut mount) = (Command::new("mkfs.ext4"), Command::new("mount"));
+        let commands = [make.arg("-q").arg(&image), mount.args(["-o", "loop"]).arg(&image).arg(folder)];
+        if let Some(why) = commands.into_iter().find_map(refused) {
+            println!("skipped, no disk can be mounted: {why}");
+            return None;
+        }
+        Some(Self(folder.to_owned()))
+    }
+
+    fn hang(&self) {
+        assert_eq!(refused(Command::new("fsfreeze").arg("--freeze").arg(&self.0)), None);
+    }
+
+    fn go_on(&self) {
+        assert_eq!(refused(Command::new("fsfreeze").arg("--unfreeze").arg(&self.0)), None);
+    }
+}
+
+impl Drop for HangingDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("fsfreeze").arg("--unfreeze").arg(&self.0).output();
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_db_process_whose_disk_hangs_is_given_up_until_it_goes_on_and_no_request_fails() {
+    let mut ring = Ring::without_processes(3);
+    let Some(disk) = HangingDisk::mount(&ring.data_dir(1)) else { return };
+    (0..3).for_each(|place| ring.start_process(place));
+    ring.until_ready().await;
+    let writers = Writers::start(&ring, 16, 300, 250).await;
+    writers.until_more(500).await;
+    disk.hang();
+    ring.until("another copy leads", |cluster| cluster["partitions"][1]["lead"] == "db-2").await;
+    writers.until_more(1_000).await;
+    ring.until_says(1, "its disk hangs").await;
+    assert_eq!(connected(&ring.client().await.cluster().await), 2, "it has writes that nobody else knows");
+    disk.go_on();
+    ring.until("it leads again", |cluster| cluster["partitions"][1]["lead"] == "db-1").await;
+    ring.until_ready().await;
+    writers.until_more(500).await;
+    assert_eq!(writers.finish(&ring).await, 0, "a request failed\n{}", ring.logs());
+    let (records, took) = until_equal(&ring);
+    println!("{records} records in both copies, equal {took:?} after the load's end");
+    assert_eq!(records, 300);
 }
 
 #[tokio::test]

@@ -165,6 +165,15 @@ impl Ring {
         }
     }
 
+    /// Waits until a process has written that.
+    pub(crate) async fn until_says(&self, place: u16, what: &str) {
+        let start = Instant::now();
+        while !self.output_of(place).contains(what) {
+            assert!(start.elapsed() < DEADLINE, "it does not say {what:?}\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// All that a process wrote.
     pub(crate) fn output_of(&self, place: u16) -> String {
         std::fs::read_to_string(self.folder.path().join(format!("db-{place}.out"))).unwrap()

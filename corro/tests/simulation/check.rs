@@ -141,11 +141,12 @@ impl World {
         self.checks.arriving = applied.collect();
     }
 
-    pub(crate) fn acknowledged(&mut self, user: UserId, answer: &WriteAnswer) {
+    /// A write is answered. Returns its version, if it was applied.
+    pub(crate) fn acknowledged(&mut self, user: UserId, answer: &WriteAnswer) -> Option<Version> {
         let written = self.checks.arriving.pop_front().expect("an answer comes from a copy");
         let Some(Versioned { version, id, change }) = written else {
             assert_ne!(answer.outcome, Outcome::Applied, "nobody applied that");
-            return;
+            return None;
         };
         assert_eq!((id, answer.outcome), (user, Outcome::Applied), "answers are in the order of the writes");
         self.checks.feed.acknowledge(Versioned { version, id, change: change.clone() });
@@ -153,6 +154,7 @@ impl World {
             Some(record) => drop(record.apply(version, &change)),
             None => drop(self.checks.acknowledged.insert(id, Record::from_change(version, &change))),
         }
+        Some(version)
     }
 
     /// The routing has had a tombstone purged, or not.
@@ -251,13 +253,30 @@ impl World {
         }
     }
 
+    /// Where the copies of a partition are.
+    fn stores_of(&self, partition: u16) -> [(u16, Role); 2] {
+        let replica = replica_of(partition, self.config.size).expect("more than one process");
+        [(primary_of(partition), Role::Primary), (replica, Role::Replica)]
+    }
+
+    fn contents_of(&self, partition: u16) -> [Content; 2] {
+        self.stores_of(partition).map(|(place, role)| content(self.processes[usize::from(place)].store(role)))
+    }
+
+    /// Whether no purge is still to come that passed one copy by, in a full copy.
+    pub(crate) fn is_purged(&self) -> bool {
+        let same = |partition| {
+            let [primary, replica] = self.contents_of(partition);
+            primary == replica
+        };
+        self.config.purge_after.is_none() || (0..self.config.size).all(same)
+    }
+
     /// Invariant 5, in the end: both copies of each partition are equal, and know it.
     pub(crate) fn check_copies(&self) {
         for partition in 0..self.config.size {
-            let replica = replica_of(partition, self.config.size).expect("more than one process");
-            let stores = [(primary_of(partition), Role::Primary), (replica, Role::Replica)];
-            let [primary, replica] =
-                stores.map(|(place, role)| content(self.processes[usize::from(place)].store(role)));
+            let stores = self.stores_of(partition);
+            let [primary, replica] = self.contents_of(partition);
             assert_eq!(primary, replica, "the copies of partition {partition} differ");
             for (place, role) in stores {
                 let store = self.processes[usize::from(place)].store(role);
@@ -282,8 +301,11 @@ impl World {
     }
 }
 
+/// Digests, counts and records of a copy.
+type Content = (Box<Digests>, [u64; 2], Vec<(UserId, Record)>);
+
 /// What the gateway compares of two copies, and what it stands for.
-fn content(store: &MemoryStore) -> (Box<Digests>, [u64; 2], Vec<(UserId, Record)>) {
+fn content(store: &MemoryStore) -> Content {
     let snapshot = store.snapshot().expect("a store in memory can be read");
     let records = snapshot.records().map(|record| record.expect("a store in memory can be read")).collect();
     let digests = snapshot.digests().expect("a store in memory can be read");

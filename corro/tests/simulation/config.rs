@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     Wipe,
     /// SIGSTOP and SIGCONT.
     Pause,
+    /// Nothing gets to the disk of a process for a while; all else goes on.
+    HungDisk,
     /// The connection between a process and the gateway breaks.
     Cut,
     /// A connection between two processes breaks.
@@ -39,11 +41,12 @@ pub(crate) enum Fault {
     GatewayPause,
 }
 
-const ALL: [Fault; 9] = [
+const ALL: [Fault; 10] = [
     Fault::Kill,
     Fault::Power,
     Fault::Wipe,
     Fault::Pause,
+    Fault::HungDisk,
     Fault::Cut,
     Fault::CutReplication,
     Fault::Leave,

@@ -31,7 +31,7 @@ impl World {
         let calm = self.gateway.is_whole()
             && !self.gateway.paused
             && self.gateway.was_ready
-            && self.processes.iter().all(|process| process.up && !process.paused && !process.leaving)
+            && self.processes.iter().all(Process::is_well)
             && self.is_connected();
         if calm {
             self.faults.wiped = false;
@@ -42,7 +42,7 @@ impl World {
         if all {
             let idle = self.gateway.routing.as_ref().is_none_or(Routing::is_idle);
             let asked = self.checks.asked >= self.config.operations && self.checks.open.is_empty() && idle;
-            if calm && asked {
+            if calm && asked && self.is_purged() {
                 self.faults.finished = true;
                 self.faults.whole = true;
             } else if late && harsh && !calm && self.now > self.faults.last + 2 * Self::WHOLE_WITHIN {
@@ -128,6 +128,14 @@ impl World {
                 self.process(place).paused = true;
                 self.after(millis * MILLI, (millis + 1) * MILLI, Happening::ResumeProcess(place));
             }
+            Fault::HungDisk => {
+                let millis = self.rng.between(100, 6_000);
+                self.note(|| format!("the disk of {place} hangs for {millis} ms"));
+                let process = self.process(place);
+                process.disk_hangs = true;
+                let life = process.life;
+                self.after(millis * MILLI, (millis + 1) * MILLI, Happening::ResumeDisk(place, life));
+            }
             Fault::Cut => {
                 let id = self.process(place).link.connection;
                 self.note(|| format!("{place} #{id:?} is cut"));
@@ -168,6 +176,8 @@ impl World {
         let possible = match fault {
             Fault::Gateway | Fault::GatewayPause => self.gateway.is_up() && !self.gateway.paused,
             Fault::CutReplication => true,
+            // A process whose disk hangs cannot end in order.
+            Fault::Leave | Fault::HungDisk => process.is_well(),
             _ => process.up && !process.paused && !process.leaving,
         };
         let fair = match fault {

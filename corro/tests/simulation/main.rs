@@ -182,6 +182,20 @@ fn no_write_waits_long_for_a_process_that_leaves_and_comes_back() {
     assert!(slowest <= 25_000, "a write took {slowest} µs");
 }
 
+/// A write waits until the lead is given up, and not until its disk goes on, which takes up to 6 seconds here.
+#[test]
+fn no_write_waits_for_a_disk_that_hangs() {
+    let slowest = (1..=200).map(|seed| {
+        let (mode, kinds) = (Mode::Single, vec![config::Fault::HungDisk]);
+        let mut world = World::new(Config { mode, kinds, faults: 1, ..Config::new(seed) }, false);
+        run(&mut world);
+        world.checks.slowest_write
+    });
+    let slowest = slowest.max().unwrap_or_default();
+    println!("slowest write while disks hang: {slowest} µs");
+    assert!(slowest <= 2_200_000, "a write took {slowest} µs");
+}
+
 #[test]
 fn a_seed_repeats_exactly() {
     for seed in 1..30 {

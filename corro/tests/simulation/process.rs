@@ -13,7 +13,7 @@ use gateway::routing::{FromProcess, ToProcess};
 use protocol::message::REVISION;
 use protocol::message::link::{
     Applied, CopiesChanged, CopyReport, CopyReports, Peer, ReadAnswers, ReadBatch, Register,
-    ReplicationAddress, RingNotice, Role, View,
+    ReplicationAddress, Ring, RingNotice, Role, View,
 };
 use uuid::Uuid;
 
@@ -59,6 +59,13 @@ pub(crate) struct Process {
     pub(crate) started: Time,
     pub(crate) paused: bool,
     pub(crate) backlog: Vec<Happening>,
+    pub(crate) disk_hangs: bool,
+    /// What waits for the disk.
+    waiting: Vec<Todo>,
+    /// A notice is being kept.
+    keeping: bool,
+    /// Those that came meanwhile, each with its connection.
+    notices: VecDeque<(u64, RingNotice)>,
     pub(crate) incarnation: Uuid,
     /// On disk.
     pub(crate) membership: Option<Membership>,
@@ -78,9 +85,8 @@ pub(crate) struct Link {
     heard: Time,
     /// What the gateway knows of the copies.
     told: Option<PerRole<CopyReport>>,
-    /// A notice is being kept; what came after it waits.
-    busy: bool,
-    inbox: VecDeque<ToProcess>,
+    /// The ring, and the epoch of the view, of which it knows that they are kept.
+    told_kept: (Option<Ring>, u64),
 }
 
 impl Process {
@@ -92,6 +98,10 @@ impl Process {
             started: 0,
             paused: false,
             backlog: Vec::new(),
+            disk_hangs: false,
+            waiting: Vec::new(),
+            keeping: false,
+            notices: VecDeque::new(),
             incarnation: rng.uuid(),
             membership: None,
             disks: PerRole::both(|_| Some(MemoryStore::new(rng.uuid()))),
@@ -104,6 +114,11 @@ impl Process {
 
     pub(crate) fn name(place: u16) -> protocol::InstanceName {
         format!("db-{place}").parse().expect("a name with its place")
+    }
+
+    /// Whether it is up, and nothing is wrong with it.
+    pub(crate) fn is_well(&self) -> bool {
+        self.up && !self.paused && !self.disk_hangs && !self.leaving
     }
 
     /// A process listens on another port each time.
@@ -141,9 +156,14 @@ impl Process {
         self.membership.as_ref().is_some_and(|kept| kept.moves(self.place, role))
     }
 
+    /// The ring that it keeps, and the epoch of the view.
+    fn kept(&self) -> (Option<Ring>, u64) {
+        (self.membership.as_ref().map(|kept| kept.ring), self.view().epoch)
+    }
+
     fn changes(&mut self) -> CopiesChanged {
-        let ring = self.membership.as_ref().map(|kept| kept.ring);
-        CopiesChanged { ring, epoch: self.view().epoch, copies: self.reports() }
+        let (ring, epoch) = self.kept();
+        CopiesChanged { ring, epoch, copies: self.reports() }
     }
 }
 
@@ -190,6 +210,10 @@ impl World {
         process.up = false;
         process.paused = false;
         process.backlog.clear();
+        process.disk_hangs = false;
+        process.waiting.clear();
+        process.keeping = false;
+        process.notices.clear();
         process.link = Link::default();
         let life = process.life;
         self.note(|| format!("{place} {}", if power { "loses power" } else { "ends" }));
@@ -227,7 +251,29 @@ impl World {
         }
     }
 
+    pub(crate) fn resume_disk(&mut self, place: u16, life: u64) {
+        let process = self.process(place);
+        if process.life != life {
+            return;
+        }
+        if process.paused {
+            return process.backlog.push(Happening::ResumeDisk(place, life));
+        }
+        process.disk_hangs = false;
+        let waiting = std::mem::take(&mut process.waiting);
+        self.note(|| format!("the disk of {place} goes on"));
+        for todo in waiting {
+            self.process_does(place, todo);
+        }
+    }
+
     pub(crate) fn process_does(&mut self, place: u16, todo: Todo) {
+        let process = self.process(place);
+        if process.disk_hangs
+            && matches!(todo, Todo::Kept(..) | Todo::Round(_) | Todo::Tell(_) | Todo::Sync(_))
+        {
+            return process.waiting.push(todo);
+        }
         match todo {
             Todo::Connect => self.connect_process(place),
             Todo::Silence(id) => self.listen(place, id),
@@ -249,6 +295,10 @@ impl World {
         if !self.gateway.is_up() {
             return self.todo(place, 50 * MILLI, 400 * MILLI, Todo::Connect);
         }
+        // What an earlier connection sent comes first.
+        if Role::ALL.into_iter().any(|role| self.process(place).worker(role).writes()) {
+            return self.todo(place, MILLI, 2 * MILLI, Todo::Connect);
+        }
         let id = self.connect(place);
         let now = self.now;
         let process = self.process(place);
@@ -257,6 +307,7 @@ impl World {
             connection: Some(id),
             heard: now,
             told: Some(PerRole { primary: copies.primary, replica: copies.replica }),
+            told_kept: process.kept(),
             ..Link::default()
         };
         let register = Register {
@@ -290,8 +341,7 @@ impl World {
     fn hang_up(&mut self, place: u16) {
         let process = self.process(place);
         let Some(id) = process.link.connection.take() else { return };
-        process.link.registered = false;
-        process.link.inbox.clear();
+        process.link = Link::default();
         let leaving = process.leaving;
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.process_open = false;
@@ -328,20 +378,7 @@ impl World {
                 self.note(|| format!("{place} #{id}: the gateway hung up"));
                 self.hang_up(place);
             }
-            Down::Message(message) => {
-                process.link.inbox.push_back(message);
-                self.work_inbox(place);
-            }
-        }
-    }
-
-    fn work_inbox(&mut self, place: u16) {
-        while let link = &mut self.process(place).link
-            && let Some(id) = link.connection
-            && !link.busy
-            && let Some(message) = link.inbox.pop_front()
-        {
-            self.handle(place, id, message);
+            Down::Message(message) => self.handle(place, id, message),
         }
     }
 
@@ -392,14 +429,18 @@ impl World {
 
     fn take_notice(&mut self, place: u16, id: u64, notice: RingNotice) {
         let process = self.process(place);
+        if process.keeping {
+            return process.notices.push_back((id, notice));
+        }
         let reports = process.reports();
         let planned = plan(process.membership.as_ref(), &reports, notice);
         let plan = planned.unwrap_or_else(|contradiction| panic!("{place} is told: {contradiction}"));
         if plan.keep.is_some() {
-            process.link.busy = true;
+            process.keeping = true;
             return self.todo(place, 20, 5 * MILLI, Todo::Kept(id, Box::new(plan)));
         }
         self.carry_plan_out(place, plan);
+        self.tell_kept(place, id);
     }
 
     /// The ring or the view of a notice is on disk.
@@ -414,13 +455,24 @@ impl World {
             }
         }
         self.carry_plan_out(place, plan);
+        self.tell_kept(place, id);
+        self.process(place).keeping = false;
+        while !self.process(place).keeping
+            && let Some((id, notice)) = self.process(place).notices.pop_front()
+        {
+            self.take_notice(place, id, notice);
+        }
+    }
+
+    /// Tells the gateway what is kept now, if that is news there.
+    fn tell_kept(&mut self, place: u16, id: u64) {
         let process = self.process(place);
-        process.link.busy = false;
-        if process.link.connection == Some(id) {
+        let kept = process.kept();
+        if process.link.connection == Some(id) && std::mem::replace(&mut process.link.told_kept, kept) != kept
+        {
             let changes = process.changes();
             self.send_up(id, Up::Message(FromProcess::Copies(changes)));
         }
-        self.work_inbox(place);
     }
 
     fn carry_plan_out(&mut self, place: u16, plan: Plan) {
@@ -440,13 +492,7 @@ impl World {
     /// Tells the gateway what has changed of a copy, if it is something that matters there.
     fn report_copy(&mut self, place: u16, role: Role) {
         let process = self.process(place);
-        let (Some(id), true, false) = (process.link.connection, process.link.registered, process.link.busy)
-        else {
-            if process.link.busy {
-                self.todo(place, MILLI, 2 * MILLI, Todo::Report(role));
-            }
-            return;
-        };
+        let (Some(id), true) = (process.link.connection, process.link.registered) else { return };
         let now = process.worker(role).state.report;
         let Some(told) = process.link.told.as_mut().map(|told| told.get_mut(role)) else { return };
         let told = std::mem::replace(told, now);

@@ -210,7 +210,11 @@ impl World {
             Replicated::Confirmed { applied, durable } => {
                 let Some(feeder) = self.feeder(id) else { return };
                 let Some(sent) = feeder.sent else { return };
-                assert!(applied <= sent && durable <= applied, "a confirmation of what it was not sent");
+                assert!(durable <= applied, "nothing is on disk before it is applied");
+                if applied > sent {
+                    // It had frames of an earlier stream in its queue.
+                    return self.let_go(id, Replicated::End);
+                }
                 while feeder.unanswered.front().is_some_and(|last| *last <= applied) {
                     feeder.unanswered.pop_front();
                 }
@@ -234,6 +238,15 @@ impl World {
         self.streams.get_mut(&id)?.feeder.as_mut()
     }
 
+    /// A follower is not served any longer.
+    fn let_go(&mut self, id: u64, why: Replicated) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.source_open = false;
+            stream.feeder = None;
+        }
+        self.replicate(id, Towards::Follower, why);
+    }
+
     fn admit(&mut self, place: u16, id: u64, asked: &Follow) {
         let size = self.config.size;
         let process = self.process(place);
@@ -244,10 +257,7 @@ impl World {
         };
         assert_eq!(neighbour, Some(asked.instance.place()), "only neighbours follow");
         if !ours || !process.worker(asked.role).state.report.complete {
-            if let Some(stream) = self.streams.get_mut(&id) {
-                stream.source_open = false;
-            }
-            return self.replicate(id, Towards::Follower, Replicated::Declined);
+            return self.let_go(id, Replicated::Declined);
         }
         let meta = process.store(asked.role).meta().expect("a store in memory can be read");
         let start = follow::start_for(&meta, asked);

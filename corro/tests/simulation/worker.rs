@@ -79,6 +79,12 @@ impl Worker {
         CopyReport { version: self.state.report.version.max(self.received), ..self.state.report }
     }
 
+    /// Whether it has writes that it has not answered.
+    pub(crate) fn writes(&self) -> bool {
+        self.queue.iter().any(|job| matches!(job, Job::Write { .. }))
+            || self.promises.iter().any(|promise| matches!(promise, Promise::Written { .. }))
+    }
+
     /// Takes everything that is queued, and commits once.
     fn work(&mut self, role: Role) {
         for job in mem::take(&mut self.queue) {

@@ -44,6 +44,7 @@ pub(crate) enum Happening {
     RestartGateway,
     RestartProcess(u16),
     ResumeProcess(u16),
+    ResumeDisk(u16, u64),
     ResumeGateway,
 }
 
@@ -274,6 +275,7 @@ impl World {
             Happening::RestartGateway => self.start_gateway(),
             Happening::RestartProcess(place) => self.start_process(place),
             Happening::ResumeProcess(place) => self.resume_process(place),
+            Happening::ResumeDisk(place, life) => self.resume_disk(place, life),
             Happening::ResumeGateway => self.resume_gateway(),
         }
     }

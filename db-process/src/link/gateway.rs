@@ -4,7 +4,8 @@
 //! done. Reads are answered on the spot; writes go to the copy's worker, and their answers come back through a channel. So
 //! do those of questions about a whole copy, which take too long for the spot and are answered on threads of their own.
 //! When the connection is over, whatever was under way on it is forgotten, and the whole begins again with a
-//! registration: the gateway sends again what it has no answer for.
+//! registration: the gateway sends again what it has no answer for. Writes that the worker has still come first: they are
+//! among what a copy says that it has when it registers, so that no other copy leads without them.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use protocol::UserId;
 use protocol::message::Message;
 use protocol::message::link::{
     Alive, Applied, Beat, CopyReport, Found, Leaving, MergeBatch, Merged, ReadAnswers, ReadBatch, Refusal,
-    Refused, Registered, Released, ReplicationAddress, RingNotice, Role, WriteAnswers, WriteBatch,
+    Refused, Register, Registered, Released, ReplicationAddress, Ring, RingNotice, Role, WriteAnswers,
+    WriteBatch,
 };
 use protocol::message::query::{
     ChangesAnswer, ChangesQuery, CountQuery, DigestAnswer, DigestQuery, PageAnswer, PageQuery, Renew,
@@ -27,6 +29,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 use url::Url;
 
@@ -44,6 +47,9 @@ const SILENCE: Duration = Duration::from_secs(2);
 
 /// A link that held for that long was a good one: the next attempt comes quickly again.
 const STABLE_AFTER: Duration = Duration::from_secs(2);
+
+/// Who waits longer than this for what it was sent earlier says so.
+const SLOW_DISK: Duration = Duration::from_secs(1);
 
 /// So many questions about a whole copy are answered at once, and as many scans. The others wait: more would take the
 /// processors from reads and writes, and finish no sooner.
@@ -115,10 +121,17 @@ impl GatewayLink {
     /// When further attempts are pointless.
     pub async fn run(self, leave: CancellationToken, shutdown: CancellationToken) -> Result<(), LinkError> {
         let (mut waits, mut seldom) = (Waits::new(), Seldom::default());
+        let writes = TaskTracker::new();
+        writes.close();
         loop {
             let mut registered = None;
             let session = async {
-                let Err(over) = self.session(&mut registered, &leave).await;
+                tokio::select! {
+                    () = self.until_written(&writes) => {}
+                    // Nothing depends on a process that is not registered.
+                    () = leave.cancelled() => return Over::Released,
+                }
+                let Err(over) = self.session(&mut registered, &writes, &leave).await;
                 over
             };
             let over = tokio::select! {
@@ -141,6 +154,16 @@ impl GatewayLink {
                 () = shutdown.cancelled() => return Ok(()),
                 () = sleep(waits.next_wait()) => {}
             }
+        }
+    }
+
+    /// Waits for the writes of earlier connections. It takes as long as the disk does.
+    async fn until_written(&self, writes: &TaskTracker) {
+        if timeout(SLOW_DISK, writes.wait()).await.is_err() {
+            let name = self.node.name().as_str();
+            warn!(name, "its disk hangs: it registers when what it was sent before is there");
+            writes.wait().await;
+            info!(name, "its disk goes on");
         }
     }
 
@@ -212,14 +235,14 @@ impl GatewayLink {
     async fn session(
         &self,
         registered: &mut Option<Instant>,
+        writes: &TaskTracker,
         leave: &CancellationToken,
     ) -> Result<Infallible, Over> {
         // Watched from before the registration, so that no change falls between.
         let states = PerRole::both(|role| self.node.copy(role).state());
         let entering = self.enter();
-        let (connection, told, size) = tokio::select! {
+        let (connection, registration, size) = tokio::select! {
             entered = entering => entered?,
-            // Nothing depends on a process that is not registered.
             () = leave.cancelled() => return Err(Over::Released),
         };
         *registered = Some(Instant::now());
@@ -230,8 +253,10 @@ impl GatewayLink {
             node: &self.node,
             connection,
             states,
-            told,
+            told: PerRole { primary: registration.copies.primary, replica: registration.copies.replica },
+            told_kept: (registration.ring, registration.view.epoch),
             answers,
+            writes,
             questions: Arc::new(Semaphore::new(QUESTIONS)),
             scans: Arc::new(Semaphore::new(1)),
             notice: None,
@@ -240,15 +265,14 @@ impl GatewayLink {
         serving.serve(answered, leave).await
     }
 
-    /// Connects and registers. Returns what the gateway knows now of the copies, and how large a ring it expects.
-    async fn enter(&self) -> Result<(Connection, PerRole<CopyReport>, u16), Over> {
+    /// Connects and registers. Returns what the gateway knows now, and how large a ring it expects.
+    async fn enter(&self) -> Result<(Connection, Register, u16), Over> {
         let mut connection = Connection::open(&self.url, self.secret.as_ref()).await?;
         let registration = self.node.registration(self.replication.clone());
-        let told = PerRole { primary: registration.copies.primary, replica: registration.copies.replica };
         connection.send(&registration).await?;
         let answer = timeout(REGISTRATION_DEADLINE, registration_answer(&mut connection)).await;
         let Registered { size } = answer.unwrap_or(Err(Over::Lost(Lost::Silent(REGISTRATION_DEADLINE))))?;
-        Ok((connection, told, size))
+        Ok((connection, registration, size))
     }
 }
 
@@ -290,7 +314,11 @@ struct Serving<'a> {
     states: PerRole<watch::Receiver<CopyState>>,
     /// What the gateway knows of the copies.
     told: PerRole<CopyReport>,
+    /// The ring, and the epoch of the view, of which it knows that they are kept.
+    told_kept: (Option<Ring>, u64),
     answers: UnboundedSender<Done>,
+    /// Those that the workers have.
+    writes: &'a TaskTracker,
     /// The turns of questions about a whole copy.
     questions: Arc<Semaphore>,
     /// The turn of a scan, which takes so long that nothing else should wait for it.
@@ -308,7 +336,7 @@ impl Serving<'_> {
     ) -> Result<Infallible, Over> {
         let mut leaving = false;
         // Keeping a view takes as long as the disk does. Meanwhile work goes on, and beats are answered.
-        let mut taking: Option<JoinHandle<Result<bool, NoticeError>>> = None;
+        let mut taking: Option<JoinHandle<Result<(), NoticeError>>> = None;
         loop {
             if taking.is_none()
                 && let Some(notice) = self.notice.take()
@@ -348,9 +376,10 @@ impl Serving<'_> {
             },
             WriteBatch::EVENT => {
                 if let Some(WriteBatch { batch, role, writes }) = self.decode(&frame) {
-                    let answers = self.answers.clone();
+                    let (answers, under_way) = (self.answers.clone(), self.writes.token());
                     // The receiver is gone where the connection was lost meanwhile: the gateway will ask again.
                     self.node.copy(role).write(writes, move |results| {
+                        let _under_way = under_way;
                         let _ = answers.send(Done::Written(WriteAnswers { batch, role, results }));
                     });
                 }
@@ -484,10 +513,17 @@ impl Serving<'_> {
         found.map_err(|error| Over::Final(LinkError::Copy { role, error }))
     }
 
-    async fn taken(&mut self, taken: Result<bool, NoticeError>) -> Result<(), Over> {
+    /// Tells the gateway what is kept now, if that is news there. It may have been kept for an earlier connection, since this one began.
+    async fn taken(&mut self, taken: Result<(), NoticeError>) -> Result<(), Over> {
         match taken {
-            Ok(true) => Ok(self.connection.send(&self.node.changes()).await?),
-            Ok(false) => Ok(()),
+            Ok(()) => {
+                let changes = self.node.changes();
+                if self.told_kept != (changes.ring, changes.epoch) {
+                    self.told_kept = (changes.ring, changes.epoch);
+                    self.connection.send(&changes).await?;
+                }
+                Ok(())
+            }
             Err(error @ NoticeError::Contradiction(_)) => Err(Over::Contradiction(error)),
             Err(error @ NoticeError::Identity(_)) => Err(Over::Final(LinkError::Notice(error))),
         }

@@ -44,6 +44,8 @@ pub struct Node {
     recopy: PerRole<watch::Sender<bool>>,
     /// The copy that is to be set aside.
     discard: watch::Sender<Option<Role>>,
+    /// Of whoever takes a notice: one of an earlier connection may still be on its way to the disk.
+    turn: tokio::sync::Mutex<()>,
     /// Last, so that the folder is unlocked when the databases are closed.
     data: Mutex<DataDir>,
 }
@@ -76,6 +78,7 @@ impl Node {
             registered: AtomicBool::new(false),
             recopy: PerRole::both(|_| watch::Sender::new(false)),
             discard: watch::Sender::new(None),
+            turn: tokio::sync::Mutex::default(),
             data: Mutex::new(data),
         }
     }
@@ -176,15 +179,15 @@ impl Node {
         CopiesChanged { ring: self.ring(), epoch: self.view().epoch, copies: self.reports() }
     }
 
-    /// Does what a notice asks for. Returns whether the ring or the view in it is news, and is kept now.
+    /// Does what a notice asks for, in the order of the calls. The ring and the view in it are kept then.
     ///
     /// # Errors
     /// If the notice cannot be true; nothing has changed then. Or if the ring cannot be kept.
-    pub async fn take(self: &Arc<Self>, notice: RingNotice) -> Result<bool, NoticeError> {
+    pub async fn take(self: &Arc<Self>, notice: RingNotice) -> Result<(), NoticeError> {
+        let _turn = self.turn.lock().await;
         let Plan { keep, count_as_complete, follow } =
             plan(lock(&self.membership).as_ref(), &self.reports(), notice)?;
         // First of all: a copy that counts as complete without its ring would be complete in any ring.
-        let news = keep.is_some();
         if let Some(membership) = keep {
             let Membership { ring, view } = &membership;
             tracing::info!(ring = %ring.id, size = ring.size, formed = ring.formed, epoch = view.epoch, "ring kept");
@@ -206,25 +209,19 @@ impl Node {
                 changed
             });
         }
-        Ok(news)
+        Ok(())
     }
 
     async fn keep(self: &Arc<Self>, membership: Membership) -> Result<(), IdentityError> {
         let node = Arc::clone(self);
         let kept = tokio::task::spawn_blocking(move || {
             let mut data = lock(&node.data);
-            // One that an earlier connection told may have been on its way to the disk when that ended.
-            let is_older = data.identity().membership.as_ref().is_some_and(|kept| {
-                kept.ring.id == membership.ring.id && kept.view.epoch > membership.view.epoch
-            });
-            if !is_older {
-                data.keep(membership.clone())?;
-                for role in Role::ALL {
-                    let moves = membership.moves(node.name.place(), role);
-                    node.moving.get(role).send_if_modified(|moved| mem::replace(moved, moves) != moves);
-                }
-                *lock(&node.membership) = Some(membership);
+            data.keep(membership.clone())?;
+            for role in Role::ALL {
+                let moves = membership.moves(node.name.place(), role);
+                node.moving.get(role).send_if_modified(|moved| mem::replace(moved, moves) != moves);
             }
+            *lock(&node.membership) = Some(membership);
             Ok(())
         });
         kept.await.expect("writing a file does not panic")

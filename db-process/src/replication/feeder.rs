@@ -297,7 +297,8 @@ impl Feed<'_> {
     /// Takes note of how far the follower is.
     fn take(&self, message: &FromFollower, sent: &mut Sent) -> Result<(), Ended> {
         if let FromFollower::Confirmed(Confirmed { applied, durable }) = *message {
-            // Trimming what the follower cannot have would lose it.
+            // Trimming what the follower cannot have would lose it. One that had frames of an earlier connection in its queue follows
+            // anew, from where it is then.
             if applied > sent.upto || durable > applied {
                 return Err(Ended::Nonsense("a confirmation of what it was not sent"));
             }

@@ -26,7 +26,7 @@ use super::Routing;
 use super::event::{Command, PromotionRefused, SessionId, ToProcess, Unserved};
 use super::feed::Settled;
 use super::partition::{Ahead, Announced, ConnectedCopy, Phase, has_all_of};
-use super::session::QueuedWrite;
+use super::session::{QueuedWrite, Session};
 
 /// A primary that has come back takes the lead when it lacks no more than this many writes.
 const ALMOST: u64 = 512;
@@ -48,6 +48,12 @@ const LEAVE_AFTER: Duration = Duration::from_millis(40);
 
 /// A copy that lacks more writes than this is not handed them ahead of a promotion: that would be a load of its own.
 const AHEAD: usize = 16 * MAX_BATCH;
+
+/// Writes that a lead has not answered for so long hang, with its disk most likely: all else that it does may be well.
+const HANGS_AFTER: Duration = Duration::from_secs(2);
+
+/// Who has not answered writes for so long may be about to hang as well, on the same disk perhaps.
+const IN_DOUBT_AFTER: Duration = Duration::from_millis(500);
 
 /// A process that wants to go is let go after this time, whatever may still depend on it.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
@@ -261,6 +267,8 @@ impl Routing {
             && self.could_be_kept(number)
         {
             match partition.announced {
+                // A process whose disk hangs would keep nothing, and only hold writes up.
+                None if !away && !self.keeps_newest_view(other.session) => {}
                 None => {
                     let why = if home { "the primary is back" } else { "the lead leaves" };
                     self.announce(now, number, why, commands);
@@ -436,6 +444,56 @@ impl Routing {
         if view_before != self.view.epoch {
             self.notify(commands);
         }
+    }
+
+    /// Whether a copy has not answered writes for a while.
+    pub(super) fn is_in_doubt(&self, now: Duration, copy: &ConnectedCopy) -> bool {
+        self.session(copy.session).is_none_or(|session| session.owes_for(now) >= IN_DOUBT_AFTER)
+    }
+
+    /// Gives up connections on which beats are answered, but no writes, where others can lead instead. What they still write is
+    /// merged when they have caught up.
+    pub(super) fn give_hanging_up(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        let hangs = |session: &Session| session.owes_for(now) > HANGS_AFTER;
+        let hanging: Vec<u16> =
+            self.sessions.iter().filter(|(_, session)| hangs(session)).map(|(place, _)| *place).collect();
+        for place in hanging {
+            if Role::ALL.iter().all(|&role| self.can_do_without(now, place, role)) {
+                self.distrust(now, place, "its writes hang", commands);
+            }
+        }
+        for number in 0..self.size {
+            if let Some(place) = self.hangs_in_move(now, number) {
+                self.distrust(now, place, "it was to lead, and hangs", commands);
+            }
+        }
+    }
+
+    /// Where the copy is that was to lead, does not get that to its disk, and keeps the last lead from going on.
+    fn hangs_in_move(&self, now: Duration, number: Number) -> Option<u16> {
+        let partition = &self.partitions[usize::from(number)];
+        let Phase::Confirming { session, merging, since } = partition.phase else { return None };
+        let place = *self.places.get(&session)?;
+        let keeps = self.session(session).is_some_and(|session| session.epoch >= partition.decided);
+        let last_lead = partition.last_lead().and_then(|role| self.copy(number, role))?;
+        let late = now.saturating_sub(since) > HANGS_AFTER && (merging.is_some() || !keeps);
+        (late && last_lead.session != session && last_lead.report.complete).then_some(place)
+    }
+
+    /// Whether the partition, if it is led at that place, would be led elsewhere at once.
+    fn can_do_without(&self, now: Duration, place: u16, role: Role) -> bool {
+        let Some(number) = self.partition_at(place, role) else { return true };
+        let partition = &self.partitions[usize::from(number)];
+        if partition.lead != role || partition.phase == Phase::Down {
+            return true;
+        }
+        let stays = |copy: &ConnectedCopy| {
+            self.session(copy.session).is_some_and(|session| session.leaving.is_none())
+        };
+        let other = self.copy(number, role.other());
+        other.is_some_and(|other| {
+            partition.covers(&other.report) && stays(&other) && !self.is_in_doubt(now, &other)
+        }) && (self.size <= 2 || self.sessions.len() > self.majority())
     }
 
     /// Whether a partition is led at that place, and could be led elsewhere.

@@ -37,6 +37,16 @@ impl<Q, F> Lane<Q, F> {
         self.queue.len()
     }
 
+    /// The frames in flight.
+    pub(super) fn flights_mut(&mut self) -> impl Iterator<Item = &mut F> {
+        self.flights.iter_mut().map(|(_, flight)| flight)
+    }
+
+    /// What has been in flight the longest.
+    pub(super) fn oldest(&self) -> Option<&F> {
+        self.flights.front().map(|(_, flight)| flight)
+    }
+
     /// Whether nothing waits and nothing is in flight.
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.flights.is_empty()

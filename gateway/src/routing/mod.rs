@@ -203,7 +203,7 @@ impl Routing {
         for (place, session) in &mut self.sessions {
             let before = commands.len();
             reads::depart(session, commands);
-            writes::depart(session, commands);
+            writes::depart(self.ticked, session, commands);
             self.frames[usize::from(*place)] += (commands.len() - before) as u64;
         }
     }
@@ -233,9 +233,7 @@ impl Routing {
         let stall = now.saturating_sub(self.ticked);
         self.ticked = now;
         if stall > STALL {
-            for session in self.sessions.values_mut() {
-                session.heard = (session.heard + stall).min(now);
-            }
+            self.sessions.values_mut().for_each(|session| session.excuse(stall, now));
         }
         let silent: Vec<SessionId> = self
             .sessions
@@ -247,6 +245,7 @@ impl Routing {
             self.void(session, commands);
             self.lose(now, session, "it is silent", commands);
         }
+        self.give_hanging_up(now, commands);
         if now.saturating_sub(self.beat_sent) >= BEAT_INTERVAL {
             self.beat_sent = now;
             self.beat += 1;

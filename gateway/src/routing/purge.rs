@@ -103,7 +103,8 @@ impl Routing {
     /// Begins to look for tombstones of users that were deleted up to that version, in each partition that has time.
     pub(super) fn look_for_tombstones(&mut self, now: Duration, upto: Version, commands: &mut Vec<Command>) {
         for number in 0..self.size {
-            if self.purge_copies(number).is_none()
+            // Purges that are not answered would only pile up.
+            if self.purge_copies(number).is_none_or(|(lead, _)| self.is_in_doubt(now, &lead))
                 || !matches!(self.purges[usize::from(number)].step, Step::Resting)
             {
                 continue;

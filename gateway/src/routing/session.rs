@@ -71,6 +71,8 @@ pub(super) struct QueuedWrite {
 /// A frame of writes whose outcomes are not known yet.
 #[derive(Debug)]
 pub(super) struct WriteFlight {
+    /// When it left.
+    pub(super) since: Duration,
     pub(super) requests: Vec<RequestId>,
     pub(super) batch: Arc<WriteBatch>,
 }
@@ -125,6 +127,19 @@ impl Session {
     /// Whether no write is queued for that copy or in flight to it.
     pub(super) fn is_drained(&self, role: Role) -> bool {
         self.writes[role as usize].is_empty()
+    }
+
+    /// For how long it has not answered the oldest writes that were sent to it.
+    pub(super) fn owes_for(&self, now: Duration) -> Duration {
+        let oldest = self.writes.iter().filter_map(Lane::oldest).map(|flight| flight.since).min();
+        oldest.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+
+    /// The gateway itself stood still for so long: neither silence nor a late answer says anything.
+    pub(super) fn excuse(&mut self, stall: Duration, now: Duration) {
+        let flights = self.writes.iter_mut().flat_map(Lane::flights_mut);
+        let times = flights.map(|flight| &mut flight.since).chain([&mut self.heard]);
+        times.for_each(|time| *time = (*time + stall).min(now));
     }
 
     /// Where its neighbours find it.

@@ -27,7 +27,7 @@ use protocol::mutation::{self, Mutation};
 use protocol::placement::{Partition, Place, primary_of, replica_of};
 
 use super::Routing;
-use super::event::{Command, RingEvent};
+use super::event::{Command, RingEvent, SessionId};
 use super::partition::Announced;
 
 /// More views than a gateway makes of which those that are told who leads know nothing: each of them needs somebody who
@@ -93,6 +93,11 @@ impl Routing {
         let keepers = self.sessions.keys().filter(|place| keeps(place)).count();
         let holders = self.holders(number);
         lead && (self.size <= 2 || keepers >= self.majority() || holders.iter().flatten().all(keeps))
+    }
+
+    /// Whether a process keeps the view as it is now.
+    pub(super) fn keeps_newest_view(&self, session: SessionId) -> bool {
+        self.session(session).is_some_and(|session| session.epoch >= self.view.epoch)
     }
 
     /// Whether, with the processes that are there, a new view of a partition could be kept.
@@ -181,7 +186,7 @@ impl Routing {
         Role::ALL.map(|role| self.place_of(number, role))
     }
 
-    fn majority(&self) -> usize {
+    pub(super) fn majority(&self) -> usize {
         usize::from(self.size) / 2 + 1
     }
 }

@@ -110,13 +110,15 @@ impl Routing {
 }
 
 /// Sends what has queued up for the copies of a process.
-pub(super) fn depart(session: &mut Session, commands: &mut Vec<Command>) {
+pub(super) fn depart(now: Duration, session: &mut Session, commands: &mut Vec<Command>) {
     for role in Role::ALL {
         while let Some((batch, queued)) = session.writes(role).depart() {
             let (requests, writes): (Vec<RequestId>, Vec<Write>) =
                 queued.into_iter().map(|queued| (queued.request, queued.write)).unzip();
             let message = Arc::new(WriteBatch { batch, role, writes });
-            session.writes(role).departed(batch, WriteFlight { requests, batch: Arc::clone(&message) });
+            session
+                .writes(role)
+                .departed(batch, WriteFlight { since: now, requests, batch: Arc::clone(&message) });
             commands.push(Command::Send { session: session.id, message: ToProcess::Writes(message) });
         }
     }

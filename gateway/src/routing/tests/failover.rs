@@ -554,3 +554,60 @@ fn a_copy_leads_when_what_it_has_followed_is_on_its_disk() {
     script.apply_writes(1, Role::Replica);
     assert!(matches!(script.write_result(write), Some(Ok(_))));
 }
+
+#[test]
+fn a_lead_that_answers_beats_but_no_writes_is_given_up_where_another_copy_can_lead() {
+    let mut script = Script::formed(3);
+    script.processes[0].keeps = false;
+    let write = script.create(user_of(0, 3, 0));
+    script.pass(1_500, &[]);
+    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)), "a disk may be slow");
+    script.pass(1_000, &[]);
+    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
+    script.apply_writes(1, Role::Replica);
+    assert!(matches!(script.write_result(write), Some(Ok(_))), "the caller sees latency, nothing else");
+
+    // Its connection works, and its copy lacks little; but it does not get the lead back while it keeps nothing.
+    script.connect(0);
+    let epoch = script.routing.status().epoch;
+    script.pass(3_000, &[]);
+    assert_eq!(script.routing.status().epoch, epoch, "no move is announced");
+    let meanwhile = script.create(user_of(0, 3, 1));
+    script.apply_writes(1, Role::Replica);
+    assert!(matches!(script.write_result(meanwhile), Some(Ok(_))), "no write is held");
+
+    script.processes[0].keeps = true;
+    script.processes[0].view = script.last_notice(0).view.clone();
+    script.copies_changed(0);
+    script.follow_back(0, 2);
+    script.pass(100, &[]);
+    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
+}
+
+#[test]
+fn a_lead_that_answers_no_writes_is_kept_where_nobody_would_be_better() {
+    // Both hang: it is the disk of both, or the machine.
+    let mut script = Script::formed(3);
+    for partition in 0..2 {
+        script.create(user_of(partition, 3, 0));
+    }
+    script.pass(3_000, &[]);
+    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
+    // db-2 can lead in the place of db-1, and answers.
+    assert_eq!(lead(&script, 1), Some(("db-2".to_owned(), Role::Replica)));
+
+    // The other copy is not there.
+    let mut script = Script::formed(3);
+    script.kill(1);
+    script.create(user_of(0, 3, 0));
+    script.pass(3_000, &[]);
+    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
+
+    // The gateway itself stood still.
+    let mut script = Script::formed(3);
+    script.create(user_of(0, 3, 0));
+    script.now += Duration::from_secs(3);
+    script.step(Event::Tick);
+    script.pass(1_500, &[]);
+    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
+}
