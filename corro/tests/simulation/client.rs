@@ -117,8 +117,17 @@ impl World {
             Ok(answer) => answer,
             Err(unserved) => return self.refused(request, question, &unserved),
         };
-        self.acknowledged(question.user, &answer);
+        let applied = self.acknowledged(question.user, &answer);
         let live = answer.user.as_ref().map(|found| self.seen(question.user, found));
+        // What newer operations have made of it, where nobody knows any more what this one left.
+        if let (Some(version), Some(Found(shown, _))) = (applied, &answer.user)
+            && version != *shown
+        {
+            let (asked, told, answered) = (Asked::Read, Told::Seen(live), self.number());
+            let read = Op { called: question.op.called, answered, asked, condition: None, told };
+            self.checks.histories.entry(question.user).or_default().push(read);
+            return self.answered(request, question, Told::AppliedUnseen);
+        }
         let told = match answer.outcome {
             Outcome::Applied => Told::Applied(live),
             Outcome::Unchanged => Told::Unchanged(live),

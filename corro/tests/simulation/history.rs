@@ -46,6 +46,8 @@ pub(crate) enum Told {
     Seen(Option<Live>),
     /// With the user as it is then; `None` after a delete.
     Applied(Option<Live>),
+    /// With the user as it was some time later, which is a read of its own.
+    AppliedUnseen,
     Unchanged(Option<Live>),
     Exists,
     NotFound,
@@ -71,7 +73,11 @@ impl Op {
     /// The state after it, if what was told of it fits the state before it.
     fn step(&self, state: State) -> Option<State> {
         let (told, after) = self.decide(state);
-        let fits = self.told == Told::Unknown || self.told == told;
+        let fits = match self.told {
+            Told::Unknown => true,
+            Told::AppliedUnseen => matches!(told, Told::Applied(_)),
+            exactly => exactly == told,
+        };
         fits.then_some(after)
     }
 

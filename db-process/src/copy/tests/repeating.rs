@@ -79,8 +79,9 @@ fn what_was_accepted_elsewhere_is_remembered_after_a_restart() {
         let mut copy = Copy::open(copy.into_store().crash(usize::MAX), SMALL).expect("memory");
         let again = run(&mut copy, writes.clone());
         assert_eq!(outcomes(&again), [Outcome::Applied; 3]);
-        let document = document(1, "name 10", "10@example.org", 2);
-        assert_eq!(line(&again[1]), format!("Applied 0 v11 {document}"));
+        // What it left is not known any more; the user is shown as it is.
+        let document = document(1, "name 10", "10@example.org", 3);
+        assert_eq!(line(&again[1]), format!("Applied 0 v12 {document}"));
         assert_eq!(copy.meta().head, 0, "nothing was decided twice");
 
         // And so does whoever is filled from it.
