@@ -410,7 +410,6 @@ impl Routing {
 
     /// Lets go whoever wants to and is not needed; gives up promotions that take too long.
     pub(super) fn look_after(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        let view_before = self.view.epoch;
         for number in 0..self.size {
             match self.partitions[usize::from(number)].phase {
                 Phase::Confirming { since, .. } if now.saturating_sub(since) > CONFIRM_WITHIN => {
@@ -440,9 +439,6 @@ impl Routing {
                     session.released = true;
                 }
             }
-        }
-        if view_before != self.view.epoch {
-            self.notify(commands);
         }
     }
 

@@ -163,6 +163,15 @@ impl Routing {
 
     /// Takes note of an event at `now`, the time since the gateway started. Appends what is to be done.
     pub fn step(&mut self, now: Duration, event: Event, commands: &mut Vec<Command>) {
+        let epoch = self.view.epoch;
+        self.happen(now, event, commands);
+        // Nobody can keep a view that nobody was told, whatever it was that made it necessary.
+        if self.view.epoch != epoch {
+            self.notify(commands);
+        }
+    }
+
+    fn happen(&mut self, now: Duration, event: Event, commands: &mut Vec<Command>) {
         match event {
             // As they came: a write gets its version only when the gateway knows all that went before.
             Event::Read { id, .. } | Event::Write { id, .. } if self.comes_early(self.partition_of(&id)) => {

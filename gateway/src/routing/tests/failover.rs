@@ -390,9 +390,11 @@ fn a_promotion_that_a_gateway_did_not_live_to_finish_waits_for_both_copies() {
     assert_eq!(lead(&script, 0), None);
     script.connect(0);
     assert_eq!(lead(&script, 0), None);
+    script.syncs = false;
     script.follow(0, 1);
     script.follow_back(0, 0);
-    script.pass(20, &[]);
+    assert!(!script.last_notice(2).view.leads[0].promoting, "told before anything else happens");
+    script.confirm_merges(0);
     assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
 }
 
