@@ -5,7 +5,7 @@ use protocol::mutation::{Mutation, make};
 use crate::{search, try_seed};
 
 /// Each bug is found within so many seeds.
-const SEEDS: u64 = 30_000;
+const SEEDS: u64 = 100_000;
 
 #[test]
 fn mutations_are_found() {
