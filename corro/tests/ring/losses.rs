@@ -150,15 +150,28 @@ fn refused(command: &mut Command) -> Option<String> {
     }
 }
 
-/// A file system of its own, of a few megabytes.
-struct SmallDisk(PathBuf);
+/// A file system of its own.
+struct Disk(PathBuf);
 
-impl SmallDisk {
-    /// `None` where this is not allowed, with the reason on the output.
-    fn mount(folder: &Path) -> Option<Self> {
-        std::fs::create_dir_all(folder).unwrap();
+impl Disk {
+    /// Of a few megabytes. `None` where this is not allowed, with the reason on the output.
+    fn small(folder: &Path) -> Option<Self> {
         let mut mount = Command::new("mount");
-        if let Some(why) = refused(mount.args(["-t", "tmpfs", "-o", "size=48m", "none"]).arg(folder)) {
+        Self::made_by([mount.args(["-t", "tmpfs", "-o", "size=48m", "none"]).arg(folder)], folder)
+    }
+
+    /// One that can stand still: whoever writes there waits, and cannot even be killed. `None` as above.
+    fn that_can_hang(folder: &Path) -> Option<Self> {
+        let image = folder.with_extension("image");
+        std::fs::File::create(&image).unwrap().set_len(1 << 30).unwrap();
+        let (mut make, mut mount) = (Command::new("mkfs.ext4"), Command::new("mount"));
+        let mounted = mount.args(["-o", "loop"]).arg(&image).arg(folder);
+        Self::made_by([make.arg("-q").arg(&image), mounted], folder)
+    }
+
+    fn made_by<'a>(commands: impl IntoIterator<Item = &'a mut Command>, folder: &Path) -> Option<Self> {
+        std::fs::create_dir_all(folder).unwrap();
+        if let Some(why) = commands.into_iter().find_map(refused) {
             println!("skipped, no disk can be mounted: {why}");
             return None;
         }
@@ -173,32 +186,6 @@ impl SmallDisk {
         assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
         path
     }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // A process that is being killed may still hold it; then it goes with that.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
-
-/// A file system of its own that can stand still: whoever writes there waits, and cannot even be killed.
-struct HangingDisk(PathBuf);
-
-impl HangingDisk {
-    /// `None` where this is not allowed, with the reason on the output.
-    fn mount(folder: &Path) -> Option<Self> {
-        std::fs::create_dir_all(folder).unwrap();
-        let image = folder.with_extension("image");
-        std::fs::File::create(&image).unwrap().set_len(1 << 30).unwrap();
-        let (mut make, mut mount) = (Command::new("mkfs.ext4"), Command::new("mount"));
-        let commands = [make.arg("-q").arg(&image), mount.args(["-o", "loop"]).arg(&image).arg(folder)];
-        if let Some(why) = commands.into_iter().find_map(refused) {
-            println!("skipped, no disk can be mounted: {why}");
-            return None;
-        }
-        Some(Self(folder.to_owned()))
-    }
 
     fn hang(&self) {
         assert_eq!(refused(Command::new("fsfreeze").arg("--freeze").arg(&self.0)), None);
@@ -209,21 +196,39 @@ impl HangingDisk {
     }
 }
 
-impl Drop for HangingDisk {
+impl Drop for Disk {
     fn drop(&mut self) {
-        let _ = Command::new("fsfreeze").arg("--unfreeze").arg(&self.0).output();
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        // It hangs where a test has failed meanwhile.
+        let _ = refused(Command::new("fsfreeze").arg("--unfreeze").arg(&self.0));
+        // A process that is being killed may still hold it; then it goes with that.
+        let _ = refused(Command::new("umount").arg("--lazy").arg(&self.0));
     }
+}
+
+/// Starts the processes of a ring, and a load of 300 users.
+async fn start_under_load(ring: &mut Ring) -> Writers {
+    (0..ring.size).for_each(|place| ring.start_process(place));
+    ring.until_ready().await;
+    let writers = Writers::start(ring, 16, 300, 250).await;
+    writers.until_more(500).await;
+    writers
+}
+
+/// Ends that load: no request failed, and both copies have everything.
+async fn finish_whole(ring: &Ring, writers: Writers) {
+    ring.until_ready().await;
+    writers.until_more(500).await;
+    assert_eq!(writers.finish(ring).await, 0, "a request failed\n{}", ring.logs());
+    let (records, took) = until_equal(ring);
+    println!("{records} records in both copies, equal {took:?} after the load's end");
+    assert_eq!(records, 300);
 }
 
 #[tokio::test]
 async fn a_db_process_whose_disk_hangs_is_given_up_until_it_goes_on_and_no_request_fails() {
     let mut ring = Ring::without_processes(3);
-    let Some(disk) = HangingDisk::mount(&ring.data_dir(1)) else { return };
-    (0..3).for_each(|place| ring.start_process(place));
-    ring.until_ready().await;
-    let writers = Writers::start(&ring, 16, 300, 250).await;
-    writers.until_more(500).await;
+    let Some(disk) = Disk::that_can_hang(&ring.data_dir(1)) else { return };
+    let writers = start_under_load(&mut ring).await;
     disk.hang();
     ring.until("another copy leads", |cluster| cluster["partitions"][1]["lead"] == "db-2").await;
     writers.until_more(1_000).await;
@@ -231,22 +236,14 @@ async fn a_db_process_whose_disk_hangs_is_given_up_until_it_goes_on_and_no_reque
     assert_eq!(connected(&ring.client().await.cluster().await), 2, "it has writes that nobody else knows");
     disk.go_on();
     ring.until("it leads again", |cluster| cluster["partitions"][1]["lead"] == "db-1").await;
-    ring.until_ready().await;
-    writers.until_more(500).await;
-    assert_eq!(writers.finish(&ring).await, 0, "a request failed\n{}", ring.logs());
-    let (records, took) = until_equal(&ring);
-    println!("{records} records in both copies, equal {took:?} after the load's end");
-    assert_eq!(records, 300);
+    finish_whole(&ring, writers).await;
 }
 
 #[tokio::test]
 async fn a_db_process_whose_disk_is_full_says_so_and_leaves_and_the_ring_goes_on() {
     let mut ring = Ring::without_processes(3);
-    let Some(disk) = SmallDisk::mount(&ring.data_dir(1)) else { return };
-    (0..3).for_each(|place| ring.start_process(place));
-    ring.until_ready().await;
-    let writers = Writers::start(&ring, 16, 300, 250).await;
-    writers.until_more(500).await;
+    let Some(disk) = Disk::small(&ring.data_dir(1)) else { return };
+    let writers = start_under_load(&mut ring).await;
     let ballast = disk.fill();
     let status: ExitStatus = ring.until_exited(1).await;
     assert!(!status.success(), "it did not end by itself: {status}");
@@ -255,18 +252,13 @@ async fn a_db_process_whose_disk_is_full_says_so_and_leaves_and_the_ring_goes_on
     writers.until_more(1_000).await;
     std::fs::remove_file(ballast).unwrap();
     ring.start_process(1);
-    ring.until_ready().await;
-    writers.until_more(500).await;
-    assert_eq!(writers.finish(&ring).await, 0, "a request failed\n{}", ring.logs());
-    let (records, took) = until_equal(&ring);
-    println!("{records} records in both copies, equal {took:?} after the load's end");
-    assert_eq!(records, 300);
+    finish_whole(&ring, writers).await;
 }
 
 #[tokio::test]
 async fn a_db_process_without_room_for_what_it_writes_out_at_the_end_says_so_and_has_it_all_the_same() {
     let mut ring = Ring::without_processes(1);
-    let Some(disk) = SmallDisk::mount(&ring.data_dir(0)) else { return };
+    let Some(disk) = Disk::small(&ring.data_dir(0)) else { return };
     ring.start_process(0);
     ring.until_ready().await;
     let ids: Vec<Uuid> = std::iter::repeat_with(Uuid::new_v4).take(100).collect();

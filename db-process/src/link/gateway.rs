@@ -126,11 +126,6 @@ impl GatewayLink {
         loop {
             let mut registered = None;
             let session = async {
-                tokio::select! {
-                    () = self.until_written(&writes) => {}
-                    // Nothing depends on a process that is not registered.
-                    () = leave.cancelled() => return Over::Released,
-                }
                 let Err(over) = self.session(&mut registered, &writes, &leave).await;
                 over
             };
@@ -240,9 +235,10 @@ impl GatewayLink {
     ) -> Result<Infallible, Over> {
         // Watched from before the registration, so that no change falls between.
         let states = PerRole::both(|role| self.node.copy(role).state());
-        let entering = self.enter();
+        let entering = self.enter(writes);
         let (connection, registration, size) = tokio::select! {
             entered = entering => entered?,
+            // Nothing depends on a process that is not registered.
             () = leave.cancelled() => return Err(Over::Released),
         };
         *registered = Some(Instant::now());
@@ -265,8 +261,9 @@ impl GatewayLink {
         serving.serve(answered, leave).await
     }
 
-    /// Connects and registers. Returns what the gateway knows now, and how large a ring it expects.
-    async fn enter(&self) -> Result<(Connection, Register, u16), Over> {
+    /// Connects and registers, when the writes of earlier connections are on disk. Returns what the gateway knows now, and how large a ring it expects.
+    async fn enter(&self, writes: &TaskTracker) -> Result<(Connection, Register, u16), Over> {
+        self.until_written(writes).await;
         let mut connection = Connection::open(&self.url, self.secret.as_ref()).await?;
         let registration = self.node.registration(self.replication.clone());
         connection.send(&registration).await?;

@@ -10,6 +10,8 @@
 //!   of the others do. A second view says so, as after a promotion. So the lead goes home to a primary that has come back,
 //!   and away from a process that was asked to stop.
 //!
+//! A process that answers beats but no writes is given up as if it were lost, where others can lead in its place at once.
+//!
 //! If a move comes to nothing, the last lead leads again, by a newer view. If there is no copy that may lead, the partition
 //! is *down*: what was sent is answered as unknown, what was not as refused, and all that comes meanwhile is refused at
 //! once.
