@@ -60,8 +60,16 @@ struct CopyOf {
     role: String,
     connected: bool,
     complete: bool,
+    rolled_back: Option<RolledBack>,
     version: Option<u64>,
     lag: Option<u64>,
+}
+
+#[derive(Deserialize, Debug)]
+struct RolledBack {
+    of: String,
+    found: u64,
+    known: u64,
 }
 
 #[derive(Deserialize, Debug)]
@@ -167,6 +175,11 @@ impl CopyOf {
     fn state(&self) -> String {
         if !self.connected {
             return "away".to_owned();
+        }
+        if let Some(RolledBack { of, found, known }) = &self.rolled_back {
+            return format!(
+                "here, and its disk has lost something: it ends at {of} {found}, and had {of} {known}"
+            );
         }
         if !self.complete {
             return "here, and has never held the whole partition".to_owned();

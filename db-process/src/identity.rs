@@ -5,6 +5,7 @@
 //! DATA_DIR/identity.json   name, incarnation, ring and view
 //! DATA_DIR/primary/        RocksDB, copy of its own partition
 //! DATA_DIR/replica/        RocksDB, copy of its predecessor's partition
+//! DATA_DIR/*.mark          how much of each of them was on disk, as far as the process knows
 //! DATA_DIR/*.damaged/      the last database that was found damaged and set aside; may be removed
 //! ```
 //!
@@ -172,6 +173,11 @@ impl DataDir {
     /// Folder of what the databases have removed.
     pub fn trash(&self) -> PathBuf {
         self.folder.join("trash")
+    }
+
+    /// The file beside the database of one of the copies that remembers how much of it was on disk.
+    pub fn mark(&self, role: Role) -> PathBuf {
+        self.folder.join(format!("{}.mark", role.as_str()))
     }
 
     /// Folder of one of the copies' database.

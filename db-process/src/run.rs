@@ -23,7 +23,7 @@ use crate::node::{Node, PerRole};
 use crate::replication::follower::Follower;
 use crate::replication::server::ReplicationServer;
 use crate::store::trash::Trash;
-use crate::store::{BlockCache, RocksStore};
+use crate::store::{BlockCache, RocksStore, StoreError};
 use crate::worker::{self, CopyFailure, CopyHandle};
 
 /// How long the gateway may take to let this process go.
@@ -182,8 +182,15 @@ fn open(
     let trash = Trash::start(&data.trash(), Role::ALL.map(|role| data.copy(role)).to_vec());
     let trash = trash.with_context(|| data.trash().display().to_string())?;
     let start = |role| -> anyhow::Result<CopyHandle> {
-        let store = when_free(deadline, || RocksStore::open(&data.copy(role), cache))?;
-        Ok(worker::start(role, store, failed.clone())?)
+        let store = match when_free(deadline, || RocksStore::open(&data.copy(role), cache)) {
+            Err(error @ StoreError::LogDamaged { .. }) => {
+                warn!(copy = role.as_str(), %error, "it is set aside, and filled anew");
+                data.set_aside(role)?;
+                RocksStore::open(&data.copy(role), cache)?
+            }
+            opened => opened?,
+        };
+        Ok(worker::start(role, store, &data.mark(role), failed.clone())?)
     };
     let copies = PerRole { primary: start(Role::Primary)?, replica: start(Role::Replica)? };
     Ok((Node::new(data, copies), trash))
@@ -223,7 +230,6 @@ async fn close(node: Arc<Node>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::StoreError;
 
     #[test]
     fn a_copy_that_fails_ends_the_process_with_an_error_unless_it_is_to_be_discarded() {

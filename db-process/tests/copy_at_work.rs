@@ -49,9 +49,11 @@ impl Fixture {
     }
 
     fn open(folder: TempDir) -> Self {
-        let store = RocksStore::open(folder.path(), &BlockCache::default()).expect("a database");
+        let store =
+            RocksStore::open(&folder.path().join("primary"), &BlockCache::default()).expect("a database");
         let (failed, failures) = mpsc::unbounded_channel();
-        let copy = worker::start(Role::Primary, store, failed).expect("a sound database");
+        let mark = folder.path().join("primary.mark");
+        let copy = worker::start(Role::Primary, store, &mark, failed).expect("a sound database");
         Self { folder, copy: AtWork(copy), failures }
     }
 
@@ -63,7 +65,7 @@ impl Fixture {
 
     fn send(&self, writes: Vec<Write>) -> Receiver<Vec<WriteAnswer>> {
         let (answered, answers) = channel();
-        self.copy.write(writes, move |answers| answered.send(answers).expect("somebody waits"));
+        self.copy.write(writes, move |answers, _| answered.send(answers).expect("somebody waits"));
         answers
     }
 
@@ -80,7 +82,7 @@ impl Fixture {
     fn log(&self, after: u64) -> LogBatch {
         let entries =
             self.copy.log_after(after).expect("a sound database").expect("an op-log that reaches back");
-        LogBatch { incarnation: self.copy.report().incarnation, entries }
+        LogBatch { incarnation: self.copy.report().incarnation, lsn: 1, entries }
     }
 
     fn merge_chunk(&self, chunk: CopyChunk) {
@@ -91,7 +93,7 @@ impl Fixture {
 
     /// Everything in the database, as a tool sees it.
     fn records(&self) -> Vec<(UserId, Record)> {
-        let store = ReadOnlyStore::open(self.folder.path()).expect("a database");
+        let store = ReadOnlyStore::open(&self.folder.path().join("primary")).expect("a database");
         let snapshot = store.snapshot().expect("a sound database");
         snapshot.records().map(|record| record.expect("a sound database")).collect()
     }
@@ -163,7 +165,7 @@ fn the_report_tells_of_versions_that_are_still_queued() {
     answers.recv_timeout(DEADLINE).expect("an answer");
     assert_eq!((fixture.copy.report().head, fixture.copy.report().version), (500, Version(500)));
     let merged = Versioned { version: Version(900), id: id(1), change: create(900).operation.into_change() };
-    fixture.copy.merge(vec![merged], || ());
+    fixture.copy.merge(vec![merged], None, |_| ());
     assert_eq!(fixture.copy.report().version, Version(900));
 }
 
@@ -216,9 +218,11 @@ async fn a_copy_follows_another_and_has_it_on_disk_soon_after() {
         role: Role::Primary,
         incarnation: follower.copy.report().incarnation,
         position,
+        flushed: follower.copy.report().flushed,
+        other: None,
     };
-    assert_eq!(source.copy.start_for(&ask(end)), Ok(FollowStart::Log { after: total }));
-    assert_eq!(source.copy.start_for(&ask(None)), Ok(FollowStart::FullCopy));
+    assert_eq!(source.copy.start_for(&ask(end)), Ok(Ok(FollowStart::Log { after: total })));
+    assert_eq!(source.copy.start_for(&ask(None)), Ok(Ok(FollowStart::FullCopy)));
 }
 
 #[tokio::test]
@@ -255,7 +259,7 @@ async fn merged_changes_are_there_when_told() {
         Versioned { version: Version(version), id, change: operation.change() }
     });
     let (merged, done) = channel();
-    fixture.copy.merge(changes.collect(), move || merged.send(()).expect("somebody waits"));
+    fixture.copy.merge(changes.collect(), None, move |_| merged.send(()).expect("somebody waits"));
     done.recv_timeout(DEADLINE).expect("the changes are merged");
     assert!(fixture.copy.read(&id(3)).expect("a sound database").is_some());
     assert_eq!((fixture.copy.report().head, fixture.copy.report().version), (0, Version(3)));
@@ -271,8 +275,8 @@ async fn a_copy_whose_database_fails_never_answers_again() {
         let Fixture { folder, copy, .. } = fixture;
         drop(copy);
         let families = ["records", "oplog", "meta", "by_group", "by_email"];
-        let raw =
-            rocksdb::DB::open_cf(&rocksdb::Options::default(), folder.path(), families).expect("a database");
+        let raw = rocksdb::DB::open_cf(&rocksdb::Options::default(), folder.path().join("primary"), families)
+            .expect("a database");
         let records = raw.cf_handle("records").expect("a column family");
         raw.put_cf(records, id(1).as_bytes(), b"not a record").expect("a working disk");
         drop(raw);
@@ -306,7 +310,7 @@ async fn a_copy_whose_database_fails_never_answers_again() {
         );
         fixture.copy.stop();
         assert!(fixture.failures.try_recv().is_err(), "it is told once");
-        let head = ReadOnlyStore::open(fixture.folder.path())
+        let head = ReadOnlyStore::open(&fixture.folder.path().join("primary"))
             .expect("a database")
             .snapshot()
             .expect("a state")

@@ -25,8 +25,9 @@ const BATCH: u64 = 64;
 static GROUPS: AtomicU64 = AtomicU64::new(10);
 
 fn open(folder: &TempDir) -> CopyHandle {
-    let store = RocksStore::open(folder.path(), &BlockCache::default()).expect("a database");
-    worker::start(Role::Primary, store, mpsc::unbounded_channel().0).expect("a sound database")
+    let store = RocksStore::open(&folder.path().join("primary"), &BlockCache::default()).expect("a database");
+    let mark = folder.path().join("primary.mark");
+    worker::start(Role::Primary, store, &mark, mpsc::unbounded_channel().0).expect("a sound database")
 }
 
 /// As random as the ids of users are, and the same in every run.
@@ -54,7 +55,7 @@ fn write(copy: &CopyHandle, users: Range<u64>, batch: u64, window: usize) -> Dur
     for first in users.clone().step_by(batch as usize) {
         let answered = answered.clone();
         let writes = (first..(first + batch).min(users.end)).map(create).collect();
-        copy.write(writes, move |_| answered.send(()).expect("somebody waits"));
+        copy.write(writes, move |_, _| answered.send(()).expect("somebody waits"));
         waiting += 1;
         while waiting >= window {
             answers.recv().expect("an answer");
@@ -140,7 +141,9 @@ fn copy_files(from: &TempDir, to: &TempDir) -> bool {
 /// How much is in tables, and how much in the write-ahead log.
 fn sizes(folder: &TempDir) -> String {
     let size_of = |ending: &str| {
-        let files = std::fs::read_dir(folder.path()).expect("the database").map(|file| file.expect("a file"));
+        let files = std::fs::read_dir(folder.path().join("primary"))
+            .expect("the database")
+            .map(|file| file.expect("a file"));
         let ours = files.filter(|file| file.path().extension().is_some_and(|found| found == ending));
         ours.map(|file| file.metadata().map_or(0, |data| data.len())).sum::<u64>() >> 20
     };
@@ -214,7 +217,7 @@ async fn measure() {
     while after < report.head {
         let entries = copy.log_after(after).expect("a sound database").expect("an op-log that reaches back");
         after += entries.len() as u64;
-        follower.apply(LogBatch { incarnation: report.incarnation, entries });
+        follower.apply(LogBatch { incarnation: report.incarnation, lsn: 1, entries });
     }
     let end = Some(Position { incarnation: report.incarnation, sequence: report.head });
     let mut state = follower.state();

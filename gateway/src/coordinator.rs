@@ -480,6 +480,12 @@ fn report(event: RingEvent) {
             warn!(instance, host, reason, "db-process refused");
         }
         RingEvent::ProcessLost { instance, how } => warn!(instance, how, "db-process lost"),
+        RingEvent::RolledBack { instance, partition, role, rollback } => {
+            warn!(
+                instance, partition, copy = role.as_str(), %rollback,
+                "a copy was rolled back: its disk has lost something"
+            );
+        }
         RingEvent::RingKnown { ring, size, new: true } => info!(%ring, size, "new ring formed"),
         RingEvent::RingKnown { ring, size, new: false } => info!(%ring, size, "ring found"),
         RingEvent::SizeDiffers { ring, configured } => {

@@ -45,6 +45,10 @@ fn words(event: &RingEvent) -> String {
             format!("{instance} from {host} was refused: {reason}")
         }
         RingEvent::ProcessLost { instance, how } => format!("{instance} was lost: {how}"),
+        RingEvent::RolledBack { instance, partition, role, rollback } => {
+            let role = role.as_str();
+            format!("{instance} has lost part of its {role} copy of partition {partition}: {rollback}")
+        }
         RingEvent::RingKnown { size, new: true, .. } => format!("a new ring of {size} was formed"),
         RingEvent::RingKnown { size, new: false, .. } => format!("the ring of {size} was found"),
         RingEvent::SizeDiffers { ring, configured } => {

@@ -42,11 +42,23 @@ pub enum Mutation {
     PurgeUnexchanged,
     /// A copy keeps what the lead has purged.
     PurgeNotFollowed,
+    /// A process registers without a look at what is known of its disk.
+    RegistrationNotCompared,
+    /// A copy follows another without a look at what they know of each other's disks.
+    FollowerNotCompared,
+    /// A process that starts does not look at what it remembers of its own disk.
+    StartNotCompared,
+    /// A copy that was rolled back, and is filled or accepted, keeps its incarnation.
+    IncarnationKept,
+    /// A copy that is known to be rolled back leads and serves on.
+    RollbackServes,
+    /// A copy that was rolled back is discarded before the other one has what only it has.
+    DiscardUndrained,
 }
 
 impl Mutation {
     /// All of them; the simulation finds each.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 25] = [
         Self::TailNotReplayed,
         Self::PromoteUncovered,
         Self::AnswerBeforeSync,
@@ -66,6 +78,12 @@ impl Mutation {
         Self::PublishEarly,
         Self::PurgeUnexchanged,
         Self::PurgeNotFollowed,
+        Self::RegistrationNotCompared,
+        Self::FollowerNotCompared,
+        Self::StartNotCompared,
+        Self::IncarnationKept,
+        Self::RollbackServes,
+        Self::DiscardUndrained,
     ];
 }
 

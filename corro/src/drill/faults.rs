@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     Hang,
     /// Killed, its data removed, and started again
     Wipe,
+    /// Killed, its data replaced by an older copy, and started again
+    Rollback,
     /// The gateway killed, and started again
     Gateway,
 }
@@ -30,7 +32,7 @@ impl Fault {
     pub(crate) fn lasts(self) -> Duration {
         match self {
             Self::Hang => Duration::from_secs(3),
-            Self::Stop | Self::Kill | Self::Wipe => Duration::from_secs(1),
+            Self::Stop | Self::Kill | Self::Wipe | Self::Rollback => Duration::from_secs(1),
             Self::Gateway => Duration::from_millis(500),
         }
     }
@@ -43,6 +45,7 @@ impl fmt::Display for Fault {
             Self::Kill => "kill",
             Self::Hang => "hang",
             Self::Wipe => "wipe",
+            Self::Rollback => "rollback",
             Self::Gateway => "gateway",
         })
     }

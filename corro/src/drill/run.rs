@@ -110,6 +110,8 @@ impl<'a> Drill<'a> {
 
     async fn cycle(&mut self, number: usize, cycle: &Cycle) -> anyhow::Result<()> {
         self.progress.doing(number, cycle, "before the fault");
+        self.driver.prepare(cycle).await?;
+        self.ring.until_whole().await?;
         self.load.start();
         self.retries.start();
         tokio::time::sleep(CALM).await;

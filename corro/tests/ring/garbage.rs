@@ -87,6 +87,9 @@ fn register(name: &str) -> Register {
         head: 99,
         position: None,
         version: protocol::Version(7),
+        flushed: 0,
+        other: None,
+        rollback: None,
     };
     Register {
         revision: REVISION,

@@ -25,6 +25,8 @@ pub(crate) enum Fault {
     Power,
     /// The process ends, and comes back with an empty disk.
     Wipe,
+    /// The process ends, and comes back with a disk as it was at some earlier time.
+    Rollback,
     /// SIGSTOP and SIGCONT.
     Pause,
     /// Nothing gets to the disk of a process for a while; all else goes on.
@@ -41,10 +43,11 @@ pub(crate) enum Fault {
     GatewayPause,
 }
 
-const ALL: [Fault; 10] = [
+const ALL: [Fault; 11] = [
     Fault::Kill,
     Fault::Power,
     Fault::Wipe,
+    Fault::Rollback,
     Fault::Pause,
     Fault::HungDisk,
     Fault::Cut,

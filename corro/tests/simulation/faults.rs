@@ -1,9 +1,17 @@
 //! What goes wrong, and when; and whether the ring is whole again afterwards.
+//!
+//! A disk that returns to an earlier state is found out by what is remembered of it elsewhere. In these runs something always
+//! remembers: the file beside the database, which only goes back with it where the whole folder was restored; or the gateway,
+//! which then lives until the process has registered again; or the other copy, on its disk, which then comes back in time.
+//! Without any of them nothing could tell.
 
+use db_process::copy::rollback;
 use db_process::node::PerRole;
-use db_process::store::MemoryStore;
+use db_process::store::{MemoryStore, Meta, Store};
 use gateway::routing::Routing;
-use protocol::message::link::Role;
+use protocol::message::link::{FlushPoint, Role};
+use protocol::placement::{replica_of, replicated_at};
+use uuid::Uuid;
 
 use crate::config::{Fault, Mode};
 use crate::process::Process;
@@ -20,6 +28,8 @@ pub(crate) struct Faults {
     lost_disks: Vec<u16>,
     /// The last thing that went wrong was the end of this process.
     lost: Option<u16>,
+    /// Disks that went back, while nothing but the gateway or the other copy may know: place, role and incarnation.
+    rolled_back: Vec<(u16, Role, Uuid)>,
     /// Everything that was to happen has happened.
     pub(crate) finished: bool,
     pub(crate) whole: bool,
@@ -35,7 +45,9 @@ impl World {
             && self.is_connected();
         if calm {
             self.faults.wiped = false;
+            self.faults.rolled_back.clear();
         }
+        self.forget_found_rollbacks();
         let harsh = self.config.mode == Mode::Harsh;
         let late = self.now > self.faults.last + Self::WHOLE_WITHIN;
         let all = self.faults.count >= self.config.faults;
@@ -111,7 +123,8 @@ impl World {
         }
         self.faults.count += 1;
         self.faults.last = self.now;
-        self.faults.lost = matches!(fault, Fault::Kill | Fault::Power | Fault::Wipe).then_some(place);
+        self.faults.lost =
+            matches!(fault, Fault::Kill | Fault::Power | Fault::Wipe | Fault::Rollback).then_some(place);
         let down = self.rng.pick(&[20, 100, 600, 2_500]) * MILLI;
         match fault {
             Fault::Kill | Fault::Power | Fault::Wipe => {
@@ -122,6 +135,7 @@ impl World {
                 }
                 self.after(20 * MILLI, down + 20 * MILLI, Happening::RestartProcess(place));
             }
+            Fault::Rollback => self.roll_back(place, down),
             Fault::Pause => {
                 let millis = self.rng.between(100, 3_000);
                 self.note(|| format!("{place} stands still for {millis} ms"));
@@ -187,11 +201,114 @@ impl World {
             }
             // Alone, and covered by the tail.
             Fault::Wipe => calm && self.config.tail_bytes > 1_000,
+            // The same; the gateway has to know of what is on the disk.
+            Fault::Rollback => {
+                self.gateway.is_up()
+                    && !self.gateway.paused
+                    && (harsh || calm && self.config.tail_bytes > 1_000)
+                    && (calm
+                        || self.gateway.was_ready
+                            && process.link.registered
+                            && self.neighbours_are_well(place))
+            }
             // With the disk of another, or the tail, something acknowledged would be gone.
             Fault::Gateway | Fault::Power => harsh || !self.faults.wiped,
             _ => true,
         };
-        possible && fair
+        // Nothing that could tell of a disk that went back may be lost before it has.
+        let told = self.faults.rolled_back.is_empty()
+            || !matches!(
+                fault,
+                Fault::Gateway | Fault::GatewayPause | Fault::Wipe | Fault::Power | Fault::Rollback
+            );
+        possible && fair && told
+    }
+
+    /// Whether the processes that hold the other copies of those at that place are there.
+    fn neighbours_are_well(&self, place: u16) -> bool {
+        let size = self.config.size;
+        [replica_of(place, size), replicated_at(place, size)].into_iter().flatten().all(|place| {
+            let process = &self.processes[usize::from(place)];
+            process.is_well() && process.link.registered
+        })
+    }
+
+    /// A process ends, and one of its disks, or both, is as it was earlier when it comes back. In harsh runs all processes may
+    /// lose power at that moment, and the gateway may be restarted.
+    fn roll_back(&mut self, place: u16, down: Time) {
+        let harsh = self.config.mode == Mode::Harsh;
+        let (all_lose_power, restored) = (harsh && self.rng.percent(30), self.rng.percent(50));
+        let roles: Vec<Role> = match self.rng.next() % 3 {
+            0 => vec![Role::Primary],
+            1 => vec![Role::Replica],
+            _ => Role::ALL.to_vec(),
+        };
+        // A process that was away for long would not be heard by a gateway that has just started.
+        let soon = 100 * MILLI;
+        for other in 0..self.config.size {
+            if other == place || all_lose_power {
+                self.end_process(other, all_lose_power);
+            }
+            if other == place || all_lose_power {
+                self.after(
+                    20 * MILLI,
+                    if all_lose_power { soon } else { down + 20 * MILLI },
+                    Happening::RestartProcess(other),
+                );
+            }
+        }
+        self.faults.wiped = true;
+        let mut gateway_is_needed = false;
+        for role in roles {
+            let process = self.process(place);
+            let store = process.disks.get(role).clone().expect("a process that is down has both disks");
+            let before = store.meta().expect("a store in memory can be read");
+            let batches = self.rng.next() as usize % (store.synced() + 1);
+            let back = store.roll_back(batches);
+            let meta = back.meta().expect("a store in memory can be read");
+            self.note(|| format!("the {role:?} of {place} goes back from {before:?} to {meta:?}"));
+            let process = self.process(place);
+            let marked = process.marks.get_mut(role);
+            if restored {
+                // The file went back together with the database.
+                let lsn = meta.lsn;
+                *marked = marked.map(|mark| FlushPoint { lsn: mark.lsn.min(lsn), ..mark });
+            }
+            let tells =
+                marked.is_some_and(|mark| mark.incarnation == meta.incarnation && mark.lsn > meta.lsn);
+            *process.disks.get_mut(role) = Some(back);
+            if !tells && meta.lsn < before.lsn {
+                gateway_is_needed |= !self.other_tells(place, role, &meta);
+                self.faults.rolled_back.push((place, role, meta.incarnation));
+            }
+        }
+        if harsh && !gateway_is_needed && self.rng.percent(30) {
+            self.kill_gateway();
+            self.after(10 * MILLI, soon, Happening::RestartGateway);
+        }
+    }
+
+    /// Whether the other copy has on its disk that this one had more.
+    fn other_tells(&self, place: u16, role: Role, now: &Meta) -> bool {
+        let other = match role {
+            Role::Primary => replica_of(place, self.config.size),
+            Role::Replica => replicated_at(place, self.config.size),
+        };
+        other.is_some_and(|other| {
+            let disk = self.processes[usize::from(other)].store(role.other()).clone().crash(0);
+            let meta = disk.meta().expect("a store in memory can be read");
+            rollback::lost(now, meta.other, meta.position).is_some()
+        })
+    }
+
+    /// Forgets those that have said what they lost, or were made anew.
+    fn forget_found_rollbacks(&mut self) {
+        let processes = &self.processes;
+        self.faults.rolled_back.retain(|(place, role, incarnation)| {
+            let meta =
+                processes[usize::from(*place)].store(*role).meta().expect("a store in memory can be read");
+            meta.incarnation == *incarnation && meta.rollback.is_none()
+        });
     }
 
     fn wipe(&mut self, place: u16) {

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use db_process::copy::{Copy, Limits, report};
+use db_process::copy::{Copy, Limits, report, rollback};
 use db_process::identity::Membership;
 use db_process::node::PerRole;
 use db_process::node::plan::{Plan, Source, plan};
@@ -12,9 +12,10 @@ use db_process::store::{MemoryStore, Store};
 use gateway::routing::{FromProcess, ToProcess};
 use protocol::message::REVISION;
 use protocol::message::link::{
-    Applied, CopiesChanged, CopyReport, CopyReports, Peer, ReadAnswers, ReadBatch, Register,
-    ReplicationAddress, Ring, RingNotice, Role, View,
+    Applied, Compared, CopiesChanged, CopyReport, CopyReports, Expected, FlushPoint, MergeBatch, Peer,
+    Position, ReadAnswers, ReadBatch, Register, ReplicationAddress, Ring, RingNotice, Role, View,
 };
+use protocol::mutation::{self, Mutation};
 use uuid::Uuid;
 
 use crate::config::Config;
@@ -71,6 +72,10 @@ pub(crate) struct Process {
     pub(crate) membership: Option<Membership>,
     /// The databases of a process that is down.
     pub(crate) disks: PerRole<Option<MemoryStore>>,
+    /// What it remembers beside them of what was on disk.
+    pub(crate) marks: PerRole<Option<FlushPoint>>,
+    /// The copy that is set aside when it ends.
+    pub(crate) discard: Option<Role>,
     pub(crate) workers: PerRole<Option<Worker>>,
     pub(crate) following: PerRole<Following>,
     pub(crate) link: Link,
@@ -105,6 +110,8 @@ impl Process {
             incarnation: rng.uuid(),
             membership: None,
             disks: PerRole::both(|_| Some(MemoryStore::new(rng.uuid()))),
+            marks: PerRole::default(),
+            discard: None,
             workers: PerRole::default(),
             following: PerRole::default(),
             link: Link::default(),
@@ -194,7 +201,12 @@ impl World {
         process.following = PerRole::default();
         for role in Role::ALL {
             let store = process.disks.get_mut(role).take().expect("a process that is down has both disks");
-            let copy = Copy::open(store, limits).expect("a store in memory can be read");
+            let mut copy = Copy::open(store, limits).expect("a store in memory can be read");
+            let mark = process.marks.get(role).filter(|_| !mutation::is(Mutation::StartNotCompared));
+            if let Some(rollback) = rollback::lost(copy.meta(), mark, None) {
+                copy.mark_rolled_back(rollback);
+                copy.commit().expect("a store in memory does not fail");
+            }
             *process.workers.get_mut(role) = Some(Worker::new(copy));
         }
         self.note(|| format!("{place} starts"));
@@ -213,6 +225,7 @@ impl World {
         process.disk_hangs = false;
         process.waiting.clear();
         process.keeping = false;
+        process.discard = None;
         process.notices.clear();
         process.link = Link::default();
         let life = process.life;
@@ -223,6 +236,10 @@ impl World {
             let survivors =
                 if power { self.rng.next() as usize % (store.unsynced() + 1) } else { usize::MAX };
             *self.process(place).disks.get_mut(role) = Some(store.crash(survivors));
+            // The file is not synced by itself.
+            if power && self.rng.percent(50) {
+                *self.process(place).marks.get_mut(role) = None;
+            }
         }
         let connections: Vec<u64> = self
             .connections
@@ -398,6 +415,13 @@ impl World {
                 assert!(!refused.reason.is_final(), "refused for good: {:?}", refused.reason);
                 self.hang_up(place);
             }
+            ToProcess::Expected(Expected { role, flushed, followed }) => {
+                if self.compare_disk(place, role, flushed, followed) {
+                    self.send_up(id, Up::Message(FromProcess::Compared(Compared { role })));
+                } else {
+                    self.hang_up(place);
+                }
+            }
             ToProcess::Ring(notice) => self.take_notice(place, id, notice),
             ToProcess::Reads(batch) => self.look_up(place, id, &batch),
             ToProcess::Writes(batch) => {
@@ -405,14 +429,31 @@ impl World {
                 self.give(place, batch.role, job);
             }
             ToProcess::Merge(batch) => {
-                let job = Job::Merge { connection: id, batch: batch.batch, changes: batch.changes };
-                self.give(place, batch.role, job);
+                let MergeBatch { batch, role, changes, other } = batch;
+                self.give(place, role, Job::Merge { connection: id, batch, changes, other });
             }
             ToProcess::Query(query) => self.answer_query(place, id, &query),
             ToProcess::Renew(_) => unreachable!("nobody asks for a repair"),
             ToProcess::Released(_) => self.exit(place),
             ToProcess::Beat(_) => self.send_up(id, Up::Message(FromProcess::Alive)),
         }
+    }
+
+    /// Compares a copy with what is known of its disk. Returns whether it is sound.
+    pub(crate) fn compare_disk(
+        &mut self,
+        place: u16,
+        role: Role,
+        flushed: Option<FlushPoint>,
+        followed: Option<Position>,
+    ) -> bool {
+        let meta = *self.process(place).worker(role).copy.meta();
+        let lost = rollback::lost(&meta, flushed, followed);
+        if let Some(rollback) = lost {
+            self.note(|| format!("{place} {role:?}: {rollback}"));
+            self.give(place, role, Job::MarkRolledBack(rollback));
+        }
+        lost.or(meta.rollback).is_none()
     }
 
     fn look_up(&mut self, place: u16, id: u64, batch: &ReadBatch) {
@@ -479,6 +520,18 @@ impl World {
         for role in plan.count_as_complete {
             self.give(place, role, Job::CountAsComplete);
         }
+        for role in plan.accept {
+            let incarnation = self.rng.uuid();
+            self.give(place, role, Job::AcceptRollback(incarnation));
+        }
+        if let Some(role) = plan.discard
+            && self.process(place).discard.is_none()
+        {
+            self.process(place).discard = Some(role);
+            if !self.process(place).leaving {
+                self.ask_to_leave(place);
+            }
+        }
         for (role, source) in plan.follow.into_pairs() {
             let peer: Option<Peer> = match source {
                 Source::AsBefore => continue,
@@ -496,6 +549,9 @@ impl World {
         let now = process.worker(role).state.report;
         let Some(told) = process.link.told.as_mut().map(|told| told.get_mut(role)) else { return };
         let told = std::mem::replace(told, now);
+        if told.complete && !now.complete {
+            return self.hang_up(place);
+        }
         if (told.complete, told.incarnation) != (now.complete, now.incarnation) {
             let changes = process.changes();
             self.send_up(id, Up::Message(FromProcess::Copies(changes)));
@@ -525,7 +581,17 @@ impl World {
         for role in Role::ALL {
             self.finish(place, role);
         }
+        let discard = self.process(place).discard;
         self.end_process(place, false);
+        if let Some(role) = discard {
+            self.note(|| format!("{place} sets its {role:?} aside"));
+            let incarnation = if mutation::is(Mutation::IncarnationKept) {
+                self.report_of(place, role).incarnation
+            } else {
+                self.rng.uuid()
+            };
+            *self.process(place).disks.get_mut(role) = Some(MemoryStore::new(incarnation));
+        }
         self.after(50 * MILLI, 2 * SECOND, Happening::RestartProcess(place));
     }
 
@@ -533,6 +599,6 @@ impl World {
     pub(crate) fn report_of(&self, place: u16, role: Role) -> CopyReport {
         let meta =
             self.processes[usize::from(place)].store(role).meta().expect("a store in memory can be read");
-        report(&meta)
+        report(&meta, meta.lsn)
     }
 }

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::mem;
 use std::ops::ControlFlow;
 
+use db_process::copy::rollback::{self, Comparison, has_nothing_for};
 use db_process::copy::{FollowStart, follow};
 use db_process::store::Store;
 use protocol::message::REVISION;
-use protocol::message::link::{Peer, Position, Role};
+use protocol::message::link::{FlushPoint, Peer, Position, Role};
 use protocol::message::replication::{CopyChunk, Follow, LogBatch};
 use protocol::placement::{replica_of, replicated_at};
 use uuid::Uuid;
@@ -35,6 +36,8 @@ pub(crate) struct Following {
 #[derive(Debug)]
 pub(crate) struct Feeder {
     role: Role,
+    /// Incarnation of the copy that follows.
+    follower: Uuid,
     /// Chunks of a full copy that have not left.
     chunks: VecDeque<CopyChunk>,
     unmerged: VecDeque<u64>,
@@ -109,6 +112,8 @@ impl World {
             role: role.other(),
             incarnation: state.report.incarnation,
             position: state.report.position,
+            flushed: state.report.flushed,
+            other: state.report.other,
         };
         self.replicate(id, Towards::Source, Replicated::Follow(follow));
     }
@@ -170,7 +175,10 @@ impl World {
             Replicated::Chunk(chunk) => {
                 self.give(place, role, Job::Chunk { stream: id, chunk });
             }
-            Replicated::Declined | Replicated::End => {
+            Replicated::Declined(_) | Replicated::End => {
+                if let Replicated::Declined(Some(known)) = message {
+                    self.compare_disk(place, role, Some(known), None);
+                }
                 self.stop_following(place, role);
                 self.follow_later(place, role, 50);
             }
@@ -194,7 +202,8 @@ impl World {
         let progress = position.map(|at| (at.sequence, state.durable));
         if let Some((applied, durable)) = progress.filter(|_| progress != following.confirmed) {
             following.confirmed = progress;
-            self.replicate(id, Towards::Source, Replicated::Confirmed { applied, durable });
+            let lsn = state.report.flushed;
+            self.replicate(id, Towards::Source, Replicated::Confirmed { applied, durable, lsn });
         }
     }
 
@@ -207,7 +216,7 @@ impl World {
                 assert_eq!(feeder.unmerged.pop_front(), Some(chunk), "chunks are answered in order");
                 self.feed(place, id);
             }
-            Replicated::Confirmed { applied, durable } => {
+            Replicated::Confirmed { applied, durable, lsn } => {
                 let Some(feeder) = self.feeder(id) else { return };
                 let Some(sent) = feeder.sent else { return };
                 assert!(durable <= applied, "nothing is on disk before it is applied");
@@ -218,8 +227,8 @@ impl World {
                 while feeder.unanswered.front().is_some_and(|last| *last <= applied) {
                     feeder.unanswered.pop_front();
                 }
-                let role = feeder.role;
-                self.give(place, role, Job::Confirm(durable));
+                let (role, incarnation) = (feeder.role, feeder.follower);
+                self.give(place, role, Job::Confirm(durable, FlushPoint { incarnation, lsn }));
                 self.feed(place, id);
             }
             Replicated::End => {
@@ -228,7 +237,7 @@ impl World {
                     stream.feeder = None;
                 }
             }
-            Replicated::Declined | Replicated::Log(_) | Replicated::Chunk(_) => {
+            Replicated::Declined(_) | Replicated::Log(_) | Replicated::Chunk(_) => {
                 unreachable!("a follower does not send {message:?}")
             }
         }
@@ -256,14 +265,31 @@ impl World {
             Role::Replica => replicated_at(place, size),
         };
         assert_eq!(neighbour, Some(asked.instance.place()), "only neighbours follow");
-        if !ours || !process.worker(asked.role).state.report.complete {
-            return self.let_go(id, Replicated::Declined);
+        let report = process.worker(asked.role).state.report;
+        if !ours || !(report.complete || report.rollback.is_some()) {
+            return self.let_go(id, Replicated::Declined(None));
         }
+        let meta = *process.worker(asked.role).copy.meta();
+        match rollback::compare(&meta, asked) {
+            Comparison::Sound if has_nothing_for(&meta, asked) => {
+                return self.let_go(id, Replicated::Declined(None));
+            }
+            Comparison::Sound => {}
+            Comparison::Follower(known) => {
+                return self.let_go(id, Replicated::Declined(Some(known)));
+            }
+            Comparison::Source(rollback) => {
+                self.give(place, asked.role, Job::MarkRolledBack(rollback));
+                return self.let_go(id, Replicated::Declined(None));
+            }
+        }
+        let process = self.process(place);
         let meta = process.store(asked.role).meta().expect("a store in memory can be read");
         let start = follow::start_for(&meta, asked);
         let role = asked.role;
         let feeder = Feeder {
             role,
+            follower: asked.incarnation,
             chunks: VecDeque::new(),
             unmerged: VecDeque::new(),
             end: None,
@@ -279,10 +305,11 @@ impl World {
     }
 
     fn start_feeding(&mut self, place: u16, id: u64, role: Role, start: FollowStart) {
+        let lsn = self.process(place).worker(role).state.report.flushed;
         let chunks = match start {
             FollowStart::Log { .. } => VecDeque::new(),
             FollowStart::Adopt { end } => {
-                VecDeque::from([CopyChunk { end: Some(end), ..CopyChunk::default() }])
+                VecDeque::from([CopyChunk { end: Some(end), lsn, ..CopyChunk::default() }])
             }
             FollowStart::FullCopy => self.full_copy(place, role),
         };
@@ -299,7 +326,7 @@ impl World {
             let store = self.process(place).store(role);
             let incarnation = store.meta().expect("a store in memory can be read").incarnation;
             let entries = Vec::new();
-            self.replicate(id, Towards::Follower, Replicated::Log(LogBatch { incarnation, entries }));
+            self.replicate(id, Towards::Follower, Replicated::Log(LogBatch { incarnation, lsn, entries }));
         }
         self.feed(place, id);
     }
@@ -318,7 +345,7 @@ impl World {
             ControlFlow::Continue(())
         });
         copied.expect("a store in memory can be read");
-        let end = whole.last().and_then(|last| last.end);
+        let (end, lsn) = whole.last().map_or((None, 0), |last| (last.end, last.lsn));
         let applied = whole.iter().flat_map(|chunk| chunk.applied.clone()).collect();
         let records: Vec<_> = whole.into_iter().flat_map(|chunk| chunk.records).collect();
         let mut chunks: VecDeque<CopyChunk> = records
@@ -327,7 +354,7 @@ impl World {
             .map(|(records, chunk)| CopyChunk { chunk, records: records.to_vec(), ..CopyChunk::default() })
             .collect();
         let chunk = chunks.len() as u64;
-        chunks.push_back(CopyChunk { chunk, records: Vec::new(), applied, end });
+        chunks.push_back(CopyChunk { chunk, records: Vec::new(), applied, end, lsn });
         chunks
     }
 
@@ -380,8 +407,9 @@ impl World {
                     feeder.sent = feeder.end.map(|end| end.sequence);
                     // Whoever follows learns at once whose op-log it is.
                     let incarnation = feeder.end.expect("a full copy has an end").incarnation;
-                    let entries = Vec::new();
-                    self.replicate(id, Towards::Follower, Replicated::Log(LogBatch { incarnation, entries }));
+                    let (lsn, entries) = (0, Vec::new());
+                    let batch = LogBatch { incarnation, lsn, entries };
+                    self.replicate(id, Towards::Follower, Replicated::Log(batch));
                 } else {
                     return;
                 }
@@ -402,7 +430,8 @@ impl World {
                 feeder.unanswered.push_back(last);
                 feeder.rested = now + pace;
             }
-            self.replicate(id, Towards::Follower, Replicated::Log(LogBatch { incarnation, entries }));
+            let lsn = self.process(place).worker(role).state.report.flushed;
+            self.replicate(id, Towards::Follower, Replicated::Log(LogBatch { incarnation, lsn, entries }));
         }
     }
 }

@@ -7,8 +7,11 @@ use db_process::copy::{Copy, FollowError, report};
 use db_process::store::MemoryStore;
 use gateway::routing::FromProcess;
 use protocol::Version;
-use protocol::message::link::{CopyReport, Merged, Role, Versioned, Write, WriteAnswers};
+use protocol::message::link::{
+    CopyReport, FlushPoint, Merged, Role, Rollback, Versioned, Write, WriteAnswers,
+};
 use protocol::message::replication::{CopyChunk, LogBatch};
+use uuid::Uuid;
 
 use crate::process::Todo;
 use crate::world::{MILLI, Replicated, Towards, Up, World};
@@ -17,11 +20,13 @@ use crate::world::{MILLI, Replicated, Towards, Up, World};
 #[derive(Debug)]
 pub(crate) enum Job {
     Write { connection: u64, batch: u64, writes: Vec<Write> },
-    Merge { connection: u64, batch: u64, changes: Vec<Versioned> },
+    Merge { connection: u64, batch: u64, changes: Vec<Versioned>, other: Option<FlushPoint> },
     Apply(LogBatch),
     Chunk { stream: u64, chunk: CopyChunk },
     CountAsComplete,
-    Confirm(u64),
+    MarkRolledBack(Rollback),
+    AcceptRollback(Uuid),
+    Confirm(u64, FlushPoint),
 }
 
 impl Job {
@@ -32,7 +37,9 @@ impl Job {
             Self::Merge { changes, .. } => changes.iter().map(|change| change.version).collect(),
             Self::Apply(batch) => batch.entries.iter().map(|entry| entry.version).collect(),
             Self::Chunk { chunk, .. } => chunk.records.iter().map(|(_, record)| record.version()).collect(),
-            Self::CountAsComplete | Self::Confirm(_) => Vec::new(),
+            Self::CountAsComplete | Self::MarkRolledBack(_) | Self::AcceptRollback(_) | Self::Confirm(..) => {
+                Vec::new()
+            }
         };
         versions.into_iter().max().unwrap_or(Version::ZERO)
     }
@@ -54,6 +61,12 @@ pub(crate) struct State {
     pub(crate) gaps: u64,
 }
 
+impl State {
+    fn of(copy: &Copy<MemoryStore>, gaps: u64) -> Self {
+        Self { report: report(copy.meta(), copy.flushed()), durable: copy.durable(), gaps }
+    }
+}
+
 /// See the module.
 pub(crate) struct Worker {
     pub(crate) copy: Copy<MemoryStore>,
@@ -69,7 +82,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(copy: Copy<MemoryStore>) -> Self {
-        let state = State { report: report(copy.meta()), durable: copy.durable(), gaps: 0 };
+        let state = State::of(&copy, 0);
         let (queue, promises) = (VecDeque::new(), Vec::new());
         Self { copy, queue, received: Version::ZERO, busy: false, promises, state, gaps: 0, sync_due: false }
     }
@@ -98,12 +111,13 @@ impl Worker {
         match job {
             Job::Write { connection, batch, writes } => {
                 let results = self.copy.write(writes.clone()).expect(SOUND);
-                let answers = WriteAnswers { batch, role, results };
+                // What is on disk then is known when it leaves.
+                let answers = WriteAnswers { batch, role, lsn: 0, results };
                 self.promises.push(Promise::Written { connection, answers, writes });
             }
-            Job::Merge { connection, batch, changes } => {
-                self.copy.merge(changes).expect(SOUND);
-                self.promises.push(Promise::Merged { connection, merged: Merged { batch, role } });
+            Job::Merge { connection, batch, changes, other } => {
+                self.copy.merge(changes, other).expect(SOUND);
+                self.promises.push(Promise::Merged { connection, merged: Merged { batch, role, lsn: 0 } });
             }
             Job::Apply(batch) => match self.copy.apply(batch) {
                 Ok(()) => {}
@@ -116,13 +130,15 @@ impl Worker {
                 self.promises.push(Promise::Chunk { stream, chunk: number });
             }
             Job::CountAsComplete => self.copy.count_as_complete(),
-            Job::Confirm(upto) => self.copy.confirm(upto),
+            Job::MarkRolledBack(rollback) => self.copy.mark_rolled_back(rollback),
+            Job::AcceptRollback(incarnation) => self.copy.accept_rollback(incarnation),
+            Job::Confirm(upto, other) => self.copy.confirm(upto, Some(other)),
         }
     }
 
     /// Publishes the state. Returns whether it is news.
     fn publish(&mut self) -> bool {
-        let now = State { report: report(self.copy.meta()), durable: self.copy.durable(), gaps: self.gaps };
+        let now = State::of(&self.copy, self.gaps);
         mem::replace(&mut self.state, now) != now
     }
 }
@@ -141,6 +157,7 @@ impl World {
     pub(crate) fn round(&mut self, place: u16, role: Role) {
         let most = self.config.round;
         self.process(place).worker(role).work(role);
+        self.remember_flushed(place, role);
         self.todo(place, 20, most, Todo::Tell(role));
     }
 
@@ -167,8 +184,10 @@ impl World {
 
     fn keep_promise(&mut self, place: u16, role: Role, promise: Promise) {
         let linked = self.process(place).link.connection;
+        let flushed = self.process(place).worker(role).copy.flushed();
         match promise {
             Promise::Written { connection, answers, writes } => {
+                let answers = WriteAnswers { lsn: flushed, ..answers };
                 let open =
                     self.connections.get(&connection).is_some_and(|connection| connection.gateway_open);
                 self.check_on_disk(place, role, &writes, &answers, linked == Some(connection) && open);
@@ -177,6 +196,7 @@ impl World {
                 }
             }
             Promise::Merged { connection, merged } => {
+                let merged = Merged { lsn: flushed, ..merged };
                 if linked == Some(connection) {
                     self.send_up(connection, Up::Message(FromProcess::Merged(merged)));
                 }
@@ -193,6 +213,8 @@ impl World {
         let worker = self.process(place).worker(role);
         worker.sync_due = false;
         worker.copy.sync().expect("a store in memory does not fail");
+        self.remember_flushed(place, role);
+        let worker = self.process(place).worker(role);
         if !worker.busy && worker.publish() {
             self.spread(place, role);
         }
@@ -210,5 +232,14 @@ impl World {
         let worker = self.process(place).worker(role);
         worker.work(role);
         worker.copy.sync().expect("a store in memory does not fail");
+        self.remember_flushed(place, role);
+    }
+
+    /// The process remembers beside the database what is on disk.
+    fn remember_flushed(&mut self, place: u16, role: Role) {
+        let process = self.process(place);
+        let copy = &process.worker(role).copy;
+        let mark = FlushPoint { incarnation: copy.meta().incarnation, lsn: copy.flushed() };
+        *process.marks.get_mut(role) = Some(mark);
     }
 }

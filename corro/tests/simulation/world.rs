@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 
 use gateway::routing::{Event, FromProcess, ToProcess};
-use protocol::message::link::Register;
+use protocol::message::link::{FlushPoint, Register};
 use protocol::message::replication::{CopyChunk, Follow, LogBatch};
 
 use crate::check::Checks;
@@ -81,11 +81,16 @@ pub(crate) enum Towards {
 #[derive(Debug)]
 pub(crate) enum Replicated {
     Follow(Follow),
-    Declined,
+    /// With what is known of the follower's disk, if that is why.
+    Declined(Option<FlushPoint>),
     Log(LogBatch),
     Chunk(CopyChunk),
     ChunkMerged(u64),
-    Confirmed { applied: u64, durable: u64 },
+    Confirmed {
+        applied: u64,
+        durable: u64,
+        lsn: u64,
+    },
     End,
 }
 

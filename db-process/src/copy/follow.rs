@@ -4,7 +4,7 @@ use std::mem;
 use std::ops::ControlFlow;
 
 use protocol::Record;
-use protocol::message::link::Position;
+use protocol::message::link::{FlushPoint, Position};
 use protocol::message::packed::text_length;
 use protocol::message::replication::{CopyChunk, Follow, LogBatch, LogEntry};
 use protocol::message::{MAX_BATCH, MAX_FRAME_BYTES};
@@ -65,6 +65,7 @@ impl<S: Store> Copy<S> {
     pub fn apply(&mut self, batch: LogBatch) -> Result<(), FollowError> {
         let ids: Vec<_> = batch.entries.iter().map(|entry| entry.id).collect();
         let stored = self.store.get_many(&ids)?;
+        let source = FlushPoint { incarnation: batch.incarnation, lsn: batch.lsn };
         for (LogEntry { sequence, version, id, change }, stored) in batch.entries.into_iter().zip(stored) {
             let position = self.staged.meta.position;
             let followed = position.filter(|position| position.incarnation == batch.incarnation);
@@ -80,6 +81,7 @@ impl<S: Store> Copy<S> {
                 self.put_change(id, before, version, &change, None)?;
             }
             self.staged.meta.position = Some(Position { incarnation: batch.incarnation, sequence });
+            FlushPoint::advance(&mut self.staged.meta.other, source);
             self.dirty = true;
         }
         Ok(())
@@ -91,7 +93,7 @@ impl<S: Store> Copy<S> {
     /// # Errors
     /// If the database cannot be read.
     pub fn merge_chunk(&mut self, chunk: CopyChunk) -> Result<(), StoreError> {
-        let CopyChunk { records, applied, end, .. } = chunk;
+        let CopyChunk { records, applied, end, lsn, .. } = chunk;
         let ids: Vec<_> = records.iter().map(|(id, _)| *id).collect();
         let stored = self.store.get_many(&ids)?;
         for ((id, theirs), stored) in records.into_iter().zip(stored) {
@@ -118,6 +120,7 @@ impl<S: Store> Copy<S> {
                 meta.floor = meta.version;
             }
             meta.position = Some(end);
+            FlushPoint::advance(&mut meta.other, FlushPoint { incarnation: end.incarnation, lsn });
             self.dirty = true;
             self.promised = true;
         }
@@ -141,8 +144,8 @@ pub fn start_for(meta: &Meta, follow: &Follow) -> FollowStart {
     }
 }
 
-/// Cuts a snapshot into the chunks of a full copy, none larger than a sixteenth of a frame, for as long as `send` goes on. Behind the
-/// records come the last operations that made them, at most `recent`.
+/// Cuts a snapshot, all of which is on disk, into the chunks of a full copy, none larger than a sixteenth of a frame, for as
+/// long as `send` goes on. Behind the records come the last operations that made them, at most `recent`.
 ///
 /// # Errors
 /// If the database cannot be read.
@@ -151,7 +154,7 @@ pub fn full_copy(
     recent: usize,
     mut send: impl FnMut(CopyChunk) -> ControlFlow<()>,
 ) -> Result<(), StoreError> {
-    let Meta { incarnation, head: sequence, .. } = snapshot.meta();
+    let Meta { incarnation, head: sequence, lsn, .. } = snapshot.meta();
     let mut cut = Cut::default();
     for item in snapshot.records() {
         let (id, record) = item?;
@@ -167,7 +170,7 @@ pub fn full_copy(
         cut.next.applied.push(version);
     }
     // Nothing is left to do if nobody wants it any more.
-    let _ = send(CopyChunk { end: Some(Position { incarnation, sequence }), ..cut.next });
+    let _ = send(CopyChunk { end: Some(Position { incarnation, sequence }), lsn, ..cut.next });
     Ok(())
 }
 
@@ -288,7 +291,7 @@ mod tests {
         assert!((9 * record_size(&record) - 90..=9 * record_size(&record)).contains(&size), "{size} bytes");
 
         let entry = LogEntry { sequence, version, id: Uuid::max(), change: worst };
-        let batch = |entries| LogBatch { incarnation, entries }.encode().len();
+        let batch = |entries| LogBatch { incarnation, lsn: u64::MAX, entries }.encode().len();
         let size = batch(vec![entry.clone(); 9]) - batch(Vec::new());
         assert!((9 * entry_size(&entry) - 90..=9 * entry_size(&entry)).contains(&size), "{size} bytes");
 

@@ -45,10 +45,11 @@
 //! * [`document`]: the user as a caller gets it.
 //! * [`follow`]: following the other copy and being followed.
 //! * [`recent`]: the memory of what was applied lately.
+//! * [`rollback`]: a copy whose disk has lost something.
 
 use std::mem;
 
-use protocol::message::link::{CopyReport, Versioned};
+use protocol::message::link::{CopyReport, FlushPoint, Versioned};
 use protocol::mutation::{self, Mutation};
 use protocol::{Change, Record, UserId, Version};
 
@@ -63,6 +64,7 @@ pub mod follow;
 #[cfg(test)]
 mod property;
 pub mod recent;
+pub mod rollback;
 #[cfg(test)]
 mod tests;
 
@@ -110,6 +112,8 @@ pub struct Copy<S> {
     unsynced: bool,
     /// The part of the position's sequence that is on disk.
     durable: u64,
+    /// LSN of the last commit that is on disk.
+    flushed: u64,
     /// The other copy has the own op-log on disk up to here.
     confirmed: u64,
     /// Everything is being copied from the other copy once more.
@@ -145,6 +149,7 @@ impl<S: Store> Copy<S> {
             promised: false,
             unsynced: false,
             durable: position_sequence(&meta),
+            flushed: meta.lsn,
             confirmed: 0,
             recopies: false,
         })
@@ -158,6 +163,11 @@ impl<S: Store> Copy<S> {
     /// The part of the position's sequence that is on disk: what may be confirmed to the other copy for trimming.
     pub fn durable(&self) -> u64 {
         self.durable
+    }
+
+    /// LSN of the last commit that is on disk.
+    pub fn flushed(&self) -> u64 {
+        self.flushed
     }
 
     /// Whether a power cut could take back something that was committed.
@@ -175,11 +185,16 @@ impl<S: Store> Copy<S> {
         self.store
     }
 
-    /// Merges changes that another copy accepted and this one may lack. They will be on disk after the next commit.
+    /// Merges changes that another copy accepted and this one may lack. They will be on disk after the next commit. `other` is
+    /// what is known of that copy's disk.
     ///
     /// # Errors
     /// If the database cannot be read.
-    pub fn merge(&mut self, changes: Vec<Versioned>) -> Result<(), StoreError> {
+    pub fn merge(&mut self, changes: Vec<Versioned>, other: Option<FlushPoint>) -> Result<(), StoreError> {
+        if let Some(other) = other {
+            FlushPoint::advance(&mut self.staged.meta.other, other);
+            self.dirty = true;
+        }
         for Versioned { version, id, change } in changes {
             let before = self.record(&id)?;
             self.put_change(id, before, version, &change, None)?;
@@ -208,9 +223,13 @@ impl<S: Store> Copy<S> {
         }
     }
 
-    /// The other copy has the op-log on disk up to here, so that it may go. What goes, goes with a later commit.
-    pub fn confirm(&mut self, upto: u64) {
+    /// The other copy has the op-log on disk up to here, so that it may go. What goes, goes with a later commit, and with it
+    /// stays what the other copy had on its disk then.
+    pub fn confirm(&mut self, upto: u64, other: Option<FlushPoint>) {
         self.confirmed = self.confirmed.max(upto.min(self.staged.meta.head));
+        if let Some(other) = other {
+            FlushPoint::advance(&mut self.staged.meta.other, other);
+        }
     }
 
     /// Writes everything staged as one batch, and syncs if that was promised to anybody. Afterwards answers may leave.
@@ -225,6 +244,7 @@ impl<S: Store> Copy<S> {
             self.store.commit(&Batch::new(self.staged.meta), Durability::Unsynced)?;
         }
         if mem::take(&mut self.dirty) {
+            self.staged.meta.lsn += 1;
             let lasts = sync && !mutation::is(Mutation::AnswerBeforeSync);
             let durability = if lasts { Durability::Synced } else { Durability::Unsynced };
             if !self.staged.records.is_empty() || !self.staged.gone.is_empty() {
@@ -266,6 +286,7 @@ impl<S: Store> Copy<S> {
     fn synced(&mut self) {
         self.unsynced = false;
         self.durable = position_sequence(&self.staged.meta);
+        self.flushed = self.staged.meta.lsn;
     }
 
     /// Puts what was applied onto a page, and lets go of the oldest pages.
@@ -415,8 +436,9 @@ fn position_sequence(meta: &Meta) -> u64 {
     meta.position.map_or(0, |position| position.sequence)
 }
 
-/// What the process tells of a copy in that state.
-pub fn report(meta: &Meta) -> CopyReport {
-    let Meta { incarnation, complete, head, position, version, .. } = *meta;
-    CopyReport { incarnation, complete, head, position, version }
+/// What the process reports of a copy in that state, of which the commits up to `flushed` are on disk.
+pub fn report(meta: &Meta, flushed: u64) -> CopyReport {
+    let Meta { incarnation, complete, head, position, version, other, rollback, .. } = *meta;
+    let complete = complete && (rollback.is_none() || mutation::is(Mutation::RollbackServes));
+    CopyReport { incarnation, complete, head, position, version, flushed, other, rollback }
 }

@@ -196,7 +196,7 @@ impl Pair {
                 None => self.disconnect(to),
                 Some(entries) => {
                     self.sent[to] = Some(after + entries.len() as u64);
-                    self.links[to].push_back(Frame::Log(LogBatch { incarnation, entries }));
+                    self.links[to].push_back(Frame::Log(LogBatch { incarnation, lsn: 0, entries }));
                 }
             }
         } else if let Some(frame) = self.links[to].pop_front() {
@@ -215,7 +215,7 @@ impl Pair {
             if target.is_some_and(|target| {
                 target.incarnation == self.copies[from].as_ref().expect("there").meta().incarnation
             }) {
-                self.copy(from).confirm(durable);
+                self.copy(from).confirm(durable, None);
                 self.copy(from).commit().expect("memory");
             }
         }
@@ -235,6 +235,8 @@ impl Pair {
             role: Role::Primary,
             incarnation: meta.incarnation,
             position: meta.position,
+            flushed: meta.lsn,
+            other: meta.other,
         };
         let (source, link) = (source.meta(), &mut self.links[to]);
         link.clear();

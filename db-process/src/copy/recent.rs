@@ -130,6 +130,12 @@ impl Recent {
         true
     }
 
+    /// Remembers all of it as accepted elsewhere from now on. Returns the versions of what was accepted here.
+    pub fn forget_sequences(&mut self) -> Vec<Version> {
+        let known = self.known.iter_mut();
+        known.filter_map(|(version, known)| known.sequence.take().map(|_| *version)).collect()
+    }
+
     /// All that are remembered, the oldest first.
     pub fn versions(self) -> Vec<Version> {
         self.known.into_iter().map(|(version, _)| version).collect()

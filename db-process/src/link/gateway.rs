@@ -15,9 +15,9 @@ use process::Secret;
 use protocol::UserId;
 use protocol::message::Message;
 use protocol::message::link::{
-    Alive, Applied, Beat, CopyReport, Found, Leaving, MergeBatch, Merged, ReadAnswers, ReadBatch, Refusal,
-    Refused, Register, Registered, Released, ReplicationAddress, Ring, RingNotice, Role, WriteAnswers,
-    WriteBatch,
+    Alive, Applied, Beat, Compared, CopyReport, Expected, Found, Leaving, MergeBatch, Merged, ReadAnswers,
+    ReadBatch, Refusal, Refused, Register, Registered, Released, ReplicationAddress, Ring, RingNotice, Role,
+    WriteAnswers, WriteBatch,
 };
 use protocol::message::query::{
     ChangesAnswer, ChangesQuery, CountQuery, DigestAnswer, DigestQuery, PageAnswer, PageQuery, Renew,
@@ -102,6 +102,8 @@ enum Over {
     Contradiction(NoticeError),
     /// A worker has ended; who ended it knows why.
     Stopped,
+    /// A copy is not complete any more: the process registers anew, with what it has.
+    RolledBack,
     /// The gateway needs this process no more.
     Released,
     Final(LinkError),
@@ -195,7 +197,7 @@ impl GatewayLink {
                     warn!(name, url, reason = %error, "the gateway contradicts what is known; trying on");
                 }
             }
-            Over::Stopped | Over::Released | Over::Final(_) => {}
+            Over::Stopped | Over::RolledBack | Over::Released | Over::Final(_) => {}
         }
         Ok(())
     }
@@ -375,18 +377,18 @@ impl Serving<'_> {
                 if let Some(WriteBatch { batch, role, writes }) = self.decode(&frame) {
                     let (answers, under_way) = (self.answers.clone(), self.writes.token());
                     // The receiver is gone where the connection was lost meanwhile: the gateway will ask again.
-                    self.node.copy(role).write(writes, move |results| {
+                    self.node.copy(role).write(writes, move |results, lsn| {
                         let _under_way = under_way;
-                        let _ = answers.send(Done::Written(WriteAnswers { batch, role, results }));
+                        let _ = answers.send(Done::Written(WriteAnswers { batch, role, lsn, results }));
                     });
                 }
                 Ok(())
             }
             MergeBatch::EVENT => {
-                if let Some(MergeBatch { batch, role, changes }) = self.decode(&frame) {
+                if let Some(MergeBatch { batch, role, changes, other }) = self.decode(&frame) {
                     let answers = self.answers.clone();
-                    self.node.copy(role).merge(changes, move || {
-                        let _ = answers.send(Done::Merged(Merged { batch, role }));
+                    self.node.copy(role).merge(changes, other, move |lsn| {
+                        let _ = answers.send(Done::Merged(Merged { batch, role, lsn }));
                     });
                 }
                 Ok(())
@@ -441,6 +443,10 @@ impl Serving<'_> {
                 }
                 None => Ok(()),
             },
+            Expected::EVENT => match self.decode(&frame) {
+                Some(expected) => self.compare(expected).await,
+                None => Ok(()),
+            },
             Renew::EVENT => {
                 if let Some(renew) = self.decode(&frame) {
                     self.node.renew(renew);
@@ -456,6 +462,15 @@ impl Serving<'_> {
                 self.ignore(&frame, "an event that is not known");
                 Ok(())
             }
+        }
+    }
+
+    /// Compares a copy with what is known of its disk. One that has less answers nothing from here on.
+    async fn compare(&mut self, Expected { role, flushed, followed }: Expected) -> Result<(), Over> {
+        match self.node.copy(role).compare(flushed, followed) {
+            Ok(true) => Ok(self.connection.send(&Compared { role }).await?),
+            Ok(false) => Err(Over::RolledBack),
+            Err(error) => Err(Over::Final(LinkError::Copy { role, error })),
         }
     }
 
@@ -533,6 +548,9 @@ impl Serving<'_> {
         }
         let now = self.states.get_mut(role).borrow_and_update().report;
         let told = std::mem::replace(self.told.get_mut(role), now);
+        if told.complete && !now.complete {
+            return Err(Over::RolledBack);
+        }
         if (told.complete, told.incarnation) != (now.complete, now.incarnation) {
             info!(copy = role.as_str(), complete = now.complete, "copy changed");
             self.connection.send(&self.node.changes()).await?;

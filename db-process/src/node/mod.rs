@@ -185,7 +185,7 @@ impl Node {
     /// If the notice cannot be true; nothing has changed then. Or if the ring cannot be kept.
     pub async fn take(self: &Arc<Self>, notice: RingNotice) -> Result<(), NoticeError> {
         let _turn = self.turn.lock().await;
-        let Plan { keep, count_as_complete, follow } =
+        let Plan { keep, count_as_complete, accept, discard, follow } =
             plan(lock(&self.membership).as_ref(), &self.reports(), notice)?;
         // First of all: a copy that counts as complete without its ring would be complete in any ring.
         if let Some(membership) = keep {
@@ -196,6 +196,21 @@ impl Node {
         for role in count_as_complete {
             tracing::info!(copy = role.as_str(), "counts as complete: the ring is new");
             self.copy(role).count_as_complete();
+        }
+        for role in accept {
+            tracing::warn!(copy = role.as_str(), "it was rolled back, and the operator accepts it as it is");
+            self.copy(role).accept_rollback();
+        }
+        if discard.is_some() {
+            self.discard.send_if_modified(|now| {
+                if let (None, Some(role)) = (*now, discard) {
+                    tracing::warn!(
+                        copy = role.as_str(),
+                        "it was rolled back: it is set aside, and filled anew"
+                    );
+                }
+                mem::replace(now, now.or(discard)) != *now
+            });
         }
         for (role, source) in follow.into_pairs() {
             let peer = match source {

@@ -14,6 +14,10 @@ pub struct Plan {
     pub keep: Option<Membership>,
     /// These copies count as complete as they are.
     pub count_as_complete: Vec<Role>,
+    /// These copies were rolled back, and the operator accepts them as they are.
+    pub accept: Vec<Role>,
+    /// This copy was rolled back, and the other one has all that was only here: it is discarded, and filled anew.
+    pub discard: Option<Role>,
     /// Whom each copy follows from now on.
     pub follow: PerRole<Source>,
 }
@@ -79,9 +83,27 @@ pub fn plan(
         primary: (Role::Primary, notice.primary, notice.successor),
         replica: (Role::Replica, notice.replica, notice.predecessor),
     };
-    let mut plan = Plan { keep, count_as_complete: Vec::new(), follow: PerRole::default() };
+    let mut plan = Plan {
+        keep,
+        count_as_complete: Vec::new(),
+        accept: Vec::new(),
+        discard: None,
+        follow: PerRole::default(),
+    };
     for (role, grant, peer) in [primary, replica] {
         let complete = copies.get(role).complete;
+        if copies.get(role).rollback.is_some() {
+            match grant {
+                Grant::Wait => {}
+                Grant::Fill => plan.discard = Some(role),
+                Grant::Accept => plan.accept.push(role),
+                // The ring is new: nothing that counts can be lost.
+                Grant::Empty if !formed => plan.accept.push(role),
+                Grant::Empty => return Err(Contradiction::EmptyInFormedRing(role)),
+            }
+            // It follows the other copy when it has been discarded or accepted.
+            continue;
+        }
         if !complete && grant == Grant::Empty {
             if formed {
                 return Err(Contradiction::EmptyInFormedRing(role));
@@ -135,6 +157,9 @@ mod tests {
             head: 0,
             position: None,
             version: Version::ZERO,
+            flushed: 0,
+            other: None,
+            rollback: None,
         };
         CopyReports { primary: copy(primary), replica: copy(replica) }
     }

@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use protocol::message::link::{Position, Role};
+use protocol::message::link::{CopyReport, FlushPoint, Position, Role};
 use protocol::message::replication::{
     ChunkMerged, Confirmed, CopyChunk, Decline, Declined, Follow, LogBatch, LogEntry,
 };
@@ -118,16 +118,22 @@ impl Feeder<'_> {
     }
 
     async fn serve(self, follow: &Follow) -> Result<std::convert::Infallible, Ended> {
-        if let Err(reason) = admit(self.node, follow) {
-            send(self.socket, &Declined { reason })?;
-            return Err(Ended::Declined(reason));
-        }
         let copy = self.node.copy(follow.role);
+        let start = match admit(self.node, follow) {
+            Ok(()) => copy.start_for(follow)?,
+            Err(reason) => Err(reason),
+        };
+        let mut start = match start {
+            Ok(start) => start,
+            Err(reason) => {
+                send(self.socket, &Declined { reason })?;
+                return Err(Ended::Declined(reason));
+            }
+        };
         let mut keep_alive = interval(KEEP_ALIVE);
         keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let Self { node, socket, inbox, gone } = self;
         let mut feed = Feed { node, copy, follow, socket, inbox, gone, keep_alive };
-        let mut start = copy.start_for(follow)?;
         loop {
             let after = match start {
                 FollowStart::Log { after } => after,
@@ -150,8 +156,8 @@ fn admit(node: &Node, follow: &Follow) -> Result<(), Decline> {
     if other_holder(node.name().place(), follow.role, ring.size) != Some(follow.instance.place()) {
         return Err(Decline::NotANeighbour);
     }
-    let complete = node.copy(follow.role).report().complete;
-    if complete { Ok(()) } else { Err(Decline::Incomplete) }
+    let report = node.copy(follow.role).report();
+    if report.complete || report.rollback.is_some() { Ok(()) } else { Err(Decline::Incomplete) }
 }
 
 /// Place of the other copy of the partition whose copy at `place` has that role.
@@ -187,12 +193,14 @@ impl Feed<'_> {
     }
 
     fn send_log(&self, entries: Vec<LogEntry>) -> Result<(), Ended> {
-        send(self.socket, &LogBatch { incarnation: self.copy.report().incarnation, entries })
+        let CopyReport { incarnation, flushed: lsn, .. } = self.copy.report();
+        send(self.socket, &LogBatch { incarnation, lsn, entries })
     }
 
     /// Tells the follower, which has everything up to `end` without knowing it, that it has. Returns where that is.
     async fn adopt(&mut self, end: Position) -> Result<u64, Ended> {
-        send(self.socket, &CopyChunk { end: Some(end), ..CopyChunk::default() })?;
+        let lsn = self.copy.report().flushed;
+        send(self.socket, &CopyChunk { end: Some(end), lsn, ..CopyChunk::default() })?;
         while !matches!(self.heard().await?, FromFollower::ChunkMerged(ChunkMerged { chunk: 0 })) {}
         Ok(end.sequence)
     }
@@ -271,10 +279,10 @@ impl Feed<'_> {
     /// which this thread has reads to answer. Returns whether it reaches back that far.
     async fn log_to_head(&mut self, sent: &mut Sent) -> Result<bool, Ended> {
         let (sender, mut frames) = mpsc::channel(1);
-        let incarnation = self.copy.report().incarnation;
+        let CopyReport { incarnation, flushed: lsn, .. } = self.copy.report();
         let message = move |entries: Vec<LogEntry>| {
             let last = entries.last().map(|last| last.sequence);
-            (last, LogBatch { incarnation, entries }.encode())
+            (last, LogBatch { incarnation, lsn, entries }.encode())
         };
         self.copy.log_to_head(sent.upto, message, sender);
         let before = sent.upto;
@@ -296,14 +304,15 @@ impl Feed<'_> {
 
     /// Takes note of how far the follower is.
     fn take(&self, message: &FromFollower, sent: &mut Sent) -> Result<(), Ended> {
-        if let FromFollower::Confirmed(Confirmed { applied, durable }) = *message {
+        if let FromFollower::Confirmed(Confirmed { applied, durable, lsn }) = *message {
             // Trimming what the follower cannot have would lose it. One that had frames of an earlier connection in its queue follows
             // anew, from where it is then.
             if applied > sent.upto || durable > applied {
                 return Err(Ended::Nonsense("a confirmation of what it was not sent"));
             }
             sent.applied(applied);
-            self.copy.trim(durable);
+            let incarnation = self.follow.incarnation;
+            self.copy.trim(durable, (!incarnation.is_nil()).then_some(FlushPoint { incarnation, lsn }));
         }
         Ok(())
     }
@@ -364,7 +373,7 @@ mod tests {
 
     #[test]
     fn only_what_a_follower_sends_is_understood() {
-        let confirmed = Confirmed { applied: 2, durable: 1 };
+        let confirmed = Confirmed { applied: 2, durable: 1, lsn: 3 };
         let decoded = FromFollower::decode(Confirmed::EVENT, &confirmed.encode());
         assert!(matches!(decoded, Some(FromFollower::Confirmed(got)) if got == confirmed));
         assert!(FromFollower::decode(Confirmed::EVENT, "{}").is_none());

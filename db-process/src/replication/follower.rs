@@ -127,6 +127,8 @@ impl Follower {
                 role: self.role.other(),
                 incarnation: if everything { Uuid::nil() } else { report.incarnation },
                 position: report.position.filter(|_| !everything),
+                flushed: report.flushed,
+                other: report.other,
             })
             .await?;
         let (mut reader, mut reads) = Reader::new(copy.clone());
@@ -147,14 +149,19 @@ impl Follower {
             if state.gaps != gaps {
                 return Err(Over::Nonsense("an op-log with a gap"));
             }
-            let progress = state
-                .report
-                .position
-                .filter(|position| Some(position.incarnation) == *source)
-                .map(|position| Confirmed { applied: position.sequence, durable: state.durable });
-            if let Some(progress) = progress.filter(|_| progress != confirmed) {
+            let progress =
+                state.report.position.filter(|position| Some(position.incarnation) == *source).map(
+                    |position| Confirmed {
+                        applied: position.sequence,
+                        durable: state.durable,
+                        lsn: state.report.flushed,
+                    },
+                );
+            // The LSN rises with every write that this copy decides itself, which is no news to the source.
+            let step = progress.map(|progress| (progress.applied, progress.durable));
+            if let Some(progress) = progress.filter(|_| step != confirmed) {
                 connection.send(&progress).await?;
-                confirmed = Some(progress);
+                confirmed = step;
             }
         }
     }
@@ -165,6 +172,9 @@ impl Follower {
             LogBatch::EVENT | CopyChunk::EVENT => reader.take(frame).map_err(Over::NoThread),
             Declined::EVENT => {
                 let declined = Declined::decode(&frame.text);
+                if let Ok(Declined { reason: Decline::Expects(known) }) = declined {
+                    self.node.copy(self.role).compare(Some(known), None).map_err(|_| Over::Stopped)?;
+                }
                 Err(declined.map_or(UNREADABLE, |declined| Over::Declined(declined.reason)))
             }
             _ => {

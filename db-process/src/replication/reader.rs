@@ -148,8 +148,9 @@ mod tests {
     #[tokio::test]
     async fn a_copy_that_is_not_behind_any_more_needs_no_thread() {
         let folder = tempfile::tempdir().unwrap();
-        let store = RocksStore::open(folder.path(), &BlockCache::default()).unwrap();
-        let copy = worker::start(Role::Replica, store, unbounded_channel().0).unwrap();
+        let store = RocksStore::open(&folder.path().join("replica"), &BlockCache::default()).unwrap();
+        let mark = folder.path().join("replica.mark");
+        let copy = worker::start(Role::Replica, store, &mark, unbounded_channel().0).unwrap();
         let (mut reader, mut reads) = Reader::new(copy.clone());
 
         let incarnation = Uuid::from_u128(1);
@@ -168,7 +169,7 @@ mod tests {
             change: change.clone(),
         };
         let batch = |range: std::ops::RangeInclusive<u64>| {
-            frame(&LogBatch { incarnation, entries: range.map(entry).collect() })
+            frame(&LogBatch { incarnation, lsn: 1, entries: range.map(entry).collect() })
         };
         assert!(reader.take(batch(1..=100)).unwrap().is_none(), "the thread has it");
         assert!(reader.take(batch(101..=101)).unwrap().is_none(), "nothing overtakes it");

@@ -19,6 +19,10 @@ pub struct MemoryStore {
     synced: Content,
     /// What leads from `synced` to `seen`, in order.
     unsynced: VecDeque<Batch>,
+    /// What was there in the beginning.
+    first: Content,
+    /// What leads from there to `synced`, in order.
+    history: Vec<Batch>,
 }
 
 /// Everything that a store holds.
@@ -80,7 +84,13 @@ impl MemoryStore {
             groups: BTreeMap::new(),
             index: BTreeSet::new(),
         };
-        Self { seen: content.clone(), synced: content, unsynced: VecDeque::new() }
+        Self {
+            seen: content.clone(),
+            first: content.clone(),
+            synced: content,
+            unsynced: VecDeque::new(),
+            history: Vec::new(),
+        }
     }
 
     /// How many batches a crash can take back.
@@ -91,10 +101,24 @@ impl MemoryStore {
     /// The store as it is found after a power cut: of the batches that were not synced the first `survivors` are there,
     /// the others are gone. 0 is the worst case, [`usize::MAX`] is a process that was only killed.
     pub fn crash(mut self, survivors: usize) -> Self {
-        for batch in self.unsynced.iter().take(survivors) {
-            self.synced.apply(batch);
+        for batch in self.unsynced.drain(..).take(survivors) {
+            self.synced.apply(&batch);
+            self.history.push(batch);
         }
-        Self { seen: self.synced.clone(), synced: self.synced, unsynced: VecDeque::new() }
+        Self { seen: self.synced.clone(), ..self }
+    }
+
+    /// How many batches were synced since the database was made.
+    pub fn synced(&self) -> usize {
+        self.history.len()
+    }
+
+    /// The store as it was when so many batches had been synced.
+    pub fn roll_back(mut self, batches: usize) -> Self {
+        self.history.truncate(batches);
+        let mut synced = self.first.clone();
+        self.history.iter().for_each(|batch| synced.apply(batch));
+        Self { seen: synced.clone(), synced, unsynced: VecDeque::new(), ..self }
     }
 }
 
@@ -133,6 +157,7 @@ impl Store for MemoryStore {
     fn sync(&mut self) -> Result<(), StoreError> {
         for batch in self.unsynced.drain(..) {
             self.synced.apply(&batch);
+            self.history.push(batch);
         }
         Ok(())
     }

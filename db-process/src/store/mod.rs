@@ -16,9 +16,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use protocol::message::link::Position;
+use protocol::message::link::{FlushPoint, Position, Rollback};
 use protocol::message::replication::LogEntry;
 use protocol::{Record, UserId, Version};
 use thiserror::Error;
@@ -215,7 +215,8 @@ pub enum Durability {
 /// What a copy knows of itself. It is written with every batch, so it always fits the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
-    /// Made with the database, never changed.
+    /// Made with the database. Changed only where the operator accepts a copy that was rolled back: the numbers of what it lost
+    /// are used again.
     pub incarnation: Uuid,
     /// Whether the copy ever held all of its partition.
     pub complete: bool,
@@ -223,6 +224,12 @@ pub struct Meta {
     pub head: u64,
     /// Entries up to and including this one are gone from the op-log. Never above `head`.
     pub trimmed: u64,
+    /// Number of the last batch, counted from the making of the database; 0 where an earlier program wrote it.
+    pub lsn: u64,
+    /// What is known to be on the disk of the other copy.
+    pub other: Option<FlushPoint>,
+    /// Set where the copy was rolled back.
+    pub rollback: Option<Rollback>,
     /// How far it has applied the other copy's op-log.
     pub position: Option<Position>,
     /// Where its first content came from; `None` where it was complete from the start or is not yet.
@@ -251,6 +258,9 @@ impl Meta {
             complete: false,
             head: 0,
             trimmed: 0,
+            lsn: 0,
+            other: None,
+            rollback: None,
             position: None,
             origin: None,
             version: Version::ZERO,
@@ -299,6 +309,14 @@ pub enum StoreError {
         /// What RocksDB says.
         source: rocksdb::Error,
     },
+    /// The log of the database is damaged, before what its tables hold already: it is not known what they lack.
+    #[error("the log of the database in {path} is damaged: {source}")]
+    LogDamaged {
+        /// Folder of the database.
+        path: PathBuf,
+        /// What RocksDB says.
+        source: rocksdb::Error,
+    },
     /// There is no database to look at.
     #[error("there is no database in {path}")]
     Missing {
@@ -327,6 +345,14 @@ pub enum StoreError {
         /// What the system says.
         kind: std::io::ErrorKind,
     },
+    /// The file that remembers how much of the database is on disk cannot be used.
+    #[error("{path} cannot be read or written: {kind}")]
+    Mark {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        kind: std::io::ErrorKind,
+    },
     /// The system gives no thread to work with the database.
     #[error("no thread can be started: {0}")]
     NoThread(std::io::ErrorKind),
@@ -339,6 +365,11 @@ impl StoreError {
     /// The system's answer to somebody who wanted a thread.
     pub(crate) fn no_thread(error: std::io::Error) -> Self {
         Self::NoThread(error.kind())
+    }
+
+    /// The system's answer about the file beside a database.
+    pub(crate) fn mark(path: &Path, error: &std::io::Error) -> Self {
+        Self::Mark { path: path.into(), kind: error.kind() }
     }
 
     /// Names the value that cannot be read. It is put into words only then.

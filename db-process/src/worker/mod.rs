@@ -11,27 +11,35 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use protocol::message::MAX_BATCH;
-use protocol::message::link::{CopyReport, Found, Role, Versioned, Write, WriteAnswer};
+use protocol::message::link::{
+    CopyReport, FlushPoint, Found, Position, Role, Rollback, Versioned, Write, WriteAnswer,
+};
 use protocol::message::query::{
     ChangesAnswer, ChangesQuery, CountAnswer, CountQuery, Damage, DigestAnswer, DigestQuery, PageAnswer,
     PageQuery, TombstoneAnswer, TombstoneQuery,
 };
-use protocol::message::replication::{CopyChunk, Follow, LogBatch, LogEntry};
+use protocol::message::replication::{CopyChunk, Decline, Follow, LogBatch, LogEntry};
 use protocol::{Record, UserId, Version};
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::background::{Helpers, let_others_go_first, spawn};
 use crate::copy::audit::audit;
+use crate::copy::rollback::{self, Comparison, has_nothing_for};
 use crate::copy::{Copy, FollowStart, Limits, asking, document, follow};
 use crate::store::{RocksStore, Store, StoreError};
 
+mod mark;
 mod thread;
+
+use mark::{Mark, Marked};
 
 use thread::{Job, Worker};
 
@@ -68,8 +76,7 @@ struct Shared {
     jobs: mpsc::Sender<Job>,
     state: watch::Receiver<CopyState>,
     trust: Arc<Trust>,
-    /// The other copy has the op-log on disk up to here.
-    confirmed: Arc<AtomicU64>,
+    confirmed: Arc<Mutex<Confirmed>>,
     /// The highest version of all that was ever queued.
     received: AtomicU64,
     /// Whether the log says that a record could not be read when tombstones were looked for.
@@ -107,20 +114,33 @@ impl Trust {
     }
 }
 
-/// Opens the copy in that database and starts its thread.
+/// What the other copy has on disk.
+#[derive(Debug, Clone, Copy, Default)]
+struct Confirmed {
+    /// Of the op-log, up to this entry.
+    upto: u64,
+    /// Of its own database.
+    other: Option<FlushPoint>,
+}
+
+/// Opens the copy in that database and starts its thread. `mark` is the file beside the database that remembers how much of it
+/// was on disk: a copy that has less now was rolled back.
 ///
 /// # Errors
-/// If the database cannot be read, or no thread can be started.
+/// If the database or the file cannot be read or written, or no thread can be started.
 pub fn start(
     role: Role,
     store: RocksStore,
+    mark: &Path,
     failed: UnboundedSender<CopyFailure>,
 ) -> Result<CopyHandle, StoreError> {
-    let copy = Copy::open(store.clone(), Limits::default())?;
+    let mut copy = Copy::open(store.clone(), Limits::default())?;
+    let (mark, marked) = Mark::open(mark).map_err(|error| StoreError::mark(mark, &error))?;
+    let version = compare_with_mark(role, &mut copy, marked)?;
     let trust = Arc::new(Trust { role, poisoned: AtomicBool::new(false), failed });
     let (jobs, queue) = mpsc::channel();
     let confirmed = Arc::default();
-    let (worker, state) = Worker::new(copy, queue, Arc::clone(&trust), Arc::clone(&confirmed));
+    let (worker, state) = Worker::new(copy, queue, Arc::clone(&trust), Arc::clone(&confirmed), mark);
     let thread =
         spawn(format!("copy-{}", role.as_str()), move || worker.run()).map_err(StoreError::no_thread)?;
     let thread = Mutex::new(Some(thread));
@@ -132,12 +152,32 @@ pub fn start(
             state,
             trust,
             confirmed,
-            received: AtomicU64::new(0),
+            received: AtomicU64::new(version.0),
             unreadable: AtomicBool::new(false),
             thread,
             helpers: Helpers::default(),
         }),
     })
+}
+
+/// Compares a copy that was just opened with what was remembered of it. Returns the highest version that is known to have been
+/// in it.
+fn compare_with_mark(
+    role: Role,
+    copy: &mut Copy<RocksStore>,
+    marked: Option<Marked>,
+) -> Result<Version, StoreError> {
+    let Some(Marked { flushed, version }) =
+        marked.filter(|marked| marked.flushed.incarnation == copy.meta().incarnation)
+    else {
+        return Ok(Version::ZERO);
+    };
+    if let Some(rollback) = rollback::lost(copy.meta(), Some(flushed), None) {
+        tracing::warn!(copy = role.as_str(), %rollback, "the copy was rolled back: its disk has lost something");
+        copy.mark_rolled_back(rollback);
+        copy.commit()?;
+    }
+    Ok(version)
 }
 
 impl CopyHandle {
@@ -165,16 +205,22 @@ impl CopyHandle {
         Ok(ids.iter().zip(records).map(found).collect())
     }
 
-    /// Decides writes. `done` gets the answers when what they rest on is on disk.
-    pub fn write(&self, writes: Vec<Write>, done: impl FnOnce(Vec<WriteAnswer>) + Send + 'static) {
+    /// Decides writes. `done` gets the answers when what they rest on is on disk, and the LSN of the last commit there.
+    pub fn write(&self, writes: Vec<Write>, done: impl FnOnce(Vec<WriteAnswer>, u64) + Send + 'static) {
         self.receive(writes.iter().map(|write| write.version));
         self.send(Job::Write { writes, done: Box::new(done) });
     }
 
-    /// Merges changes that the other copy accepted. `done` is called when they are on disk.
-    pub fn merge(&self, changes: Vec<Versioned>, done: impl FnOnce() + Send + 'static) {
+    /// Merges changes that the other copy accepted, of whose disk `other` is known. `done` is called when they are on disk, with
+    /// the LSN of the last commit there.
+    pub fn merge(
+        &self,
+        changes: Vec<Versioned>,
+        other: Option<FlushPoint>,
+        done: impl FnOnce(u64) + Send + 'static,
+    ) {
         self.receive(changes.iter().map(|change| change.version));
-        self.send(Job::Merge { changes, done: Box::new(done) });
+        self.send(Job::Merge { changes, other, done: Box::new(done) });
     }
 
     /// Applies entries of the other copy's op-log. They are readable soon and on disk a little later; both shows in the
@@ -200,9 +246,24 @@ impl CopyHandle {
         self.send(Job::CountAsComplete);
     }
 
-    /// The other copy has the op-log on disk up to here. That is not worth waking the thread: it sees to it when it next writes.
-    pub fn trim(&self, upto: u64) {
-        self.shared.confirmed.fetch_max(upto, Ordering::Relaxed);
+    /// The copy was rolled back. That is on disk when the state shows it.
+    fn mark_rolled_back(&self, rollback: Rollback) {
+        self.send(Job::MarkRolledBack(rollback));
+    }
+
+    /// The operator accepts the copy as it is, although it was rolled back.
+    pub fn accept_rollback(&self) {
+        self.send(Job::AcceptRollback(Uuid::new_v4()));
+    }
+
+    /// The other copy has the op-log on disk up to here, and that much of its own database. It is not worth waking the thread: it
+    /// sees to it when it next writes.
+    pub fn trim(&self, upto: u64, other: Option<FlushPoint>) {
+        let mut confirmed = self.shared.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        confirmed.upto = confirmed.upto.max(upto);
+        if let Some(other) = other {
+            FlushPoint::advance(&mut confirmed.other, other);
+        }
     }
 
     /// What the copy tells continuously. A receiver that is cloned for each use sees every later change.
@@ -218,13 +279,38 @@ impl CopyHandle {
         CopyReport { version: report.version.max(received), ..report }
     }
 
-    /// From where the follower that asks is to be served.
+    /// Compares the copy with what is known of its disk, and with how far the other copy has followed it. Where it has less, it
+    /// is [marked](Self::mark_rolled_back). Returns whether it is sound.
     ///
     /// # Errors
     /// If the database fails, now or before.
-    pub fn start_for(&self, asked: &Follow) -> Result<FollowStart, StoreError> {
+    pub fn compare(
+        &self,
+        flushed: Option<FlushPoint>,
+        followed: Option<Position>,
+    ) -> Result<bool, StoreError> {
         let meta = self.shared.trust.run(|| self.shared.store.meta())?;
-        Ok(follow::start_for(&meta, asked))
+        let lost = rollback::lost(&meta, flushed, followed);
+        lost.into_iter().for_each(|rollback| self.mark_rolled_back(rollback));
+        // It may have been found out a moment ago, by the other copy.
+        Ok(lost.or(meta.rollback).is_none())
+    }
+
+    /// From where the follower that asks is to be served, or why it is not.
+    ///
+    /// # Errors
+    /// If the database fails, now or before.
+    pub fn start_for(&self, asked: &Follow) -> Result<Result<FollowStart, Decline>, StoreError> {
+        let meta = self.shared.trust.run(|| self.shared.store.meta())?;
+        Ok(match rollback::compare(&meta, asked) {
+            Comparison::Follower(known) => Err(Decline::Expects(known)),
+            Comparison::Source(rollback) => {
+                self.mark_rolled_back(rollback);
+                Err(Decline::Incomplete)
+            }
+            Comparison::Sound if has_nothing_for(&meta, asked) => Err(Decline::Incomplete),
+            Comparison::Sound => Ok(follow::start_for(&meta, asked)),
+        })
     }
 
     /// Entries of the own op-log after `sequence`, as many as fit into one frame: none at the head. `None` where the op-log
@@ -318,12 +404,13 @@ impl CopyHandle {
         make: impl Fn(CopyChunk) -> T + Send + 'static,
         chunks: Sender<T>,
     ) {
-        let mut store = self.shared.store.clone();
+        let (store, mut disk) = (self.shared.store.clone(), self.shared.store.clone());
         self.read_for_a_neighbour("full-copy", move || {
+            let snapshot = store.snapshot()?;
             // What is copied has to last here as well: the follower will be taken to have nothing that this copy lacks.
-            store.sync()?;
+            disk.sync()?;
             let recent = Limits::default().recent;
-            follow::full_copy(&store.snapshot()?, recent, |chunk| send_on(&chunks, make(chunk)))
+            follow::full_copy(&snapshot, recent, |chunk| send_on(&chunks, make(chunk)))
         });
     }
 

@@ -6,20 +6,21 @@
 //! That follows within [`SYNC_WITHIN`], or with the next round that needs one.
 
 use std::mem;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use protocol::message::MAX_BATCH;
-use protocol::message::link::{Versioned, Write, WriteAnswer};
+use protocol::message::link::{FlushPoint, Rollback, Versioned, Write, WriteAnswer};
 use protocol::message::replication::{CopyChunk, LogBatch};
 use tokio::sync::watch;
+use uuid::Uuid;
 
-use super::{CopyState, Trust};
+use super::mark::Mark;
+use super::{Confirmed, CopyState, Trust};
 use crate::background::{giving_way, let_others_go_first};
 use crate::copy::{Copy, FollowError, report};
-use crate::store::{RocksStore, StoreError};
+use crate::store::{Meta, RocksStore, StoreError};
 
 /// What was replicated is on disk after this time.
 const SYNC_WITHIN: Duration = Duration::from_millis(50);
@@ -35,18 +36,21 @@ const BREAK: usize = 64;
 
 /// Something to do for the thread.
 pub(super) enum Job {
-    Write { writes: Vec<Write>, done: Box<dyn FnOnce(Vec<WriteAnswer>) + Send> },
-    Merge { changes: Vec<Versioned>, done: Box<dyn FnOnce() + Send> },
+    Write { writes: Vec<Write>, done: Box<dyn FnOnce(Vec<WriteAnswer>, u64) + Send> },
+    Merge { changes: Vec<Versioned>, other: Option<FlushPoint>, done: Box<dyn FnOnce(u64) + Send> },
     Apply(LogBatch),
     Chunk { chunk: CopyChunk, done: Box<dyn FnOnce() + Send> },
     Recopy(bool),
     CountAsComplete,
+    MarkRolledBack(Rollback),
+    AcceptRollback(Uuid),
     Stop,
 }
 
 /// Somebody to tell after the commit.
 enum Promise {
-    Answers(Box<dyn FnOnce(Vec<WriteAnswer>) + Send>, Vec<WriteAnswer>),
+    Answers(Box<dyn FnOnce(Vec<WriteAnswer>, u64) + Send>, Vec<WriteAnswer>),
+    Merged(Box<dyn FnOnce(u64) + Send>),
     Done(Box<dyn FnOnce() + Send>),
 }
 
@@ -56,8 +60,9 @@ pub(super) struct Worker {
     queue: Receiver<Job>,
     state: watch::Sender<CopyState>,
     trust: Arc<Trust>,
-    /// The other copy has the op-log on disk up to here.
-    confirmed: Arc<AtomicU64>,
+    confirmed: Arc<Mutex<Confirmed>>,
+    /// What is on disk, remembered beside the database.
+    mark: Mark,
     promises: Vec<Promise>,
     gaps: u64,
     /// This round works on part of a full copy, or on as many entries of the other copy's op-log as there may be at once: there is some
@@ -73,9 +78,11 @@ impl Worker {
         copy: Copy<RocksStore>,
         queue: Receiver<Job>,
         trust: Arc<Trust>,
-        confirmed: Arc<AtomicU64>,
+        confirmed: Arc<Mutex<Confirmed>>,
+        mark: Mark,
     ) -> (Self, watch::Receiver<CopyState>) {
-        let first = CopyState { report: report(copy.meta()), durable: copy.durable(), gaps: 0 };
+        let first =
+            CopyState { report: report(copy.meta(), copy.flushed()), durable: copy.durable(), gaps: 0 };
         let (state, receiver) = watch::channel(first);
         let promises = Vec::new();
         let worker = Self {
@@ -84,6 +91,7 @@ impl Worker {
             state,
             trust,
             confirmed,
+            mark,
             promises,
             gaps: 0,
             catches_up: false,
@@ -134,8 +142,10 @@ impl Worker {
                 let Ok(job) = self.queue.try_recv() else { break };
                 taken += self.stage(job)?;
             }
-            self.copy.confirm(self.confirmed.load(Ordering::Relaxed));
+            let Confirmed { upto, other } = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+            self.copy.confirm(upto, other);
             self.copy.commit()?;
+            self.remember_flushed();
             self.sync_at = match self.sync_at {
                 _ if !self.copy.unsynced() => None,
                 None => Some(Instant::now() + SYNC_WITHIN),
@@ -164,6 +174,7 @@ impl Worker {
         let due = self.sync_at.is_some_and(|at| at <= Instant::now());
         if due || received.is_err() {
             self.copy.sync()?;
+            self.remember_flushed();
             self.sync_at = None;
         }
         match received {
@@ -185,10 +196,10 @@ impl Worker {
                 self.promises.push(Promise::Answers(done, answers));
                 count
             }
-            Job::Merge { changes, done } => {
+            Job::Merge { changes, other, done } => {
                 let count = changes.len();
-                self.copy.merge(changes)?;
-                self.promises.push(Promise::Done(done));
+                self.copy.merge(changes, other)?;
+                self.promises.push(Promise::Merged(done));
                 count
             }
             Job::Apply(batch) => {
@@ -217,6 +228,18 @@ impl Worker {
                 self.copy.count_as_complete();
                 0
             }
+            Job::MarkRolledBack(rollback) => {
+                if self.copy.meta().rollback.is_none() {
+                    let copy = self.trust.role.as_str();
+                    tracing::warn!(copy, %rollback, "the copy was rolled back: its disk has lost something");
+                }
+                self.copy.mark_rolled_back(rollback);
+                0
+            }
+            Job::AcceptRollback(incarnation) => {
+                self.copy.accept_rollback(incarnation);
+                0
+            }
             Job::Stop => {
                 self.stopping = true;
                 0
@@ -225,11 +248,12 @@ impl Worker {
     }
 
     /// Applies a frame as they are sent to a copy that is far behind.
-    fn apply_in_bulk(&mut self, LogBatch { incarnation, entries }: LogBatch) -> Result<(), StoreError> {
+    fn apply_in_bulk(&mut self, batch: LogBatch) -> Result<(), StoreError> {
+        let LogBatch { incarnation, lsn, entries } = batch;
         self.copy.in_bulk();
         let mut left = entries.into_iter();
         while left.len() > 0
-            && self.apply(LogBatch { incarnation, entries: left.by_ref().take(BREAK).collect() })?
+            && self.apply(LogBatch { incarnation, lsn, entries: left.by_ref().take(BREAK).collect() })?
         {
             let_others_go_first();
         }
@@ -249,14 +273,22 @@ impl Worker {
         }
     }
 
+    /// Remembers beside the database what is on disk.
+    fn remember_flushed(&mut self) {
+        let Meta { incarnation, version, .. } = *self.copy.meta();
+        self.mark.keep(incarnation, self.copy.flushed(), version);
+    }
+
     /// Tells what the round came to: the state first, so that whoever gets an answer finds it there.
     fn tell(&mut self) {
-        let now =
-            CopyState { report: report(self.copy.meta()), durable: self.copy.durable(), gaps: self.gaps };
+        let flushed = self.copy.flushed();
+        let report = report(self.copy.meta(), flushed);
+        let now = CopyState { report, durable: self.copy.durable(), gaps: self.gaps };
         self.state.send_if_modified(|state| mem::replace(state, now) != now);
         for promise in self.promises.drain(..) {
             match promise {
-                Promise::Answers(done, answers) => done(answers),
+                Promise::Answers(done, answers) => done(answers, flushed),
+                Promise::Merged(done) => done(flushed),
                 Promise::Done(done) => done(),
             }
         }
@@ -265,6 +297,7 @@ impl Worker {
     /// Leaves everything on disk, with nothing to replay at the next start.
     fn close(&mut self) -> Result<(), StoreError> {
         self.copy.sync()?;
+        self.remember_flushed();
         self.copy.store().flush()
     }
 }

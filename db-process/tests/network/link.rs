@@ -122,8 +122,9 @@ async fn a_lost_leads_tail_is_merged() {
     session.write(Role::Replica, vec![create(1, "Ada")]).await;
     let change = Change { name: Some("Grace".to_owned()), ..Change::default() };
     let changes = vec![Versioned { version: Version(9), id: id(1), change }];
-    session.send(&MergeBatch { batch: 5, role: Role::Replica, changes });
-    assert_eq!(session.receive::<Merged>().await, Merged { batch: 5, role: Role::Replica });
+    session.send(&MergeBatch { batch: 5, role: Role::Replica, changes, other: None });
+    let merged = session.receive::<Merged>().await;
+    assert_eq!((merged.batch, merged.role), (5, Role::Replica));
     let users = session.users(Role::Replica, &[id(1)]).await;
     let (version, user) = users[0].as_ref().unwrap();
     assert!(*version == Version(9) && user.contains("Grace"), "{user}");

@@ -263,6 +263,8 @@ impl Stranger {
             role: Role::Primary,
             incarnation: Uuid::from_u128(5),
             position: None,
+            flushed: 0,
+            other: None,
         };
         change(&mut follow);
         self.0.send(&follow).await.unwrap();
@@ -309,12 +311,12 @@ async fn garbage_on_the_replication_port_changes_nothing() {
     let mut ids = pair.create(1, Role::Primary, 0..10, "before").await;
     pair.equal(1, &ids).await;
     let mut stranger = Stranger::connect(&pair.members[1].register).await;
-    stranger.0.send(&LogBatch { incarnation: Uuid::nil(), entries: Vec::new() }).await.unwrap();
+    stranger.0.send(&LogBatch { incarnation: Uuid::nil(), lsn: 0, entries: Vec::new() }).await.unwrap();
     stranger.follow(|_| ()).await;
     // Everything, as it has no position; and then it claims to have what it was not sent.
     let chunk: CopyChunk = stranger.receive().await;
     assert_eq!((chunk.records.len(), chunk.end.map(|end| end.sequence)), (10, Some(10)));
-    stranger.0.send(&Confirmed { applied: u64::MAX, durable: u64::MAX }).await.unwrap();
+    stranger.0.send(&Confirmed { applied: u64::MAX, durable: u64::MAX, lsn: 0 }).await.unwrap();
     drop(stranger);
     ids.extend(pair.create(1, Role::Primary, 10..20, "after").await);
     pair.equal(1, &ids).await;

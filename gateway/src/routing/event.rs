@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use protocol::message::link::{
-    Applied, Beat, CopiesChanged, Found, MergeBatch, Merged, ReadAnswers, ReadBatch, Refused, Register,
-    Registered, Released, RingNotice, Role, Versioned, WriteAnswer, WriteAnswers, WriteBatch,
+    Applied, Beat, Compared, CopiesChanged, Expected, Found, MergeBatch, Merged, ReadAnswers, ReadBatch,
+    Refused, Register, Registered, Released, RingNotice, Role, Rollback, Versioned, WriteAnswer,
+    WriteAnswers, WriteBatch,
 };
 use protocol::message::query::Renew;
 use protocol::placement::Partition;
@@ -111,6 +112,8 @@ pub enum FromProcess {
     Merged(Merged),
     /// A copy followed the other's op-log a little further.
     Applied(Applied),
+    /// A copy has all that is known of its disk.
+    Compared(Compared),
     /// A copy was filled, or the ring joined.
     Copies(CopiesChanged),
     /// It was asked to stop.
@@ -217,6 +220,8 @@ impl Published {
 pub enum ToProcess {
     /// The registration stands.
     Registered(Registered),
+    /// What is known of the disk of one of its copies.
+    Expected(Expected),
     /// The registration does not stand, or no longer.
     Refused(Refused),
     /// The ring as seen from its place.
@@ -346,6 +351,17 @@ pub enum RingEvent {
         instance: String,
         /// How that was noticed.
         how: &'static str,
+    },
+    /// A copy has less on its disk than it had.
+    RolledBack {
+        /// Its process.
+        instance: String,
+        /// Whose copy it is.
+        partition: Partition,
+        /// Which of the two.
+        role: Role,
+        /// What shows it.
+        rollback: Rollback,
     },
     /// The ring has been made, or was found again.
     RingKnown {

@@ -107,6 +107,9 @@ impl Routing {
         let complete = |copy: &ConnectedCopy| copy.report.complete;
         if let Some(role) = sound {
             if let Some(copy) = self.copy(number, role).filter(complete) {
+                if self.awaits_witness(now, number, role) {
+                    return self.go_down(number, commands);
+                }
                 let lead = Lead { role, promoting: false };
                 if named != lead {
                     self.change_view(number, lead, "it has everything", commands);
@@ -158,7 +161,7 @@ impl Routing {
         commands: &mut Vec<Command>,
     ) {
         let role = self.view.leads[usize::from(number)].role;
-        let merging = tail.map(|tail| self.hand_over(session, role, tail, commands));
+        let merging = tail.map(|tail| self.hand_over(number, session, role, tail, commands));
         let partition = &mut self.partitions[usize::from(number)];
         partition.phase = Phase::Confirming { session, merging, since: now };
         partition.reads_meanwhile = false;
@@ -169,16 +172,18 @@ impl Routing {
     /// everything before.
     fn hand_over(
         &mut self,
+        number: Number,
         session: SessionId,
         role: Role,
         changes: &[Versioned],
         commands: &mut Vec<Command>,
     ) -> u64 {
+        let other = self.partitions[usize::from(number)].flushed(role.other());
         let mut left = changes;
         loop {
             let (frame, rest) = left.split_at(left.len().min(MAX_BATCH));
             self.merges += 1;
-            let message = MergeBatch { batch: self.merges, role, changes: frame.to_vec() };
+            let message = MergeBatch { batch: self.merges, role, changes: frame.to_vec(), other };
             commands.push(Command::Send { session, message: ToProcess::Merge(message) });
             left = rest;
             if left.is_empty() {
@@ -198,7 +203,7 @@ impl Routing {
         if handed || lacking.is_empty() || lacking.len() > AHEAD {
             return;
         }
-        let batch = self.hand_over(other.session, role, &lacking, commands);
+        let batch = self.hand_over(number, other.session, role, &lacking, commands);
         let partition = &mut self.partitions[usize::from(number)];
         partition.ahead = Some(Ahead { session: other.session, batch, upto });
         if mutation::is(Mutation::ReadBeforeMerged) {
@@ -229,6 +234,7 @@ impl Routing {
     pub(super) fn merged(&mut self, now: Duration, place: u16, merged: Merged, commands: &mut Vec<Command>) {
         let Some(from) = self.sessions.get(&place).map(|session| session.id) else { return };
         let Some(number) = self.partition_at(place, merged.role) else { return };
+        self.hear_flushed(place, merged.role, merged.lsn);
         let partition = &mut self.partitions[usize::from(number)];
         if let Some(Ahead { upto, .. }) =
             partition.ahead.take_if(|ahead| (ahead.session, ahead.batch) == (from, merged.batch))
@@ -366,7 +372,8 @@ impl Routing {
     }
 
     /// The operator accepts that acknowledged writes may be lost which only the copy has that led last: the other copy
-    /// leads, with what is in the tail. When the lost copy comes back, what it has is merged in.
+    /// leads, with what is in the tail. When the lost copy comes back, what it has is merged in. If no other one is there but a
+    /// copy that was rolled back, it is accepted as it is.
     ///
     /// # Errors
     /// If the partition is served, or nobody could lead it.
@@ -388,7 +395,11 @@ impl Routing {
         let copies = Role::ALL.map(|role| (role, self.copy(number, role)));
         let there =
             copies.iter().find_map(|&(role, copy)| Some((role, copy.filter(|copy| copy.report.complete)?)));
-        let (Some((role, copy)), true, true) = (there, self.open, self.could_be_kept(number)) else {
+        let possible = self.open && self.could_be_kept(number);
+        let Some((role, copy)) = there.filter(|_| possible) else {
+            if possible && self.accept_rolled_back(number, commands) {
+                return Ok(());
+            }
             let waiting_for = self.waiting_for(number);
             return Err(PromotionRefused::Nobody { partition: number, waiting_for });
         };

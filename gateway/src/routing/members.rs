@@ -62,6 +62,8 @@ impl Routing {
         self.names.insert(place, register.instance.clone());
         let view = register.view.clone();
         self.sessions.insert(place, Session::new(id, host, register, now));
+        self.compare_disks(place, commands);
+        self.hear_of_disks(place, commands);
         self.form(commands);
         self.open();
         for role in Role::ALL {
@@ -174,8 +176,10 @@ impl Routing {
         session.epoch = changed.epoch;
         session.copies = changed.copies;
         self.observe(&changed.copies);
+        self.hear_of_disks(place, commands);
         self.form(commands);
         self.open();
+        self.find_known();
         self.reconsider_all(now, commands);
         self.notify(commands);
     }
@@ -265,7 +269,9 @@ impl Routing {
     /// The copy of a partition, if its process is connected.
     pub(super) fn copy(&self, number: u16, role: Role) -> Option<ConnectedCopy> {
         let session = self.sessions.get(&self.place_of(number, role)?)?;
-        Some(ConnectedCopy { session: session.id, report: *session.copies.get(role) })
+        let mut report = *session.copies.get(role);
+        report.complete &= session.asked[role as usize] == 0;
+        Some(ConnectedCopy { session: session.id, report })
     }
 
     pub(super) fn report(&self, number: u16, role: Role) -> Option<CopyReport> {
@@ -314,6 +320,9 @@ impl Routing {
         };
         let partition = &self.partitions[usize::from(number)];
         let leads = partition.serves() && partition.lead != role;
+        if self.report(number, role).is_some_and(|copy| copy.rollback.is_some()) {
+            return self.grant_rolled_back(number, role, leads);
+        }
         if leads || mutation::is(Mutation::FillFromAny) { Grant::Fill } else { Grant::Wait }
     }
 

@@ -18,6 +18,7 @@
 //! * `feed`: the order in which changes are told to subscribers.
 //! * `purge`: deleted users are forgotten.
 //! * `repair`: what is done about copies that are not what they should be.
+//! * `rollback`: copies whose disks have lost something.
 //!
 //! What it does not do: it does not expect a second gateway. Several active ones are not part of this design.
 
@@ -40,6 +41,7 @@ mod purge;
 mod question;
 mod reads;
 mod repair;
+mod rollback;
 mod session;
 pub mod status;
 mod tail;
@@ -232,6 +234,7 @@ impl Routing {
             FromProcess::Answer(answer) => self.question_answered(now, place, answer, commands),
             FromProcess::Merged(merged) => self.merged(now, place, merged, commands),
             FromProcess::Applied(applied) => self.applied(now, place, applied, commands),
+            FromProcess::Compared(compared) => self.compared(now, place, compared, commands),
             FromProcess::Copies(changed) => self.copies_changed(now, place, changed, commands),
             FromProcess::Leaving => self.leave(now, place),
             FromProcess::Alive => {}

@@ -21,7 +21,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-use protocol::message::link::{CopyReport, Found, Role, Versioned, Write};
+use protocol::message::link::{CopyReport, FlushPoint, Found, Role, Versioned, Write};
 use protocol::mutation::{self, Mutation};
 use protocol::{Operation, UserId, Version};
 use uuid::Uuid;
@@ -81,6 +81,10 @@ pub(super) struct Partition {
     pub(super) hold_until: Option<Duration>,
     /// A move that came to nothing is not tried again before.
     pub(super) move_after: Duration,
+    /// What the primary and the replica have said to be on their disks.
+    flushed: [Option<FlushPoint>; 2],
+    /// Incarnation of a copy that was rolled back and that the operator accepts as it is.
+    pub(super) accepted: Option<Uuid>,
 }
 
 /// What a partition is doing.
@@ -201,6 +205,8 @@ impl Partition {
             held: VecDeque::new(),
             hold_until: None,
             move_after: Duration::ZERO,
+            flushed: [None; 2],
+            accepted: None,
         }
     }
 
@@ -217,6 +223,16 @@ impl Partition {
     /// The role of the last copy that led in earnest: it holds every acknowledged write.
     pub(super) fn last_lead(&self) -> Option<Role> {
         self.log.map(|log| log.role)
+    }
+
+    /// What a copy has said to be on its disk.
+    pub(super) fn flushed(&self, role: Role) -> Option<FlushPoint> {
+        self.flushed[role as usize]
+    }
+
+    /// A copy has said what is on its disk.
+    pub(super) fn hear_flushed(&mut self, role: Role, point: FlushPoint) {
+        FlushPoint::advance(&mut self.flushed[role as usize], point);
     }
 
     /// Which copy answers the reads of this user, if any may now.

@@ -34,6 +34,8 @@ pub(super) struct Session {
     pub(super) replication: ReplicationAddress,
     pub(super) ring: Option<Ring>,
     pub(super) copies: CopyReports,
+    /// How often each copy was asked whether it has what is known of its disk, and has not answered.
+    pub(super) asked: [u32; 2],
     /// The last notice sent, so that only news are sent.
     pub(super) notice: Option<RingNotice>,
     /// When anything was last heard of it.
@@ -42,7 +44,7 @@ pub(super) struct Session {
     /// To each of its copies; only one that leads gets any.
     writes: [Lane<QueuedWrite, WriteFlight>; 2],
     /// Whether it kept a view of the formed ring when it registered; an emptied process has forgotten what it was told.
-    pub(super) remembers: bool,
+    kept_view: bool,
     /// Of the view that it keeps, where it keeps one.
     pub(super) epoch: u64,
     /// Since when it wants to go.
@@ -101,15 +103,22 @@ impl Session {
             replication: register.replication,
             ring: register.ring,
             copies: register.copies,
+            asked: [0; 2],
             notice: None,
             heard: now,
             reads: Lane::new(READ_WINDOW),
             writes: [Lane::new(WRITE_WINDOW), Lane::new(WRITE_WINDOW)],
-            remembers: register.ring.is_some_and(|ring| ring.formed),
+            kept_view: register.ring.is_some_and(|ring| ring.formed),
             epoch: register.view.epoch,
             leaving: None,
             released: false,
         }
+    }
+
+    /// Whether the view that it registered with is the newest that it was ever told. Where a copy was rolled back, the view may
+    /// have been as well.
+    pub(super) fn remembers(&self) -> bool {
+        self.kept_view && Role::ALL.iter().all(|&role| self.copies.get(role).rollback.is_none())
     }
 
     /// The lane to one of its copies.

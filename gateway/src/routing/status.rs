@@ -1,13 +1,13 @@
 //! The ring as it is shown at `/api/cluster` and judged at `/health/ready`.
 
-use protocol::message::link::Role;
+use protocol::message::link::{CopyReport, Counted, Role, Rollback};
 use protocol::placement::{Partition, Place};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Routing;
 use super::event::{Command, RingEvent};
-use super::partition::Phase;
+use super::partition::{ConnectedCopy, Phase};
 use crate::history::PastEvent;
 
 /// The whole ring at one moment.
@@ -86,9 +86,23 @@ pub struct CopyStatus {
     pub complete: bool,
     /// The highest version in it when its process last told; 0 where nothing was ever written.
     pub version: Option<u64>,
+    /// What shows that it was rolled back: its disk has lost something. Absent where it was not.
+    pub rolled_back: Option<RolledBack>,
     /// How many writes it lacks that the lead has acknowledged through this gateway; absent for the lead itself, and where
     /// the gateway has not seen who led.
     pub lag: Option<u64>,
+}
+
+/// A copy whose disk has lost something: the end of its database is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RolledBack {
+    /// What the two numbers count: commit, of its database, or entry, of its op-log.
+    #[schema(value_type = String)]
+    pub of: Counted,
+    /// The last one that is there.
+    pub found: u64,
+    /// One that was on disk before.
+    pub known: u64,
 }
 
 /// Counts since the gateway started.
@@ -160,6 +174,9 @@ impl Routing {
             connected: report.is_some(),
             complete: report.is_some_and(|report| report.complete),
             version: report.map(|report| report.version.0),
+            rolled_back: report
+                .and_then(|report| report.rollback)
+                .map(|Rollback { of, found, known }| RolledBack { of, found, known }),
             lag: report.and_then(|report| partition.lag(&report)),
         })
     }
@@ -183,7 +200,7 @@ impl Routing {
         let lead = self.missing(number, partition.lead);
         let other = self.missing(number, partition.lead.other());
         match partition.phase {
-            Phase::Down => lead.or(other),
+            Phase::Down => self.operators_choice(number).or(lead).or(other),
             _ => other.or_else(|| {
                 let place = self.place_of(number, partition.lead.other())?;
                 Some(format!("{} has to catch up", self.name_of(place)))
@@ -210,9 +227,35 @@ impl Routing {
         let place = self.place_of(number, role)?;
         match self.copy(number, role) {
             None => Some(format!("{} has to come back", self.name_of(place))),
+            Some(ConnectedCopy { report: CopyReport { rollback: Some(rollback), .. }, .. }) => Some(format!(
+                "{} has lost part of its disk ({rollback}) and has to be filled",
+                self.name_of(place)
+            )),
             Some(copy) if !copy.report.complete => Some(format!("{} has to be filled", self.name_of(place))),
             Some(_) => None,
         }
+    }
+
+    /// What the operator can do about a partition that is down because a copy of it was rolled back; `None` where none was.
+    fn operators_choice(&self, number: Partition) -> Option<String> {
+        let rolled_back = Role::ALL.into_iter().find_map(|role| {
+            let rollback = self.report(number, role)?.rollback?;
+            Some((role, self.name_of(self.place_of(number, role)?), rollback))
+        });
+        let (role, name, rollback) = rolled_back?;
+        let other = self.place_of(number, role.other()).map(|place| self.name_of(place));
+        let other_complete = self.report(number, role.other()).is_some_and(|other| other.complete);
+        let lost = format!("{name} has lost part of its disk ({rollback})");
+        Some(match other {
+            Some(other) if other_complete => format!(
+                "{lost}, and only it may have the newest writes: restore its data directory, or accept what {other} has \
+                 with `corro promote {number}`"
+            ),
+            Some(other) => format!(
+                "{lost}: {other} has to come back, or the operator accepts what {name} has with `corro promote {number}`"
+            ),
+            None => format!("{lost}: the operator has to accept what it has with `corro promote {number}`"),
+        })
     }
 
     /// Says in the log who serves a partition now.

@@ -29,6 +29,7 @@ use protocol::placement::{Partition, Place, primary_of, replica_of};
 use super::Routing;
 use super::event::{Command, RingEvent, SessionId};
 use super::partition::Announced;
+use super::session::Session;
 
 /// More views than a gateway makes of which those that are told who leads know nothing: each of them needs somebody who
 /// could keep it, and is sent at once.
@@ -55,6 +56,11 @@ impl Routing {
                 self.view.epoch = self.next_epoch(view.epoch);
             }
         }
+        self.find_known();
+    }
+
+    /// Finds out for which partitions the newest view may be believed.
+    pub(super) fn find_known(&mut self) {
         for number in 0..self.size {
             let known = self.is_known(number);
             self.partitions[usize::from(number)].known |= known;
@@ -63,7 +69,7 @@ impl Routing {
 
     /// Whether a gateway that has just started may believe the newest view about this partition.
     fn is_known(&self, number: Partition) -> bool {
-        let remembers = |place: &Place| self.sessions.get(place).is_some_and(|session| session.remembers);
+        let remembers = |place: &Place| self.sessions.get(place).is_some_and(Session::remembers);
         let witnesses = self.sessions.keys().filter(|place| remembers(place)).count();
         mutation::is(Mutation::BelieveFirstView)
             || self.size > 2 && witnesses >= self.majority()

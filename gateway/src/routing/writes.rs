@@ -65,6 +65,7 @@ impl Routing {
         let (Some(flight), Some(number)) = (flight, self.partition_at(place, role)) else {
             return self.distrust(now, place, "it sent an answer that fits no batch of writes", commands);
         };
+        self.hear_flushed(place, role, answers.lsn);
         let other = self.report(number, role.other());
         let partition = &mut self.partitions[usize::from(number)];
         let batch = Arc::unwrap_or_clone(flight.batch);

@@ -35,6 +35,7 @@ impl Connections {
         };
         match message {
             ToProcess::Registered(message) => emit(&socket, message),
+            ToProcess::Expected(message) => emit(&socket, message),
             ToProcess::Refused(message) => emit(&socket, message),
             ToProcess::Ring(message) => emit(&socket, message),
             ToProcess::Reads(message) => emit(&socket, message),

@@ -128,6 +128,14 @@ impl<'a> Reader<'a> {
         self.take().map(u64::from_be_bytes)
     }
 
+    /// The next byte.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn u8(&mut self) -> Result<u8, DecodeError> {
+        self.take().map(u8::from_be_bytes)
+    }
+
     /// The next eight bytes as a version.
     ///
     /// # Errors

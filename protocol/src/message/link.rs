@@ -1,5 +1,7 @@
 //! Between the gateway and a db-process. The db-process connects and sends [`Register`]; everything else follows.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
@@ -92,13 +94,67 @@ pub struct Lead {
     pub promoting: bool,
 }
 
+/// A commit of a copy's database that is on its disk. Each commit has a number, its *LSN* (log sequence number), and none is
+/// given twice in a database. Whatever relies on what a copy has on disk remembers a flush point, in the same step. A copy
+/// that later shows a lower one has been rolled back: its disk has lost what it had (see [`Rollback`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlushPoint {
+    /// Of the copy.
+    pub incarnation: Uuid,
+    /// Of the last commit on disk.
+    pub lsn: u64,
+}
+
+impl FlushPoint {
+    /// Takes note of what is known of a copy: the highest point of the incarnation that was heard of last.
+    pub fn advance(known: &mut Option<Self>, heard: Self) {
+        match known {
+            Some(known) if known.incarnation == heard.incarnation => known.lsn = known.lsn.max(heard.lsn),
+            _ => *known = Some(heard),
+        }
+    }
+}
+
+/// A copy came back with less than was known to be on its disk: the end of RocksDB's log was damaged or cut off, or the folder
+/// was restored from an older copy. It is treated like a copy on an emptied disk: it does not lead and does not serve. What
+/// only its op-log has is followed by the other copy; then it is discarded and filled anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollback {
+    /// What the two numbers count.
+    pub of: Counted,
+    /// The last one that is there.
+    pub found: u64,
+    /// One that was on disk before.
+    pub known: u64,
+}
+
+/// What shows that a copy was rolled back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Counted {
+    /// Commits of its database.
+    Commit,
+    /// Entries of its op-log.
+    Entry,
+}
+
+impl fmt::Display for Rollback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { of, found, known } = self;
+        match of {
+            Counted::Commit => write!(f, "its database ends at commit {found}, and had commit {known}"),
+            Counted::Entry => write!(f, "its op-log ends at entry {found}, and had entry {known}"),
+        }
+    }
+}
+
 /// State of one copy, as its process knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyReport {
     /// Made with the copy's database.
     pub incarnation: Uuid,
-    /// Whether it ever held all of its partition: true from the forming of the ring, or once it was filled from the
-    /// other copy. A copy that is not complete serves nobody.
+    /// Whether it holds all of its partition: true from the forming of the ring, or once it was filled from the other copy,
+    /// unless it was rolled back since. A copy that is not complete answers no requests.
     pub complete: bool,
     /// Last entry of its own op-log; 0 where there is none.
     pub head: u64,
@@ -106,6 +162,31 @@ pub struct CopyReport {
     pub position: Option<Position>,
     /// The highest version in it, or on its way into it.
     pub version: Version,
+    /// LSN of the last commit that is on its disk.
+    pub flushed: u64,
+    /// What it knows to be on the disk of the other copy.
+    pub other: Option<FlushPoint>,
+    /// Set where it was rolled back, until it is discarded or the operator accepts it as it is.
+    pub rollback: Option<Rollback>,
+}
+
+impl CopyReport {
+    /// What is on the copy's disk.
+    pub fn flush_point(&self) -> FlushPoint {
+        FlushPoint { incarnation: self.incarnation, lsn: self.flushed }
+    }
+
+    /// Whether the copy has lost something, by what is known of its disk (`flushed`) and by how far the other copy has
+    /// followed its op-log (`followed`).
+    pub fn compare(&self, flushed: Option<FlushPoint>, followed: Option<Position>) -> Option<Rollback> {
+        let flushed = flushed.filter(|known| known.incarnation == self.incarnation).map(|known| known.lsn);
+        let followed = followed.filter(|known| known.incarnation == self.incarnation);
+        let less = |of, found, known: Option<u64>| {
+            known.filter(|&known| known > found).map(|known| Rollback { of, found, known })
+        };
+        less(Counted::Entry, self.head, followed.map(|position| position.sequence))
+            .or_else(|| less(Counted::Commit, self.flushed, flushed))
+    }
 }
 
 /// Both copies of a db-process.
@@ -223,6 +304,27 @@ impl Refusal {
     }
 }
 
+/// Gateway → db-process, after [`Registered`] and before anything else: what is known of the disk of one of its copies, where
+/// that is more than it has said. If the copy has it, the db-process answers with [`Compared`]. A copy that has less was rolled
+/// back: the db-process answers nothing any more, ends the connection, keeps that in mind and registers again, with a copy that
+/// is not complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// Which copy.
+    pub role: Role,
+    /// A commit that was on its disk.
+    pub flushed: Option<FlushPoint>,
+    /// How far the other copy has followed its op-log.
+    pub followed: Option<Position>,
+}
+
+/// db-process → gateway: a copy has all that was [`Expected`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Which copy.
+    pub role: Role,
+}
+
 /// Gateway → db-process, after registration and at every change: what the ring looks like from its place. It states all
 /// of it each time, so a lost or repeated notice does no harm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,8 +362,10 @@ pub enum Grant {
     Wait,
     /// Count as complete as it is: the ring is being formed and has no users.
     Empty,
-    /// Copy everything from the other copy, and then count as complete.
+    /// Copy everything from the other copy, and then count as complete. A copy that was rolled back is discarded first.
     Fill,
+    /// Count as complete as it is: the operator accepts what a rolled back copy has lost.
+    Accept,
 }
 
 /// db-process → gateway: what [`Register`] said has changed; a copy was filled, or the ring or a view is kept.
@@ -357,6 +461,8 @@ pub struct WriteAnswers {
     pub batch: u64,
     /// The copy that decided.
     pub role: Role,
+    /// What is on its disk now, at least.
+    pub lsn: u64,
     /// One for each write.
     pub results: Vec<WriteAnswer>,
 }
@@ -386,6 +492,9 @@ pub struct MergeBatch {
     pub role: Role,
     /// In version order.
     pub changes: Vec<Versioned>,
+    /// What the gateway knows to be on the disk of the leader that is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<FlushPoint>,
 }
 
 /// A change with its identity: what one operation wrote.
@@ -409,6 +518,8 @@ pub struct Merged {
     pub batch: u64,
     /// The copy that took them.
     pub role: Role,
+    /// What is on its disk now, at least.
+    pub lsn: u64,
 }
 
 /// db-process → gateway: it was asked to stop. The gateway moves the lead of its partitions elsewhere first, if it can,
@@ -447,6 +558,8 @@ impl Message for Refused {
 
 events! {
     Registered => "registered",
+    Expected => "expected",
+    Compared => "compared",
     RingNotice => "ring",
     CopiesChanged => "copies",
     Applied => "applied",

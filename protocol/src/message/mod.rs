@@ -29,7 +29,7 @@ pub mod query;
 pub mod replication;
 
 /// Revision of the messages. Processes of different revisions refuse each other at registration.
-pub const REVISION: u32 = 4;
+pub const REVISION: u32 = 5;
 
 /// At most this many operations travel in one frame, but for op-log entries to a copy that is far behind.
 pub const MAX_BATCH: usize = 256;

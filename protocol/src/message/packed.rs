@@ -126,15 +126,15 @@ mod tests {
             id: Uuid::from_u128(sequence.into()),
             change: change(&"'\"\u{1e}é".repeat(sequence as usize)),
         };
-        LogBatch { incarnation: Uuid::from_u128(7), entries: (0..40).map(entry).collect() }
+        LogBatch { incarnation: Uuid::from_u128(7), lsn: 9, entries: (0..40).map(entry).collect() }
     }
 
     #[test]
     fn what_is_packed_comes_out_as_it_was() {
         let record = |n: u64| (Uuid::from_u128(n.into()), Record::from_change(Version(n), &change("Ada")));
         let end = Some(Position { incarnation: Uuid::max(), sequence: u64::MAX });
-        let chunk =
-            CopyChunk { chunk: 3, records: (1..9).map(record).collect(), applied: vec![Version(5)], end };
+        let (records, applied) = ((1..9).map(record).collect(), vec![Version(5)]);
+        let chunk = CopyChunk { chunk: 3, records, applied, end, lsn: 7 };
         assert_eq!(CopyChunk::decode(&chunk.encode()).unwrap(), chunk);
         assert_eq!(CopyChunk::decode(&CopyChunk::default().encode()).unwrap(), CopyChunk::default());
         assert_eq!(LogBatch::decode(&batch().encode()).unwrap(), batch());

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::link::{Position, Role};
+use super::link::{FlushPoint, Position, Role};
 use crate::placement::InstanceName;
 use crate::record::{Change, Record};
 use crate::user::UserId;
@@ -27,6 +27,10 @@ pub struct Follow {
     pub incarnation: Uuid,
     /// How far it has applied the source's op-log; `None` where it never followed it.
     pub position: Option<Position>,
+    /// LSN of the last commit on the follower's disk.
+    pub flushed: u64,
+    /// What the follower knows to be on the source's disk.
+    pub other: Option<FlushPoint>,
 }
 
 /// Source → follower: it cannot be followed (now). The follower drops the connection and tries again later.
@@ -40,8 +44,11 @@ pub struct Declined {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decline {
-    /// It is not complete itself.
+    /// It is not complete itself, or has nothing that the follower lacks.
     Incomplete,
+    /// The source knows of more on the follower's disk than the follower has said. If it has less, it was rolled back; otherwise
+    /// it asks again.
+    Expects(FlushPoint),
     /// It belongs to another ring.
     AnotherRing,
     /// It does not hold a copy of the follower's partition.
@@ -55,6 +62,8 @@ pub enum Decline {
 pub struct LogBatch {
     /// The copy whose op-log this is.
     pub incarnation: Uuid,
+    /// What is on the source's disk, at least.
+    pub lsn: u64,
     /// In sequence order, the first one right after what was sent before.
     #[serde(with = "super::packed::entries")]
     pub entries: Vec<LogEntry>,
@@ -87,6 +96,13 @@ pub struct CopyChunk {
     pub applied: Vec<Version>,
     /// In the last chunk: the position in the source's op-log that the copy stands for.
     pub end: Option<Position>,
+    /// In the last chunk: what is on the source's disk, at least. All that was sent is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lsn: u64,
+}
+
+fn is_zero(lsn: &u64) -> bool {
+    *lsn == 0
 }
 
 /// Follower → source: the records of a [`CopyChunk`] are merged (and with the last one the position is on disk).
@@ -103,6 +119,8 @@ pub struct Confirmed {
     pub applied: u64,
     /// Fsynced: the source may trim its op-log up to here.
     pub durable: u64,
+    /// LSN of the last commit on the follower's disk.
+    pub lsn: u64,
 }
 
 events! {

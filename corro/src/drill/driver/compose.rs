@@ -65,7 +65,9 @@ fn verbs(fault: Fault) -> anyhow::Result<(&'static str, &'static str)> {
         Fault::Stop => Ok(("stop", "start")),
         Fault::Kill | Fault::Gateway => Ok(("kill", "start")),
         Fault::Hang => Ok(("pause", "unpause")),
-        Fault::Wipe => bail!("wipe is not supported with compose, which keeps its volumes"),
+        Fault::Wipe | Fault::Rollback => {
+            bail!("{fault} is not supported with compose, which keeps its volumes")
+        }
     }
 }
 
@@ -79,7 +81,7 @@ mod tests {
         for fault in DriverKind::Compose.faults() {
             assert!(verbs(*fault).is_ok(), "{fault}");
         }
-        assert!(verbs(Fault::Wipe).is_err());
+        assert!(verbs(Fault::Wipe).is_err() && verbs(Fault::Rollback).is_err());
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 //! the drill needs but one way to its ring, the control socket.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -38,6 +39,28 @@ impl DataFolder {
     fn of(&self, process: &str) -> PathBuf {
         self.folder.join(process)
     }
+
+    fn older(&self, process: &str) -> PathBuf {
+        self.folder.join(format!("{process}.older"))
+    }
+}
+
+/// Copies a folder with all that is in it. What was there is removed first.
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    if to.exists() {
+        std::fs::remove_dir_all(to)?;
+    }
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 /// A running demo.
@@ -136,22 +159,39 @@ impl DemoRing {
         Ok(processes.into_iter().filter_map(|status| Some((status.process, status.pid?))).collect())
     }
 
+    /// Sets a copy of the data aside where they are to be taken back. The process stands still meanwhile, so the copy is what a
+    /// disk has at one moment.
+    pub(super) async fn prepare(&self, Cycle { fault, process }: &Cycle) -> anyhow::Result<()> {
+        if *fault != Fault::Rollback {
+            return Ok(());
+        }
+        self.order(&Order::Pause { process: process.clone() }).await?;
+        let (from, to) = (self.data.of(process), self.data.older(process));
+        let copied = tokio::task::spawn_blocking(move || copy_folder(&from, &to)).await;
+        self.order(&Order::Resume { process: process.clone() }).await?;
+        copied?.with_context(|| format!("the data of {process} cannot be copied"))
+    }
+
     pub(super) async fn begin(&self, Cycle { fault, process }: &Cycle) -> anyhow::Result<()> {
         let name = process.clone();
         let order = match fault {
             Fault::Stop => Order::Stop { process: name },
-            Fault::Kill | Fault::Wipe | Fault::Gateway => Order::Kill { process: name },
+            Fault::Kill | Fault::Wipe | Fault::Rollback | Fault::Gateway => Order::Kill { process: name },
             Fault::Hang => Order::Pause { process: name },
         };
         self.order(&order).await?;
-        if *fault == Fault::Wipe {
+        if matches!(fault, Fault::Wipe | Fault::Rollback) {
             let folder = self.data.of(process);
+            let older = (*fault == Fault::Rollback).then(|| self.data.older(process));
             // Removing it takes a while where there is much in it; the load goes on meanwhile.
-            let removed = tokio::task::spawn_blocking({
+            let replaced = tokio::task::spawn_blocking({
                 let folder = folder.clone();
-                move || std::fs::remove_dir_all(folder)
+                move || {
+                    std::fs::remove_dir_all(&folder)?;
+                    older.map_or(Ok(()), |older| std::fs::rename(older, folder))
+                }
             });
-            removed.await?.with_context(|| format!("{} cannot be removed", folder.display()))?;
+            replaced.await?.with_context(|| format!("{} cannot be replaced", folder.display()))?;
         }
         Ok(())
     }
@@ -160,7 +200,9 @@ impl DemoRing {
         let process = process.clone();
         let order = match fault {
             Fault::Hang => Order::Resume { process },
-            Fault::Stop | Fault::Kill | Fault::Wipe | Fault::Gateway => Order::Restart { process },
+            Fault::Stop | Fault::Kill | Fault::Wipe | Fault::Rollback | Fault::Gateway => {
+                Order::Restart { process }
+            }
         };
         self.order(&order).await
     }

@@ -29,6 +29,9 @@ fn words(Cycle { fault, process }: &Cycle) -> (String, String) {
             (format!("Make {process} hang (SIGSTOP)"), format!("After 3 s let {process} go on (SIGCONT)"))
         }
         Fault::Wipe => (format!("Kill {process} (SIGKILL) and remove its data folder"), start),
+        Fault::Rollback => {
+            (format!("Kill {process} (SIGKILL) and replace its data folder by an older copy of it"), start)
+        }
     }
 }
 

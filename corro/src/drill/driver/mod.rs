@@ -29,7 +29,7 @@ impl DriverKind {
     pub(crate) fn faults(self) -> &'static [Fault] {
         match self {
             Self::Demo | Self::Manual => {
-                &[Fault::Stop, Fault::Kill, Fault::Hang, Fault::Wipe, Fault::Gateway]
+                &[Fault::Stop, Fault::Kill, Fault::Hang, Fault::Wipe, Fault::Rollback, Fault::Gateway]
             }
             Self::Compose => &[Fault::Stop, Fault::Kill, Fault::Hang, Fault::Gateway],
         }
@@ -44,6 +44,14 @@ pub(crate) enum Driver {
 }
 
 impl Driver {
+    /// Does what has to be done before a fault, while there is no load.
+    pub(crate) async fn prepare(&self, cycle: &Cycle) -> anyhow::Result<()> {
+        match self {
+            Self::Demo(demo) => demo.prepare(cycle).await,
+            Self::Compose(_) | Self::Manual(_) => Ok(()),
+        }
+    }
+
     /// Makes the fault happen: the process is down, or hangs, when this returns.
     pub(crate) async fn begin(&self, cycle: &Cycle) -> anyhow::Result<()> {
         match self {

@@ -157,7 +157,7 @@ fn changes_are_found_by_version() {
     assert_eq!((answer.floor, answer.foreign), (Version::ZERO, Version::ZERO));
 
     // What was trimmed is below the floor.
-    copy.confirm(10);
+    copy.confirm(10, None);
     copy.commit().expect("memory");
     let answer = changed(copy.store(), 0, 99);
     assert_eq!((versions(&answer), answer.floor), (vec![70, 80, 90], Version(60)));

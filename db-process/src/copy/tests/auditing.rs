@@ -51,7 +51,7 @@ fn what_is_kept_on_disk_is_what_a_scan_finds() {
                 run(&mut other, next);
                 let after = copy.meta().position.expect("it follows").sequence;
                 let entries = other.store().log_after(after, 9).expect("memory").unwrap_or_default();
-                copy.apply(LogBatch { incarnation: id(77), entries }).expect("entries that join on");
+                copy.apply(LogBatch { incarnation: id(77), lsn: 1, entries }).expect("entries that join on");
             } else {
                 copy.write(next).expect("a database");
             }

@@ -45,11 +45,11 @@ fn merged_changes_are_on_disk_and_not_in_the_op_log() {
     run(&mut copy, vec![create(10, 1)]);
     let change = |version, user, change| Versioned { version: Version(version), id: id(user), change };
     let changes = vec![change(5, 1, name("older")), change(11, 1, group(7)), change(12, 2, full(12))];
-    copy.merge(changes.clone()).expect("memory");
+    copy.merge(changes.clone(), None).expect("memory");
     copy.commit().expect("memory");
     assert!(!copy.unsynced());
     let after = records(&copy);
-    copy.merge(changes).expect("memory");
+    copy.merge(changes, None).expect("memory");
     copy.commit().expect("memory");
     assert_eq!(records(&copy), after, "a merge twice is a merge");
     assert_eq!((after[0].1.name.1.as_str(), after[0].1.group.1, after.len()), ("name 10", 7, 2));
@@ -72,13 +72,13 @@ fn the_op_log_is_trimmed_to_what_is_confirmed_and_bounded_anyway() {
         copy.meta().trimmed
     };
     assert_eq!(more(&mut copy, 8), 0, "nobody has confirmed anything");
-    copy.confirm(1);
+    copy.confirm(1, None);
     copy.commit().expect("memory");
     assert_eq!(copy.meta().trimmed, 0, "not in steps that small");
-    copy.confirm(8);
+    copy.confirm(8, None);
     copy.commit().expect("memory");
     assert_eq!(copy.meta().trimmed, 4, "the last four are the memory");
-    copy.confirm(99);
+    copy.confirm(99, None);
     assert_eq!(more(&mut copy, 1), 4, "what is beyond the head cannot be confirmed");
     assert_eq!(more(&mut copy, 7), 8, "all that is confirmed goes when the memory is beyond it");
     assert_eq!(more(&mut copy, 4), 8, "the rest is not confirmed");

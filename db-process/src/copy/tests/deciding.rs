@@ -152,7 +152,7 @@ fn the_op_log_holds_what_was_accepted_and_nothing_else() {
         change,
     });
     assert_eq!(log(&copy, 0), expected.collect::<Vec<_>>());
-    assert_eq!((report(copy.meta()).head, report(copy.meta()).version), (3, Version(14)));
+    assert_eq!((report(copy.meta(), 0).head, report(copy.meta(), 0).version), (3, Version(14)));
 }
 
 #[test]

@@ -108,7 +108,7 @@ pub(super) fn records(copy: &Copy<MemoryStore>) -> Vec<(UserId, Record)> {
 }
 
 pub(super) fn batch(source: &Copy<MemoryStore>, after: u64) -> LogBatch {
-    LogBatch { incarnation: source.meta().incarnation, entries: log(source, after) }
+    LogBatch { incarnation: source.meta().incarnation, lsn: source.flushed(), entries: log(source, after) }
 }
 
 /// Copies everything and returns how many chunks it took.

@@ -71,7 +71,7 @@ fn what_was_accepted_elsewhere_is_remembered_after_a_restart() {
         id: write.id,
         change: write.operation.change(),
     });
-    handed.merge(tail.collect()).expect("memory");
+    handed.merge(tail.collect(), None).expect("memory");
     let mut filled = new_copy(4);
     fill(&mut filled, &source);
     for mut copy in [followed, handed, filled] {

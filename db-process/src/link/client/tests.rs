@@ -109,7 +109,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 fn named(name: String) -> MergeBatch {
     let change = Change { name: Some(name), ..Change::default() };
     let change = Versioned { version: Version(1), id: UserId::nil(), change };
-    MergeBatch { batch: 1, role: Role::Primary, changes: vec![change] }
+    MergeBatch { batch: 1, role: Role::Primary, changes: vec![change], other: None }
 }
 
 #[tokio::test]

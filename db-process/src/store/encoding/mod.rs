@@ -6,7 +6,7 @@
 //!
 //! | value | bytes after the format number |
 //! |---|---|
-//! | state | flags, incarnation, head, trimmed, version, then position and origin where there are any, then users, records, floor, foreign and top, then the last late entry where there is one |
+//! | state | flags, incarnation, head, trimmed, version, then position and origin where there are any, then users, records, floor, foreign and top, then, each where there is one, the last late entry, and the LSN with what is known of disks: flags, the flush point of the other copy and the rollback (found, known) where there are any |
 //! | page of applied operations | how many (4 bytes), then the version of each |
 //! | page of changed records | flags, how many digests change (4 bytes) and of each its bucket and by what, where any do, how many records (4 bytes), each the id, the length of its record (4 bytes) and the record; a length of 0 says that it is gone |
 //! | digests | one number a bucket |

@@ -1,6 +1,6 @@
 //! What there is once, or once a group: the state of a copy, its digests, numbers of users.
 
-use protocol::message::link::Position;
+use protocol::message::link::{Counted, FlushPoint, Position, Rollback};
 use protocol::message::query::BUCKETS;
 
 use super::{DecodeError, FORMAT, Reader, flag};
@@ -12,7 +12,16 @@ mod meta_flags {
     pub(super) const HAS_ORIGIN: u8 = 1 << 2;
     pub(super) const HAS_DERIVED: u8 = 1 << 3;
     pub(super) const HAS_LATE: u8 = 1 << 4;
-    pub(super) const ALL: u8 = (1 << 5) - 1;
+    pub(super) const HAS_LSN: u8 = 1 << 5;
+    pub(super) const ALL: u8 = (1 << 6) - 1;
+}
+
+/// Of the byte behind the LSN.
+mod disk_flags {
+    pub(super) const HAS_OTHER: u8 = 1;
+    pub(super) const LOST_COMMITS: u8 = 1 << 1;
+    pub(super) const LOST_ENTRIES: u8 = 1 << 2;
+    pub(super) const ALL: u8 = (1 << 3) - 1;
 }
 
 /// Bytes of a copy's state.
@@ -21,7 +30,8 @@ pub fn meta(meta: &Meta) -> Vec<u8> {
         | flag(meta.late.is_some(), meta_flags::HAS_LATE)
         | flag(meta.complete, meta_flags::COMPLETE)
         | flag(meta.position.is_some(), meta_flags::HAS_POSITION)
-        | flag(meta.origin.is_some(), meta_flags::HAS_ORIGIN);
+        | flag(meta.origin.is_some(), meta_flags::HAS_ORIGIN)
+        | flag(meta.lsn > 0, meta_flags::HAS_LSN);
     let mut bytes = vec![FORMAT, flags];
     bytes.extend(meta.incarnation.as_bytes());
     for number in [meta.head, meta.trimmed, meta.version.0] {
@@ -42,7 +52,46 @@ pub fn meta(meta: &Meta) -> Vec<u8> {
         bytes.extend(late.sequence.to_be_bytes());
         bytes.extend(late.top.0.to_be_bytes());
     }
+    if meta.lsn > 0 {
+        put_disk(&mut bytes, meta);
+    }
     bytes
+}
+
+/// What the copy knows of disks: its LSN and more. Each of that comes with a commit, so there is an LSN.
+fn put_disk(bytes: &mut Vec<u8>, Meta { lsn, other, rollback, .. }: &Meta) {
+    bytes.extend(lsn.to_be_bytes());
+    let lost = rollback.map_or(0, |rollback| match rollback.of {
+        Counted::Commit => disk_flags::LOST_COMMITS,
+        Counted::Entry => disk_flags::LOST_ENTRIES,
+    });
+    bytes.push(flag(other.is_some(), disk_flags::HAS_OTHER) | lost);
+    if let Some(other) = other {
+        bytes.extend(other.incarnation.as_bytes());
+        bytes.extend(other.lsn.to_be_bytes());
+    }
+    if let Some(Rollback { found, known, .. }) = rollback {
+        bytes.extend(found.to_be_bytes());
+        bytes.extend(known.to_be_bytes());
+    }
+}
+
+fn read_disk(rest: &mut Reader<'_>, meta: &mut Meta) -> Result<(), DecodeError> {
+    meta.lsn = rest.u64()?;
+    let flags = rest.u8()?;
+    if flags & !disk_flags::ALL != 0 {
+        return Err(DecodeError::UnknownFlags(flags));
+    }
+    if flags & disk_flags::HAS_OTHER != 0 {
+        meta.other = Some(FlushPoint { incarnation: rest.id()?, lsn: rest.u64()? });
+    }
+    let of = match flags & !disk_flags::HAS_OTHER {
+        0 => return Ok(()),
+        disk_flags::LOST_COMMITS => Counted::Commit,
+        _ => Counted::Entry,
+    };
+    meta.rollback = Some(Rollback { of, found: rest.u64()?, known: rest.u64()? });
+    Ok(())
 }
 
 /// Reads what [`meta()`] wrote.
@@ -68,6 +117,9 @@ pub fn read_meta(bytes: &[u8]) -> Result<Meta, DecodeError> {
     }
     if flags & meta_flags::HAS_LATE != 0 {
         meta.late = Some(Late { sequence: rest.u64()?, top: rest.version()? });
+    }
+    if flags & meta_flags::HAS_LSN != 0 {
+        read_disk(&mut rest, &mut meta)?;
     }
     rest.close()?;
     Ok(meta)

@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::message::link::Position;
+use protocol::message::link::{Counted, FlushPoint, Position, Rollback};
 use protocol::message::replication::LogEntry;
 use protocol::{Change, Fingerprint, Record, UserId, Version};
 use uuid::Uuid;
@@ -82,7 +82,14 @@ fn metas() -> Vec<Meta> {
         ..fresh
     };
     let late = Late { sequence: 950_000, top: Version(0x1111_0304_0506_0708) };
-    vec![fresh, used, Meta { late: Some(late), position: None, origin: None, ..used }]
+    let late = Meta { late: Some(late), position: None, origin: None, ..used };
+    let rolled_back = Meta {
+        lsn: 0x0102_0304_0506_070a,
+        other: Some(FlushPoint { incarnation: id(3), lsn: 99 }),
+        rollback: Some(Rollback { of: Counted::Entry, found: 7, known: 8 }),
+        ..late
+    };
+    vec![fresh, used, late, rolled_back]
 }
 
 fn some_digests() -> Box<Digests> {
@@ -126,7 +133,7 @@ fn a_state_of_an_earlier_program_is_read() {
         (0..line.len()).step_by(2).map(digits).collect()
     };
     let read: Vec<Meta> = EARLIER.lines().map(|line| read_meta(&bytes(line)).expect("a state")).collect();
-    let [fresh, used, _] = metas().try_into().expect("three of them");
+    let [fresh, used, ..] = metas().try_into().map(|metas: [Meta; 4]| metas).expect("four of them");
     let nothing = Meta::new(fresh.incarnation);
     let Meta { users, records, floor, foreign, top, late, .. } = nothing;
     assert_eq!(read, [fresh, Meta { users, records, floor, foreign, top, late, ..used }]);

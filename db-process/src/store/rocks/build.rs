@@ -101,7 +101,7 @@ mod tests {
 
     /// The state as it was written before anything was kept beside the records.
     fn earlier_state(meta: &Meta) -> Vec<u8> {
-        let mut bytes = encoding::meta(&Meta { late: None, ..*meta });
+        let mut bytes = encoding::meta(&Meta { late: None, lsn: 0, ..*meta });
         bytes.truncate(bytes.len() - 5 * 8);
         bytes[1] &= 0b111;
         assert_eq!(encoding::read_meta(&bytes).expect("a state").head, meta.head);
@@ -144,7 +144,7 @@ mod tests {
             assert!(kept.iter().cloned().eq(snapshot.index()));
             let version = expected.version;
             let late = Some(Late { sequence: expected.head, top: version });
-            let unknown = Meta { floor: version, foreign: version, late, ..expected };
+            let unknown = Meta { floor: version, foreign: version, late, lsn: 0, ..expected };
             assert_eq!(snapshot.meta(), unknown, "what the op-log vouches for is not known any more");
         }
         assert_eq!(audit(&open(&folder).snapshot().expect("a database")), [], "and it stays");

@@ -16,6 +16,9 @@
 //! | `by_group` | the group, 4 bytes in the order of the numbers, then the id of a live user | nothing |
 //! | `by_email` | the hash of the folded email, 8 bytes big endian, then the id of a live user | nothing |
 //!
+//! The log is verified when the database is opened: its checksums, and that no file of it is missing or short. If it is damaged,
+//! the database is opened as of the last commit before that, which the process says.
+//!
 //! A batch that asks for a sync is visible to readers only once it is on disk: RocksDB writes and syncs the log first and
 //! its memtable then, and ours come after that. So whoever reads an op-log entry can rely on its number never meaning something else.
 //!
@@ -34,7 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::message::replication::LogEntry;
 use protocol::{Record, UserId};
-use rocksdb::{ColumnFamily, DB, IteratorMode, Options, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, DB, ErrorKind, IteratorMode, Options, WriteBatch, WriteOptions};
 use uuid::Uuid;
 
 use super::{Batch, Digests, Durability, Meta, Snapshot, Store, StoreError, encoding};
@@ -103,9 +106,7 @@ impl RocksStore {
     }
 
     fn open_with(options: &Options, path: &Path, cache: &BlockCache) -> Result<Self, StoreError> {
-        let families = FAMILIES.map(|name| (name, options::family(name, cache)));
-        let db = DB::open_cf_with_opts(options, path, families).map_err(cannot_open(path))?;
-        let mut store = Self::of(db);
+        let mut store = Self::of(open_database(options, path, cache)?);
         match store.read_meta()? {
             Some(meta) => {
                 store.read_memtables()?;
@@ -387,6 +388,31 @@ fn joined<const N: usize>(first: &[u8], second: &[u8]) -> [u8; N] {
     key[..first.len()].copy_from_slice(first);
     key[first.len()..].copy_from_slice(second);
     key
+}
+
+/// Opens a database whose log is sound, or that ends before the place where it is damaged: then the log of the process says so.
+/// What was lost behind that place is found out by the number of the last commit (see [`crate::copy::rollback`]): a power cut may
+/// damage what was never synced.
+fn open_database(options: &Options, path: &Path, cache: &BlockCache) -> Result<DB, StoreError> {
+    let open = |options: &Options| {
+        let families = FAMILIES.map(|name| (name, options::family(name, cache)));
+        DB::open_cf_with_opts(options, path, families)
+    };
+    let strict = match open(&options::verifying_log(options)) {
+        Err(error) if error.kind() == ErrorKind::Corruption => error,
+        opened => return opened.map_err(cannot_open(path)),
+    };
+    match open(options) {
+        Ok(db) => {
+            let folder = path.display();
+            tracing::warn!(%folder, error = %strict, "the end of the database's log is damaged: it is opened without it");
+            Ok(db)
+        }
+        Err(error) if error.as_ref().contains("ahead of WAL") => {
+            Err(StoreError::LogDamaged { path: path.into(), source: strict })
+        }
+        Err(error) => Err(cannot_open(path)(error)),
+    }
 }
 
 /// The user whose record has that key.

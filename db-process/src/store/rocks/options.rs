@@ -1,8 +1,8 @@
 //! How RocksDB is set up. The settings are for small machines: a process has two of these databases.
 
 use rocksdb::{
-    BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, Env, LogLevel, LruCacheOptions, Options,
-    WriteBufferManager,
+    BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, DBRecoveryMode, Env, LogLevel,
+    LruCacheOptions, Options, WriteBufferManager,
 };
 
 use super::{BY_EMAIL, BY_GROUP, META, OPLOG, RECORDS};
@@ -55,6 +55,7 @@ pub(super) fn database(cache: &BlockCache) -> Options {
     options.create_missing_column_families(true);
     options.set_write_buffer_manager(&cache.memtables);
     options.set_max_total_wal_size(64 * MIB as u64);
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     // There is one writer. Without others to look out for, an insertion is cheaper.
     options.set_allow_concurrent_memtable_write(false);
     options.set_max_background_jobs(2);
@@ -68,6 +69,14 @@ pub(super) fn database(cache: &BlockCache) -> Options {
     options.set_keep_log_file_num(3);
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
+    options
+}
+
+/// The same for a database whose log has to be sound, but for a last record that was never finished.
+pub(super) fn verifying_log(options: &Options) -> Options {
+    let mut options = options.clone();
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_track_and_verify_wals_in_manifest(true);
     options
 }
 

@@ -33,7 +33,10 @@ impl Script {
     /// A primary refuses the one write of a frame.
     fn refuse(&mut self, place: u16, batch: u64, outcome: Outcome) {
         let results = vec![WriteAnswer { outcome, sequence: 0, user: None }];
-        self.message(place, FromProcess::Written(WriteAnswers { batch, role: Role::Primary, results }));
+        self.message(
+            place,
+            FromProcess::Written(WriteAnswers { batch, role: Role::Primary, lsn: 0, results }),
+        );
     }
 }
 
@@ -264,7 +267,7 @@ fn a_late_confirmation_of_an_earlier_hand_over_counts_for_nothing() {
     script.kill(1);
     script.connect(1);
     let ToProcess::Merge(batch) = &late[0] else { unreachable!("only merges were taken") };
-    script.message(1, FromProcess::Merged(Merged { batch: batch.batch, role: Role::Replica }));
+    script.message(1, FromProcess::Merged(Merged { batch: batch.batch, role: Role::Replica, lsn: 0 }));
     script.read(user_of(0, 3, 0));
     assert_eq!(script.asked(), []);
     assert_eq!(script.confirm_merges(1), 1);

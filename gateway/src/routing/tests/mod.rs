@@ -66,6 +66,9 @@ impl Process {
             head: 0,
             position: None,
             version: Version::ZERO,
+            flushed: 0,
+            other: None,
+            rollback: None,
         };
         Self {
             session: None,
@@ -164,8 +167,10 @@ impl Script {
             && batch.changes.is_empty()
             && self.syncs
         {
-            return self
-                .message(place as u16, FromProcess::Merged(Merged { batch: batch.batch, role: batch.role }));
+            return self.message(
+                place as u16,
+                FromProcess::Merged(Merged { batch: batch.batch, role: batch.role, lsn: 0 }),
+            );
         }
         self.inbox.push((place as u16, message));
     }
@@ -276,7 +281,10 @@ impl Script {
             let ToProcess::Writes(batch) = message else { unreachable!("only writes were taken") };
             let refused = WriteAnswer { outcome: Outcome::Exists, sequence: 0, user: None };
             let results = vec![refused; batch.writes.len()];
-            self.message(place, FromProcess::Written(WriteAnswers { batch: batch.batch, role, results }));
+            self.message(
+                place,
+                FromProcess::Written(WriteAnswers { batch: batch.batch, role, lsn: 0, results }),
+            );
         }
     }
 
@@ -297,7 +305,7 @@ impl Script {
                     WriteAnswer { outcome: Outcome::Applied, sequence: *head, user: None }
                 })
                 .collect();
-            let answers = WriteAnswers { batch: batch.batch, role: batch.role, results };
+            let answers = WriteAnswers { batch: batch.batch, role: batch.role, lsn: 0, results };
             self.message(place, FromProcess::Written(answers));
         }
         versions
@@ -338,7 +346,7 @@ impl Script {
         for message in self.take(place, |message| matches!(message, ToProcess::Merge(_))) {
             let ToProcess::Merge(batch) = message else { unreachable!("only merges were taken") };
             changes += batch.changes.len();
-            self.message(place, FromProcess::Merged(Merged { batch: batch.batch, role: batch.role }));
+            self.message(place, FromProcess::Merged(Merged { batch: batch.batch, role: batch.role, lsn: 0 }));
         }
         changes
     }
