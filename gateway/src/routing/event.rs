@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use protocol::message::link::{
-    Applied, Beat, CopiesChanged, Found, MergeBatch, Merged, ReadAnswers, ReadBatch, Refused, Register,
-    Registered, Released, RingNotice, Role, Versioned, WriteAnswer, WriteAnswers, WriteBatch,
+    Applied, Beat, CopiesChanged, Following, Found, MergeBatch, Merged, ReadAnswers, ReadBatch, Refused,
+    Register, Registered, Released, RingNotice, Role, Versioned, WriteAnswer, WriteAnswers, WriteBatch,
 };
 use protocol::message::query::Renew;
 use protocol::placement::Partition;
@@ -111,6 +111,8 @@ pub enum FromProcess {
     Merged(Merged),
     /// A copy followed the other's op-log a little further.
     Applied(Applied),
+    /// Its copies follow those of its neighbours, or no longer.
+    Following(Following),
     /// A copy was filled, or the ring joined.
     Copies(CopiesChanged),
     /// It was asked to stop.
@@ -380,5 +382,19 @@ pub enum RingEvent {
         partition: Partition,
         /// Who serves what now.
         now: String,
+    },
+    /// The copies of a partition do not follow each other, or one of them follows too late.
+    ReplicationImpaired {
+        /// Which one.
+        partition: Partition,
+        /// What is wrong.
+        what: String,
+    },
+    /// What was reported of a partition's replication is over.
+    ReplicationRestored {
+        /// Which one.
+        partition: Partition,
+        /// How it is now.
+        what: String,
     },
 }

@@ -18,6 +18,7 @@
 //! * `feed`: the order in which changes are told to subscribers.
 //! * `purge`: deleted users are forgotten.
 //! * `repair`: what is done about copies that are not what they should be.
+//! * `replication`: whether the copies follow each other, for people.
 //!
 //! What it does not do: it does not expect a second gateway. Several active ones are not part of this design.
 
@@ -40,6 +41,7 @@ mod purge;
 mod question;
 mod reads;
 mod repair;
+mod replication;
 mod session;
 pub mod status;
 mod tail;
@@ -62,6 +64,7 @@ use feed::Feed;
 use partition::{Partition, Phase};
 use purge::Purge;
 use reads::PendingReads;
+use replication::Watch;
 use session::Session;
 use status::Served;
 
@@ -113,6 +116,7 @@ pub struct Routing {
     partitions: Vec<Partition>,
     /// The same of these.
     purges: Vec<Purge>,
+    watch: Watch,
     clock: VersionClock,
     reads: PendingReads,
     questions: PendingQuestions,
@@ -145,6 +149,7 @@ impl Routing {
             open: false,
             partitions: Vec::new(),
             purges: Vec::new(),
+            watch: Watch::default(),
             clock: VersionClock::default(),
             reads: PendingReads::default(),
             questions: PendingQuestions::default(),
@@ -233,6 +238,7 @@ impl Routing {
             FromProcess::Merged(merged) => self.merged(now, place, merged, commands),
             FromProcess::Applied(applied) => self.applied(now, place, applied, commands),
             FromProcess::Copies(changed) => self.copies_changed(now, place, changed, commands),
+            FromProcess::Following(following) => self.follow(place, following),
             FromProcess::Leaving => self.leave(now, place),
             FromProcess::Alive => {}
         }
@@ -243,6 +249,7 @@ impl Routing {
         self.ticked = now;
         if stall > STALL {
             self.sessions.values_mut().for_each(|session| session.excuse(stall, now));
+            self.excuse_replication(stall, now);
         }
         let silent: Vec<SessionId> = self
             .sessions
@@ -271,6 +278,7 @@ impl Routing {
         self.look_after_feed(now, commands);
         self.end_holds(now);
         self.purge(now, commands);
+        self.watch_replication(now, commands);
     }
 
     /// Whether a request should wait because the gateway has just started, and its partition may be up in a moment.

@@ -27,6 +27,7 @@ use protocol::{Operation, UserId, Version};
 use uuid::Uuid;
 
 use super::event::{RequestId, SessionId};
+use super::replication::Replication;
 use super::session::QueuedWrite;
 use super::tail::Tail;
 
@@ -81,6 +82,7 @@ pub(super) struct Partition {
     pub(super) hold_until: Option<Duration>,
     /// A move that came to nothing is not tried again before.
     pub(super) move_after: Duration,
+    pub(super) replication: Replication,
 }
 
 /// What a partition is doing.
@@ -201,6 +203,7 @@ impl Partition {
             held: VecDeque::new(),
             hold_until: None,
             move_after: Duration::ZERO,
+            replication: Replication::default(),
         }
     }
 
@@ -266,6 +269,11 @@ impl Partition {
 
     pub(super) fn unreplicated(&self) -> usize {
         self.tail.len()
+    }
+
+    /// When the oldest write was acknowledged that the other copy is not known to have.
+    pub(super) fn oldest_unreplicated(&self) -> Option<Duration> {
+        self.tail.oldest()
     }
 
     /// A write was taken on.
@@ -344,7 +352,13 @@ impl Partition {
     }
 
     /// The lead has acknowledged a write that it applied.
-    pub(super) fn acknowledge(&mut self, sequence: u64, write: Versioned, other: Option<&CopyReport>) {
+    pub(super) fn acknowledge(
+        &mut self,
+        now: Duration,
+        sequence: u64,
+        write: Versioned,
+        other: Option<&CopyReport>,
+    ) {
         if !self.replicated {
             return;
         }
@@ -362,7 +376,7 @@ impl Partition {
             writes.acknowledged += 1;
             writes.newest = sequence;
         });
-        for id in self.tail.push(sequence, write) {
+        for id in self.tail.push(now, sequence, write) {
             // What the tail lets go, only the op-log can bring: the other copy is not current until it has it.
             self.raise_target(self.tail.base());
             self.other_reads = false;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use protocol::UserId;
 use protocol::message::link::{
-    CopyReports, Peer, ReplicationAddress, Ring, RingNotice, Role, Write, WriteBatch,
+    CopyReports, Following, Peer, ReplicationAddress, Ring, RingNotice, Role, Write, WriteBatch,
 };
 use protocol::placement::InstanceName;
 use uuid::Uuid;
@@ -34,6 +34,8 @@ pub(super) struct Session {
     pub(super) replication: ReplicationAddress,
     pub(super) ring: Option<Ring>,
     pub(super) copies: CopyReports,
+    /// Which of its copies follow the other one of their partition; `None` until it says so.
+    pub(super) following: Option<Following>,
     /// The last notice sent, so that only news are sent.
     pub(super) notice: Option<RingNotice>,
     /// When anything was last heard of it.
@@ -101,6 +103,7 @@ impl Session {
             replication: register.replication,
             ring: register.ring,
             copies: register.copies,
+            following: None,
             notice: None,
             heard: now,
             reads: Lane::new(READ_WINDOW),
