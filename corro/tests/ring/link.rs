@@ -162,7 +162,8 @@ async fn a_cut_between_two_neighbours_under_writes_is_reported_until_it_is_heale
         until_logged(&ring, "WARN", partition, "does not follow").await;
         until_logged(&ring, "WARN", partition, "lacks writes").await;
         until_logged(&ring, "INFO", partition, "again").await;
-        until_logged(&ring, "INFO", partition, "has caught up").await;
+        let caught_up = format!("partition {partition}: db-{} has caught up", 1 - partition);
+        until_logged(&ring, "INFO", partition, &caught_up).await;
     }
     until_equal(&ring);
 }
