@@ -498,5 +498,11 @@ fn report(event: RingEvent) {
             info!(epoch, partition, lead, why, "view changed");
         }
         RingEvent::PartitionChanged { partition, now } => info!(partition, "partition {partition}: {now}"),
+        RingEvent::ReplicationImpaired { partition, what } => {
+            warn!(partition, "partition {partition}: {what}");
+        }
+        RingEvent::ReplicationRestored { partition, what } => {
+            info!(partition, "partition {partition}: {what}");
+        }
     }
 }

@@ -57,7 +57,9 @@ fn words(event: &RingEvent) -> String {
         RingEvent::ViewChanged { epoch, partition, lead, why } => {
             format!("view {epoch}: {lead} for partition {partition}, since {why}")
         }
-        RingEvent::PartitionChanged { partition, now } => format!("partition {partition}: {now}"),
+        RingEvent::PartitionChanged { partition, now: what }
+        | RingEvent::ReplicationImpaired { partition, what }
+        | RingEvent::ReplicationRestored { partition, what } => format!("partition {partition}: {what}"),
     }
 }
 

@@ -14,6 +14,7 @@ mod feed_measure;
 mod freshness;
 mod garbage;
 mod hostile;
+mod link;
 mod lists;
 mod load;
 mod losses;

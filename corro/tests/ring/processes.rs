@@ -1,5 +1,6 @@
 //! Real processes: a gateway and its db-processes, as children of the test.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -23,6 +24,8 @@ pub(crate) struct Ring {
     pub(crate) socket_port: u16,
     /// Of a gateway that is started from now on.
     pub(crate) purge_after: u64,
+    /// By place: the host and the port at which the neighbours follow a process, where they are not left to it.
+    pub(crate) replication: BTreeMap<u16, (&'static str, u16)>,
     folder: TempDir,
     gateway: Option<Child>,
     processes: Vec<Option<Child>>,
@@ -46,6 +49,7 @@ impl Ring {
             rest_port: 0,
             socket_port: 0,
             purge_after: 86_400,
+            replication: BTreeMap::new(),
             folder: TempDir::new().unwrap(),
             gateway: None,
             processes: (0..size).map(|_| None).collect(),
@@ -80,8 +84,11 @@ impl Ring {
         let name = format!("db-{place}");
         let log =
             File::options().create(true).append(true).open(self.folder.path().join(format!("{name}.out")));
-        let child = self
-            .command("db-process")
+        let mut command = self.command("db-process");
+        if let Some((host, port)) = self.replication.get(&place) {
+            command.env("REPLICATION_ADDRESS", host).env("REPLICATION_PORT", port.to_string());
+        }
+        let child = command
             .env("SOCKET_SERVER_URL", format!("ws://127.0.0.1:{}", self.socket_port))
             .env("DB_INSTANCE_ID", name)
             .env("DATA_DIR", self.data_dir(place))
@@ -177,6 +184,11 @@ impl Ring {
     /// All that a process wrote.
     pub(crate) fn output_of(&self, place: u16) -> String {
         std::fs::read_to_string(self.folder.path().join(format!("db-{place}.out"))).unwrap()
+    }
+
+    /// All that the gateway wrote since it was started last.
+    pub(crate) fn gateway_output(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("gateway.out")).unwrap()
     }
 
     fn child(&self, place: u16) -> &Child {

@@ -12,7 +12,7 @@ use db_process::store::{MemoryStore, Store};
 use gateway::routing::{FromProcess, ToProcess};
 use protocol::message::REVISION;
 use protocol::message::link::{
-    Applied, Compared, CopiesChanged, CopyReport, CopyReports, Expected, FlushPoint, MergeBatch, Peer,
+    self, Applied, Compared, CopiesChanged, CopyReport, CopyReports, Expected, FlushPoint, MergeBatch, Peer,
     Position, ReadAnswers, ReadBatch, Register, ReplicationAddress, Ring, RingNotice, Role, View,
 };
 use protocol::mutation::{self, Mutation};
@@ -92,6 +92,8 @@ pub(crate) struct Link {
     told: Option<PerRole<CopyReport>>,
     /// The ring, and the epoch of the view, of which it knows that they are kept.
     told_kept: (Option<Ring>, u64),
+    /// What it was told of the copies that follow; `None` before anything was.
+    told_following: Option<link::Following>,
 }
 
 impl Process {
@@ -407,6 +409,7 @@ impl World {
             ToProcess::Registered(_) => {
                 self.process(place).link.registered = true;
                 Role::ALL.into_iter().for_each(|role| self.report_copy(place, role));
+                self.tell_following(place);
                 if self.process(place).leaving {
                     self.send_up(id, Up::Message(FromProcess::Leaving));
                 }
@@ -557,6 +560,17 @@ impl World {
             self.send_up(id, Up::Message(FromProcess::Copies(changes)));
         } else if let Some(position) = now.position.filter(|_| told.position != now.position) {
             self.send_up(id, Up::Message(FromProcess::Applied(Applied { role, position })));
+        }
+    }
+
+    /// Tells the gateway which copies follow, if that is news there.
+    pub(crate) fn tell_following(&mut self, place: u16) {
+        let process = self.process(place);
+        let (Some(id), true) = (process.link.connection, process.link.registered) else { return };
+        let follows = |role| process.following.get(role).follows;
+        let now = link::Following { primary: follows(Role::Primary), replica: follows(Role::Replica) };
+        if process.link.told_following.replace(now) != Some(now) {
+            self.send_up(id, Up::Message(FromProcess::Following(now)));
         }
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct Following {
     /// Counts the attempts: a late one is not meant any more.
     attempt: u64,
     pub(crate) stream: Option<u64>,
+    /// Whether the source has sent anything of its copy.
+    pub(crate) follows: bool,
     source: Option<Uuid>,
     gaps: u64,
     confirmed: Option<(u64, u64)>,
@@ -75,6 +77,8 @@ impl World {
     fn stop_following(&mut self, place: u16, role: Role) {
         let following = self.process(place).following.get_mut(role);
         let Some(id) = following.stream.take() else { return };
+        following.follows = false;
+        self.tell_following(place);
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.follower_open = false;
             if !stream.cut {
@@ -161,6 +165,10 @@ impl World {
 
     fn follower_hears(&mut self, place: u16, role: Role, id: u64, message: Replicated) {
         self.note(|| format!("{place} {role:?} follows #{id} ← {message:?}"));
+        if matches!(message, Replicated::Log(_) | Replicated::Chunk(_)) {
+            self.process(place).following.get_mut(role).follows = true;
+            self.tell_following(place);
+        }
         match message {
             Replicated::Log(batch) => {
                 let following = self.process(place).following.get_mut(role);

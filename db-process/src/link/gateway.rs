@@ -334,6 +334,9 @@ impl Serving<'_> {
         leave: &CancellationToken,
     ) -> Result<Infallible, Over> {
         let mut leaving = false;
+        let mut following = self.node.following();
+        // The gateway knows nothing of it yet.
+        following.mark_changed();
         // Keeping a view takes as long as the disk does. Meanwhile work goes on, and beats are answered.
         let mut taking: Option<JoinHandle<Result<(), NoticeError>>> = None;
         loop {
@@ -361,6 +364,10 @@ impl Serving<'_> {
                     Done::Tombstones(tombstones) => self.connection.send(&tombstones).await?,
                     Done::Digest(digest) => self.connection.send(&digest).await?,
                 },
+                Ok(()) = following.changed() => {
+                    let now = *following.borrow_and_update();
+                    self.connection.send(&now).await?;
+                }
                 changed = self.states.primary.changed() => self.tell(Role::Primary, changed.is_ok()).await?,
                 changed = self.states.replica.changed() => self.tell(Role::Replica, changed.is_ok()).await?,
             }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use protocol::InstanceName;
 use protocol::message::REVISION;
 use protocol::message::link::{
-    CopiesChanged, CopyReports, Peer, Register, ReplicationAddress, Ring, RingNotice, Role, View,
+    CopiesChanged, CopyReports, Following, Peer, Register, ReplicationAddress, Ring, RingNotice, Role, View,
 };
 use protocol::message::query::{Renew, Renewal};
 use thiserror::Error;
@@ -39,6 +39,8 @@ pub struct Node {
     moving: PerRole<watch::Sender<bool>>,
     /// Whom each copy is to follow.
     peers: PerRole<watch::Sender<Option<Peer>>>,
+    /// Which copies follow the one that they are to follow.
+    following: watch::Sender<Following>,
     registered: AtomicBool,
     /// Whether each copy is to take everything from the other one once more.
     recopy: PerRole<watch::Sender<bool>>,
@@ -75,6 +77,7 @@ impl Node {
             copies,
             membership: Mutex::new(identity.membership.clone()),
             peers: PerRole::both(|_| watch::Sender::new(None)),
+            following: watch::Sender::default(),
             registered: AtomicBool::new(false),
             recopy: PerRole::both(|_| watch::Sender::new(false)),
             discard: watch::Sender::new(None),
@@ -116,6 +119,17 @@ impl Node {
     /// Whom a copy is to follow; tells of every change.
     pub fn peer(&self, role: Role) -> watch::Receiver<Option<Peer>> {
         self.peers.get(role).subscribe()
+    }
+
+    /// Which copies follow the other copy of their partition; tells of every change.
+    pub fn following(&self) -> watch::Receiver<Following> {
+        self.following.subscribe()
+    }
+
+    /// A copy follows from now on, or no longer.
+    pub fn set_following(&self, role: Role, follows: bool) {
+        self.following
+            .send_if_modified(|following| mem::replace(following.get_mut(role), follows) != follows);
     }
 
     /// Whether a copy is to take everything from the other one once more; tells of every change.

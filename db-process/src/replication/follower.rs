@@ -132,10 +132,11 @@ impl Follower {
             })
             .await?;
         let (mut reader, mut reads) = Reader::new(copy.clone());
+        let mut followed = Followed { node: &self.node, role: self.role, begun: false };
         let mut confirmed = None;
         loop {
             tokio::select! {
-                frame = connection.next(SILENCE) => if let Some(read) = self.take(frame?, &mut reader)? {
+                frame = connection.next(SILENCE) => if let Some(read) = self.take(frame?, &mut reader, &mut followed)? {
                     self.handle(read, &mut connection, peer, source, everything).await?;
                 },
                 Some(read) = reads.recv() => {
@@ -167,9 +168,12 @@ impl Follower {
     }
 
     /// Takes a message, of which more may be known later.
-    fn take(&self, frame: Frame, reader: &mut Reader) -> Result<Option<Read>, Over> {
+    fn take(&self, frame: Frame, reader: &mut Reader, followed: &mut Followed) -> Result<Option<Read>, Over> {
         match frame.event.as_str() {
-            LogBatch::EVENT | CopyChunk::EVENT => reader.take(frame).map_err(Over::NoThread),
+            LogBatch::EVENT | CopyChunk::EVENT => {
+                followed.begin();
+                reader.take(frame).map_err(Over::NoThread)
+            }
             Declined::EVENT => {
                 let declined = Declined::decode(&frame.text);
                 if let Ok(Declined { reason: Decline::Expects(known) }) = declined {
@@ -218,6 +222,28 @@ impl Follower {
             Read::Nonsense => return Err(UNREADABLE),
         }
         Ok(())
+    }
+}
+
+/// One connection, as long as it stands: the gateway is told whether the copy follows.
+struct Followed<'a> {
+    node: &'a Node,
+    role: Role,
+    begun: bool,
+}
+
+impl Followed<'_> {
+    /// The neighbour has sent something of its copy, so it lets itself be followed.
+    fn begin(&mut self) {
+        if !std::mem::replace(&mut self.begun, true) {
+            self.node.set_following(self.role, true);
+        }
+    }
+}
+
+impl Drop for Followed<'_> {
+    fn drop(&mut self) {
+        self.node.set_following(self.role, false);
     }
 }
 

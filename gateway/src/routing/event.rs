@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use protocol::message::link::{
-    Applied, Beat, Compared, CopiesChanged, Expected, Found, MergeBatch, Merged, ReadAnswers, ReadBatch,
-    Refused, Register, Registered, Released, RingNotice, Role, Rollback, Versioned, WriteAnswer,
+    Applied, Beat, Compared, CopiesChanged, Expected, Following, Found, MergeBatch, Merged, ReadAnswers,
+    ReadBatch, Refused, Register, Registered, Released, RingNotice, Role, Rollback, Versioned, WriteAnswer,
     WriteAnswers, WriteBatch,
 };
 use protocol::message::query::Renew;
@@ -114,6 +114,8 @@ pub enum FromProcess {
     Applied(Applied),
     /// A copy has all that is known of its disk.
     Compared(Compared),
+    /// Its copies follow those of its neighbours, or no longer.
+    Following(Following),
     /// A copy was filled, or the ring joined.
     Copies(CopiesChanged),
     /// It was asked to stop.
@@ -396,5 +398,19 @@ pub enum RingEvent {
         partition: Partition,
         /// Who serves what now.
         now: String,
+    },
+    /// The copies of a partition do not follow each other, or one of them follows too late.
+    ReplicationImpaired {
+        /// Which one.
+        partition: Partition,
+        /// What is wrong.
+        what: String,
+    },
+    /// What was reported of a partition's replication is over.
+    ReplicationRestored {
+        /// Which one.
+        partition: Partition,
+        /// How it is now.
+        what: String,
     },
 }

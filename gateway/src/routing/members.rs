@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use protocol::message::REVISION;
 use protocol::message::link::{
-    Applied, CopiesChanged, CopyReport, CopyReports, Grant, Refusal, Refused, Register, Registered, Ring,
-    RingNotice, Role, View,
+    Applied, CopiesChanged, CopyReport, CopyReports, Following, Grant, Refusal, Refused, Register,
+    Registered, Ring, RingNotice, Role, View,
 };
 use protocol::mutation::{self, Mutation};
 use protocol::placement::{InstanceName, Place, replica_of, replicated_at};
@@ -201,6 +201,13 @@ impl Routing {
         session.copies.get_mut(applied.role).position = Some(applied.position);
         if let Some(number) = self.partition_at(place, applied.role) {
             self.reconsider(now, number, commands);
+        }
+    }
+
+    /// A process says which of its copies follow.
+    pub(super) fn follow(&mut self, place: Place, following: Following) {
+        if let Some(session) = self.sessions.get_mut(&place) {
+            session.following = Some(following);
         }
     }
 

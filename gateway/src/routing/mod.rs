@@ -19,6 +19,7 @@
 //! * `purge`: deleted users are forgotten.
 //! * `repair`: what is done about copies that are not what they should be.
 //! * `rollback`: copies whose disks have lost something.
+//! * `replication`: whether the copies follow each other, for people.
 //!
 //! What it does not do: it does not expect a second gateway. Several active ones are not part of this design.
 
@@ -41,6 +42,7 @@ mod purge;
 mod question;
 mod reads;
 mod repair;
+mod replication;
 mod rollback;
 mod session;
 pub mod status;
@@ -64,6 +66,7 @@ use feed::Feed;
 use partition::{Partition, Phase};
 use purge::Purge;
 use reads::PendingReads;
+use replication::Watch;
 use session::Session;
 use status::Served;
 
@@ -115,6 +118,7 @@ pub struct Routing {
     partitions: Vec<Partition>,
     /// The same of these.
     purges: Vec<Purge>,
+    watch: Watch,
     clock: VersionClock,
     reads: PendingReads,
     questions: PendingQuestions,
@@ -147,6 +151,7 @@ impl Routing {
             open: false,
             partitions: Vec::new(),
             purges: Vec::new(),
+            watch: Watch::default(),
             clock: VersionClock::default(),
             reads: PendingReads::default(),
             questions: PendingQuestions::default(),
@@ -236,6 +241,7 @@ impl Routing {
             FromProcess::Applied(applied) => self.applied(now, place, applied, commands),
             FromProcess::Compared(compared) => self.compared(now, place, compared, commands),
             FromProcess::Copies(changed) => self.copies_changed(now, place, changed, commands),
+            FromProcess::Following(following) => self.follow(place, following),
             FromProcess::Leaving => self.leave(now, place),
             FromProcess::Alive => {}
         }
@@ -246,6 +252,7 @@ impl Routing {
         self.ticked = now;
         if stall > STALL {
             self.sessions.values_mut().for_each(|session| session.excuse(stall, now));
+            self.excuse_replication(stall, now);
         }
         let silent: Vec<SessionId> = self
             .sessions
@@ -274,6 +281,7 @@ impl Routing {
         self.look_after_feed(now, commands);
         self.end_holds(now);
         self.purge(now, commands);
+        self.watch_replication(now, commands);
     }
 
     /// Whether a request should wait because the gateway has just started, and its partition may be up in a moment.

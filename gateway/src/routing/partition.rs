@@ -27,6 +27,7 @@ use protocol::{Operation, UserId, Version};
 use uuid::Uuid;
 
 use super::event::{RequestId, SessionId};
+use super::replication::Replication;
 use super::session::QueuedWrite;
 use super::tail::Tail;
 
@@ -85,6 +86,7 @@ pub(super) struct Partition {
     flushed: [Option<FlushPoint>; 2],
     /// Incarnation of a copy that was rolled back and that the operator accepts as it is.
     pub(super) accepted: Option<Uuid>,
+    pub(super) replication: Replication,
 }
 
 /// What a partition is doing.
@@ -207,6 +209,7 @@ impl Partition {
             move_after: Duration::ZERO,
             flushed: [None; 2],
             accepted: None,
+            replication: Replication::default(),
         }
     }
 
@@ -282,6 +285,11 @@ impl Partition {
 
     pub(super) fn unreplicated(&self) -> usize {
         self.tail.len()
+    }
+
+    /// When the oldest write was acknowledged that the other copy is not known to have.
+    pub(super) fn oldest_unreplicated(&self) -> Option<Duration> {
+        self.tail.oldest()
     }
 
     /// A write was taken on.
@@ -360,7 +368,13 @@ impl Partition {
     }
 
     /// The lead has acknowledged a write that it applied.
-    pub(super) fn acknowledge(&mut self, sequence: u64, write: Versioned, other: Option<&CopyReport>) {
+    pub(super) fn acknowledge(
+        &mut self,
+        now: Duration,
+        sequence: u64,
+        write: Versioned,
+        other: Option<&CopyReport>,
+    ) {
         if !self.replicated {
             return;
         }
@@ -378,7 +392,7 @@ impl Partition {
             writes.acknowledged += 1;
             writes.newest = sequence;
         });
-        for id in self.tail.push(sequence, write) {
+        for id in self.tail.push(now, sequence, write) {
             // What the tail lets go, only the op-log can bring: the other copy is not current until it has it.
             self.raise_target(self.tail.base());
             self.other_reads = false;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use protocol::UserId;
 use protocol::message::link::{
-    CopyReports, Peer, ReplicationAddress, Ring, RingNotice, Role, Write, WriteBatch,
+    CopyReports, Following, Peer, ReplicationAddress, Ring, RingNotice, Role, Write, WriteBatch,
 };
 use protocol::placement::InstanceName;
 use uuid::Uuid;
@@ -36,6 +36,8 @@ pub(super) struct Session {
     pub(super) copies: CopyReports,
     /// How often each copy was asked whether it has what is known of its disk, and has not answered.
     pub(super) asked: [u32; 2],
+    /// Which of its copies follow the other one of their partition; `None` until it says so.
+    pub(super) following: Option<Following>,
     /// The last notice sent, so that only news are sent.
     pub(super) notice: Option<RingNotice>,
     /// When anything was last heard of it.
@@ -104,6 +106,7 @@ impl Session {
             ring: register.ring,
             copies: register.copies,
             asked: [0; 2],
+            following: None,
             notice: None,
             heard: now,
             reads: Lane::new(READ_WINDOW),

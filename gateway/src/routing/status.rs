@@ -66,6 +66,10 @@ pub struct PartitionStatus {
     pub both_read: bool,
     /// Acknowledged writes that the other copy is not known to have.
     pub unreplicated: u64,
+    /// How many milliseconds ago the oldest of them was acknowledged; 0 where there is none.
+    pub unreplicated_millis: u64,
+    /// Whether the two processes that hold it are there, and for more than two seconds one has not followed the other.
+    pub link_down: bool,
     /// The primary, then the replica where there is one.
     pub copies: Vec<CopyStatus>,
     /// What has to happen before the partition is whole again, for a person.
@@ -91,6 +95,8 @@ pub struct CopyStatus {
     /// How many writes it lacks that the lead has acknowledged through this gateway; absent for the lead itself, and where
     /// the gateway has not seen who led.
     pub lag: Option<u64>,
+    /// Whether it follows the other copy of the partition now; absent where its process has not said so.
+    pub follows: Option<bool>,
 }
 
 /// A copy whose disk has lost something: the end of its database is gone.
@@ -151,7 +157,10 @@ impl Routing {
         let partition = &self.partitions[usize::from(number)];
         let served = partition.phase != Phase::Down;
         let current = partition.other_is_current();
-        let whole = served && partition.lead == Role::Primary && (current || self.size == 1);
+        let whole = served
+            && partition.lead == Role::Primary
+            && (current || self.size == 1)
+            && self.impaired(number).is_none();
         PartitionStatus {
             partition: number,
             lead: self.place_of(number, partition.lead).filter(|_| served).map(|place| self.name_of(place)),
@@ -160,6 +169,10 @@ impl Routing {
             writes: served,
             both_read: current,
             unreplicated: partition.unreplicated() as u64,
+            unreplicated_millis: partition
+                .oldest_unreplicated()
+                .map_or(0, |since| self.ticked.saturating_sub(since).as_millis() as u64),
+            link_down: partition.replication.link_is_down(),
             copies: Role::ALL.iter().filter_map(|&role| self.copy_status(number, role)).collect(),
             waiting_for: (!whole).then(|| self.waiting_for(number)),
         }
@@ -168,8 +181,10 @@ impl Routing {
     fn copy_status(&self, number: Partition, role: Role) -> Option<CopyStatus> {
         let report = self.report(number, role);
         let partition = &self.partitions[usize::from(number)];
+        let place = self.place_of(number, role)?;
+        let following = self.sessions.get(&place).and_then(|session| session.following);
         Some(CopyStatus {
-            process: self.name_of(self.place_of(number, role)?),
+            process: self.name_of(place),
             role,
             connected: report.is_some(),
             complete: report.is_some_and(|report| report.complete),
@@ -178,6 +193,7 @@ impl Routing {
                 .and_then(|report| report.rollback)
                 .map(|Rollback { of, found, known }| RolledBack { of, found, known }),
             lag: report.and_then(|report| partition.lag(&report)),
+            follows: following.map(|following| following.get(role)).filter(|_| self.size > 1),
         })
     }
 
@@ -199,9 +215,11 @@ impl Routing {
         };
         let lead = self.missing(number, partition.lead);
         let other = self.missing(number, partition.lead.other());
+        // A copy waits to be filled, or to catch up, because it does not follow.
+        let impaired = self.impaired(number);
         match partition.phase {
-            Phase::Down => self.operators_choice(number).or(lead).or(other),
-            _ => other.or_else(|| {
+            Phase::Down => self.operators_choice(number).or(lead).or(other).or(impaired),
+            _ => impaired.or(other).or_else(|| {
                 let place = self.place_of(number, partition.lead.other())?;
                 Some(format!("{} has to catch up", self.name_of(place)))
             }),
@@ -223,7 +241,7 @@ impl Routing {
 
     /// What has to happen before a copy is there and holds its partition; `None` where it does, or where there is no such
     /// copy.
-    fn missing(&self, number: Partition, role: Role) -> Option<String> {
+    pub(super) fn missing(&self, number: Partition, role: Role) -> Option<String> {
         let place = self.place_of(number, role)?;
         match self.copy(number, role) {
             None => Some(format!("{} has to come back", self.name_of(place))),

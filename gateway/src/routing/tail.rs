@@ -8,9 +8,17 @@
 //! no longer covers what the other copy lacks until that has caught up beyond them.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use protocol::UserId;
 use protocol::message::link::Versioned;
+
+/// A write, and when it was acknowledged.
+#[derive(Debug)]
+struct Acknowledged {
+    at: Duration,
+    write: Versioned,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -20,7 +28,9 @@ pub(super) struct Tail {
     base: u64,
     /// In sequence order without gaps, the first one `base + 1`. Each by itself: so the queue can grow to hundreds of thousands while
     /// callers wait, and what it leaves is given back.
-    entries: VecDeque<Box<Versioned>>,
+    entries: VecDeque<Box<Acknowledged>>,
+    /// When the oldest write was acknowledged that was let go for want of room and that the other copy is not known to have.
+    let_go: Option<Duration>,
     bytes: usize,
     limit: usize,
 }
@@ -28,7 +38,7 @@ pub(super) struct Tail {
 impl Tail {
     /// An empty tail of at most `limit` bytes.
     pub(super) fn new(limit: usize) -> Self {
-        Self { base: 0, entries: VecDeque::new(), bytes: 0, limit }
+        Self { base: 0, entries: VecDeque::new(), let_go: None, bytes: 0, limit }
     }
 
     /// The sequence up to which a copy must have applied the op-log so that the tail covers the rest.
@@ -45,23 +55,30 @@ impl Tail {
         self.entries.len()
     }
 
+    /// When the oldest write was acknowledged that the other copy is not known to have.
+    pub(super) fn oldest(&self) -> Option<Duration> {
+        self.let_go.or_else(|| self.entries.front().map(|entry| entry.at))
+    }
+
     /// Forgets everything: a lead has registered with `head` as its last entry, and nobody here knows all of them.
     pub(super) fn restart(&mut self, head: u64) -> impl Iterator<Item = UserId> {
         self.base = head;
         self.bytes = 0;
-        std::mem::take(&mut self.entries).into_iter().map(|write| write.id)
+        self.let_go = None;
+        std::mem::take(&mut self.entries).into_iter().map(|entry| entry.write.id)
     }
 
-    /// Adds an acknowledged write. Returns whom the tail had to let go to stay within its bound.
-    pub(super) fn push(&mut self, sequence: u64, write: Versioned) -> Vec<UserId> {
+    /// Adds a write that was acknowledged at `now`. Returns whom the tail had to let go to stay within its bound.
+    pub(super) fn push(&mut self, now: Duration, sequence: u64, write: Versioned) -> Vec<UserId> {
         let mut dropped = Vec::new();
         if sequence != self.head() + 1 {
             // Something else was written there: what is missing in between cannot be covered.
             dropped.extend(self.restart(sequence - 1));
         }
         self.bytes += bytes(&write);
-        self.entries.push_back(Box::new(write));
+        self.entries.push_back(Box::new(Acknowledged { at: now, write }));
         while self.bytes > self.limit {
+            self.let_go = self.oldest();
             dropped.extend(self.pop());
         }
         dropped
@@ -70,6 +87,9 @@ impl Tail {
     /// The other copy has applied everything up to `sequence`. Returns whose writes were let go, once for each write.
     pub(super) fn release(&mut self, sequence: u64) -> Vec<UserId> {
         let mut released = Vec::new();
+        if sequence >= self.base {
+            self.let_go = None;
+        }
         while self.base < sequence {
             // It may know more than was acknowledged.
             let Some(id) = self.pop() else { break };
@@ -81,21 +101,21 @@ impl Tail {
     /// The writes that a copy lacks which has applied everything up to `sequence`, oldest first.
     pub(super) fn after(&self, sequence: u64) -> impl Iterator<Item = &Versioned> {
         let applied = sequence.saturating_sub(self.base).min(self.entries.len() as u64);
-        self.entries.range(applied as usize..).map(AsRef::as_ref)
+        self.entries.range(applied as usize..).map(|entry| &entry.write)
     }
 
     fn pop(&mut self) -> Option<UserId> {
-        let write = self.entries.pop_front()?;
-        self.bytes -= bytes(&write);
+        let entry = self.entries.pop_front()?;
+        self.bytes -= bytes(&entry.write);
         self.base += 1;
-        Some(write.id)
+        Some(entry.write.id)
     }
 }
 
 /// What a write takes in memory, the queue's share included.
 fn bytes(Versioned { change, .. }: &Versioned) -> usize {
     let texts = [&change.name, &change.email].into_iter().flatten().map(String::len).sum::<usize>();
-    size_of::<Versioned>() + size_of::<Box<Versioned>>() + texts
+    size_of::<Acknowledged>() + size_of::<Box<Acknowledged>>() + texts
 }
 
 #[cfg(test)]
@@ -103,6 +123,8 @@ mod tests {
     use protocol::{Change, Version};
 
     use super::*;
+
+    const NOW: Duration = Duration::ZERO;
 
     fn write(number: u128) -> Versioned {
         let change = Change { name: Some("x".repeat(100)), ..Change::default() };
@@ -117,7 +139,7 @@ mod tests {
     fn a_write_stays_until_the_other_copy_has_it() {
         let mut tail = Tail::new(1 << 20);
         assert_eq!(tail.restart(10).count(), 0);
-        (11..=14).for_each(|n| assert!(tail.push(n, write(u128::from(n))).is_empty()));
+        (11..=14).for_each(|n| assert!(tail.push(NOW, n, write(u128::from(n))).is_empty()));
         assert_eq!(tail.release(12), [UserId::from_u128(11), UserId::from_u128(12)]);
         assert_eq!((tail.base(), tail.head(), tail.len()), (12, 14, 2));
         assert_eq!(sequences(&tail, 13), [14]);
@@ -128,15 +150,29 @@ mod tests {
     #[test]
     fn an_overflow_lets_the_oldest_go_and_raises_the_base() {
         let mut tail = Tail::new(10 * bytes(&write(1)));
-        let dropped: usize = (1..=25).map(|n| tail.push(n, write(u128::from(n))).len()).sum();
+        let dropped: usize = (1..=25).map(|n| tail.push(NOW, n, write(u128::from(n))).len()).sum();
         assert_eq!((dropped, tail.len(), tail.base()), (15, 10, 15));
+    }
+
+    #[test]
+    fn the_age_of_what_was_let_go_counts_until_the_other_copy_has_it() {
+        let mut tail = Tail::new(2 * bytes(&write(1)));
+        assert_eq!(tail.oldest(), None);
+        (1..=4).for_each(|n| drop(tail.push(Duration::from_secs(n), n, write(u128::from(n)))));
+        assert_eq!((tail.base(), tail.oldest()), (2, Some(Duration::from_secs(1))));
+        tail.release(1);
+        assert_eq!(tail.oldest(), Some(Duration::from_secs(1)), "it may lack the second one");
+        tail.release(2);
+        assert_eq!(tail.oldest(), Some(Duration::from_secs(3)));
+        tail.release(4);
+        assert_eq!(tail.oldest(), None);
     }
 
     #[test]
     fn a_gap_starts_the_tail_anew() {
         let mut tail = Tail::new(1 << 20);
-        tail.push(1, write(1));
-        assert_eq!(tail.push(5, write(5)).len(), 1);
+        tail.push(NOW, 1, write(1));
+        assert_eq!(tail.push(NOW, 5, write(5)).len(), 1);
         assert_eq!((tail.base(), sequences(&tail, 0)), (4, vec![5]));
     }
 }

@@ -86,7 +86,7 @@ impl Routing {
                 let purges = write.change.purge.is_some();
                 let news = if purges { Settled::Nothing } else { Settled::Applied(&write) };
                 self.feed.settle(version, news);
-                partition.acknowledge(answer.sequence, write, other.as_ref());
+                partition.acknowledge(now, answer.sequence, write, other.as_ref());
             } else {
                 self.feed.settle(write.version, Settled::Nothing);
                 partition.settle(write.id);

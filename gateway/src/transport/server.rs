@@ -12,7 +12,8 @@ use axum::serve::ListenerExt;
 use process::Secret;
 use protocol::message::Message;
 use protocol::message::link::{
-    Alive, Applied, Auth, Compared, CopiesChanged, Leaving, Merged, ReadAnswers, Register, WriteAnswers,
+    Alive, Applied, Auth, Compared, CopiesChanged, Following, Leaving, Merged, ReadAnswers, Register,
+    WriteAnswers,
 };
 use protocol::message::query::{ChangesAnswer, CountAnswer, DigestAnswer, PageAnswer, TombstoneAnswer};
 use socketioxide::SocketIo;
@@ -167,6 +168,7 @@ fn welcome(socket: &SocketRef, connections: &Connections, events: &UnboundedSend
     inbox.on_message(socket, FromProcess::Merged as fn(Merged) -> FromProcess);
     inbox.on_message(socket, FromProcess::Applied as fn(Applied) -> FromProcess);
     inbox.on_message(socket, FromProcess::Compared as fn(Compared) -> FromProcess);
+    inbox.on_message(socket, FromProcess::Following as fn(Following) -> FromProcess);
     inbox.on_message(socket, FromProcess::Copies as fn(CopiesChanged) -> FromProcess);
     inbox.on_message(socket, (|_| FromProcess::Leaving) as fn(Leaving) -> FromProcess);
     inbox.on_message(socket, (|_| FromProcess::Alive) as fn(Alive) -> FromProcess);

@@ -20,6 +20,7 @@ async fn metrics_count_requests_by_route_and_show_the_ring() {
         "corro_http_requests_in_flight 1",
         "corro_ring_ready 1",
         r#"corro_partition_unreplicated_writes{partition="2"} 0"#,
+        r#"corro_partition_replication_lag_seconds{partition="2"} 0"#,
         r#"corro_reads_total{role="replica"} 0"#,
     ] {
         assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");

@@ -243,6 +243,8 @@ fn status(ready: bool) -> ClusterStatus {
         writes: ready || partition != 1,
         both_read: ready,
         unreplicated: 0,
+        unreplicated_millis: 0,
+        link_down: false,
         copies: Vec::new(),
         waiting_for: (!ready && partition == 1).then(|| "db-1 has to come back".to_owned()),
     });

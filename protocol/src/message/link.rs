@@ -388,6 +388,34 @@ pub struct Applied {
     pub position: Position,
 }
 
+/// db-process → gateway: which of its copies follow the other copy of their partition now. Sent after the registration and
+/// whenever it changes, so that a link between two neighbours that is down does not go unnoticed while nothing is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Following {
+    /// Whether its primary follows the replica of the partition.
+    pub primary: bool,
+    /// Whether its replica follows the primary of the partition.
+    pub replica: bool,
+}
+
+impl Following {
+    /// Whether one of the copies follows.
+    pub fn get(&self, role: Role) -> bool {
+        match role {
+            Role::Primary => self.primary,
+            Role::Replica => self.replica,
+        }
+    }
+
+    /// The same, to be brought up to date.
+    pub fn get_mut(&mut self, role: Role) -> &mut bool {
+        match role {
+            Role::Primary => &mut self.primary,
+            Role::Replica => &mut self.replica,
+        }
+    }
+}
+
 /// Gateway → db-process: users to look up. Answered by [`ReadAnswers`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadBatch {
@@ -563,6 +591,7 @@ events! {
     RingNotice => "ring",
     CopiesChanged => "copies",
     Applied => "applied",
+    Following => "following",
     ReadBatch => "reads",
     ReadAnswers => "read",
     WriteBatch => "writes",

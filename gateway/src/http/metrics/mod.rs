@@ -13,7 +13,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{Error, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TEXT_FORMAT, TextEncoder};
+use prometheus::{
+    Error, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TEXT_FORMAT, TextEncoder,
+};
 use protocol::message::link::Role;
 
 use super::api::Api;
@@ -107,6 +109,16 @@ fn of_ring(status: &ClusterStatus) -> Result<Vec<MetricFamily>, Error> {
         "corro_partition_unreplicated_writes",
         "Acknowledged writes that the other copy is not known to have.",
     )?;
+    let lag = shown.seconds(
+        "corro_partition_replication_lag_seconds",
+        "How long ago the oldest of these writes was acknowledged; 0 where there is none.",
+        &["partition"],
+    )?;
+    let link = shown.gauges(
+        "corro_partition_link_up",
+        "1 where the copy with that role follows the other one of its partition.",
+        &["partition", "role"],
+    )?;
     let lead = shown.gauges(
         "corro_partition_lead",
         "1 for the copy that takes the writes.",
@@ -117,6 +129,12 @@ fn of_ring(status: &ClusterStatus) -> Result<Vec<MetricFamily>, Error> {
         serving.with_label_values(&[&number]).set(is(partition.reads && partition.writes));
         both.with_label_values(&[&number]).set(is(partition.both_read));
         behind.with_label_values(&[&number]).set(partition.unreplicated as i64);
+        lag.with_label_values(&[&number]).set(partition.unreplicated_millis as f64 / 1e3);
+        // In a ring of one there is nothing to follow.
+        for copy in partition.copies.iter().filter(|_| status.size > 1) {
+            let follows = copy.follows == Some(true);
+            link.with_label_values(&[number.as_str(), copy.role.as_str()]).set(is(follows));
+        }
         for role in Role::ALL {
             let leads = partition.lead.is_some() && partition.role == role;
             lead.with_label_values(&[number.as_str(), role.as_str()]).set(is(leads));
@@ -163,6 +181,10 @@ impl Shown {
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, Error> {
+        self.add(GaugeVec::new(Opts::new(name, help), labels)?)
     }
 
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {

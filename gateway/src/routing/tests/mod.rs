@@ -6,6 +6,7 @@ mod members;
 mod purge;
 mod questions;
 mod repair;
+mod replication;
 mod requests;
 
 use std::time::Duration;
