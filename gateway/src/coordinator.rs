@@ -480,6 +480,9 @@ fn report(event: RingEvent) {
             warn!(instance, host, reason, "db-process refused");
         }
         RingEvent::ProcessLost { instance, how } => warn!(instance, how, "db-process lost"),
+        RingEvent::CutOff => {
+            warn!("nothing is heard of any db-process: the gateway may be cut off, and requests wait");
+        }
         RingEvent::RingKnown { ring, size, new: true } => info!(%ring, size, "new ring formed"),
         RingEvent::RingKnown { ring, size, new: false } => info!(%ring, size, "ring found"),
         RingEvent::SizeDiffers { ring, configured } => {

@@ -45,6 +45,9 @@ fn words(event: &RingEvent) -> String {
             format!("{instance} from {host} was refused: {reason}")
         }
         RingEvent::ProcessLost { instance, how } => format!("{instance} was lost: {how}"),
+        RingEvent::CutOff => {
+            "nothing is heard of any db-process: the gateway may be cut off, and requests wait".to_owned()
+        }
         RingEvent::RingKnown { size, new: true, .. } => format!("a new ring of {size} was formed"),
         RingEvent::RingKnown { size, new: false, .. } => format!("the ring of {size} was found"),
         RingEvent::SizeDiffers { ring, configured } => {

@@ -347,6 +347,8 @@ pub enum RingEvent {
         /// How that was noticed.
         how: &'static str,
     },
+    /// Nothing is heard of any db-process: the gateway is cut off, or all of them hang.
+    CutOff,
     /// The ring has been made, or was found again.
     RingKnown {
         /// Its id.
