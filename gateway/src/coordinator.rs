@@ -486,6 +486,9 @@ fn report(event: RingEvent) {
                 "a copy was rolled back: its disk has lost something"
             );
         }
+        RingEvent::CutOff => {
+            warn!("nothing is heard of any db-process: the gateway may be cut off, and requests wait");
+        }
         RingEvent::RingKnown { ring, size, new: true } => info!(%ring, size, "new ring formed"),
         RingEvent::RingKnown { ring, size, new: false } => info!(%ring, size, "ring found"),
         RingEvent::SizeDiffers { ring, configured } => {

@@ -49,6 +49,9 @@ fn words(event: &RingEvent) -> String {
             let role = role.as_str();
             format!("{instance} has lost part of its {role} copy of partition {partition}: {rollback}")
         }
+        RingEvent::CutOff => {
+            "nothing is heard of any db-process: the gateway may be cut off, and requests wait".to_owned()
+        }
         RingEvent::RingKnown { size, new: true, .. } => format!("a new ring of {size} was formed"),
         RingEvent::RingKnown { size, new: false, .. } => format!("the ring of {size} was found"),
         RingEvent::SizeDiffers { ring, configured } => {

@@ -8,6 +8,7 @@ mod bulk;
 mod changes;
 mod client;
 mod copies;
+mod cut_off;
 mod damage;
 mod failover;
 mod feed_measure;

@@ -41,6 +41,8 @@ pub(crate) enum Fault {
     Gateway,
     /// The gateway stands still for a while.
     GatewayPause,
+    /// The gateway is cut off from all processes at once, for a while: messages are late, or all connections break.
+    CutOff,
 }
 
 const ALL: [Fault; 11] = [
@@ -55,6 +57,7 @@ const ALL: [Fault; 11] = [
     Fault::Leave,
     Fault::Gateway,
     Fault::GatewayPause,
+    Fault::CutOff,
 ];
 
 /// See the module.

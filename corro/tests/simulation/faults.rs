@@ -30,6 +30,10 @@ pub(crate) struct Faults {
     lost: Option<u16>,
     /// Disks that went back, while nothing but the gateway or the other copy may know: place, role and incarnation.
     rolled_back: Vec<(u16, Role, Uuid)>,
+    /// The last thing that went wrong was the gateway's, and every request may have waited for it.
+    pub(crate) of_gateway: bool,
+    /// When that was over last.
+    pub(crate) gateway_well_since: Time,
     /// Everything that was to happen has happened.
     pub(crate) finished: bool,
     pub(crate) whole: bool,
@@ -40,6 +44,7 @@ impl World {
     pub(crate) fn consider_fault(&mut self) {
         let calm = self.gateway.is_whole()
             && !self.gateway.paused
+            && !self.is_cut_off()
             && self.gateway.was_ready
             && self.processes.iter().all(Process::is_well)
             && self.is_connected();
@@ -123,6 +128,10 @@ impl World {
         }
         self.faults.count += 1;
         self.faults.last = self.now;
+        let of_gateway = matches!(fault, Fault::Gateway | Fault::GatewayPause | Fault::CutOff);
+        if std::mem::replace(&mut self.faults.of_gateway, of_gateway) && !of_gateway {
+            self.faults.gateway_well_since = self.now;
+        }
         self.faults.lost =
             matches!(fault, Fault::Kill | Fault::Power | Fault::Wipe | Fault::Rollback).then_some(place);
         let down = self.rng.pick(&[20, 100, 600, 2_500]) * MILLI;
@@ -180,6 +189,10 @@ impl World {
                 let millis = self.rng.between(60, most);
                 self.pause_gateway(millis);
             }
+            Fault::CutOff => {
+                let (millis, breaks) = (self.rng.between(100, 1_500), self.rng.percent(50));
+                self.cut_off(millis, breaks);
+            }
         }
     }
 
@@ -189,6 +202,7 @@ impl World {
         let harsh = self.config.mode == Mode::Harsh;
         let possible = match fault {
             Fault::Gateway | Fault::GatewayPause => self.gateway.is_up() && !self.gateway.paused,
+            Fault::CutOff => !self.is_cut_off(),
             Fault::CutReplication => true,
             // A process whose disk hangs cannot end in order.
             Fault::Leave | Fault::HungDisk => process.is_well(),

@@ -311,7 +311,7 @@ impl World {
         if self.process(place).link.connection.is_some() {
             return;
         }
-        if !self.gateway.is_up() {
+        if !self.gateway.is_up() || self.unreachable {
             return self.todo(place, 50 * MILLI, 400 * MILLI, Todo::Connect);
         }
         // What an earlier connection sent comes first.

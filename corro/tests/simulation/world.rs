@@ -46,6 +46,7 @@ pub(crate) enum Happening {
     ResumeProcess(u16),
     ResumeDisk(u16, u64),
     ResumeGateway,
+    Reconnect,
 }
 
 /// What the gateway does by itself.
@@ -131,6 +132,12 @@ pub(crate) struct World {
     pub(crate) processes: Vec<Process>,
     pub(crate) connections: BTreeMap<u64, Connection>,
     pub(crate) streams: BTreeMap<u64, Stream>,
+    /// No process can connect to the gateway.
+    pub(crate) unreachable: bool,
+    /// While nothing passes between the gateway and any process: what would have arrived since.
+    pub(crate) late: Option<Vec<Happening>>,
+    /// The end of the last time of that kind.
+    reconnected: Time,
     pub(crate) clients: Vec<Client>,
     pub(crate) lister: Lister,
     pub(crate) checks: Checks,
@@ -162,6 +169,9 @@ impl World {
             processes,
             connections: BTreeMap::new(),
             streams: BTreeMap::new(),
+            unreachable: false,
+            late: None,
+            reconnected: 0,
             clients,
             lister: Lister::default(),
             numbers: 0,
@@ -254,7 +264,10 @@ impl World {
                     self.gateway_does(what);
                 }
             }
-            Happening::ToGateway(id, message) => self.arrive_at_gateway(id, message),
+            Happening::ToGateway(id, message) => match &mut self.late {
+                Some(late) => late.push(Happening::ToGateway(id, message)),
+                None => self.arrive_at_gateway(id, message),
+            },
             Happening::Process(place, life, todo) => {
                 let process = &mut self.processes[usize::from(place)];
                 if process.life == life && process.up {
@@ -264,7 +277,10 @@ impl World {
                     self.process_does(place, todo);
                 }
             }
-            Happening::ToProcess(id, message) => self.arrive_at_process(id, message),
+            Happening::ToProcess(id, message) => match &mut self.late {
+                Some(late) => late.push(Happening::ToProcess(id, message)),
+                None => self.arrive_at_process(id, message),
+            },
             Happening::Replication(id, towards, message) => self.arrive_at_copy(id, towards, message),
             Happening::Client(client) => self.client_acts(client),
             Happening::List => self.lister_acts(),
@@ -282,6 +298,7 @@ impl World {
             Happening::ResumeProcess(place) => self.resume_process(place),
             Happening::ResumeDisk(place, life) => self.resume_disk(place, life),
             Happening::ResumeGateway => self.resume_gateway(),
+            Happening::Reconnect => self.reconnect(),
         }
     }
 
@@ -366,7 +383,42 @@ impl World {
         }
     }
 
-    /// The same between two processes; both notice within the time of their pings.
+    /// For so long nothing passes between the gateway and any process. What is under way comes late; where connections
+    /// `breaks`, both sides learn of it at once, and none can be made meanwhile.
+    pub(crate) fn cut_off(&mut self, millis: u64, breaks: bool) {
+        self.note(|| format!("the gateway is cut off for {millis} ms; connections break: {breaks}"));
+        if breaks {
+            self.unreachable = true;
+            let open = self.connections.iter().filter(|(_, each)| each.gateway_open || each.process_open);
+            let open: Vec<u64> = open.map(|(id, _)| *id).collect();
+            for id in open {
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.cut = true;
+                }
+                self.after(MILLI, 20 * MILLI, Happening::ToGateway(id, Up::End));
+                self.after(MILLI, 20 * MILLI, Happening::ToProcess(id, Down::End));
+            }
+        } else {
+            self.late = Some(Vec::new());
+        }
+        self.after(millis * MILLI, (millis + 1) * MILLI, Happening::Reconnect);
+    }
+
+    fn reconnect(&mut self) {
+        self.note(|| "the gateway is cut off no longer".to_owned());
+        self.unreachable = false;
+        self.reconnected = self.now;
+        for happening in self.late.take().unwrap_or_default() {
+            self.happen(happening);
+        }
+    }
+
+    /// Whether the gateway is cut off, or hardly knows yet that it is so no longer.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.unreachable || self.late.is_some() || self.now < self.reconnected + 100 * MILLI
+    }
+
+    /// A connection between two processes is cut; both notice within the time of their pings.
     pub(crate) fn cut_stream(&mut self, id: u64) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.cut = true;

@@ -133,6 +133,7 @@ impl Routing {
             return self.refuse_question(request, commands);
         };
         let role = match (pending.question.role(), partition.phase) {
+            (_, Phase::Down) if !partition.refuses() => return partition.waiting.push(request),
             (Some(role), _) => role,
             (None, Phase::Serving | Phase::Draining { .. }) => partition.lister(),
             (None, Phase::Confirming { .. }) => return partition.waiting.push(request),

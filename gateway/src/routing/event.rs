@@ -365,6 +365,8 @@ pub enum RingEvent {
         /// What shows it.
         rollback: Rollback,
     },
+    /// Nothing is heard of any db-process: the gateway is cut off, or all of them hang.
+    CutOff,
     /// The ring has been made, or was found again.
     RingKnown {
         /// Its id.

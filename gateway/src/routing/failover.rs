@@ -14,7 +14,7 @@
 //!
 //! If a move comes to nothing, the last lead leads again, by a newer view. If there is no copy that may lead, the partition
 //! is *down*: what was sent is answered as unknown, what was not as refused, and all that comes meanwhile is refused at
-//! once.
+//! once. Before that, all of it waits where the gateway itself may be cut off (see `cut_off`).
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ impl Routing {
             Phase::Serving | Phase::Draining { .. } if self.lead_is_there(number) => {}
             Phase::Confirming { session, .. } if self.places.contains_key(&session) => {
                 if !self.partitions[index].kept && !self.could_be_kept(number) {
-                    self.go_down(number, commands);
+                    self.go_down(now, number, commands);
                 }
             }
             _ => self.find_lead(now, number, commands),
@@ -115,7 +115,7 @@ impl Routing {
                     self.change_view(number, lead, "it has everything", commands);
                 }
                 if !self.partitions[index].kept && !self.could_be_kept(number) {
-                    return self.go_down(number, commands);
+                    return self.go_down(now, number, commands);
                 }
                 return self.begin_to_confirm(now, number, copy.session, None, commands);
             }
@@ -147,7 +147,7 @@ impl Routing {
             self.change_view(number, lead, "both copies have exchanged what they have", commands);
             return self.begin_to_confirm(now, number, primary.session, Some(&[]), commands);
         }
-        self.go_down(number, commands);
+        self.go_down(now, number, commands);
     }
 
     /// The copy is to lead as soon as its view is kept. One that did not lead before is handed what it lacks first, even if
@@ -344,14 +344,20 @@ impl Routing {
         }
     }
 
-    /// Nobody leads: what waits is answered with why not.
-    fn go_down(&mut self, number: Number, commands: &mut Vec<Command>) {
+    /// Nobody leads: what waits is answered with why not, unless it may wait (see `cut_off`).
+    fn go_down(&mut self, now: Duration, number: Number, commands: &mut Vec<Command>) {
+        let partition = &mut self.partitions[usize::from(number)];
+        partition.fall(now);
+        if partition.refuses() {
+            self.give_up(number, commands);
+        }
+    }
+
+    /// Nobody leads, and nothing waits for that any longer.
+    pub(super) fn give_up(&mut self, number: Number, commands: &mut Vec<Command>) {
         let waiting_for = self.waiting_for(number);
         let partition = &mut self.partitions[usize::from(number)];
-        partition.phase = Phase::Down;
-        partition.lead_session = None;
-        partition.announced = None;
-        partition.exchanged(None, None);
+        partition.waits_since = None;
         let mut seen = Vec::new();
         for QueuedWrite { request, write, sent } in std::mem::take(&mut partition.held) {
             seen.append(&mut partition.answered(write.id, write.version));
@@ -369,6 +375,7 @@ impl Routing {
         }
         self.publish(commands);
         self.tell_early(false, seen, commands);
+        self.release_waiting(number, commands);
     }
 
     /// The operator accepts that acknowledged writes may be lost which only the copy has that led last: the other copy
@@ -403,6 +410,8 @@ impl Routing {
             let waiting_for = self.waiting_for(number);
             return Err(PromotionRefused::Nobody { partition: number, waiting_for });
         };
+        // What the lost lead was sent it may have applied, and the other copy would decide it anew.
+        self.give_up(number, commands);
         let tail = self.partitions[usize::from(number)].lacking(&copy.report);
         self.change_view(number, Lead { role, promoting: false }, "the operator has promoted it", commands);
         let partition = &mut self.partitions[usize::from(number)];
@@ -426,8 +435,8 @@ impl Routing {
         for number in 0..self.size {
             match self.partitions[usize::from(number)].phase {
                 Phase::Confirming { since, .. } if now.saturating_sub(since) > CONFIRM_WITHIN => {
-                    self.go_down(number, commands);
-                    self.release_waiting(number, commands);
+                    self.go_down(now, number, commands);
+                    self.give_up(number, commands);
                     self.report_serving(number, commands);
                 }
                 Phase::Down if self.partitions[usize::from(number)].known && self.is_worth_a_try(number) => {

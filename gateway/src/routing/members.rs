@@ -40,6 +40,7 @@ impl Routing {
             commands.push(Command::Send { session: id, message });
             return;
         }
+        self.hear(now);
         if self.places.contains_key(&id) {
             self.lose(now, id, "it registered twice on one connection", commands);
         }
@@ -237,6 +238,10 @@ impl Routing {
             first.append(&mut partition.held);
             partition.held = first;
             self.drop_kept(number);
+        }
+        // One that was asked to stop has not gone for that.
+        if self.sessions.is_empty() && session.leaving.is_none() {
+            self.heard_the_last(now);
         }
         self.reconsider_all(now, commands);
         self.abandon_reads(id, session.reads, commands);

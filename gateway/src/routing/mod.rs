@@ -13,6 +13,7 @@
 //! * `partition`: who may answer for a partition, which of its users have writes that the other copy may lack, and the
 //!   `tail` of acknowledged writes that covers the loss of the lead.
 //! * `failover`: moving the lead when a process is lost, leaves or comes back.
+//! * `cut_off`: nothing is heard of any process, so that requests wait.
 //! * `reads` and `writes`: the way of one request.
 //! * `question` and `asking`: questions about a whole copy, and their way.
 //! * `feed`: the order in which changes are told to subscribers.
@@ -32,6 +33,7 @@ use uuid::Uuid;
 
 mod asking;
 mod by_request;
+mod cut_off;
 mod event;
 mod failover;
 mod feed;
@@ -81,7 +83,7 @@ pub struct RoutingConfig {
     pub tail_bytes: usize,
 }
 
-/// A process from which nothing was heard for this long is lost.
+/// A process from which nothing was heard for this long is lost, unless nothing was heard of any (see `cut_off`).
 const SILENCE: Duration = Duration::from_millis(500);
 
 /// How often each process is asked whether it is there.
@@ -133,6 +135,10 @@ pub struct Routing {
     beat: u64,
     beat_sent: Duration,
     ticked: Duration,
+    /// When anything was last heard of any registered process.
+    heard: Duration,
+    /// Since when the gateway takes it that it is cut off.
+    cut_off: Option<Duration>,
 }
 
 impl Routing {
@@ -163,6 +169,8 @@ impl Routing {
             beat: 0,
             beat_sent: Duration::ZERO,
             ticked: Duration::ZERO,
+            heard: Duration::ZERO,
+            cut_off: None,
         };
         routing.resize(size);
         routing
@@ -229,6 +237,7 @@ impl Routing {
         let Some(&place) = self.places.get(&from) else {
             return;
         };
+        self.hear(now);
         if let Some(session) = self.sessions.get_mut(&place) {
             session.heard = now;
         }
@@ -251,20 +260,15 @@ impl Routing {
         let stall = now.saturating_sub(self.ticked);
         self.ticked = now;
         if stall > STALL {
-            self.sessions.values_mut().for_each(|session| session.excuse(stall, now));
+            self.stood_still(stall, now);
             self.excuse_replication(stall, now);
         }
-        let silent: Vec<SessionId> = self
-            .sessions
-            .values()
-            .filter(|session| now.saturating_sub(session.heard) > SILENCE)
-            .map(|session| session.id)
-            .collect();
-        for session in silent {
-            self.void(session, commands);
-            self.lose(now, session, "it is silent", commands);
+        self.notice_cut_off(now, commands);
+        if !self.is_cut_off(now) {
+            self.lose_silent(now, commands);
+            self.give_hanging_up(now, commands);
         }
-        self.give_hanging_up(now, commands);
+        self.end_waits(now, commands);
         if now.saturating_sub(self.beat_sent) >= BEAT_INTERVAL {
             self.beat_sent = now;
             self.beat += 1;
@@ -282,6 +286,19 @@ impl Routing {
         self.end_holds(now);
         self.purge(now, commands);
         self.watch_replication(now, commands);
+    }
+
+    fn lose_silent(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        let silent: Vec<SessionId> = self
+            .sessions
+            .values()
+            .filter(|session| now.saturating_sub(session.heard) > SILENCE)
+            .map(|session| session.id)
+            .collect();
+        for session in silent {
+            self.void(session, commands);
+            self.lose(now, session, "it is silent", commands);
+        }
     }
 
     /// Whether a request should wait because the gateway has just started, and its partition may be up in a moment.

@@ -78,6 +78,8 @@ pub(super) struct Partition {
     pub(super) waiting: Vec<RequestId>,
     /// Writes that wait for the same, in version order.
     pub(super) held: VecDeque<QueuedWrite>,
+    /// Since when it is down and lets requests wait, where it is not known yet that no copy is about to lead.
+    pub(super) waits_since: Option<Duration>,
     /// Writes are held until then, so that the copies can be compared.
     pub(super) hold_until: Option<Duration>,
     /// A move that came to nothing is not tried again before.
@@ -92,7 +94,8 @@ pub(super) struct Partition {
 /// What a partition is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Nobody that is there is known to hold every acknowledged write: requests are refused.
+    /// Nobody that is there is known to hold every acknowledged write: requests are refused, or wait to see whether that is
+    /// only so for a moment (`waits_since`).
     Down,
     /// The lead serves.
     Serving,
@@ -205,6 +208,7 @@ impl Partition {
             stuck: Vec::new(),
             waiting: Vec::new(),
             held: VecDeque::new(),
+            waits_since: None,
             hold_until: None,
             move_after: Duration::ZERO,
             flushed: [None; 2],
@@ -216,6 +220,23 @@ impl Partition {
     /// Whether a copy serves reads now.
     pub(super) fn serves(&self) -> bool {
         matches!(self.phase, Phase::Serving | Phase::Draining { .. })
+    }
+
+    /// Whether nobody leads it, and requests are refused.
+    pub(super) fn refuses(&self) -> bool {
+        self.phase == Phase::Down && self.waits_since.is_none()
+    }
+
+    /// Nobody leads from now on. Where this gateway has seen it served, so that it knows the newest version of it, requests
+    /// may wait.
+    pub(super) fn fall(&mut self, now: Duration) {
+        if self.phase != Phase::Down && self.log.is_some() {
+            self.waits_since.get_or_insert(now);
+        }
+        self.phase = Phase::Down;
+        self.lead_session = None;
+        self.announced = None;
+        self.exchanged(None, None);
     }
 
     /// Whether this gateway has relied on its view of the partition.
@@ -454,6 +475,7 @@ impl Partition {
         self.lead = role;
         self.lead_session = Some(session);
         self.phase = Phase::Serving;
+        self.waits_since = None;
         self.exchanged(Some(&report), other);
     }
 

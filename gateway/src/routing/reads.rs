@@ -29,7 +29,7 @@ const SUSPICIOUS: Duration = Duration::from_millis(45);
 /// A read without an answer for this long gets none.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 
-/// Reads queued for one process beyond which the gateway takes on no more.
+/// Reads queued for one process, or waiting for one partition, beyond which the gateway takes on no more.
 const MAX_QUEUED: usize = 16_384;
 
 /// Reads that are not answered yet.
@@ -88,8 +88,11 @@ impl Routing {
         let number = self.partition_of(&id);
         let partition = &mut self.partitions[number];
         let Some(role) = partition.reader(&id) else {
-            if partition.phase == Phase::Down {
+            if partition.refuses() {
                 return self.refuse_read(request, number as u16, commands);
+            }
+            if partition.waiting.len() >= MAX_QUEUED {
+                return self.overload(request, number as u16, commands);
             }
             return partition.waiting.push(request);
         };
@@ -98,10 +101,13 @@ impl Routing {
             && self.is_silent(number as u16, role)
             && !self.is_silent(number as u16, other);
         if !self.ask(request, id, number as u16, if turns { other } else { role }) {
-            self.reads.by_request.remove(&request);
-            let partition = number as u16;
-            commands.push(Command::AnswerRead { request, result: Err(Unserved::Overloaded { partition }) });
+            self.overload(request, number as u16, commands);
         }
+    }
+
+    fn overload(&mut self, request: RequestId, partition: u16, commands: &mut Vec<Command>) {
+        self.reads.by_request.remove(&request);
+        commands.push(Command::AnswerRead { request, result: Err(Unserved::Overloaded { partition }) });
     }
 
     /// Queues a read for one copy. Returns whether that copy is there and has room.
@@ -208,7 +214,12 @@ impl Routing {
     pub(super) fn release_waiting(&mut self, number: u16, commands: &mut Vec<Command>) {
         let partition = &mut self.partitions[usize::from(number)];
         let reads = partition.reads_meanwhile || partition.last_lead_reads;
-        if reads || !matches!(partition.phase, Phase::Confirming { .. }) {
+        let waits = match partition.phase {
+            Phase::Confirming { .. } => !reads,
+            Phase::Down => !partition.refuses(),
+            Phase::Serving | Phase::Draining { .. } => false,
+        };
+        if !waits {
             for request in std::mem::take(&mut partition.waiting) {
                 if self.questions.contains(request) {
                     self.route_question(request, commands);

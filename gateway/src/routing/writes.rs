@@ -28,10 +28,8 @@ impl Routing {
                 .map(|session| session.writes(partition.lead))
                 .filter(|lane| lane.queued() < MAX_QUEUED)
                 .map(Some),
-            Phase::Serving | Phase::Draining { .. } | Phase::Confirming { .. } => {
-                (partition.held.len() < MAX_QUEUED).then_some(None)
-            }
-            Phase::Down => {
+            _ if !partition.refuses() => (partition.held.len() < MAX_QUEUED).then_some(None),
+            _ => {
                 let partition = number as u16;
                 let refused = Unserved::Unavailable { partition, waiting_for: self.waiting_for(partition) };
                 return commands.push(Command::AnswerWrite { request, version, result: Err(refused) });

@@ -212,6 +212,7 @@ fn a_copy_that_lacks_more_than_the_tail_covers_does_not_lead() {
     script.connect(1);
     let in_flight = script.create(user_of(0, 3, 0));
     script.kill(0);
+    script.pass(300, &[]);
     assert!(matches!(script.write_result(in_flight), Some(Err(Unserved::OutcomeUnknown { .. }))));
     let read = script.read(user_of(0, 3, 0));
     let Some(Err(Unserved::Unavailable { waiting_for, .. })) = script.read_result(read) else {

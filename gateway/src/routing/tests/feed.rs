@@ -108,6 +108,7 @@ fn a_partition_that_is_down_holds_nothing_up() {
     assert!(other.is_empty());
     script.kill(1);
     script.kill(0);
+    script.pass(300, &[]);
     let unknown: Vec<UserId> = script
         .published
         .iter()

@@ -1,5 +1,6 @@
 //! Short scripts: what happens, and what the routing makes of it.
 
+mod cut_off;
 mod failover;
 mod feed;
 mod members;
