@@ -21,3 +21,4 @@ mod measure;
 mod processes;
 mod purge;
 mod restart;
+mod slow;

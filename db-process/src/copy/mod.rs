@@ -175,11 +175,13 @@ impl<S: Store> Copy<S> {
         self.store
     }
 
-    /// Merges changes that another copy accepted and this one may lack. They will be on disk after the next commit.
+    /// Merges changes that another copy accepted and this one may lack. They will be on disk after the next commit. Where there
+    /// are none, that commit writes and syncs all the same: so the gateway finds out whether the disk does that, and how fast.
     ///
     /// # Errors
     /// If the database cannot be read.
     pub fn merge(&mut self, changes: Vec<Versioned>) -> Result<(), StoreError> {
+        self.dirty |= changes.is_empty();
         for Versioned { version, id, change } in changes {
             let before = self.record(&id)?;
             self.put_change(id, before, version, &change, None)?;

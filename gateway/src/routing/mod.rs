@@ -12,7 +12,8 @@
 //! * `view`: who leads each partition, and which processes know.
 //! * `partition`: who may answer for a partition, which of its users have writes that the other copy may lack, and the
 //!   `tail` of acknowledged writes that covers the loss of the lead.
-//! * `failover`: moving the lead when a process is lost, leaves or comes back.
+//! * `pace`: which of the copies of a partition is slow.
+//! * `failover`: moving the lead when a process is lost, leaves, is slow or comes back.
 //! * `reads` and `writes`: the way of one request.
 //! * `question` and `asking`: questions about a whole copy, and their way.
 //! * `feed`: the order in which changes are told to subscribers.
@@ -35,6 +36,7 @@ mod failover;
 mod feed;
 mod lane;
 mod members;
+mod pace;
 mod partition;
 mod purge;
 mod question;
@@ -234,7 +236,11 @@ impl Routing {
             FromProcess::Applied(applied) => self.applied(now, place, applied, commands),
             FromProcess::Copies(changed) => self.copies_changed(now, place, changed, commands),
             FromProcess::Leaving => self.leave(now, place),
-            FromProcess::Alive => {}
+            FromProcess::Alive => {
+                if let Some(session) = self.sessions.get_mut(&place) {
+                    session.unanswered_beats = session.unanswered_beats.saturating_sub(1);
+                }
+            }
         }
     }
 
@@ -243,6 +249,7 @@ impl Routing {
         self.ticked = now;
         if stall > STALL {
             self.sessions.values_mut().for_each(|session| session.excuse(stall, now));
+            self.partitions.iter_mut().for_each(|partition| partition.pace.excuse(stall, now));
         }
         let silent: Vec<SessionId> = self
             .sessions
@@ -258,6 +265,7 @@ impl Routing {
         if now.saturating_sub(self.beat_sent) >= BEAT_INTERVAL {
             self.beat_sent = now;
             self.beat += 1;
+            self.sessions.values_mut().for_each(|session| session.unanswered_beats += 1);
             let message = ToProcess::Beat(Beat { beat: self.beat });
             commands.extend(
                 self.sessions
@@ -265,12 +273,18 @@ impl Routing {
                     .map(|session| Command::Send { session: session.id, message: message.clone() }),
             );
         }
+        self.compare_paces(now, commands);
         self.look_after(now, commands);
         self.hedge(now, commands);
         self.hedge_questions(now, commands);
         self.look_after_feed(now, commands);
         self.end_holds(now);
         self.purge(now, commands);
+    }
+
+    /// When something happened, for whoever measures: where the gateway stood still, the tick that says so is yet to come.
+    fn credible(&self, now: Duration) -> Duration {
+        now.min(self.ticked + STALL)
     }
 
     /// Whether a request should wait because the gateway has just started, and its partition may be up in a moment.

@@ -86,6 +86,9 @@ pub struct CopyStatus {
     pub complete: bool,
     /// The highest version in it when its process last told; 0 where nothing was ever written.
     pub version: Option<u64>,
+    /// Why it is slow, while it is much slower than the other copy: its disk or its link. Then it leads only where the other
+    /// copy cannot, and is not asked where that one may answer.
+    pub slow: Option<String>,
     /// How many writes it lacks that the lead has acknowledged through this gateway; absent for the lead itself, and where
     /// the gateway has not seen who led.
     pub lag: Option<u64>,
@@ -160,6 +163,7 @@ impl Routing {
             connected: report.is_some(),
             complete: report.is_some_and(|report| report.complete),
             version: report.map(|report| report.version.0),
+            slow: partition.pace.cause(role).map(|cause| cause.of_copy().to_owned()),
             lag: report.and_then(|report| partition.lag(&report)),
         })
     }
@@ -185,8 +189,12 @@ impl Routing {
         match partition.phase {
             Phase::Down => lead.or(other),
             _ => other.or_else(|| {
-                let place = self.place_of(number, partition.lead.other())?;
-                Some(format!("{} has to catch up", self.name_of(place)))
+                let role = partition.lead.other();
+                let name = self.name_of(self.place_of(number, role)?);
+                Some(match partition.pace.cause(role) {
+                    Some(cause) => format!("{name} has to be fast for a while: {}", cause.of_copy()),
+                    None => format!("{name} has to catch up"),
+                })
             }),
         }
         .unwrap_or_else(|| "more db-processes have to come back".to_owned())
@@ -227,6 +235,9 @@ impl Routing {
             _ if partition.other_is_current() => format!("{lead} leads, and {other} answers reads"),
             _ => format!("{lead} leads, and answers reads until {other} has caught up"),
         };
+        let slow = Role::ALL.into_iter().filter_map(|role| Some((name(role), partition.pace.cause(role)?)));
+        let slow = slow.map(|(name, cause)| format!("; {name} is slow: {}", cause.of_copy()));
+        let now = now + &slow.collect::<String>();
         commands.push(Command::Report(RingEvent::PartitionChanged { partition: number, now }));
     }
 
