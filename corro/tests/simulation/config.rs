@@ -118,7 +118,7 @@ impl Config {
             trim: rng.pick(&[1, 4, 64]),
             faults: if mode == Mode::Calm { 0 } else { rng.between(1, 7) },
             kinds: if kinds.is_empty() { ALL.to_vec() } else { kinds },
-            slow: (1_000, 12_000),
+            slow: (1_000, 18_000),
             delay: rng.pick(&[100, 500, 5_000]),
             late: 3,
             round: rng.pick(&[300, 3_000, 15_000]),

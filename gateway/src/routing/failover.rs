@@ -271,7 +271,8 @@ impl Routing {
         let trusted = partition.pace.trusts(role.other());
         let home = role == Role::Replica && trusted;
         let away = self.must_move_away(now, lead.session);
-        let cause = partition.pace.cause(role).filter(|_| trusted && !self.is_in_doubt(now, &other));
+        let better = trusted && !self.is_in_doubt(now, &other) && !mutation::is(Mutation::SlowLeads);
+        let cause = partition.pace.cause(role).filter(|_| better);
         let almost = partition.is_almost(&other.report);
         if (home || away || cause.is_some())
             && !wants_to_go(&other)
