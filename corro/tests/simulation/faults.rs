@@ -196,7 +196,8 @@ impl World {
 
     fn is_slow_for(&mut self, millis: u64) -> Time {
         let until = self.now + millis * MILLI;
-        self.faults.slow_for = self.faults.slow_for.max(until);
+        // What is under way then arrives late, and what comes behind it on a connection not before.
+        self.faults.slow_for = self.faults.slow_for.max(until + SECOND);
         until
     }
 
