@@ -488,6 +488,9 @@ impl Routing {
         }
         for number in 0..self.size {
             if let Some(place) = self.hangs_in_move(now, number) {
+                let partition = &mut self.partitions[usize::from(number)];
+                // Otherwise it would be tried again as soon as that process is back, and hold writes up each time.
+                partition.pace.hangs(now, partition.lead);
                 self.distrust(now, place, "it was to lead, and hangs", commands);
             }
         }

@@ -173,6 +173,11 @@ impl Pace {
         true
     }
 
+    /// A copy that was to lead did not get to its disk what it needed for that, for so long that it is given up.
+    pub(super) fn hangs(&mut self, now: Duration, role: Role) {
+        self.copies[role as usize].was_slow(SLOW_AFTER, now, Cause::Disk);
+    }
+
     /// The gateway stood still for so long: that says nothing of the copies.
     pub(super) fn excuse(&mut self, stall: Duration, now: Duration) {
         let sent = self.round.iter_mut().flat_map(|round| &mut round.sent).map(|sent| &mut sent.at);

@@ -294,3 +294,25 @@ fn a_slow_leader_keeps_the_lead_where_nobody_would_be_better() {
     busy.pass(1_000, but(1, Time { disk: 400, link: 0 }));
     assert_eq!(busy.leads()[1], Role::Primary);
 }
+
+#[test]
+fn a_primary_that_hangs_on_its_way_home_holds_writes_up_only_once() {
+    let mut busy = Busy::new();
+    busy.pass(100, |_| FAST);
+    busy.script.kill(1);
+    busy.pass(1_000, |_| FAST);
+    let hangs = Time { disk: 2_500, link: 0 };
+    busy.script.connect(1);
+    busy.script.follow_back(1, busy.script.processes[2].copies.replica.head);
+    busy.pass(3_000, but(1, hangs));
+    assert_eq!(busy.leads()[1], Role::Replica, "it was given up");
+    assert!(busy.slowest > Duration::from_secs(2), "writes were held for it");
+    busy.script.connect(1);
+    (busy.slowest, busy.views) = (Duration::ZERO, Vec::new());
+    busy.pass(9_000, but(1, hangs));
+    assert_eq!((busy.leads(), busy.slow()), (AWAY, vec![Some("its disk is slow".to_owned()), None]));
+    assert!(busy.slowest < Duration::from_millis(100), "a write took {:?}", busy.slowest);
+    assert_eq!(busy.views.len(), 0);
+    busy.pass(15_000, |_| FAST);
+    assert_eq!(busy.leads(), HOME);
+}
