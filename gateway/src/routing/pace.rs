@@ -10,9 +10,9 @@
 //!
 //! In a round a copy is slow if it takes longer than [`LATE`] and [`TIMES`] as long as the other one. A copy counts as slow
 //! once it was so for [`SLOW_AFTER`]; the time for which it was not counts twice against that. It counts as slow until it
-//! has been fast for a while, without a break: [`FIRST_WAIT`], and twice as long whenever it is found slow again soon
-//! after, up to [`LONGEST_WAIT`]. So a disk that comes and goes moves the leader less and less often: five times in the
-//! first minute at most, and later about twice a minute.
+//! has not been so for a while, where the time for which it was so counts four times against that: [`FIRST_WAIT`], and
+//! twice as long whenever it is found slow again soon after, up to [`LONGEST_WAIT`]. So a disk that comes and goes moves
+//! the leader less and less often: five times in the first minute at most, and later about twice a minute.
 //!
 //! What it does not do: it ends no connection (`failover` gives up a disk that hangs), and it compares no copies of which
 //! one is away or far behind, since then nobody could take the leader's place. It forgets all when the gateway restarts.
@@ -39,7 +39,7 @@ const SLOW_AFTER: Duration = Duration::from_secs(3);
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// A copy counts as slow until it has been fast for so long.
+/// A copy counts as slow until it has not been so for this long.
 const FIRST_WAIT: Duration = Duration::from_secs(10);
 
 /// The same for one that is found slow again and again.
@@ -121,7 +121,7 @@ struct Standing {
     slowness: Duration,
     /// Set while it counts as slow.
     slow: Option<Cause>,
-    /// For how long it has been fast without a break.
+    /// While it counts as slow: for how long it was fast since, less four times the time for which it was not.
     fast: Duration,
     /// How long that has to be.
     wait: Duration,
@@ -206,8 +206,7 @@ impl Pace {
                 let cause = if trips[role] > LATE { Cause::Link } else { Cause::Disk };
                 news |= copy.was_slow(passed, now, cause);
             } else if over {
-                let fast = took[role] <= (LATE / 2).max(took[1 - role] * 2);
-                news |= copy.was_not_slow(passed, now, fast);
+                news |= copy.was_not_slow(passed, now);
             }
         }
         if over {
@@ -221,7 +220,7 @@ impl Pace {
 
 impl Standing {
     fn was_slow(&mut self, passed: Duration, now: Duration, cause: Cause) -> bool {
-        self.fast = Duration::ZERO;
+        self.fast = self.fast.saturating_sub(passed * 4);
         self.slowness = (self.slowness + passed).min(SLOW_AFTER);
         if self.slow.is_some() || self.slowness < SLOW_AFTER {
             return false;
@@ -229,12 +228,13 @@ impl Standing {
         let again = self.cleared.is_some_and(|cleared| now.saturating_sub(cleared) < FORGIVEN_AFTER);
         self.wait = if again { (self.wait * 2).min(LONGEST_WAIT) } else { FIRST_WAIT };
         self.slow = Some(cause);
+        self.fast = Duration::ZERO;
         true
     }
 
-    fn was_not_slow(&mut self, passed: Duration, now: Duration, fast: bool) -> bool {
+    fn was_not_slow(&mut self, passed: Duration, now: Duration) -> bool {
         self.slowness = self.slowness.saturating_sub(passed * 2);
-        self.fast = if fast { self.fast + passed } else { Duration::ZERO };
+        self.fast += passed;
         if self.slow.is_none() || self.fast < self.wait {
             return false;
         }
