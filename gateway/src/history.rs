@@ -38,7 +38,8 @@ impl History {
     }
 }
 
-fn words(event: &RingEvent) -> String {
+/// An event in the words of the log.
+pub(crate) fn words(event: &RingEvent) -> String {
     match event {
         RingEvent::ProcessRegistered { instance, host, .. } => format!("{instance} registered from {host}"),
         RingEvent::ProcessRefused { instance, host, reason } => {

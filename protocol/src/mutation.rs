@@ -24,6 +24,8 @@ pub enum Mutation {
     WaitForSilent,
     /// The lead moves while the old one still has writes to decide.
     MoveUndrained,
+    /// A leader keeps the lead however slow it is.
+    SlowLeads,
     /// A merge takes the older register.
     MergeOlder,
     /// A gateway that starts believes the first view that it is told.
@@ -58,7 +60,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them; the simulation finds each.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::TailNotReplayed,
         Self::PromoteUncovered,
         Self::AnswerBeforeSync,
@@ -69,6 +71,7 @@ impl Mutation {
         Self::ReadBeforeMerged,
         Self::WaitForSilent,
         Self::MoveUndrained,
+        Self::SlowLeads,
         Self::MergeOlder,
         Self::BelieveFirstView,
         Self::FillFromAny,

@@ -4,8 +4,9 @@
 //! least the highest count that was acknowledged before it was sent, and at most the highest that was sent before it
 //! was answered. A write whose outcome is unknown may count or not.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use serde_json::json;
@@ -14,7 +15,10 @@ use uuid::Uuid;
 
 use super::client::Client;
 
-/// What the load saw. All counts.
+/// Writes that take longer are noted.
+pub(crate) const LONG: Duration = Duration::from_secs(2);
+
+/// What the load saw. All counts, but for the last.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) reads: AtomicU64,
@@ -29,6 +33,8 @@ pub(crate) struct Seen {
     pub(crate) stale_reads: AtomicU64,
     /// Newer than anything that was sent.
     pub(crate) impossible_reads: AtomicU64,
+    /// When writes were answered that had taken long.
+    pub(crate) long_writes: Mutex<Vec<Instant>>,
 }
 
 /// A user under load.
@@ -91,7 +97,7 @@ impl Load {
         let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
         let goal = (count(&self.seen.reads) + reads, count(&self.seen.writes) + writes);
         while count(&self.seen.reads) < goal.0 || count(&self.seen.writes) < goal.1 {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
@@ -135,7 +141,11 @@ impl Worker {
 
     async fn write(&mut self, user: &Counted) {
         let count = user.sent.fetch_add(1, Ordering::SeqCst) + 1;
+        let start = Instant::now();
         let answer = self.client.put(&json!({"id": user.id, "group": count})).await;
+        if start.elapsed() > LONG {
+            self.seen.long_writes.lock().unwrap().push(Instant::now());
+        }
         let counter = match answer.status {
             StatusCode::OK => {
                 assert_eq!(answer.user().group, count);
@@ -152,7 +162,7 @@ impl Worker {
         counter.fetch_add(1, Ordering::Relaxed);
         if counter.as_ptr() != self.seen.writes.as_ptr() {
             // A caller that is told to try again later does not hammer.
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 

@@ -24,3 +24,4 @@ mod processes;
 mod purge;
 mod restart;
 mod rollback;
+mod slow;

@@ -26,6 +26,8 @@ pub(crate) struct Ring {
     pub(crate) purge_after: u64,
     /// By place: the host and the port at which the neighbours follow a process, where they are not left to it.
     pub(crate) replication: BTreeMap<u16, (&'static str, u16)>,
+    /// What a db-process that is started from now on has in its environment beside the usual: its place, a name and a value.
+    pub(crate) environment: Vec<(u16, &'static str, PathBuf)>,
     folder: TempDir,
     gateway: Option<Child>,
     processes: Vec<Option<Child>>,
@@ -50,6 +52,7 @@ impl Ring {
             socket_port: 0,
             purge_after: 86_400,
             replication: BTreeMap::new(),
+            environment: Vec::new(),
             folder: TempDir::new().unwrap(),
             gateway: None,
             processes: (0..size).map(|_| None).collect(),
@@ -92,6 +95,9 @@ impl Ring {
             .env("SOCKET_SERVER_URL", format!("ws://127.0.0.1:{}", self.socket_port))
             .env("DB_INSTANCE_ID", name)
             .env("DATA_DIR", self.data_dir(place))
+            .envs(
+                self.environment.iter().filter(|(of, ..)| *of == place).map(|(_, name, value)| (name, value)),
+            )
             .stdout(log.unwrap())
             .spawn()
             .unwrap();

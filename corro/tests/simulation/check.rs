@@ -12,10 +12,16 @@ use protocol::{Change, Operation, Outcome, Record, UserId, Version};
 use crate::config::{Config, Mode};
 use crate::feed::Feed;
 use crate::history::{Asked, Op, is_linearizable};
-use crate::world::{MILLI, Time, World};
+use crate::world::{MILLI, SECOND, Time, World};
 
 /// No read takes longer, whatever goes wrong with one process at a time. A process counts as lost only much later.
 const READ_WITHIN: Time = 100 * MILLI;
+
+/// A process that is slow keeps nobody waiting that comes later than this.
+const SLOW_AT_MOST: Time = 10 * SECOND;
+
+/// Whoever comes later waits no longer, although that process is slow.
+const ANSWER_WITHIN: Time = 500 * MILLI;
 
 /// A question that has no answer yet.
 #[derive(Debug)]
@@ -35,6 +41,8 @@ pub(crate) struct Checks {
     pub(crate) slowest_read: Time,
     /// The same of writes; nothing is promised of them in general.
     pub(crate) slowest_write: Time,
+    /// The same of all that is asked when a process has been slow for a while.
+    pub(crate) slowest_later: Time,
     pub(crate) open: BTreeMap<u64, Question>,
     pub(crate) histories: BTreeMap<UserId, Vec<Op>>,
     /// Which write of a user a version belongs to, as far as anybody saw it.
@@ -71,6 +79,7 @@ impl Checks {
             refused: 0,
             slowest_read: 0,
             slowest_write: 0,
+            slowest_later: 0,
             open: BTreeMap::new(),
             histories: BTreeMap::new(),
             group_of: BTreeMap::new(),
@@ -229,6 +238,19 @@ impl World {
             return;
         }
         let took = self.now - question.asked;
+        if let Some(since) = self.faults.slow_since.filter(|since| question.asked > since + SLOW_AT_MOST) {
+            let slow = (self.now - since) / MILLI;
+            assert!(
+                took <= ANSWER_WITHIN,
+                "{:?} takes {} ms when a process has been slow for {slow} ms",
+                question.op.asked,
+                took / MILLI
+            );
+            self.checks.slowest_later = self.checks.slowest_later.max(took);
+        }
+        if self.faults.slow_since.is_some() || question.asked < self.faults.slow_until {
+            return;
+        }
         if question.op.asked != Asked::Read {
             self.checks.slowest_write = self.checks.slowest_write.max(took);
             return;

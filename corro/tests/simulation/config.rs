@@ -31,6 +31,10 @@ pub(crate) enum Fault {
     Pause,
     /// Nothing gets to the disk of a process for a while; all else goes on.
     HungDisk,
+    /// Whatever a process brings to its disk takes 0.3 to 1.9 seconds for a while.
+    SlowDisk,
+    /// Each message to a process and from it takes 200 ms more for a while.
+    SlowLink,
     /// The connection between a process and the gateway breaks.
     Cut,
     /// A connection between two processes breaks.
@@ -45,13 +49,15 @@ pub(crate) enum Fault {
     CutOff,
 }
 
-const ALL: [Fault; 11] = [
+const ALL: [Fault; 14] = [
     Fault::Kill,
     Fault::Power,
     Fault::Wipe,
     Fault::Rollback,
     Fault::Pause,
     Fault::HungDisk,
+    Fault::SlowDisk,
+    Fault::SlowLink,
     Fault::Cut,
     Fault::CutReplication,
     Fault::Leave,
@@ -78,6 +84,8 @@ pub(crate) struct Config {
     pub(crate) trim: u64,
     pub(crate) faults: u64,
     pub(crate) kinds: Vec<Fault>,
+    /// For how many milliseconds a disk or a link is slow: at least, and at most.
+    pub(crate) slow: (u64, u64),
     /// Longest usual delay of a message, in microseconds.
     pub(crate) delay: u64,
     /// How many messages in a hundred take much longer.
@@ -116,6 +124,7 @@ impl Config {
             trim: rng.pick(&[1, 4, 64]),
             faults: if mode == Mode::Calm { 0 } else { rng.between(1, 7) },
             kinds: if kinds.is_empty() { ALL.to_vec() } else { kinds },
+            slow: (1_000, 18_000),
             delay: rng.pick(&[100, 500, 5_000]),
             late: 3,
             round: rng.pick(&[300, 3_000, 15_000]),

@@ -26,6 +26,12 @@ pub(crate) struct Faults {
     wiped: bool,
     /// Processes that have not the disk any more that they began with.
     lost_disks: Vec<u16>,
+    /// Something made a process slow then, and the ring was not whole since.
+    pub(crate) slow_since: Option<Time>,
+    /// When it was whole again.
+    pub(crate) slow_until: Time,
+    /// Until then a disk or a link is slow, or a disk hangs.
+    slow_for: Time,
     /// The last thing that went wrong was the end of this process.
     lost: Option<u16>,
     /// Disks that went back, while nothing but the gateway or the other copy may know: place, role and incarnation.
@@ -47,14 +53,19 @@ impl World {
             && !self.is_cut_off()
             && self.gateway.was_ready
             && self.processes.iter().all(Process::is_well)
+            && self.now > self.faults.slow_for
             && self.is_connected();
         if calm {
             self.faults.wiped = false;
             self.faults.rolled_back.clear();
+            if self.faults.slow_since.take().is_some() {
+                self.faults.slow_until = self.now;
+            }
         }
         self.forget_found_rollbacks();
         let harsh = self.config.mode == Mode::Harsh;
-        let late = self.now > self.faults.last + Self::WHOLE_WITHIN;
+        let last = self.faults.last.max(self.faults.slow_for + Self::TRUSTED_WITHIN);
+        let late = self.now > last + Self::WHOLE_WITHIN;
         let all = self.faults.count >= self.config.faults;
         if all {
             let idle = self.gateway.routing.as_ref().is_none_or(Routing::is_idle);
@@ -62,12 +73,12 @@ impl World {
             if calm && asked && self.is_purged() {
                 self.faults.finished = true;
                 self.faults.whole = true;
-            } else if late && harsh && !calm && self.now > self.faults.last + 2 * Self::WHOLE_WITHIN {
+            } else if late && harsh && !calm && self.now > last + 2 * Self::WHOLE_WITHIN {
                 assert!(self.checks.open.is_empty() || !asked, "a question is never answered");
                 self.faults.finished = true;
             } else {
                 assert!(calm || harsh || !late, "the ring is not whole again: {}", self.describe());
-                assert!(self.now < self.faults.last + 90 * SECOND, "it never ends: {:?}", self.checks.open);
+                assert!(self.now < last + 90 * SECOND, "it never ends: {:?}", self.checks.open);
             }
         } else if calm && self.now > self.faults.last + MILLI || self.config.mode != Mode::Single {
             if self.gateway.was_ready || self.faults.count > 0 {
@@ -158,6 +169,17 @@ impl World {
                 process.disk_hangs = true;
                 let life = process.life;
                 self.after(millis * MILLI, (millis + 1) * MILLI, Happening::ResumeDisk(place, life));
+                self.is_slow_for(millis);
+            }
+            Fault::SlowDisk | Fault::SlowLink => {
+                let millis = self.rng.between(self.config.slow.0, self.config.slow.1);
+                let until = self.is_slow_for(millis);
+                self.note(|| format!("{fault:?} at {place} for {millis} ms"));
+                self.faults.slow_since.get_or_insert(self.now);
+                let process = self.process(place);
+                let disk = fault == Fault::SlowDisk;
+                let slow = if disk { &mut process.disk_slow_until } else { &mut process.link_slow_until };
+                *slow = until.max(*slow);
             }
             Fault::Cut => {
                 let id = self.process(place).link.connection;
@@ -196,6 +218,16 @@ impl World {
         }
     }
 
+    /// How long a process that was slow may not be trusted with the lead.
+    const TRUSTED_WITHIN: Time = 70 * SECOND;
+
+    fn is_slow_for(&mut self, millis: u64) -> Time {
+        let until = self.now + millis * MILLI;
+        // What is under way then arrives late, and what comes behind it on a connection not before.
+        self.faults.slow_for = self.faults.slow_for.max(until + SECOND);
+        until
+    }
+
     /// Whether the promises still hold if this goes wrong too.
     fn is_fair(&self, fault: Fault, place: u16, calm: bool) -> bool {
         let process = &self.processes[usize::from(place)];
@@ -205,7 +237,7 @@ impl World {
             Fault::CutOff => !self.is_cut_off(),
             Fault::CutReplication => true,
             // A process whose disk hangs cannot end in order.
-            Fault::Leave | Fault::HungDisk => process.is_well(),
+            Fault::Leave | Fault::HungDisk | Fault::SlowDisk | Fault::SlowLink => process.is_well(),
             _ => process.up && !process.paused && !process.leaving,
         };
         let fair = match fault {

@@ -196,6 +196,24 @@ fn no_write_waits_for_a_disk_that_hangs() {
     assert!(slowest <= 2_200_000, "a write took {slowest} µs");
 }
 
+/// Whoever comes when a disk or a link has been slow for a while does not wait for it, however long it stays so.
+#[test]
+fn nobody_waits_for_a_disk_or_a_link_that_stays_slow() {
+    for kind in [config::Fault::SlowDisk, config::Fault::SlowLink] {
+        let slowest = (1..=100).map(|seed| {
+            let (mode, kinds) = (Mode::Single, vec![kind]);
+            let load = Config { clients: 6, think: 150_000, operations: 1_000, ..Config::new(seed) };
+            let config = Config { mode, kinds, faults: 1, slow: (20_000, 30_000), ..load };
+            let mut world = World::new(config, false);
+            run(&mut world);
+            world.checks.slowest_later
+        });
+        let slowest = slowest.max().unwrap_or_default();
+        println!("slowest request after ten seconds of a {kind:?}: {slowest} µs");
+        assert!(slowest > 0, "nobody asked for anything then");
+    }
+}
+
 #[test]
 fn a_seed_repeats_exactly() {
     for seed in 1..30 {

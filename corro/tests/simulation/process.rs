@@ -61,6 +61,9 @@ pub(crate) struct Process {
     pub(crate) paused: bool,
     pub(crate) backlog: Vec<Happening>,
     pub(crate) disk_hangs: bool,
+    /// Its disk is slow until then, and its link, whether it is restarted meanwhile or not.
+    pub(crate) disk_slow_until: Time,
+    pub(crate) link_slow_until: Time,
     /// What waits for the disk.
     waiting: Vec<Todo>,
     /// A notice is being kept.
@@ -106,6 +109,8 @@ impl Process {
             paused: false,
             backlog: Vec::new(),
             disk_hangs: false,
+            disk_slow_until: 0,
+            link_slow_until: 0,
             waiting: Vec::new(),
             keeping: false,
             notices: VecDeque::new(),
@@ -284,6 +289,12 @@ impl World {
         for todo in waiting {
             self.process_does(place, todo);
         }
+    }
+
+    /// How long its disk takes to sync, while that is slow.
+    pub(crate) fn disk_takes(&mut self, place: u16) -> Option<(Time, Time)> {
+        let slow = self.now < self.process(place).disk_slow_until;
+        slow.then_some((300 * MILLI, 1_900 * MILLI))
     }
 
     pub(crate) fn process_does(&mut self, place: u16, todo: Todo) {
@@ -481,7 +492,8 @@ impl World {
         let plan = planned.unwrap_or_else(|contradiction| panic!("{place} is told: {contradiction}"));
         if plan.keep.is_some() {
             process.keeping = true;
-            return self.todo(place, 20, 5 * MILLI, Todo::Kept(id, Box::new(plan)));
+            let (least, most) = self.disk_takes(place).unwrap_or((20, 5 * MILLI));
+            return self.todo(place, least, most, Todo::Kept(id, Box::new(plan)));
         }
         self.carry_plan_out(place, plan);
         self.tell_kept(place, id);

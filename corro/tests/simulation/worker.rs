@@ -155,10 +155,14 @@ impl World {
     }
 
     pub(crate) fn round(&mut self, place: u16, role: Role) {
-        let most = self.config.round;
-        self.process(place).worker(role).work(role);
+        let (slow, most) = (self.disk_takes(place), self.config.round);
+        let worker = self.process(place).worker(role);
+        worker.work(role);
+        // Where nothing was promised to anybody, nothing was synced.
+        let slow = slow.filter(|_| !worker.promises.is_empty());
         self.remember_flushed(place, role);
-        self.todo(place, 20, most, Todo::Tell(role));
+        let (least, most) = slow.unwrap_or((20, most));
+        self.todo(place, least, most, Todo::Tell(role));
     }
 
     pub(crate) fn tell(&mut self, place: u16, role: Role) {
@@ -210,6 +214,16 @@ impl World {
     }
 
     pub(crate) fn sync(&mut self, place: u16, role: Role) {
+        let slow = self.disk_takes(place);
+        let worker = self.process(place).worker(role);
+        if let Some((least, most)) = slow {
+            // One thread does both: a sync comes after the round, and rounds wait for it.
+            if worker.busy {
+                return self.todo(place, MILLI, 2 * MILLI, Todo::Sync(role));
+            }
+            worker.busy = true;
+            self.todo(place, least, most, Todo::Tell(role));
+        }
         let worker = self.process(place).worker(role);
         worker.sync_due = false;
         worker.copy.sync().expect("a store in memory does not fail");

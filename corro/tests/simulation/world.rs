@@ -150,6 +150,9 @@ pub(crate) struct World {
     pub(crate) hash: u64,
 }
 
+/// How much longer a message takes over a slow link.
+const SLOW_LINK: Time = 200 * MILLI;
+
 const TRACE_LINES: usize = 60;
 
 impl World {
@@ -302,10 +305,12 @@ impl World {
         }
     }
 
-    /// How long a message is on its way: usually short, sometimes not.
-    fn delay(&mut self) -> Time {
+    /// How long a message between these processes, or one of them and the gateway, is on its way: usually short, sometimes not.
+    fn delay(&mut self, places: &[u16]) -> Time {
+        let slow = |place: &&u16| self.now < self.processes[usize::from(**place)].link_slow_until;
+        let more = SLOW_LINK * places.iter().filter(slow).count() as Time;
         let most = if self.rng.percent(self.config.late) { 20 * MILLI } else { self.config.delay };
-        self.rng.between(20, most.max(21))
+        more + self.rng.between(20, most.max(21))
     }
 
     pub(crate) fn connect(&mut self, place: u16) -> u64 {
@@ -324,7 +329,8 @@ impl World {
     }
 
     pub(crate) fn send_up(&mut self, id: u64, message: Up) {
-        let at = self.now + self.delay();
+        let Some(place) = self.connections.get(&id).map(|connection| connection.place) else { return };
+        let at = self.now + self.delay(&[place]);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.up_free = connection.up_free.max(at) + 1;
         let at = connection.up_free;
@@ -332,7 +338,8 @@ impl World {
     }
 
     pub(crate) fn send_down(&mut self, id: u64, message: Down) {
-        let at = self.now + self.delay();
+        let Some(place) = self.connections.get(&id).map(|connection| connection.place) else { return };
+        let at = self.now + self.delay(&[place]);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.down_free = connection.down_free.max(at) + 1;
         let at = connection.down_free;
@@ -360,7 +367,9 @@ impl World {
     }
 
     pub(crate) fn replicate(&mut self, id: u64, towards: Towards, message: Replicated) {
-        let at = self.now + self.delay();
+        let Some(stream) = self.streams.get(&id) else { return };
+        let places = [stream.follower.0, stream.source.0];
+        let at = self.now + self.delay(&places);
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let free = match towards {
             Towards::Follower => &mut stream.to_follower_free,

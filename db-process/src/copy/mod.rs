@@ -185,12 +185,14 @@ impl<S: Store> Copy<S> {
         self.store
     }
 
-    /// Merges changes that another copy accepted and this one may lack. They will be on disk after the next commit. `other` is
-    /// what is known of that copy's disk.
+    /// Merges changes that another copy accepted and this one may lack. They will be on disk after the next commit. Where there
+    /// are none, that commit writes and syncs all the same: so the gateway finds out whether the disk does that, and how fast.
+    /// `other` is what is known of that copy's disk.
     ///
     /// # Errors
     /// If the database cannot be read.
     pub fn merge(&mut self, changes: Vec<Versioned>, other: Option<FlushPoint>) -> Result<(), StoreError> {
+        self.dirty |= changes.is_empty();
         if let Some(other) = other {
             FlushPoint::advance(&mut self.staged.meta.other, other);
             self.dirty = true;

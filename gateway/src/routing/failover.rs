@@ -10,6 +10,9 @@
 //!   of the others do. A second view says so, as after a promotion. So the lead goes home to a primary that has come back,
 //!   and away from a process that was asked to stop.
 //!
+//! A leader that is much slower than its other copy (see `pace`) is moved away from as well: between two frames, so that
+//! nothing has to wait for it any more, and not home again while the primary is the slow one.
+//!
 //! A process that answers beats but no writes is given up as if it were lost, where others can lead in its place at once.
 //!
 //! If a move comes to nothing, the last lead leads again, by a newer view. If there is no copy that may lead, the partition
@@ -27,17 +30,21 @@ use protocol::placement::Partition as Number;
 use super::Routing;
 use super::event::{Command, PromotionRefused, SessionId, ToProcess, Unserved};
 use super::feed::Settled;
+use super::pace::Frame;
 use super::partition::{Ahead, Announced, ConnectedCopy, Phase, has_all_of};
 use super::session::{QueuedWrite, Session};
-
-/// A primary that has come back takes the lead when it lacks no more than this many writes.
-const ALMOST: u64 = 512;
 
 /// Writes are held no longer than this for a move; then it is given up.
 const DRAIN_WITHIN: Duration = Duration::from_millis(200);
 
+/// The same for a move away from a leader that is slow: what the other copy lacks may come from its disk or over its link.
+const DRAIN_SLOW_WITHIN: Duration = Duration::from_secs(1);
+
 /// A move that was announced begins within this time, or is given up.
 const BEGIN_WITHIN: Duration = Duration::from_secs(1);
+
+/// The same for a move away from a leader that is slow: it begins when that has answered what it was sent.
+const BEGIN_SLOW_WITHIN: Duration = Duration::from_secs(5);
 
 /// A move that was given up is tried again after this time.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -170,7 +177,7 @@ impl Routing {
 
     /// Sends changes to a copy, as one frame at least. Returns the number of the last one: when that is merged, so is
     /// everything before.
-    fn hand_over(
+    pub(super) fn hand_over(
         &mut self,
         number: Number,
         session: SessionId,
@@ -235,7 +242,11 @@ impl Routing {
         let Some(from) = self.sessions.get(&place).map(|session| session.id) else { return };
         let Some(number) = self.partition_at(place, merged.role) else { return };
         self.hear_flushed(place, merged.role, merged.lsn);
+        let at = self.credible(now);
         let partition = &mut self.partitions[usize::from(number)];
+        if partition.pace.answered(at, from, Frame::Merge(merged.batch)) {
+            return;
+        }
         if let Some(Ahead { upto, .. }) =
             partition.ahead.take_if(|ahead| (ahead.session, ahead.batch) == (from, merged.batch))
         {
@@ -263,10 +274,13 @@ impl Routing {
         };
         let wants_to_go =
             |copy: &ConnectedCopy| self.session(copy.session).and_then(|session| session.leaving).is_some();
-        let home = role == Role::Replica;
+        let trusted = partition.pace.trusts(role.other());
+        let home = role == Role::Replica && trusted;
         let away = self.must_move_away(now, lead.session);
-        let almost = partition.lag(&other.report).is_some_and(|lag| lag <= ALMOST);
-        if (home || away)
+        let better = trusted && !self.is_in_doubt(now, &other) && !mutation::is(Mutation::SlowLeads);
+        let cause = partition.pace.cause(role).filter(|_| better);
+        let almost = partition.is_almost(&other.report);
+        if (home || away || cause.is_some())
             && !wants_to_go(&other)
             && other.report.complete
             && almost
@@ -278,10 +292,16 @@ impl Routing {
                 // A process whose disk hangs would keep nothing, and only hold writes up.
                 None if !away && !self.keeps_newest_view(other.session) => {}
                 None => {
-                    let why = if home { "the primary is back" } else { "the lead leaves" };
+                    let why = match cause {
+                        Some(cause) => cause.of_leader(),
+                        None if home => "the primary is back",
+                        None => "the lead leaves",
+                    };
                     self.announce(now, number, why, commands);
                     self.notify(commands);
                 }
+                // Between two frames of a slow leader: who was held then need not wait for its disk or its link.
+                Some(_) if cause.is_some() && !self.owes_nothing(lead.session, role) => {}
                 Some(Announced { epoch, .. }) if self.is_kept_for(number, role.other(), epoch) => {
                     self.hold(lead.session, now, number);
                     return self.drain(now, now, number, commands);
@@ -289,8 +309,9 @@ impl Routing {
                 Some(_) => {}
             }
         }
+        let within = if cause.is_some() { BEGIN_SLOW_WITHIN } else { BEGIN_WITHIN };
         let partition = &mut self.partitions[usize::from(number)];
-        if partition.announced.is_some_and(|announced| now.saturating_sub(announced.since) > BEGIN_WITHIN) {
+        if partition.announced.is_some_and(|announced| now.saturating_sub(announced.since) > within) {
             partition.move_after = now + TRY_AGAIN_AFTER;
             self.withdraw(number, commands);
             self.notify(commands);
@@ -314,6 +335,7 @@ impl Routing {
         let role = partition.lead;
         let Some(lead) = self.copy(number, role) else { return };
         let other = self.copy(number, role.other()).filter(|copy| partition.lag(&copy.report).is_some());
+        let within = if partition.pace.is_slow(role) { DRAIN_SLOW_WITHIN } else { DRAIN_WITHIN };
         let drained = self.session(lead.session).is_some_and(|session| session.is_drained(role));
         match other {
             Some(other)
@@ -329,7 +351,7 @@ impl Routing {
                 partition.last_lead_reads = true;
                 self.notify(commands);
             }
-            Some(_) if now.saturating_sub(since) <= DRAIN_WITHIN => {}
+            Some(_) if now.saturating_sub(since) <= within => {}
             _ => {
                 let partition = &mut self.partitions[usize::from(number)];
                 partition.phase = Phase::Serving;
@@ -464,6 +486,10 @@ impl Routing {
         }
     }
 
+    fn owes_nothing(&self, lead: SessionId, role: Role) -> bool {
+        self.session(lead).is_none_or(|session| session.oldest_writes(role).is_none())
+    }
+
     /// Whether a copy has not answered writes for a while.
     pub(super) fn is_in_doubt(&self, now: Duration, copy: &ConnectedCopy) -> bool {
         self.session(copy.session).is_none_or(|session| session.owes_for(now) >= IN_DOUBT_AFTER)
@@ -482,6 +508,9 @@ impl Routing {
         }
         for number in 0..self.size {
             if let Some(place) = self.hangs_in_move(now, number) {
+                let partition = &mut self.partitions[usize::from(number)];
+                // Otherwise it would be tried again as soon as that process is back, and hold writes up each time.
+                partition.pace.hangs(now, partition.lead);
                 self.distrust(now, place, "it was to lead, and hangs", commands);
             }
         }

@@ -12,8 +12,9 @@
 //! * `view`: who leads each partition, and which processes know.
 //! * `partition`: who may answer for a partition, which of its users have writes that the other copy may lack, and the
 //!   `tail` of acknowledged writes that covers the loss of the lead.
-//! * `failover`: moving the lead when a process is lost, leaves or comes back.
 //! * `cut_off`: nothing is heard of any process, so that requests wait.
+//! * `pace`: which of the copies of a partition is slow.
+//! * `failover`: moving the lead when a process is lost, leaves, is slow or comes back.
 //! * `reads` and `writes`: the way of one request.
 //! * `question` and `asking`: questions about a whole copy, and their way.
 //! * `feed`: the order in which changes are told to subscribers.
@@ -39,6 +40,7 @@ mod failover;
 mod feed;
 mod lane;
 mod members;
+mod pace;
 mod partition;
 mod purge;
 mod question;
@@ -252,7 +254,11 @@ impl Routing {
             FromProcess::Copies(changed) => self.copies_changed(now, place, changed, commands),
             FromProcess::Following(following) => self.follow(place, following),
             FromProcess::Leaving => self.leave(now, place),
-            FromProcess::Alive => {}
+            FromProcess::Alive => {
+                if let Some(session) = self.sessions.get_mut(&place) {
+                    session.unanswered_beats = session.unanswered_beats.saturating_sub(1);
+                }
+            }
         }
     }
 
@@ -262,6 +268,7 @@ impl Routing {
         if stall > STALL {
             self.stood_still(stall, now);
             self.excuse_replication(stall, now);
+            self.partitions.iter_mut().for_each(|partition| partition.pace.excuse(stall, now));
         }
         self.notice_cut_off(now, commands);
         if !self.is_cut_off(now) {
@@ -272,6 +279,7 @@ impl Routing {
         if now.saturating_sub(self.beat_sent) >= BEAT_INTERVAL {
             self.beat_sent = now;
             self.beat += 1;
+            self.sessions.values_mut().for_each(|session| session.unanswered_beats += 1);
             let message = ToProcess::Beat(Beat { beat: self.beat });
             commands.extend(
                 self.sessions
@@ -279,6 +287,7 @@ impl Routing {
                     .map(|session| Command::Send { session: session.id, message: message.clone() }),
             );
         }
+        self.compare_paces(now, commands);
         self.look_after(now, commands);
         self.hedge(now, commands);
         self.hedge_questions(now, commands);
@@ -299,6 +308,11 @@ impl Routing {
             self.void(session, commands);
             self.lose(now, session, "it is silent", commands);
         }
+    }
+
+    /// When something happened, for whoever measures: where the gateway stood still, the tick that says so is yet to come.
+    fn credible(&self, now: Duration) -> Duration {
+        now.min(self.ticked + STALL)
     }
 
     /// Whether a request should wait because the gateway has just started, and its partition may be up in a moment.

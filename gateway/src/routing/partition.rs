@@ -27,9 +27,13 @@ use protocol::{Operation, UserId, Version};
 use uuid::Uuid;
 
 use super::event::{RequestId, SessionId};
+use super::pace::Pace;
 use super::replication::Replication;
 use super::session::QueuedWrite;
 use super::tail::Tail;
+
+/// A copy that lacks no more than this many writes may take the lead while the leader is there.
+const ALMOST: u64 = 512;
 
 /// Room for so many unsettled users is kept. While the other copy is away there may be hundreds of thousands.
 const USUAL: usize = 8_192;
@@ -89,6 +93,8 @@ pub(super) struct Partition {
     /// Incarnation of a copy that was rolled back and that the operator accepts as it is.
     pub(super) accepted: Option<Uuid>,
     pub(super) replication: Replication,
+    /// Which of the copies is slow.
+    pub(super) pace: Pace,
 }
 
 /// What a partition is doing.
@@ -214,6 +220,7 @@ impl Partition {
             flushed: [None; 2],
             accepted: None,
             replication: Replication::default(),
+            pace: Pace::default(),
         }
     }
 
@@ -264,7 +271,8 @@ impl Partition {
         let settled = !self.unsettled.contains_key(id) || mutation::is(Mutation::ReadUnsettled);
         match self.phase {
             _ if self.serves() => {
-                Some(if self.other_reads && settled { self.lead.other() } else { self.lead })
+                let other = self.other_reads && settled && !self.pace.is_slow(self.lead.other());
+                Some(if other { self.lead.other() } else { self.lead })
             }
             Phase::Confirming { .. } => Role::ALL.into_iter().find(|&role| self.may_read(role, id)),
             _ => None,
@@ -291,7 +299,8 @@ impl Partition {
 
     /// Which copy answers questions about all users, while one serves.
     pub(super) fn lister(&self) -> Role {
-        if self.other_may_list() { self.lead.other() } else { self.lead }
+        let other = self.other_may_list() && !self.pace.is_slow(self.lead.other());
+        if other { self.lead.other() } else { self.lead }
     }
 
     /// Whether the other copy may answer questions about all users: nobody may be unsettled.
@@ -504,6 +513,11 @@ impl Partition {
     /// How many acknowledged writes a copy lacks; `None` where that is not known.
     pub(super) fn lag(&self, copy: &CopyReport) -> Option<u64> {
         Some(self.tail.head().saturating_sub(self.applied_by(Some(copy))?))
+    }
+
+    /// Whether a copy lacks so little that it may lead in a moment.
+    pub(super) fn is_almost(&self, copy: &CopyReport) -> bool {
+        self.lag(copy).is_some_and(|lag| lag <= ALMOST)
     }
 
     /// How far a copy has the op-log of the last lead, as far as that is known.

@@ -42,6 +42,8 @@ pub(super) struct Session {
     pub(super) notice: Option<RingNotice>,
     /// When anything was last heard of it.
     pub(super) heard: Duration,
+    /// Beats that were sent to it, and have no answer.
+    pub(super) unanswered_beats: u32,
     pub(super) reads: Lane<QueuedRead, Vec<QueuedRead>>,
     /// To each of its copies; only one that leads gets any.
     writes: [Lane<QueuedWrite, WriteFlight>; 2],
@@ -109,6 +111,7 @@ impl Session {
             following: None,
             notice: None,
             heard: now,
+            unanswered_beats: 0,
             reads: Lane::new(READ_WINDOW),
             writes: [Lane::new(WRITE_WINDOW), Lane::new(WRITE_WINDOW)],
             kept_view: register.ring.is_some_and(|ring| ring.formed),
@@ -143,8 +146,17 @@ impl Session {
 
     /// For how long it has not answered the oldest writes that were sent to it.
     pub(super) fn owes_for(&self, now: Duration) -> Duration {
-        let oldest = self.writes.iter().filter_map(Lane::oldest).map(|flight| flight.since).min();
-        oldest.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+        Role::ALL.map(|role| self.owes(role, now)).into_iter().max().unwrap_or_default()
+    }
+
+    /// The same of one of its copies; zero where nothing is in flight to that.
+    pub(super) fn owes(&self, role: Role, now: Duration) -> Duration {
+        self.oldest_writes(role).map_or(Duration::ZERO, |(_, since)| now.saturating_sub(since))
+    }
+
+    /// The oldest writes that a copy has not answered: the number of the frame, and when it left.
+    pub(super) fn oldest_writes(&self, role: Role) -> Option<(u64, Duration)> {
+        self.writes[role as usize].oldest().map(|flight| (flight.batch.batch, flight.since))
     }
 
     /// The gateway itself stood still for so long: neither silence nor a late answer says anything.

@@ -92,6 +92,9 @@ pub struct CopyStatus {
     pub version: Option<u64>,
     /// What shows that it was rolled back: its disk has lost something. Absent where it was not.
     pub rolled_back: Option<RolledBack>,
+    /// Why it is slow, while it is much slower than the other copy: its disk or its link. Then it leads only where the other
+    /// copy cannot, and is not asked where that one may answer.
+    pub slow: Option<String>,
     /// How many writes it lacks that the lead has acknowledged through this gateway; absent for the lead itself, and where
     /// the gateway has not seen who led.
     pub lag: Option<u64>,
@@ -192,6 +195,7 @@ impl Routing {
             rolled_back: report
                 .and_then(|report| report.rollback)
                 .map(|Rollback { of, found, known }| RolledBack { of, found, known }),
+            slow: partition.pace.cause(role).map(|cause| cause.of_copy().to_owned()),
             lag: report.and_then(|report| partition.lag(&report)),
             follows: following.map(|following| following.get(role)).filter(|_| self.size > 1),
         })
@@ -220,8 +224,12 @@ impl Routing {
         match partition.phase {
             Phase::Down => self.operators_choice(number).or(lead).or(other).or(impaired),
             _ => impaired.or(other).or_else(|| {
-                let place = self.place_of(number, partition.lead.other())?;
-                Some(format!("{} has to catch up", self.name_of(place)))
+                let role = partition.lead.other();
+                let name = self.name_of(self.place_of(number, role)?);
+                Some(match partition.pace.cause(role) {
+                    Some(cause) => format!("{name} has to be fast for a while: {}", cause.of_copy()),
+                    None => format!("{name} has to catch up"),
+                })
             }),
         }
         .unwrap_or_else(|| "more db-processes have to come back".to_owned())
@@ -288,6 +296,9 @@ impl Routing {
             _ if partition.other_is_current() => format!("{lead} leads, and {other} answers reads"),
             _ => format!("{lead} leads, and answers reads until {other} has caught up"),
         };
+        let slow = Role::ALL.into_iter().filter_map(|role| Some((name(role), partition.pace.cause(role)?)));
+        let slow = slow.map(|(name, cause)| format!("; {name} is slow: {}", cause.of_copy()));
+        let now = now + &slow.collect::<String>();
         commands.push(Command::Report(RingEvent::PartitionChanged { partition: number, now }));
     }
 

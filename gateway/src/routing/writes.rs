@@ -10,6 +10,7 @@ use protocol::{Operation, Outcome};
 use super::Routing;
 use super::event::{Command, RequestId, ToProcess, Unserved};
 use super::feed::Settled;
+use super::pace::Frame;
 use super::partition::Phase;
 use super::session::{QueuedWrite, Session, WriteFlight};
 
@@ -65,7 +66,11 @@ impl Routing {
         };
         self.hear_flushed(place, role, answers.lsn);
         let other = self.report(number, role.other());
+        let (at, from) = (self.credible(now), self.sessions.get(&place).map(|session| session.id));
         let partition = &mut self.partitions[usize::from(number)];
+        if let Some(from) = from {
+            partition.pace.answered(at, from, Frame::Writes(answers.batch));
+        }
         let batch = Arc::unwrap_or_clone(flight.batch);
         let mut head = 0;
         let mut seen = Vec::new();
@@ -92,7 +97,9 @@ impl Routing {
             self.served.writes += 1;
             commands.push(Command::AnswerWrite { request, version, result: Ok(answer) });
         }
-        let draining = matches!(partition.phase, Phase::Draining { .. });
+        // Now is the moment to move away from a slow leader, before it is sent the next frame.
+        let leaves = partition.announced.is_some() && partition.pace.is_slow(partition.lead);
+        let draining = matches!(partition.phase, Phase::Draining { .. }) || leaves;
         if let Some(session) = self.sessions.get_mut(&place) {
             let report = session.copies.get_mut(role);
             report.head = report.head.max(head);

@@ -9,13 +9,14 @@ mod questions;
 mod repair;
 mod replication;
 mod requests;
+mod slow;
 
 use std::time::Duration;
 
 use protocol::message::REVISION;
 use protocol::message::link::{
-    Applied, CopiesChanged, CopyReport, CopyReports, Found, Grant, Merged, Position, ReadAnswers, Register,
-    ReplicationAddress, Ring, Role, View, WriteAnswer, WriteAnswers,
+    Applied, CopiesChanged, CopyReport, CopyReports, Found, Grant, MergeBatch, Merged, Position, ReadAnswers,
+    Register, ReplicationAddress, Ring, Role, View, WriteAnswer, WriteAnswers,
 };
 use protocol::{Change, Operation, Outcome, UserId, Version};
 use serde_json::value::RawValue;
