@@ -244,11 +244,18 @@ async fn a_db_process_whose_disk_is_full_says_so_and_leaves_and_the_ring_goes_on
     let mut ring = Ring::without_processes(3);
     let Some(disk) = Disk::small(&ring.data_dir(1)) else { return };
     let writers = start_under_load(&mut ring).await;
-    let ballast = disk.fill();
+    disk.fill();
     let status: ExitStatus = ring.until_exited(1).await;
     assert!(!status.success(), "it did not end by itself: {status}");
     let log = ring.output_of(1);
     assert!(log.contains("No space left on device"), "it does not say why: {log}");
+    assert!(log.contains("What to do: nothing is damaged, so remove nothing in"), "{log}");
+    // What the process had open, and is no more, has left a little room.
+    let ballast = disk.fill();
+    ring.start_process(1);
+    assert!(!ring.until_exited(1).await.success());
+    let again = ring.output_of(1)[log.len()..].to_owned();
+    assert!(again.contains("What to do: nothing is damaged, so remove nothing in"), "{again}");
     writers.until_more(1_000).await;
     std::fs::remove_file(ballast).unwrap();
     ring.start_process(1);
@@ -282,7 +289,7 @@ async fn a_db_process_without_room_for_what_it_writes_out_at_the_end_says_so_and
 }
 
 /// `corro promote`, with what it says.
-fn promote(ring: &Ring, partition: u16, more: &[&str]) -> (bool, String) {
+pub(crate) fn promote(ring: &Ring, partition: u16, more: &[&str]) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_corro"))
         .args(["promote", &partition.to_string(), "--url", &format!("http://127.0.0.1:{}", ring.rest_port)])
         .args(more)

@@ -20,4 +20,5 @@ mod losses;
 mod measure;
 mod processes;
 mod purge;
+mod remedies;
 mod restart;
