@@ -230,6 +230,10 @@ fn a_damaged_database_is_told_with_what_to_do_and_the_demo_goes_on() {
     let damage = || std::fs::write(database.join("CURRENT"), "").unwrap();
     let move_away =
         || std::fs::rename(&database, folder.join("data/db-1").join(Uuid::new_v4().to_string())).unwrap();
+    // Ready is not yet whole: the other copy has to have everything, or nobody leads in place of db-1.
+    let url = format!("http://127.0.0.1:{}", demo.rest_port);
+    let whole = || command(CORRO).args(["check", "--url", &url]).output().unwrap().status.success();
+    eventually("equal copies", whole);
     demo.ordered(&["kill", "db-1"]);
     damage();
     demo.ordered(&["restart", "db-1"]);
@@ -238,6 +242,7 @@ fn a_damaged_database_is_told_with_what_to_do_and_the_demo_goes_on() {
     move_away();
     demo.ordered(&["restart", "db-1"]);
     eventually("a ring that is ready again", || demo.is_ready() && demo.pids().len() == 3);
+    eventually("equal copies", whole);
     demo.signal("-INT");
     assert_eq!(demo.await_end(), Some(0));
 

@@ -150,9 +150,9 @@ impl Owner {
             ),
             (Some(partition), Some(other)) => format!(
                 "{database} is damaged, the {kind} copy of partition {partition}: move this folder away, \
-                 nothing else in {folder}, and start {name} again. While {other} leads partition \
-                 {partition}, it fills the new copy; {SHOWN}, and the old folder may go. Where `lead` is \
-                 null there, `corro promote {partition}` lets {other} lead with what it has."
+                 nothing else in {folder}, and start {name} again. {other} fills the new copy while it leads \
+                 partition {partition}, and {SHOWN}; where `lead` there is null, `corro promote {partition}` \
+                 lets {other} lead with what it has."
             ),
         }
     }
@@ -177,21 +177,20 @@ impl Owner {
         };
         let both = before.map_or_else(|| place.to_string(), |before| format!("{place} and {before}"));
         format!(
-            "While other processes lead partitions {both}, they fill its new copies; {SHOWN}, and the old \
-             files may go. Where `lead` is null there, `corro promote` lets the other process lead with \
-             what it has."
+            "The other processes fill its new copies while they lead partitions {both}, and {SHOWN}; where \
+             `lead` there is null, `corro promote` lets the other process lead with what it has."
         )
     }
 }
 
 /// Where an operator sees how far it is.
-const SHOWN: &str =
-    "`waiting_for` is null in the gateway's /api/cluster, and on the ring page at its /, when that is done";
+const SHOWN: &str = "`waiting_for` in the gateway's /api/cluster (and on its ring page) is null when that \
+                     is done and the old files may go";
 
 fn with(error: anyhow::Error, remedy: Option<String>) -> anyhow::Error {
     match remedy {
         None => error,
-        Some(remedy) => anyhow::anyhow!("{error:#}. {WHAT_TO_DO} {remedy}"),
+        Some(remedy) => anyhow::anyhow!("{error}. {WHAT_TO_DO} {remedy}"),
     }
 }
 
@@ -238,6 +237,8 @@ mod tests {
     use crate::identity::DataDir;
     use crate::store::{Batch, BlockCache, Durability, RocksStore, Store};
 
+    type Harm = fn(&Path);
+
     fn owner(folder: &Path, size: u16) -> Owner {
         let ring = (size > 0).then(|| Ring { id: Uuid::nil(), size, formed: true });
         Owner { name: "db-1".parse().unwrap(), folder: folder.to_owned(), ring }
@@ -270,15 +271,15 @@ mod tests {
 
     #[test]
     fn each_kind_of_damage_to_a_database_is_told_with_what_to_do() {
-        let missing = |path: &Path| fs::remove_file(path).unwrap();
-        let empty = |path: &Path| drop(File::create(path).unwrap());
-        let half = |path: &Path| {
-            let file = File::options().write(true).open(path).unwrap();
-            file.set_len(file.metadata().unwrap().len() / 2).unwrap();
-        };
-        let garbage = |path: &Path| fs::write(path, vec![0x5a; 100]).unwrap();
-        let harms: [(&str, &dyn Fn(&Path)); 4] =
-            [("missing", &missing), ("empty", &empty), ("half", &half), ("garbage", &garbage)];
+        let harms: [(&str, Harm); 4] = [
+            ("missing", |path| fs::remove_file(path).unwrap()),
+            ("empty", |path| drop(File::create(path).unwrap())),
+            ("half", |path| {
+                let file = File::options().write(true).open(path).unwrap();
+                file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+            }),
+            ("garbage", |path| fs::write(path, vec![0x5a; 100]).unwrap()),
+        ];
         for kind in [".sst", "CURRENT", "MANIFEST"] {
             for (harm, act) in harms {
                 // RocksDB takes a manifest that is cut for one that a power cut has torn, and goes back to
@@ -297,6 +298,17 @@ mod tests {
                 assert!(line.contains(&format!("{} is damaged", primary.display())), "{line}");
             }
         }
+    }
+
+    #[test]
+    fn a_database_opens_without_the_files_that_rocksdb_only_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        database(folder.path());
+        files(folder.path(), "OPTIONS").iter().for_each(|path| fs::write(path, "garbage").unwrap());
+        files(folder.path(), "IDENTITY").iter().for_each(|path| fs::remove_file(path).unwrap());
+        assert_eq!(opened(folder.path()), Ok(()));
+        files(folder.path(), "OPTIONS").iter().for_each(|path| fs::remove_file(path).unwrap());
+        assert_eq!(opened(folder.path()), Ok(()));
     }
 
     #[test]
@@ -336,12 +348,13 @@ mod tests {
         let line = lines(3, Role::Primary);
         assert!(line.contains("the primary copy of partition 1: move this folder away"), "{line}");
         assert!(
-            line.contains("While db-2 leads partition 1") && line.contains("`corro promote 1` lets db-2"),
+            line.contains("db-2 fills the new copy while it leads partition 1")
+                && line.contains("`corro promote 1` lets db-2"),
             "{line}"
         );
         let line = lines(3, Role::Replica);
         assert!(line.contains("/data/db-1/replica is damaged, the replica copy of partition 0"), "{line}");
-        assert!(line.contains("While db-0 leads partition 0"), "{line}");
+        assert!(line.contains("db-0 fills the new copy while it leads partition 0"), "{line}");
         let line = lines(1, Role::Primary);
         assert!(line.contains("keep this folder") && !line.contains("away"), "{line}");
         let line = lines(0, Role::Primary);

@@ -263,6 +263,24 @@ async fn a_db_process_whose_disk_is_full_says_so_and_leaves_and_the_ring_goes_on
 }
 
 #[tokio::test]
+async fn a_db_process_whose_disk_is_read_only_says_so_and_has_all_when_it_is_not() {
+    let mut ring = Ring::without_processes(3);
+    let Some(disk) = Disk::small(&ring.data_dir(1)) else { return };
+    let writers = start_under_load(&mut ring).await;
+    let remount = |how| refused(Command::new("mount").args(["-o", how]).arg(&disk.0));
+    ring.kill(1);
+    assert_eq!(remount("remount,ro"), None);
+    ring.start_process(1);
+    assert_eq!(ring.until_exited(1).await.code(), Some(1));
+    let log = ring.output_of(1);
+    let wanted = format!("What to do: remove nothing in {}: its file system is read-only", disk.0.display());
+    assert!(log.contains(&wanted), "{log}");
+    assert_eq!(remount("remount,rw"), None);
+    ring.start_process(1);
+    finish_whole(&ring, writers).await;
+}
+
+#[tokio::test]
 async fn a_db_process_without_room_for_what_it_writes_out_at_the_end_says_so_and_has_it_all_the_same() {
     let mut ring = Ring::without_processes(1);
     let Some(disk) = Disk::small(&ring.data_dir(0)) else { return };

@@ -14,6 +14,9 @@ use super::load::Load;
 use super::losses::promote;
 use super::processes::Ring;
 
+/// Does something to a file.
+type Harm = fn(&Path);
+
 /// What a process that has ended said last.
 fn last_words(ring: &Ring, place: u16) -> String {
     ring.output_of(place).lines().last().unwrap_or_default().to_owned()
@@ -53,14 +56,13 @@ fn cut_in_half(path: &Path) {
 /// A process is killed and a file of it damaged. It refuses to start, twice; then what it says is done.
 #[tokio::test]
 async fn a_damaged_database_is_moved_away_as_the_process_says_and_filled_anew_under_load() {
-    let remove = |path: &Path| fs::remove_file(path).unwrap();
-    let garble = |path: &Path| fs::write(path, "no such thing").unwrap();
-    let harms: [(&str, u16, &str, &dyn Fn(&Path)); 5] = [
-        ("primary", 1, ".sst", &cut_in_half),
-        ("primary", 1, "CURRENT", &remove),
-        ("replica", 0, ".sst", &remove),
-        ("primary", 1, "MANIFEST", &garble),
-        ("replica", 0, "CURRENT", &garble),
+    let garble: Harm = |path| fs::write(path, "no such thing").unwrap();
+    let harms: [(&str, u16, &str, Harm); 5] = [
+        ("primary", 1, ".sst", cut_in_half),
+        ("primary", 1, "CURRENT", |path| fs::remove_file(path).unwrap()),
+        ("replica", 0, ".sst", |path| fs::remove_file(path).unwrap()),
+        ("primary", 1, "MANIFEST", garble),
+        ("replica", 0, "CURRENT", garble),
     ];
     let mut ring = Ring::start(3).await;
     let load = Load::start(ring.rest_port, 16, 1_000).await;
@@ -94,9 +96,11 @@ async fn a_damaged_database_is_moved_away_as_the_process_says_and_filled_anew_un
 
 #[tokio::test]
 async fn without_its_identity_the_whole_folder_is_emptied_as_the_process_says() {
-    let garble = |path: &Path| fs::write(path, "{").unwrap();
-    let harms: [&dyn Fn(&Path); 3] =
-        [&garble, &|path| fs::remove_file(path).unwrap(), &|path| drop(File::create(path).unwrap())];
+    let harms: [Harm; 3] = [
+        |path| fs::write(path, "{").unwrap(),
+        |path| fs::remove_file(path).unwrap(),
+        |path| drop(File::create(path).unwrap()),
+    ];
     let mut ring = Ring::start(3).await;
     let load = Load::start(ring.rest_port, 16, 1_000).await;
     for harm in harms {
@@ -107,7 +111,7 @@ async fn without_its_identity_the_whole_folder_is_emptied_as_the_process_says() 
         ring.start_process(1);
         let advice = advice(&mut ring, 1).await;
         assert!(advice.contains("is not the folder of db-1, set DATA_DIR right"), "{advice}");
-        assert!(advice.contains("While other processes lead partitions 1 and 0"), "{advice}");
+        assert!(advice.contains("while they lead partitions 1 and 0"), "{advice}");
         load.until_more(500, 500).await;
         move_away(&folder);
         ring.start_process(1);
