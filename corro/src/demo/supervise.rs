@@ -159,8 +159,8 @@ impl Demo {
                     if told.contains(WHAT_TO_DO) {
                         let (folder, port) = (self.ring.layout.folder.display(), self.ring.rest_port);
                         say!(
-                            "{process} is not started again by itself; `corro demo restart {process} --folder {folder}` \
-                             does it. The ring page is http://localhost:{port}/"
+                            "{process} is not started again by itself; `corro demo restart {process} --folder \
+                             {folder}` does it. The ring page is http://localhost:{port}/"
                         );
                     }
                 }
