@@ -94,6 +94,10 @@ pub(crate) async fn run(args: CheckArgs) -> anyhow::Result<bool> {
     if let Some(unknown) = check.partitions.iter().find(|each| each.verdict == Verdict::Unknown) {
         bail!("partition {} could not be checked", unknown.partition);
     }
+    if !check.equal && !args.repair {
+        let scan = if args.scan { " --scan" } else { "" };
+        println!("`corro check{scan} --repair` makes this good while the ring serves");
+    }
     Ok(check.equal)
 }
 

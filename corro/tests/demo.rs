@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use uuid::Uuid;
 
 const CORRO: &str = env!("CARGO_BIN_EXE_corro");
 
@@ -219,6 +220,59 @@ fn a_process_that_cannot_start_ends_the_demo_with_its_reason() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let line = one_line(&output);
     assert!(line.contains("db-0 ended by itself (exit code 1)") && line.contains("db-0.out"), "{line}");
+}
+
+#[test]
+fn a_damaged_database_is_told_with_what_to_do_and_the_demo_goes_on() {
+    let mut demo = Demo::start(command(CORRO));
+    let folder = demo.folder.path().to_owned();
+    let database = folder.join("data/db-1/primary");
+    let damage = || std::fs::write(database.join("CURRENT"), "").unwrap();
+    let move_away =
+        || std::fs::rename(&database, folder.join("data/db-1").join(Uuid::new_v4().to_string())).unwrap();
+    // Ready is not yet whole: the other copy has to have everything, or nobody leads in place of db-1.
+    let url = format!("http://127.0.0.1:{}", demo.rest_port);
+    let whole = || command(CORRO).args(["check", "--url", &url]).output().unwrap().status.success();
+    eventually("equal copies", whole);
+    demo.ordered(&["kill", "db-1"]);
+    damage();
+    demo.ordered(&["restart", "db-1"]);
+    eventually("the end of db-1", || demo.ordered(&["status"]).contains("does not run (exit code 1)"));
+    assert_eq!(demo.pids().len(), 2, "it is not started again by itself");
+    move_away();
+    demo.ordered(&["restart", "db-1"]);
+    eventually("a ring that is ready again", || demo.is_ready() && demo.pids().len() == 3);
+    eventually("equal copies", whole);
+    demo.signal("-INT");
+    assert_eq!(demo.await_end(), Some(0));
+
+    // The next demo meets the damage while it starts: without the others nothing could be done about it.
+    damage();
+    let mut start = command(CORRO);
+    start.args(["demo", "--rest-port=0", "--socket-port=0", "--folder"]).arg(&folder);
+    demo.started = start.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(demo.started.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let first = lines.next().unwrap_or_default();
+    let port = first.split(' ').find_map(|word| word.parse().ok());
+    demo.rest_port = port.unwrap_or_else(|| panic!("no port in {first:?}"));
+    let told = lines.find(|line| line.starts_with("db-1 ended by itself (exit code 1)")).unwrap();
+    assert!(told.contains(&format!("What to do: {} is damaged", database.display())), "{told}");
+    let how = lines.next().unwrap_or_default();
+    assert!(
+        how.contains("`corro demo restart db-1 --folder ") && how.contains(&demo.rest_port.to_string()),
+        "{how}"
+    );
+    move_away();
+    demo.ordered(&["restart", "db-1"]);
+    // All were stopped, so the ring knows of no other copy that leads.
+    let url = format!("http://127.0.0.1:{}", demo.rest_port);
+    let promoted =
+        || command(CORRO).args(["promote", "1", "--yes", "--url", &url]).output().unwrap().status.success();
+    eventually("a partition that can be promoted", promoted);
+    assert!(lines.any(|line| line.starts_with("The ring is ready")), "the banner comes late");
+    std::thread::spawn(move || lines.for_each(drop));
+    demo.signal("-INT");
+    assert_eq!(demo.await_end(), Some(0));
 }
 
 #[test]

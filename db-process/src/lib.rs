@@ -8,6 +8,7 @@
 //! * [`copy`]: the rules of a copy: what a write comes to, how two copies become equal.
 //! * [`worker`]: a copy at work on its own thread.
 //! * [`identity`]: whose data these are.
+//! * [`remedy`]: what an operator does where the data cannot be used.
 //! * [`node`]: both copies and what the ring asks of them.
 //! * [`link`]: answers the gateway.
 //! * [`replication`]: follows the neighbours, and is followed by them.
@@ -19,6 +20,7 @@ pub mod copy;
 pub mod identity;
 pub mod link;
 pub mod node;
+pub mod remedy;
 pub mod replication;
 pub mod run;
 pub mod store;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use protocol::message::link::{ReplicationAddress, Role};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -18,8 +18,9 @@ use tracing::{error, info, warn};
 
 use crate::config::DbProcessConfig;
 use crate::identity::DataDir;
-use crate::link::gateway::GatewayLink;
-use crate::node::{Node, PerRole};
+use crate::link::gateway::{GatewayLink, LinkError};
+use crate::node::{Node, NoticeError, PerRole};
+use crate::remedy::Owner;
 use crate::replication::follower::Follower;
 use crate::replication::server::ReplicationServer;
 use crate::store::trash::Trash;
@@ -78,9 +79,9 @@ async fn run_once(
     discard: Option<Role>,
 ) -> anyhow::Result<Option<Role>> {
     let (failed, mut failures) = unbounded_channel();
-    let name = config.db_instance_id.clone();
+    let (name, folder) = (config.db_instance_id.clone(), config.data_dir());
     let (opened, trash) = {
-        let (folder, name, cache) = (config.data_dir(), name.clone(), BlockCache::new(config.cache_bytes()));
+        let (folder, name, cache) = (folder.clone(), name.clone(), BlockCache::new(config.cache_bytes()));
         spawn_blocking(move || open(&folder, &name, &cache, &failed, discard))
             .await
             .context("opening its data")??
@@ -89,7 +90,8 @@ async fn run_once(
     let (listener, address) = listen(config.replication_port).await?;
     let (primary, replica) = (node.reports().primary, node.reports().replica);
     info!(
-        %name, incarnation = %node.incarnation(), folder = %config.data_dir().display(), replication_port = address.port(),
+        %name, incarnation = %node.incarnation(), folder = %folder.display(),
+        replication_port = address.port(),
         primary_complete = primary.complete, primary_head = primary.head,
         replica_complete = replica.complete, replica_head = replica.head,
         "opened"
@@ -143,23 +145,31 @@ async fn run_once(
         tasks.shutdown().await;
     }
     let discard = *node.discard().borrow();
+    let owner = Owner { name: name.clone(), folder, ring: node.ring() };
     close(node).await;
     drop(trash);
     info!(%name, "closed");
     let failed = failed.into_iter().chain(iter::from_fn(|| failures.try_recv().ok()));
-    check_failures(failed, discard).and(outcome).map(|()| discard)
+    let outcome = outcome.map_err(|error| match error.downcast() {
+        Ok(LinkError::Notice(NoticeError::Identity(error))) => owner.of_folder(error),
+        Ok(other) => other.into(),
+        Err(other) => other,
+    });
+    check_failures(&owner, failed, discard).and(outcome).map(|()| discard)
 }
 
 /// An error where a copy failed that is not to be discarded. Here and not at the end of a task: that of the link ends as well where
 /// a copy fails, is seen first at times, and does not know why; and what is written out at the very end may find no room.
 fn check_failures(
+    owner: &Owner,
     mut failed: impl Iterator<Item = CopyFailure>,
     discard: Option<Role>,
 ) -> anyhow::Result<()> {
     match failed.find(|failure| discard != Some(failure.role)) {
         None => Ok(()),
         Some(CopyFailure { role, error }) => {
-            Err(anyhow!(error).context(format!("the {} copy failed and is not used any more", role.as_str())))
+            let failed = format!("the {} copy failed and is not used any more", role.as_str());
+            Err(owner.of_copy(role, error).context(failed))
         }
     }
 }
@@ -174,23 +184,29 @@ fn open(
     discard: Option<Role>,
 ) -> anyhow::Result<(Node, Trash)> {
     let deadline = discard.map(|_| Instant::now() + REOPEN_DEADLINE);
-    let data = when_free(deadline, || DataDir::open(folder, name))?;
+    let mut owner = Owner { name: name.clone(), folder: folder.to_owned(), ring: None };
+    let data = when_free(deadline, || DataDir::open(folder, name)).map_err(|error| owner.of_folder(error))?;
+    owner.ring = data.identity().membership.as_ref().map(|kept| kept.ring);
     if let Some(role) = discard {
-        data.set_aside(role)?;
+        data.set_aside(role).map_err(|error| owner.of_folder(error))?;
     }
     // Opening a database may remove files.
     let trash = Trash::start(&data.trash(), Role::ALL.map(|role| data.copy(role)).to_vec());
-    let trash = trash.with_context(|| data.trash().display().to_string())?;
+    let trash =
+        trash.map_err(|error| owner.of_file(error)).with_context(|| data.trash().display().to_string())?;
     let start = |role| -> anyhow::Result<CopyHandle> {
         let store = match when_free(deadline, || RocksStore::open(&data.copy(role), cache)) {
             Err(error @ StoreError::LogDamaged { .. }) => {
                 warn!(copy = role.as_str(), %error, "it is set aside, and filled anew");
                 data.set_aside(role)?;
-                RocksStore::open(&data.copy(role), cache)?
+                RocksStore::open(&data.copy(role), cache)
             }
-            opened => opened?,
+            opened => opened,
         };
-        Ok(worker::start(role, store, &data.mark(role), failed.clone())?)
+        let started = store.and_then(|store| worker::start(role, store, &data.mark(role), failed.clone()));
+        let copy = started.map_err(|error| owner.of_copy(role, error))?;
+        copy.merge_small_tables();
+        Ok(copy)
     };
     let copies = PerRole { primary: start(Role::Primary)?, replica: start(Role::Replica)? };
     Ok((Node::new(data, copies), trash))
@@ -233,9 +249,10 @@ mod tests {
 
     #[test]
     fn a_copy_that_fails_ends_the_process_with_an_error_unless_it_is_to_be_discarded() {
+        let owner = Owner { name: "db-1".parse().unwrap(), folder: "data".into(), ring: None };
         let ends = |failed: &[Role], discard| {
             let failed = failed.iter().map(|&role| CopyFailure { role, error: StoreError::Poisoned });
-            check_failures(failed, discard).map_err(|error| error.to_string())
+            check_failures(&owner, failed, discard).map_err(|error| error.to_string())
         };
         let replica = Err("the replica copy failed and is not used any more".to_owned());
         assert_eq!(ends(&[], None), Ok(()));

@@ -173,6 +173,16 @@ fn signal_to(child: &Child, signal: Signal) {
     }
 }
 
+/// Empties what a process printed once it is large: the daily log has the same lines, and its bound. The
+/// process appends, so it goes on at the beginning.
+pub(crate) fn empty_if_large(output: &Path, most: u64) {
+    let is_large = output.metadata().is_ok_and(|file| file.len() > most);
+    if is_large && let Ok(file) = File::options().write(true).open(output) {
+        // It is tried again a little later.
+        let _ = file.set_len(0);
+    }
+}
+
 /// The last line that a process printed, where it printed one.
 pub(crate) fn last_line(output: &Path) -> Option<String> {
     let mut file = File::open(output).ok()?;
@@ -186,6 +196,7 @@ pub(crate) fn last_line(output: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
@@ -243,6 +254,18 @@ mod tests {
         std::fs::write(file.path(), format!("{}\nError: the reason\n\n", "x".repeat(100_000))).unwrap();
         assert_eq!(last_line(file.path()).as_deref(), Some("Error: the reason"));
         assert_eq!(last_line(Path::new("/no/such/file")), None);
+    }
+
+    #[test]
+    fn what_a_process_printed_is_emptied_once_it_is_large_and_goes_on() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut process = File::options().append(true).open(file.path()).unwrap();
+        process.write_all(&[b'x'; 100]).unwrap();
+        empty_if_large(file.path(), 100);
+        assert_eq!(file.path().metadata().unwrap().len(), 100);
+        empty_if_large(file.path(), 99);
+        process.write_all(b"the next line\n").unwrap();
+        assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "the next line\n");
     }
 
     async fn end_of(script: &str, ending: Option<Ending>, patience: Duration) -> End {

@@ -7,6 +7,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use db_process::remedy::WHAT_TO_DO;
 use rustix::process::Signal;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::banner::{banner, command};
-use super::children::{End, Ending, Ring, Running, last_line};
+use super::children::{End, Ending, Ring, Running, empty_if_large, last_line};
 use super::control::{self, Answer, Order, Ordered, ProcessStatus, Whereabouts};
 use super::layout::Layout;
 use super::{DemoSettings, ports};
@@ -26,6 +27,10 @@ const GLANCE: Duration = Duration::from_millis(10);
 
 /// How often to say again what is waited for.
 const REMINDER: Duration = Duration::from_secs(5);
+
+/// Between two looks at what the processes printed, and how much of it may be there.
+const OUTPUT_CHECK: Duration = Duration::from_secs(1);
+const OUTPUT_BYTES: u64 = 16 << 20;
 
 /// Prints a line. Where nobody reads any more, because the terminal is closed, the demo still ends in order.
 macro_rules! say {
@@ -94,7 +99,8 @@ impl Demo {
             let _ = std::fs::remove_file(self.ring.layout.output_of(&process));
         }
         say!(
-            "Starting a gateway on port {} and {} db-processes; waiting until every partition takes reads and writes …",
+            "Starting a gateway on port {} and {} db-processes; waiting until every partition takes reads \
+             and writes …",
             self.ring.rest_port,
             self.ring.size
         );
@@ -118,15 +124,22 @@ impl Demo {
         self.follow(shutdown, never, false).await
     }
 
-    /// Does what there is to do, until `done` or `shutdown`. While `starting`, a process that ends is a failure.
+    /// Does what there is to do, until `done` or `shutdown`. While `starting`, a process that ends is a
+    /// failure, unless it says what to do: mostly that needs the others to run.
     async fn follow(
         &mut self,
         shutdown: &CancellationToken,
         mut done: tokio::task::JoinHandle<()>,
         starting: bool,
     ) -> anyhow::Result<()> {
+        let mut output_check = tokio::time::interval(OUTPUT_CHECK);
         loop {
             tokio::select! {
+                _ = output_check.tick() => {
+                    for process in self.ring.processes() {
+                        empty_if_large(&self.ring.layout.output_of(&process), OUTPUT_BYTES);
+                    }
+                }
                 () = shutdown.cancelled() => {
                     done.abort();
                     return Ok(());
@@ -136,12 +149,20 @@ impl Demo {
                 Some(end) = self.ends.join_next() => {
                     let end = end.context("a process is no longer watched")?;
                     let by_itself = end.asked.is_none();
+                    let process = end.process.clone();
                     let told = self.ended(end)?;
-                    if starting && by_itself {
+                    if starting && by_itself && !self.goes_on_without(&told) {
                         done.abort();
                         bail!(told);
                     }
                     say!("{told}");
+                    if told.contains(WHAT_TO_DO) {
+                        let (folder, port) = (self.ring.layout.folder.display(), self.ring.rest_port);
+                        say!(
+                            "{process} is not started again by itself; `corro demo restart {process} --folder \
+                             {folder}` does it. The ring page is http://localhost:{port}/"
+                        );
+                    }
                 }
             }
         }
@@ -176,6 +197,13 @@ impl Demo {
             }
         }
         Ok(told)
+    }
+
+    /// Whether the others run on while a process is seen to that ended by itself with these words.
+    fn goes_on_without(&self, told: &str) -> bool {
+        let runs =
+            |(process, state): (&String, &State)| process != "gateway" && matches!(state, State::Runs(_));
+        told.contains(WHAT_TO_DO) && self.processes.iter().any(runs)
     }
 
     /// What to say of a process that ended by itself.

@@ -33,7 +33,7 @@ fn families(folder: &Path) -> Vec<String> {
 }
 
 /// Turns a bit in the middle of the largest file of records.
-fn turn_a_bit(folder: &Path) {
+pub(crate) fn turn_a_bit(folder: &Path) {
     let file = {
         let db = DB::open_cf_for_read_only(&Options::default(), folder, families(folder), false).unwrap();
         let files = db.live_files().unwrap().into_iter().filter(|file| file.column_family_name == "records");

@@ -244,13 +244,38 @@ async fn a_db_process_whose_disk_is_full_says_so_and_leaves_and_the_ring_goes_on
     let mut ring = Ring::without_processes(3);
     let Some(disk) = Disk::small(&ring.data_dir(1)) else { return };
     let writers = start_under_load(&mut ring).await;
-    let ballast = disk.fill();
+    disk.fill();
     let status: ExitStatus = ring.until_exited(1).await;
     assert!(!status.success(), "it did not end by itself: {status}");
     let log = ring.output_of(1);
     assert!(log.contains("No space left on device"), "it does not say why: {log}");
+    assert!(log.contains("What to do: nothing is damaged, so remove nothing in"), "{log}");
+    // What the process had open, and is no more, has left a little room.
+    let ballast = disk.fill();
+    ring.start_process(1);
+    assert!(!ring.until_exited(1).await.success());
+    let again = ring.output_of(1)[log.len()..].to_owned();
+    assert!(again.contains("What to do: nothing is damaged, so remove nothing in"), "{again}");
     writers.until_more(1_000).await;
     std::fs::remove_file(ballast).unwrap();
+    ring.start_process(1);
+    finish_whole(&ring, writers).await;
+}
+
+#[tokio::test]
+async fn a_db_process_whose_disk_is_read_only_says_so_and_has_all_when_it_is_not() {
+    let mut ring = Ring::without_processes(3);
+    let Some(disk) = Disk::small(&ring.data_dir(1)) else { return };
+    let writers = start_under_load(&mut ring).await;
+    let remount = |how| refused(Command::new("mount").args(["-o", how]).arg(&disk.0));
+    ring.kill(1);
+    assert_eq!(remount("remount,ro"), None);
+    ring.start_process(1);
+    assert_eq!(ring.until_exited(1).await.code(), Some(1));
+    let log = ring.output_of(1);
+    let wanted = format!("What to do: remove nothing in {}: its file system is read-only", disk.0.display());
+    assert!(log.contains(&wanted), "{log}");
+    assert_eq!(remount("remount,rw"), None);
     ring.start_process(1);
     finish_whole(&ring, writers).await;
 }
@@ -282,7 +307,7 @@ async fn a_db_process_without_room_for_what_it_writes_out_at_the_end_says_so_and
 }
 
 /// `corro promote`, with what it says.
-fn promote(ring: &Ring, partition: u16, more: &[&str]) -> (bool, String) {
+pub(crate) fn promote(ring: &Ring, partition: u16, more: &[&str]) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_corro"))
         .args(["promote", &partition.to_string(), "--url", &format!("http://127.0.0.1:{}", ring.rest_port)])
         .args(more)

@@ -22,6 +22,7 @@ mod losses;
 mod measure;
 mod processes;
 mod purge;
+mod remedies;
 mod restart;
 mod rollback;
 mod slow;

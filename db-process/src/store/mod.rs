@@ -323,6 +323,13 @@ pub enum StoreError {
         /// Where it should be.
         path: PathBuf,
     },
+    /// A database without its first file. RocksDB would take it for an empty folder, and remove what is
+    /// there.
+    #[error("the database in {path} has lost its file CURRENT")]
+    Incomplete {
+        /// Folder of the database.
+        path: PathBuf,
+    },
     /// RocksDB failed: the disk is full or broken, or the database is damaged.
     #[error("the database failed: {0}")]
     Database(#[from] rocksdb::Error),

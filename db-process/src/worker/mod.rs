@@ -441,6 +441,15 @@ impl CopyHandle {
         }
     }
 
+    /// Merges what earlier starts have left in small tables, on a thread of its own.
+    pub fn merge_small_tables(&self) {
+        let (store, trust) = (self.shared.store.clone(), Arc::clone(&self.shared.trust));
+        // An error is reported where the trust ends.
+        if let Err(error) = self.help("merge", move || drop(trust.run(|| store.merge_small_tables()))) {
+            tracing::warn!(role = self.shared.role.as_str(), %error, "small tables are not merged");
+        }
+    }
+
     /// Does that on a thread of its own that [gives way](crate::background), and that has to end before the copy is stopped.
     ///
     /// # Errors

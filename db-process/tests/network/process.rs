@@ -30,6 +30,7 @@ pub(crate) fn config(name: &str, folder: &Path, gateway: SocketAddr) -> DbProces
         common: CommonSettings {
             node_env: NodeEnv::Development,
             log_dir: "unused".into(),
+            log_max_mib: CommonSettings::LOG_MAX_MIB,
             cluster_secret: None,
         },
     }

@@ -12,6 +12,7 @@
 
 mod clock;
 mod log;
+mod log_files;
 mod panic;
 mod probe;
 mod run;

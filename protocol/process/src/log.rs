@@ -1,19 +1,15 @@
 //! The log: daily files for later, and stdout for whoever watches.
 
 use std::io::{Error, ErrorKind, IsTerminal, Write, stdout};
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt, registry};
 
+use crate::log_files::LogFiles;
 use crate::settings::{CommonSettings, NodeEnv};
-
-/// How many daily files are kept.
-const FILES_KEPT: usize = 14;
 
 /// So many lines may wait for the disk, and as many for the reader of stdout. Room for them is taken at the start, 32 bytes each; the
 /// default of `tracing-appender` is eight times as much.
@@ -43,7 +39,8 @@ pub(crate) fn flush() {
     drop(writers);
 }
 
-/// Starts the log of this process: `<log_dir>/<process>.<date>.log`, a file a day (UTC), 14 of them kept, and stdout.
+/// Starts the log of this process: `<log_dir>/<process>.<date>.log`, a file a day (UTC), and stdout. Fourteen
+/// days are kept, within the bytes that the settings allow.
 ///
 /// Lines are written by threads of their own; where the disk or the reader of stdout cannot follow, lines are dropped,
 /// so that no request waits for the log. `RUST_LOG` chooses other lines than `NODE_ENV` does.
@@ -51,8 +48,9 @@ pub(crate) fn flush() {
 /// # Errors
 /// Where the folder cannot be made or written, `RUST_LOG` is not understood, or the log was started already.
 pub fn start_log(process: &str, settings: &CommonSettings) -> std::io::Result<LogGuard> {
+    let most = u64::from(settings.log_max_mib) << 20;
     let filter = filter(settings.node_env, std::env::var("RUST_LOG").ok().as_deref())?;
-    let (file, file_writer) = in_background(files(process, &settings.log_dir)?);
+    let (file, file_writer) = in_background(LogFiles::open(process, &settings.log_dir, most)?);
     let (terminal, terminal_writer) = in_background(stdout());
     let to_file = fmt::layer().with_ansi(false).with_writer(file);
     let to_stdout = fmt::layer().with_ansi(stdout().is_terminal()).with_writer(terminal);
@@ -81,23 +79,10 @@ fn filter(node_env: NodeEnv, rust_log: Option<&str>) -> std::io::Result<EnvFilte
     Ok(EnvFilter::new(format!("warn{ours}")))
 }
 
-/// The daily files.
-fn files(process: &str, folder: &Path) -> std::io::Result<RollingFileAppender> {
-    // Asked for here, as the appender's own message does not name the folder.
-    std::fs::create_dir_all(folder).map_err(|error| {
-        Error::new(error.kind(), format!("LOG_DIR: {} cannot be made: {error}", folder.display()))
-    })?;
-    RollingFileAppender::builder()
-        .rotation(Rotation::DAILY)
-        .filename_prefix(process)
-        .filename_suffix("log")
-        .max_log_files(FILES_KEPT)
-        .build(folder)
-        .map_err(|error| Error::other(format!("LOG_DIR: {} cannot be written: {error}", folder.display())))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn only_file(folder: &Path) -> std::path::PathBuf {
@@ -111,8 +96,12 @@ mod tests {
     fn writes_a_dated_file_of_our_lines_and_flushes_it() {
         let folder = tempfile::tempdir().unwrap();
         let log_dir = folder.path().join("a/b");
-        let settings =
-            CommonSettings { node_env: NodeEnv::Production, log_dir: log_dir.clone(), cluster_secret: None };
+        let settings = CommonSettings {
+            node_env: NodeEnv::Production,
+            log_dir: log_dir.clone(),
+            log_max_mib: CommonSettings::LOG_MAX_MIB,
+            cluster_secret: None,
+        };
         let guard = start_log("db-7", &settings).unwrap();
         tracing::info!(partition = 3, "a line of ours");
         tracing::debug!("a detail of ours");
@@ -145,22 +134,5 @@ mod tests {
         assert!(shown(NodeEnv::Production, Some("")).contains("gateway=info"));
         let error = filter(NodeEnv::Production, Some("gateway=loud")).unwrap_err().to_string();
         assert!(error.contains("RUST_LOG") && error.contains("gateway=loud"), "{error}");
-    }
-
-    #[test]
-    fn old_files_go() {
-        let folder = tempfile::tempdir().unwrap();
-        for day in 1..=20 {
-            std::fs::write(folder.path().join(format!("db-7.2020-01-{day:02}.log")), "").unwrap();
-        }
-        drop(files("db-7", folder.path()).unwrap());
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), FILES_KEPT);
-    }
-
-    #[test]
-    fn a_folder_that_cannot_be_made_is_named() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let error = files("db-7", &file.path().join("logs")).unwrap_err().to_string();
-        assert!(error.contains("LOG_DIR") && error.contains(&file.path().display().to_string()), "{error}");
     }
 }

@@ -40,7 +40,7 @@ pub fn run<E: Display>(
     let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(process, error, "the process ends");
+            tracing::error!(process, %error, "the process ends");
             ExitCode::FAILURE
         }
     };

@@ -20,9 +20,19 @@ pub struct CommonSettings {
     /// Folder of the daily log files, 14 of which are kept
     #[arg(long, env = "LOG_DIR", default_value = "logs", value_name = "FOLDER")]
     pub log_dir: PathBuf,
+    /// Most that the log files of this process take together, in MiB; a file is at most an eighth of it, and
+    /// the oldest go first
+    #[arg(long, env = "LOG_MAX_MIB", default_value_t = CommonSettings::LOG_MAX_MIB, value_name = "MIB",
+          value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub log_max_mib: u32,
     /// Secret that all processes of a ring share; production refuses to start without one
     #[arg(long, env = "CLUSTER_SECRET", hide_env_values = true, value_name = "TEXT")]
     pub cluster_secret: Option<Secret>,
+}
+
+impl CommonSettings {
+    /// Room for the debug lines of a busy day, and little beside the data.
+    pub const LOG_MAX_MIB: u32 = 256;
 }
 
 /// What a process runs for.
@@ -189,6 +199,10 @@ mod tests {
         assert_eq!(
             said(&["--rest-port", "70000"]),
             r#"EXPLAIN_TEST_PORT (--rest-port): "70000" is not allowed; allowed: a whole number from 0 to 65535"#
+        );
+        assert_eq!(
+            said(&["--log-max-mib", "0"]),
+            r#"LOG_MAX_MIB (--log-max-mib): "0" is not allowed; allowed: a whole number from 1 to 1048576"#
         );
         assert_eq!(
             said(&["--size", "0"]),

@@ -1,5 +1,7 @@
 //! Looking at a database that another process may have open.
 
+use std::ffi::OsString;
+use std::fs;
 use std::path::Path;
 
 use protocol::{Record, UserId};
@@ -7,6 +9,22 @@ use rocksdb::{DB, Options};
 
 use super::{FAMILIES, RocksStore, cannot_open};
 use crate::store::{Snapshot, Store, StoreError};
+
+/// Refuses a folder that holds what a database left, though not the file by which RocksDB finds it.
+///
+/// # Errors
+/// If so. Where the folder cannot be read, RocksDB says why.
+pub(super) fn check_complete(path: &Path) -> Result<(), StoreError> {
+    let Ok(files) = fs::read_dir(path) else { return Ok(()) };
+    let names: Vec<_> = files.flatten().map(|file| file.file_name()).collect();
+    // A database that was never finished has a manifest, and neither of these.
+    let has_data =
+        |name: &OsString| Path::new(name).extension().is_some_and(|kind| kind == "sst" || kind == "log");
+    if names.iter().any(has_data) && !names.iter().any(|name| name == "CURRENT") {
+        return Err(StoreError::Incomplete { path: path.to_owned() });
+    }
+    Ok(())
+}
 
 /// A copy's database as it was when it was opened, for tools that look at it: it takes no lock and writes nothing, so the
 /// process that owns it may be running.

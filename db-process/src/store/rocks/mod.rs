@@ -46,6 +46,7 @@ mod build;
 mod latest;
 mod look;
 mod memtable;
+mod merge;
 mod options;
 mod pending;
 mod snapshot;
@@ -102,6 +103,7 @@ impl RocksStore {
     /// # Errors
     /// If it is in use, or cannot be read or written.
     pub fn open(path: &Path, cache: &BlockCache) -> Result<Self, StoreError> {
+        look::check_complete(path)?;
         Self::open_with(&options::database(cache), path, cache)
     }
 
