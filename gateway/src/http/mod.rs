@@ -14,7 +14,6 @@
 //! * `token`: who may use the API.
 //! * `openapi`: what the calls take and answer, as a document. `metrics`: figures. `pages`: for people.
 //! * `server`: connections, what callers may cost, and the end.
-//! * `ceiling`: the calls on one user over a map in memory, to measure against.
 //! * `problem`, `kind`: the one mapping from errors to responses, and the table of all errors.
 //!
 //! What it does not do: it decides nothing about users. Whether an id exists and whether `If-Match` holds is known only
@@ -23,7 +22,6 @@
 mod api;
 mod body;
 mod bulk;
-mod ceiling;
 mod changes;
 mod check;
 mod cursor;
@@ -47,7 +45,6 @@ mod server;
 mod token;
 mod user;
 
-pub use ceiling::ceiling;
 pub use router::{HttpSettings, router};
 pub use server::{Limits, allowed_connections, serve};
 pub use token::{ApiTokens, BadTokens};
