@@ -78,7 +78,8 @@ impl Users {
                 let outcome = self.write(id, version, operation, condition.as_ref());
                 let shown = !(quiet && outcome == Outcome::Applied);
                 let user = self.users.get(&id).filter(|_| shown).map(|stored| stored.found.clone());
-                let _ = reply.send(Written { version, result: Ok(WriteAnswer { outcome, sequence: 0, user }) });
+                let _ =
+                    reply.send(Written { version, result: Ok(WriteAnswer { outcome, sequence: 0, user }) });
             }
             _ => {}
         }

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use protocol::Outcome;
 use protocol::placement::Partition;
 use serde::Serialize;
 use uuid::Uuid;
@@ -70,6 +71,10 @@ impl Problem {
     /// A mistake of this program. What happened belongs in the log, not in the answer.
     pub(super) fn internal() -> Self {
         Self::new(Kind::Internal, "The log of the gateway says more, under this request id.")
+    }
+
+    pub(super) fn user_not_found() -> Self {
+        Self::new(Kind::UserNotFound, "No user has that id.")
     }
 
     pub(super) fn stopping() -> Self {
@@ -201,6 +206,24 @@ impl Problem {
         response.extend(b"\r\n");
         response.extend(body);
         response
+    }
+}
+
+/// # Errors
+/// Where the write was refused.
+pub(super) fn ensure_done(outcome: Outcome) -> Result<(), Problem> {
+    match outcome {
+        Outcome::Applied | Outcome::Unchanged | Outcome::Repeated => Ok(()),
+        Outcome::Exists => Err(Problem::new(Kind::UserExists, "A user with that id exists already.")),
+        Outcome::KeyReused => Err(Problem::new(
+            Kind::KeyReused,
+            "Another request was made with this Idempotency-Key. Nothing was done.",
+        )),
+        Outcome::NotFound => Err(Problem::user_not_found()),
+        Outcome::PreconditionFailed => Err(Problem::new(
+            Kind::PreconditionFailed,
+            "The version that the user has now is not one that the condition allows. Nothing was changed.",
+        )),
     }
 }
 

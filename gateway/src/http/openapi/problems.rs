@@ -58,7 +58,7 @@ problems! {
 }
 
 /// The documented answers of these kinds: one for each status, with an example for each kind.
-pub(super) fn of(kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
+pub(in crate::http) fn of(kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
     let mut by_status: BTreeMap<u16, Vec<Kind>> = BTreeMap::new();
     for kind in kinds {
         by_status.entry(kind.describe().0.as_u16()).or_default().push(*kind);

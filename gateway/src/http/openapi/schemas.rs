@@ -83,7 +83,7 @@ pub(super) fn yes_or_no() -> Object {
     ObjectBuilder::new().schema_type(Type::Boolean).build()
 }
 
-pub(super) fn text(shortest: usize, longest: usize) -> Object {
+pub(in crate::http) fn text(shortest: usize, longest: usize) -> Object {
     ObjectBuilder::new()
         .schema_type(Type::String)
         .min_length(Some(shortest))
