@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use axum::body::Body;
-use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use protocol::Outcome;
@@ -96,22 +96,6 @@ impl Problem {
         }
     }
 
-    /// A head that the HTTP library refused before any handler saw it.
-    pub(super) fn unreadable(status: StatusCode) -> Self {
-        match status {
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
-                Self::new(Kind::HeadTooLarge, "A head may have at most 16384 bytes and 100 fields.")
-            }
-            StatusCode::URI_TOO_LONG => {
-                Self::new(Kind::TargetTooLong, "The path and the query are too long to be read.")
-            }
-            StatusCode::BAD_REQUEST => {
-                Self::new(Kind::MalformedRequest, "Nothing was done: the head of the request cannot be read.")
-            }
-            other => Self::of_framework(other),
-        }
-    }
-
     fn about(self, partition: Option<Partition>) -> Self {
         Self { partition, ..self }
     }
@@ -189,8 +173,8 @@ impl Problem {
         serde_json::to_vec(&rendered).expect("strings and numbers always serialize")
     }
 
-    /// The whole response as it goes over a connection that has no router to answer on it, and that ends with it.
-    pub(super) fn into_last_words(self) -> Vec<u8> {
+    /// The bytes of the whole response, for a connection that ends with it and has no router.
+    pub(super) fn into_raw_response(self) -> Vec<u8> {
         let instance = Uuid::new_v4().simple().to_string();
         let body = self.render(&instance);
         let status = self.kind.describe().0;
@@ -200,7 +184,7 @@ impl Problem {
             body.len()
         )
         .into_bytes();
-        if let Some((name, value)) = self.kind.header().filter(|(name, _)| name != CONNECTION) {
+        if let Some((name, value)) = self.kind.header() {
             response.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
         }
         response.extend(b"\r\n");
