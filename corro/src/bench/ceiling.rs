@@ -1,11 +1,11 @@
 //! `corro bench-ceiling`: the ceiling as a process. It prints its port and serves until it is killed.
 //!
-//! It is the HTTP side of the gateway, with all its routes, over a map in memory. One task takes the requests from the
-//! channel on which the engine takes them, and answers at once: no db-process, no socket to one, no disk. What a ring
-//! takes beyond it is the price of keeping users safe.
+//! It is the HTTP side of the gateway, with all its routes, over a map in memory. One task takes the requests
+//! from the channel on which the engine takes them, and answers at once: no db-process, no socket to one, no
+//! disk. What a ring takes beyond it is the price of keeping users safe.
 //!
-//! It is for measurements only. It forgets everything, remembers no `Idempotency-Key`, and answers 503 to all that does
-//! not concern one user.
+//! It is for measurements only. It forgets everything, remembers no `Idempotency-Key`, and answers 503 to all
+//! that does not concern one user.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;

@@ -57,8 +57,9 @@ impl Api {
         self.patience
     }
 
-    /// When a request that starts now has to be answered. The deadline is kept here and in `body`, the only places where
-    /// a request waits, rather than in a layer around everything: only here is it known what the caller has to be told.
+    /// When a request that starts now has to be answered. The deadline is kept here and in `body`, the only
+    /// places where a request waits, rather than in a layer around everything: only here is it known what the
+    /// problem has to say.
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.patience
     }
@@ -113,12 +114,12 @@ impl Api {
         self.coordinator.write_many(writes, replies.clone())
     }
 
-    /// Takes as long as a scan does.
+    /// AcceptedMedia as long as a scan does.
     pub(super) async fn check(&self, scan: bool) -> Result<Check, Problem> {
         Ok(check::check(&self.coordinator, scan).await?)
     }
 
-    /// Takes as long as a scan does.
+    /// AcceptedMedia as long as a scan does.
     pub(super) async fn repair(&self, partition: Partition) -> Result<Begun, Problem> {
         Ok(check::repair(&self.coordinator, partition).await?)
     }
@@ -130,9 +131,9 @@ impl Api {
         }
     }
 
-    /// A seat in the feed, and where the subscription begins.
+    /// A subscription to the feed, and where it begins.
     pub(super) async fn subscribe(&self) -> Result<(Seat, FeedStart), Problem> {
-        // The seat comes first: what is published from then on is kept for it.
+        // The seat is taken first: what is published from then on is kept for it.
         let Some(seat) = self.coordinator.feed().enter() else {
             let detail = "As many listen to changes as this gateway takes on. Nothing was begun.";
             return Err(Problem::new(Kind::TooManySubscribers, detail));
@@ -143,7 +144,7 @@ impl Api {
         }
     }
 
-    /// For whoever asks beyond the time of one request.
+    /// For questions that last longer than one request.
     pub(super) fn coordinator(&self) -> Coordinator {
         self.coordinator.clone()
     }
@@ -155,8 +156,8 @@ impl Api {
         }
     }
 
-    /// The partition of a user, for the problem of a request that got no answer; `None` where the coordinator does not
-    /// even say how large the ring is.
+    /// The partition of a user, for the problem of a request that got no answer; `None` where the coordinator
+    /// does not even say how large the ring is.
     async fn partition(&self, id: UserId) -> Option<Partition> {
         self.known_size().await.map(|size| partition_of(&id, size))
     }

@@ -1,10 +1,11 @@
 //! The OpenAPI 3.1 document of this API, made from the annotations beside the handlers.
 //!
-//! A handler says in `#[utoipa::path(…)]` what it takes and what it answers, in the words of `openapi`. What every call
-//! has in common is added here: the request id, the token, and the failures that any call can have.
+//! A handler says in `#[utoipa::path(…)]` what it takes and what it answers, in the words of `openapi`. What
+//! every call has in common is added here: the request id, the token, and the failures that any call can
+//! have.
 //!
-//! The document is kept as `resources/openapi.json`, which a test compares. Another test holds every answer that the tests
-//! of this API see against it: a status or a problem that is not in the document fails.
+//! The document is kept as `resources/openapi.json`, which a test compares. Another test holds every answer
+//! that the tests of this API see against it: a status or a problem that is not in the document fails.
 
 use std::sync::LazyLock;
 
@@ -24,10 +25,11 @@ use super::openapi::{Health, NewUser, Patch, Put, UserCount, problems, schemas};
 #[openapi(
     info(
         title = "Corro",
-        description = "A replicated store of users behind a REST gateway. Every path works with and without a trailing \
-                       slash, and `HEAD` wherever `GET` does. Every error is `application/problem+json` (RFC 9457) with a \
-                       stable `type`. Ids are compared by value, and answered in lower case with hyphens. A version \
-                       travels as the `ETag`."
+        description = "A replicated store of users behind a REST gateway. Every path works with and without \
+                       a trailing slash, and `HEAD` wherever `GET` does. Every error of a request that can \
+                       be read is `application/problem+json` (RFC 9457) with a stable `type`; what is no \
+                       HTTP/1.1, or has too large a head, is answered with a bare status. Ids are compared \
+                       by value, and answered in lower case with hyphens. A version travels as the `ETag`."
     ),
     paths(
         user::create,
@@ -48,11 +50,12 @@ use super::openapi::{Health, NewUser, Patch, Put, UserCount, problems, schemas};
         health::ready,
         metrics::show,
     ),
-    components(schemas(schemas::User, schemas::UserPage, UserCount, NewUser, Put, Patch, schemas::Problem, Health)),
+    components(schemas(schemas::User, schemas::UserPage, UserCount, NewUser, Put, Patch, schemas::Problem,
+        Health)),
     tags(
         (name = "users", description = "The users themselves."),
         (name = "ring", description = "The processes that keep them."),
-        (name = "health", description = "For whoever watches the gateway. No token is needed."),
+        (name = "health", description = "For monitoring. No token is needed."),
     ),
     modifiers(&Common),
 )]

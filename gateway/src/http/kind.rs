@@ -1,7 +1,7 @@
 //! The kinds of problems: the table of every error that this API answers.
 //!
-//! The `type` of a problem is stable: `urn:corro:problem:` and a name. Programs branch on it; titles and details are for
-//! people and may be reworded.
+//! The `type` of a problem is stable: `urn:corro:problem:` and a name. Programs branch on it; titles and
+//! details are for people and may be reworded.
 
 use axum::http::header::{ACCEPT, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};

@@ -1,9 +1,10 @@
-//! What happens around every request: its id, its token, its problem, its figures, its log line; and a panic that goes no further.
+//! What happens around every request: its id, its token, its problem, its figures, its log line; and a panic
+//! that goes no further.
 //!
-//! One hand-written layer instead of a stack from tower-http. Each layer of an axum router costs two allocations and a
-//! boxed future for every request, and the pieces need each other: the problem and the log line carry the request id,
-//! and both a missing token and a panic end as problems. This one allocates nothing but the id of a request that came
-//! without one.
+//! One hand-written layer instead of a stack from tower-http. Each layer of an axum router costs two
+//! allocations and a boxed future for every request, and the pieces need each other: the problem and the log
+//! line carry the request id, and both a missing token and a panic end as problems. This one allocates
+//! nothing but the id of a request that came without one.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -105,8 +106,8 @@ impl Service<Request> for Guard {
     }
 }
 
-/// Whether a path is part of the API that a token protects. The router compares paths as they came, undecoded, and so
-/// does this: a route that matches cannot hide from it behind percent signs.
+/// Whether a path is part of the API that a token protects. The router compares paths as they came,
+/// undecoded, and so does this: a route that matches cannot hide from it behind percent signs.
 fn is_api(path: &str) -> bool {
     path.strip_prefix("/api").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -134,7 +135,8 @@ impl Future for Guarded {
         let this = self.get_mut();
         let response = match &mut this.work {
             Work::Refused(problem) => problem.clone().into_response(),
-            // After a panic the route's future is not polled again, so nothing sees what the panic left half done.
+            // After a panic the route's future is not polled again, so nothing sees what the panic left half
+            // done.
             Work::Running(route) => match catch_unwind(AssertUnwindSafe(|| Pin::new(route).poll(context))) {
                 Ok(Poll::Pending) => return Poll::Pending,
                 Ok(Poll::Ready(Ok(response))) => response,
@@ -153,8 +155,8 @@ impl Future for Guarded {
     }
 }
 
-/// What the log says about a request: the route, never the path itself, nor anything that a caller sent but the request
-/// id and the method.
+/// What the log says about a request: the route, never the path itself, nor anything that a caller sent but
+/// the request id and the method.
 fn log(measured: &Measured, response: &Response, took: Duration, request_id: &HeaderValue) {
     tracing::debug!(
         method = %measured.method(),
@@ -166,8 +168,8 @@ fn log(measured: &Measured, response: &Response, took: Duration, request_id: &He
     );
 }
 
-/// Source of request ids: a number that starts at random and counts up, so two processes hardly ever give the same and
-/// no request pays for randomness.
+/// Source of request ids: a number that starts at random and counts up, so two processes hardly ever give the
+/// same and no request pays for randomness.
 #[derive(Debug)]
 struct RequestIds {
     next: AtomicU64,

@@ -1,19 +1,22 @@
-//! The HTTP side of the gateway: requests become questions to the [`Coordinator`](crate::coordinator::Coordinator), and
-//! answers become responses.
+//! The HTTP side of the gateway: requests become questions to the
+//! [`Coordinator`](crate::coordinator::Coordinator), and answers become responses.
 //!
 //! * `router`: all routes on one screen. `settings`: what can be set.
 //! * `layers`: what happens around every request.
-//! * `handlers`: what answers a request. `document`: what they take and answer, as OpenAPI; `openapi`: its words.
+//! * `handlers`: what answers a request. `document`: what they take and answer, as OpenAPI; `openapi`: its
+//!   words.
 //! * `input`: from the bytes of a request to valid values, or to everything that is wrong with them.
 //! * `api`: the coordinator with a deadline.
-//! * `problem`, `kind`: the one mapping from errors to responses, and the table of all errors. `metrics`: what is counted.
+//! * `problem`, `kind`: the one mapping from errors to responses, and the table of all errors. `metrics`:
+//!   what is counted.
 //! * `server`: connections, what callers may cost, and the end.
 //!
-//! Each imports only from those below it: the router from all, the document from the handlers, the handlers from the API, and
-//! all of them from the leaves (`settings`, `problem`, `kind`, `metrics`, `input`, `openapi`). `server` needs `problem` alone.
+//! Each imports only from those below it: the router from all, the document from the handlers, the handlers
+//! from the API, and all of them from the leaves (`settings`, `problem`, `kind`, `metrics`, `input`,
+//! `openapi`). `server` needs `problem` alone.
 //!
-//! What it does not do: it decides nothing about users. Whether an id exists and whether `If-Match` holds is known only
-//! where the data are; here nothing is known of sockets or of db-processes.
+//! What it does not do: it decides nothing about users. Whether an id exists and whether `If-Match` holds is
+//! known only where the data are; here nothing is known of sockets or of db-processes.
 
 mod api;
 mod document;

@@ -1,8 +1,10 @@
-//! Problems: the one mapping from everything that can go wrong to a response (RFC 9457, `application/problem+json`).
+//! Problems: the one mapping from everything that can go wrong to a response (RFC 9457,
+//! `application/problem+json`).
 //!
-//! A handler returns a [`Problem`]; as a response it is only a status with the problem attached. The text is written by
-//! [`finish`], which every response passes on its way out: there the request id is known, and there the framework's own
-//! errors (unknown route, wrong method, a path that is not UTF-8) become problems too.
+//! A handler returns a [`Problem`]; as a response it is only a status with the problem attached. The text is
+//! written by [`finish`], which every response passes on its way out: there the request id is known, and
+//! there the framework's own errors (unknown route, wrong method, a path that is not UTF-8) become problems
+//! too.
 
 use std::borrow::Cow;
 
@@ -27,7 +29,7 @@ pub(super) struct InvalidField {
     pub(super) detail: &'static str,
 }
 
-/// Of the errors of one line among many no more are told.
+/// No more errors are listed for one line among many.
 const MAX_ERRORS: usize = 16;
 
 /// A pointer into one line among many is cut off here, in bytes.
@@ -63,12 +65,12 @@ impl Problem {
     }
 
     pub(super) fn late_write(partition: Option<Partition>) -> Self {
-        let detail = "The deadline passed, and the outcome is unknown: the write may have been applied, or may be yet. \
-                      Read the user before you decide to write again.";
+        let detail = "The deadline passed, and the outcome is unknown: the write may have been applied, or \
+                      may be yet. Read the user before you decide to write again.";
         Self::new(Kind::OutcomeUnknown, detail).about(partition)
     }
 
-    /// A mistake of this program. What happened belongs in the log, not in the answer.
+    /// An error of this program. The details belong in the log, not in the answer.
     pub(super) fn internal() -> Self {
         Self::new(Kind::Internal, "The log of the gateway says more, under this request id.")
     }
@@ -179,7 +181,7 @@ impl Problem {
         let body = self.render(&instance);
         let status = self.kind.describe().0;
         let mut response = format!(
-            "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
+            "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n \
              connection: close\r\nx-request-id: {instance}\r\n",
             body.len()
         )
@@ -257,8 +259,8 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Writes the problem of an error response; other responses pass as they are. Headers that are there already stay, such
-/// as `Allow`.
+/// Writes the problem of an error response; other responses pass as they are. Headers that are there already
+/// stay, such as `Allow`.
 pub(super) fn finish(mut response: Response, request_id: &HeaderValue) -> Response {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) {

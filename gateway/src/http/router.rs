@@ -14,8 +14,8 @@ use super::metrics::Metrics;
 use super::settings::HttpSettings;
 use crate::coordinator::Coordinator;
 
-/// The whole HTTP side as one service. Every path works with and without a trailing slash, and `HEAD` wherever `GET`
-/// does.
+/// The whole HTTP side as one service. Every path works with and without a trailing slash, and `HEAD`
+/// wherever `GET` does.
 pub fn router(coordinator: Coordinator, settings: &HttpSettings) -> Router {
     let api = Api::new(coordinator, settings);
     let metrics = Metrics::new();

@@ -9,7 +9,8 @@ use super::input::token::ApiTokens;
 /// What can be set about the HTTP side.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
-    /// How long a request may take, from its first handler line to the last: reading the body and waiting for the ring.
+    /// How long a request may take, from its first handler line to the last: reading the body and waiting for
+    /// the ring.
     pub deadline: Duration,
     /// Where set, everything below `/api` requires one of them.
     pub tokens: Option<ApiTokens>,

@@ -58,15 +58,15 @@ pub(in crate::http) struct Repairing {
     begun: Begun,
 }
 
-/// `POST /api/cluster/repair/{partition}`: scans, and begins what is needed; a check tells when it is done.
+/// `POST /api/cluster/repair/{partition}`: scans, and begins what is needed; a check shows when it is done.
 #[utoipa::path(
     post,
     path = "/api/cluster/repair/{partition}",
     operation_id = "repairPartition",
     tag = "ring",
     summary = "Make the copies of a partition good",
-    description = "Scans them first, which may take minutes. A damaged copy is filled anew from the sound one, sound copies \
-                   that differ are merged. A check tells when that is done.",
+    description = "Scans them first, which may take minutes. A damaged copy is filled anew from the sound \
+                   one, sound copies that differ are merged. A check shows when that is done.",
     params(PartitionNumber),
     responses(
         (status = 200, description = "Nothing is wrong with it.", body = Repairing),
@@ -84,15 +84,16 @@ pub(in crate::http) async fn repair(
     Ok((status, Json(Repairing { partition, begun })))
 }
 
-/// `POST /api/cluster/promote/{partition}`: the operator accepts that what only the lost lead has may be lost. Answers the
-/// ring as it is then.
+/// `POST /api/cluster/promote/{partition}`: the operator accepts that what only the lost lead has may be
+/// lost. Answers the ring as it is then.
 #[utoipa::path(
     post,
     path = "/api/cluster/promote/{partition}",
     operation_id = "promotePartition",
     tag = "ring",
     summary = "Lead a partition that is down by its other copy",
-    description = "The operator accepts that what only the lost lead has may be lost. What comes back later is merged in.",
+    description = "The operator accepts that what only the lost lead has may be lost. What comes back later \
+                   is merged in.",
     params(PartitionNumber),
     responses((status = 200, description = "The ring as it is then.", body = ClusterStatus), Promoting)
 )]

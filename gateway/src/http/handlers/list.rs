@@ -33,7 +33,8 @@ const MAX_LIMIT: usize = 1_000;
     operation_id = "listUsers",
     tag = "users",
     summary = "List users",
-    description = "In the order of ids: users with a UUIDv7 come oldest first. A plus sign in the query stands for itself.",
+    description = "In the order of ids: users with a UUIDv7 come oldest first. A plus sign in the query \
+                   stands for itself.",
     params(ListQuery),
     responses(APage, Listing)
 )]
@@ -88,7 +89,7 @@ fn limit(text: &str) -> Option<usize> {
     text.parse().ok().filter(|limit| digits && (1..=MAX_LIMIT).contains(limit))
 }
 
-/// What could not be anybody's address is refused rather than found nowhere: it is a mistake of the caller.
+/// A text that cannot be an address is refused rather than found nowhere: it is an error of the caller.
 fn email(text: &str) -> Option<String> {
     rules::email(text.to_owned()).ok().map(|email| fold_email(&email))
 }

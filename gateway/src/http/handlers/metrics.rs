@@ -1,7 +1,7 @@
 //! `/metrics`: what the gateway does and how its ring is, in the text format of Prometheus.
 //!
-//! What the HTTP side counts as it happens is in the registry of [`Metrics`]; the figures of the process and of the ring
-//! are made when they are asked for. Every label has few values.
+//! What the HTTP side counts as it happens is in the registry of [`Metrics`]; the figures of the process and
+//! of the ring are made when they are asked for. Every label has few values.
 //!
 //! There is no figure here for a single user, and none from the inside of a db-process.
 
@@ -26,7 +26,8 @@ use crate::routing::status::ClusterStatus;
     operation_id = "getMetrics",
     tag = "health",
     summary = "Figures for Prometheus",
-    description = "Requests, the ring, and who listens to changes, in the text format of Prometheus, version 0.0.4.",
+    description = "Requests, the ring, and subscribers of the feed, in the text format of Prometheus, \
+                   version 0.0.4.",
     responses(Text)
 )]
 pub(in crate::http) async fn show(
@@ -129,7 +130,7 @@ fn of_ring(status: &ClusterStatus) -> Result<Vec<MetricFamily>, Error> {
     Ok(shown.0.gather())
 }
 
-/// Figures that are made when somebody looks.
+/// Metrics that are made for one answer.
 #[derive(Default)]
 struct Shown(Registry);
 

@@ -1,8 +1,8 @@
 //! The pages for people: the ring as it lives at `/`, and the calls at `/docs`.
 //!
-//! Each is one file with its style and its script in it, so it works without any other network than the way to this gateway.
-//! The browser is told to run nothing else: the policy names a number that is made for each answer, and that only the
-//! page's own style and script carry.
+//! Each is one file with its style and its script in it, so it works without any other network than the way
+//! to this gateway. The browser runs nothing else: the policy names a number that is made for each answer,
+//! and that only the page's own style and script carry.
 
 use axum::http::HeaderValue;
 use axum::http::header::{
@@ -30,8 +30,8 @@ pub(in crate::http) async fn docs() -> impl IntoResponse {
 fn page(html: &str) -> impl IntoResponse + use<> {
     let nonce = Uuid::new_v4().simple().to_string();
     let policy = format!(
-        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
+         img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     );
     let policy = HeaderValue::try_from(policy).expect("visible ASCII");
     let headers = [

@@ -10,8 +10,8 @@ use protocol::message::link::{Found, WriteAnswer};
 use protocol::{Operation, Outcome, UserId, Version};
 
 use crate::http::api::Api;
-use crate::http::input::body::{self, Takes};
-use crate::http::input::etag::Wanted;
+use crate::http::input::body::{self, AcceptedMedia};
+use crate::http::input::etag::Precondition;
 use crate::http::input::id::Id;
 use crate::http::input::{etag, fields, idempotency};
 use crate::http::kind::Kind;
@@ -21,8 +21,8 @@ use crate::http::openapi::{
 };
 use crate::http::problem::{Problem, ensure_done};
 
-/// `POST /api/user/`. There is no user yet, so `If-Match` and `If-None-Match` have no meaning here. With an `Idempotency-Key`, a request that was
-/// done before is answered as it was then.
+/// `POST /api/user/`. There is no user yet, so `If-Match` and `If-None-Match` have no meaning here. With an
+/// `Idempotency-Key`, a request that was done before is answered as it was then.
 #[utoipa::path(
     post,
     path = "/api/user",
@@ -37,7 +37,7 @@ use crate::http::problem::{Problem, ensure_done};
 pub(in crate::http) async fn create(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
     let deadline = api.deadline();
     let (parts, body) = request.into_parts();
-    let body = body::read(&parts.headers, body, Takes::Json, deadline).await?;
+    let body = body::read(&parts.headers, body, AcceptedMedia::Json, deadline).await?;
     let (chosen, mut change) = fields::create(&body)?;
     let id = idempotency::identify(&parts.headers, chosen, &mut change)?;
     let created = api.write(id, Operation::Create(change), None, deadline).await?;
@@ -53,7 +53,8 @@ pub(in crate::http) async fn create(State(api): State<Api>, request: Request) ->
     summary = "Read a user",
     description = "Never an older state than one that was acknowledged.",
     params(UserPath, IfNoneMatch),
-    responses(TheUser, (status = 304, description = "The caller has this version.", headers(("ETag" = String))), Reading)
+    responses(TheUser, (status = 304, description = "The caller has this version.",
+        headers(("ETag" = String))), Reading)
 )]
 pub(in crate::http) async fn read(
     State(api): State<Api>,
@@ -83,7 +84,7 @@ pub(in crate::http) async fn update_named_in_body(
     State(api): State<Api>,
     request: Request,
 ) -> Result<Response, Problem> {
-    change(&api, None, request, Takes::Json).await
+    change(&api, None, request, AcceptedMedia::Json).await
 }
 
 /// `PUT /api/user/{id}`.
@@ -93,7 +94,8 @@ pub(in crate::http) async fn update_named_in_body(
     operation_id = "updateUser",
     tag = "users",
     summary = "Change a user, or create it with If-None-Match: *",
-    description = "The fields given are set, the others stay. An `id` in the body has to agree with the path.",
+    description = "The fields given are set, the others stay. An `id` in the body has to agree with the \
+                   path.",
     params(UserPath, WriteConditions),
     request_body = Patch,
     responses(TheUser, Created, Updating)
@@ -103,17 +105,19 @@ pub(in crate::http) async fn update(
     id: Result<Id, Problem>,
     request: Request,
 ) -> Result<Response, Problem> {
-    change(&api, Some(id), request, Takes::Json).await
+    change(&api, Some(id), request, AcceptedMedia::Json).await
 }
 
-/// `PATCH /api/user/{id}`. A merge patch (RFC 7396) of a user is the same partial update: no field can be removed.
+/// `PATCH /api/user/{id}`. A merge patch (RFC 7396) of a user is the same partial update: no field can be
+/// removed.
 #[utoipa::path(
     patch,
     path = "/api/user/{id}",
     operation_id = "patchUser",
     tag = "users",
     summary = "Change a user",
-    description = "The fields given are set, the others stay. A merge patch (RFC 7396) says the same: no field can be removed.",
+    description = "The fields given are set, the others stay. A merge patch (RFC 7396) says the same: no \
+                   field can be removed.",
     params(UserPath, IfMatch),
     request_body(content((Patch = "application/json"), (Patch = "application/merge-patch+json"))),
     responses(TheUser, Updating)
@@ -123,23 +127,23 @@ pub(in crate::http) async fn patch(
     id: Result<Id, Problem>,
     request: Request,
 ) -> Result<Response, Problem> {
-    change(&api, Some(id), request, Takes::JsonOrMergePatch).await
+    change(&api, Some(id), request, AcceptedMedia::JsonOrMergePatch).await
 }
 
-/// Sets the fields given; a PUT with `If-None-Match: *` creates. The id in the path comes unjudged, so that the body is
-/// off the wire before it is refused.
+/// Sets the fields given; a PUT with `If-None-Match: *` creates. The id in the path comes unjudged, so that
+/// the body is off the wire before it is refused.
 async fn change(
     api: &Api,
     in_path: Option<Result<Id, Problem>>,
     request: Request,
-    takes: Takes,
+    accepted: AcceptedMedia,
 ) -> Result<Response, Problem> {
     let deadline = api.deadline();
     let (parts, body) = request.into_parts();
-    let body = body::read(&parts.headers, body, takes, deadline).await?;
+    let body = body::read(&parts.headers, body, accepted, deadline).await?;
     let in_path = in_path.transpose()?;
-    let wanted = etag::conditions(&parts.headers)?;
-    if wanted == Wanted::Absent && parts.method == Method::PUT {
+    let precondition = etag::conditions(&parts.headers)?;
+    if precondition == Precondition::Absent && parts.method == Method::PUT {
         let (id, change) = fields::create_as(&body, in_path)?;
         let created = api.write(id, Operation::Create(change), None, deadline).await?;
         if created.outcome == Outcome::Exists {
@@ -147,7 +151,7 @@ async fn change(
         }
         return Ok(with_location(id, found(StatusCode::CREATED, user_after(created)?)));
     }
-    let condition = wanted.of_a_user();
+    let condition = precondition.for_existing_user();
     let (id, change) = fields::update(&body, in_path)?;
     let updated = api.write(id, Operation::Update(change), condition, deadline).await?;
     Ok(found(StatusCode::OK, user_after(updated)?))
@@ -168,7 +172,7 @@ pub(in crate::http) async fn delete(
     Id(id): Id,
     request: Request,
 ) -> Result<StatusCode, Problem> {
-    let condition = etag::conditions(request.headers())?.of_a_user();
+    let condition = etag::conditions(request.headers())?.for_existing_user();
     let deleted = api.write(id, Operation::Delete, condition, api.deadline()).await?;
     ensure_done(deleted.outcome)?;
     Ok(StatusCode::NO_CONTENT)
@@ -183,7 +187,8 @@ fn user_after(answer: WriteAnswer) -> Result<Found, Problem> {
     })
 }
 
-/// The user as a response. The document goes out as the bytes that came from the ring, neither parsed nor copied.
+/// The user as a response. The document goes out as the bytes that came from the ring, neither parsed nor
+/// copied.
 fn found(status: StatusCode, Found(version, user): Found) -> Response {
     let text: Box<str> = user.into();
     document(status, version, Bytes::from(text.into_boxed_bytes()))

@@ -13,33 +13,33 @@ use crate::http::problem::Problem;
 /// The largest body that is read.
 pub(in crate::http) const MAX_BODY: u64 = 64 << 10;
 
-/// A body that is too large is still taken off the wire up to this size, and thrown away: a caller that is busy sending
-/// would otherwise see a reset connection instead of the answer.
+/// A body that is too large is still taken off the wire up to this size, and thrown away: a caller that is
+/// busy sending would otherwise see a reset connection instead of the answer.
 const MAX_DISCARDED: u64 = 8 << 20;
 
-/// What a call takes.
+/// The media types that a call accepts.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::http) enum Takes {
+pub(in crate::http) enum AcceptedMedia {
     Json,
     JsonOrMergePatch,
     /// JSON, one value a line.
     Lines,
 }
 
-/// The whole body, which is of a type that the call takes. The body is read before anything is said about it, so that
-/// the connection stays usable after a refusal.
+/// The whole body, which is of a type that the call accepts. The body is read before anything is said about
+/// it, so that the connection stays usable after a refusal.
 ///
 /// # Errors
 /// 413, 408 where it did not arrive before the deadline, 400 where it broke off, 415.
 pub(in crate::http) async fn read(
     headers: &HeaderMap,
     body: Body,
-    takes: Takes,
+    accepted: AcceptedMedia,
     deadline: Instant,
 ) -> Result<Bytes, Problem> {
     let too_large = || Problem::new(Kind::BodyTooLarge, "A body may have at most 65536 bytes.");
     let announced = body.size_hint().lower();
-    // A caller that waits for leave to send is told before it sends.
+    // A caller that sends `Expect: 100-continue` gets the answer before it sends the body.
     if announced > MAX_DISCARDED || (announced > MAX_BODY && headers.contains_key(EXPECT)) {
         return Err(too_large());
     }
@@ -60,7 +60,7 @@ pub(in crate::http) async fn read(
             ));
         }
     }
-    check_type(headers, takes)?;
+    check_type(headers, accepted)?;
     Ok(collected.into_bytes())
 }
 
@@ -105,19 +105,19 @@ impl Collected {
     }
 }
 
-/// Whether the body is of a type that the call takes.
+/// Whether the body is of a type that the call accepts.
 ///
 /// # Errors
 /// 415.
-pub(in crate::http) fn check_type(headers: &HeaderMap, takes: Takes) -> Result<(), Problem> {
+pub(in crate::http) fn check_type(headers: &HeaderMap, accepted: AcceptedMedia) -> Result<(), Problem> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let content_type = text(CONTENT_TYPE).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     let is = |name: &str| essence.eq_ignore_ascii_case(name);
-    let taken = match takes {
-        Takes::Json => is("application/json"),
-        Takes::JsonOrMergePatch => is("application/json") || is("application/merge-patch+json"),
-        Takes::Lines => is("application/x-ndjson"),
+    let taken = match accepted {
+        AcceptedMedia::Json => is("application/json"),
+        AcceptedMedia::JsonOrMergePatch => is("application/json") || is("application/merge-patch+json"),
+        AcceptedMedia::Lines => is("application/x-ndjson"),
     };
     let encoded = headers.contains_key(CONTENT_ENCODING)
         && !text(CONTENT_ENCODING).is_some_and(|coding| coding.eq_ignore_ascii_case("identity"));
@@ -126,12 +126,14 @@ pub(in crate::http) fn check_type(headers: &HeaderMap, takes: Takes) -> Result<(
         return Err(Problem::new(Kind::UnsupportedMediaType, detail));
     }
     if !taken {
-        let detail = match takes {
-            Takes::Json => "The Content-Type has to be application/json.",
-            Takes::JsonOrMergePatch => {
+        let detail = match accepted {
+            AcceptedMedia::Json => "The Content-Type has to be application/json.",
+            AcceptedMedia::JsonOrMergePatch => {
                 "The Content-Type has to be application/json or application/merge-patch+json."
             }
-            Takes::Lines => "The Content-Type has to be application/x-ndjson: one JSON object a line.",
+            AcceptedMedia::Lines => {
+                "The Content-Type has to be application/x-ndjson: one JSON object a line."
+            }
         };
         return Err(Problem::new(Kind::UnsupportedMediaType, detail));
     }

@@ -1,8 +1,8 @@
 //! Cursors: where the next page of a list begins, as a text that means nothing to callers.
 //!
-//! A cursor is the id of the last user that was listed, so it stays good whatever happens to the ring or to that user:
-//! the next page begins with the first user beyond. With it goes a hash of the filter, because the rest of one list is not
-//! the rest of another.
+//! A cursor is the id of the last user that was listed, so it stays good whatever happens to the ring or to
+//! that user: the next page begins with the first user beyond. With it goes a hash of the filter, because the
+//! rest of one list is not the rest of another.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,8 +11,8 @@ use protocol::message::query::Filter;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// First byte of every cursor. Cursors live in callers' hands: a new format gets a new number, and an old one stays
-/// readable.
+/// First byte of every cursor. Cursors live in callers' hands: a new format gets a new number, and an old one
+/// stays readable.
 const FORMAT: u8 = 1;
 
 /// Format, id, hash.

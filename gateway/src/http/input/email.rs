@@ -1,10 +1,11 @@
 //! The mailbox grammar of RFC 5321, section 4.1.2.
 //!
-//! Written out here because it is short, and because the libraries that there are answer another question: they follow
-//! RFC 5322 (comments, display names), take `user@ex!ample.org` or `user@[anything]`, and copy the text.
+//! Written out here because it is short, and because the libraries that there are answer another question:
+//! they follow RFC 5322 (comments, display names), take `user@ex!ample.org` or `user@[anything]`, and copy
+//! the text.
 //!
-//! What it does not do: internationalised addresses (RFC 6531) are not part of RFC 5321; their domains can be given in
-//! the ASCII form.
+//! What it does not do: internationalised addresses (RFC 6531) are not part of RFC 5321; their domains can be
+//! given in the ASCII form.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,5 @@
-//! Entity tags (RFC 9110, sections 8.8.3 and 13.1). A user's tag is its version: `"0190a5b27c3d0000"`, always strong.
+//! Entity tags (RFC 9110, sections 8.8.3 and 13.1). A user's tag is its version: `"0190a5b27c3d0000"`, always
+//! strong.
 
 use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -7,7 +8,7 @@ use protocol::{Condition, Version};
 use crate::http::kind::Kind;
 use crate::http::problem::Problem;
 
-/// More tags than this in one condition help nobody, and the list travels with the write.
+/// A condition has no use for more tags than this, and the list travels with the write.
 const MAX_TAGS: usize = 256;
 
 /// The `ETag` of a user.
@@ -17,8 +18,8 @@ pub(in crate::http) fn of(version: Version) -> HeaderValue {
     HeaderValue::from_bytes(&tag).expect("hexadecimal digits and quotes are visible ASCII")
 }
 
-/// Sixteen lower-case hexadecimal digits, without the allocation and the formatting machinery of `format!`: this runs
-/// for every response.
+/// Sixteen lower-case hexadecimal digits, without the allocation and the formatting machinery of `format!`:
+/// this runs for every response.
 pub(in crate::http) fn hexadecimal(number: u64) -> [u8; 16] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; 16];
@@ -30,16 +31,16 @@ pub(in crate::http) fn hexadecimal(number: u64) -> [u8; 16] {
 
 /// What the conditions of a write come to. They are decided where the data are.
 #[derive(Debug, PartialEq)]
-pub(in crate::http) enum Wanted {
+pub(in crate::http) enum Precondition {
     /// `If-None-Match: *`: there is no such user yet.
     Absent,
     /// There is one, and if a condition is given, it holds.
     Present(Option<Condition>),
 }
 
-impl Wanted {
+impl Precondition {
     /// The same for a write that cannot create: no user that is there fulfils [`Self::Absent`].
-    pub(in crate::http) fn of_a_user(self) -> Option<Condition> {
+    pub(in crate::http) fn for_existing_user(self) -> Option<Condition> {
         match self {
             Self::Absent => Some(Condition::Versions(Vec::new())),
             Self::Present(condition) => condition,
@@ -47,13 +48,14 @@ impl Wanted {
     }
 }
 
-/// What `If-Match` and `If-None-Match` ask of a write (RFC 9110, section 13.2.2: both have to hold). Tags that are no
-/// version match nothing, so they are left out; so are weak ones in `If-Match`, which compares strongly.
+/// What `If-Match` and `If-None-Match` ask of a write (RFC 9110, section 13.2.2: both have to hold). Tags
+/// that are no version match nothing, so they are left out; so are weak ones in `If-Match`, which compares
+/// strongly.
 ///
 /// # Errors
-/// A list that cannot be read is a problem rather than a condition that never holds: its author, who may only have
-/// forgotten the quotes, would take the answer for a changed user.
-pub(in crate::http) fn conditions(headers: &HeaderMap) -> Result<Wanted, Problem> {
+/// A list that cannot be read is a problem rather than a condition that never holds: its author, who may only
+/// have forgotten the quotes, would take the answer for a changed user.
+pub(in crate::http) fn conditions(headers: &HeaderMap) -> Result<Precondition, Problem> {
     let versions = |tags: Vec<Tag<'_>>| tags.iter().filter_map(Tag::version).collect::<Vec<_>>();
     let matches = match tags(headers, &IF_MATCH)? {
         None => None,
@@ -62,7 +64,7 @@ pub(in crate::http) fn conditions(headers: &HeaderMap) -> Result<Wanted, Problem
     };
     let condition = match (matches, tags(headers, &IF_NONE_MATCH)?) {
         (matches, None) => matches,
-        (None, Some(Tags::Any)) => return Ok(Wanted::Absent),
+        (None, Some(Tags::Any)) => return Ok(Precondition::Absent),
         // A user cannot be there and not.
         (Some(_), Some(Tags::Any)) => Some(Condition::Versions(Vec::new())),
         (Some(Condition::Versions(mut allowed)), Some(Tags::List(tags))) => {
@@ -72,7 +74,7 @@ pub(in crate::http) fn conditions(headers: &HeaderMap) -> Result<Wanted, Problem
         }
         (_, Some(Tags::List(tags))) => Some(Condition::NoneOf(versions(tags))),
     };
-    Ok(Wanted::Present(condition))
+    Ok(Precondition::Present(condition))
 }
 
 /// The tags of a condition that a write carries; `None` where it carries none.
@@ -114,8 +116,8 @@ fn matching(tags: &[Tag<'_>]) -> Condition {
     Condition::Versions(tags.iter().filter(|tag| !tag.weak).filter_map(Tag::version).collect())
 }
 
-/// Whether `If-None-Match` says that the caller has this version already. Compared weakly, as caches do. A list that
-/// cannot be read is ignored: the caller gets the whole user, which is never wrong.
+/// Whether `If-None-Match` says that the caller has this version already. Compared weakly, as caches do. A
+/// list that cannot be read is ignored: the caller gets the whole user, which is never wrong.
 pub(in crate::http) fn is_known(headers: &HeaderMap, version: Version) -> bool {
     headers.contains_key(IF_NONE_MATCH)
         && match parse(headers, &IF_NONE_MATCH) {
@@ -201,8 +203,8 @@ mod tests {
 
     fn condition(lines: &[&str]) -> Option<Option<Condition>> {
         match conditions(&headers(IF_MATCH, lines)).ok()? {
-            Wanted::Present(condition) => Some(condition),
-            Wanted::Absent => panic!("If-Match never asks for absence"),
+            Precondition::Present(condition) => Some(condition),
+            Precondition::Absent => panic!("If-Match never asks for absence"),
         }
     }
 
@@ -247,9 +249,9 @@ mod tests {
     fn both_conditions_have_to_hold() {
         let (one, two) = (r#""0000000000000001""#, r#""0000000000000002""#);
         let list = |numbers: &[u64]| numbers.iter().copied().map(Version).collect::<Vec<_>>();
-        let present = |condition| Wanted::Present(Some(condition));
+        let present = |condition| Precondition::Present(Some(condition));
         for (matches, none_match, wanted) in [
-            (None, Some("*"), Wanted::Absent),
+            (None, Some("*"), Precondition::Absent),
             (None, Some(one), present(Condition::NoneOf(list(&[1])))),
             (None, Some(r#"W/"0000000000000001", "x""#), present(Condition::NoneOf(list(&[1])))),
             (Some("*"), Some(one), present(Condition::NoneOf(list(&[1])))),
@@ -267,7 +269,7 @@ mod tests {
             assert_eq!(conditions(&both).ok(), Some(wanted), "{both:?}");
         }
         assert_eq!(conditions(&headers(IF_NONE_MATCH, &["no quotes"])).ok(), None);
-        assert_eq!(Wanted::Absent.of_a_user(), Some(Condition::Versions(list(&[]))));
+        assert_eq!(Precondition::Absent.for_existing_user(), Some(Condition::Versions(list(&[]))));
     }
 
     #[test]

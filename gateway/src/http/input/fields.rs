@@ -1,9 +1,9 @@
 //! From the bytes of a body to valid fields, or to everything that is wrong with them.
 //!
-//! A good body is parsed once, strictly, into exactly what is needed. Only when that fails is the body looked at again,
-//! thoroughly: is it JSON at all (then 400), and which of its fields are unknown, repeated, missing, of the wrong type or
-//! not allowed (then 422 with all of them at once)? The thorough way has the last word; the strict one is an
-//! abbreviation that never takes what the other refuses.
+//! A good body is parsed once, strictly, into exactly what is needed. Only when that fails is the body looked
+//! at again, thoroughly: is it JSON at all (then 400), and which of its fields are unknown, repeated,
+//! missing, of the wrong type or not allowed (then 422 with all of them at once)? The thorough way has the
+//! last word; the strict one is an abbreviation that never takes what the other refuses.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,7 +24,8 @@ pub(in crate::http) fn create(body: &[u8]) -> Result<(Option<UserId>, Change), P
     Ok((fields.id.map(|id| id.0), whole(fields)))
 }
 
-/// The fields of a new user whose id the caller has to choose: in the path or in the body, and where in both, the same.
+/// The fields of a new user whose id the caller has to choose: in the path or in the body, and where in both,
+/// the same.
 pub(in crate::http) fn create_as(body: &[u8], in_path: Option<Id>) -> Result<(UserId, Change), Problem> {
     let fields = parse(body, Purpose::CreateAs { in_path })?;
     let id = in_path.or(fields.id).expect("a create without any id is refused");
@@ -35,7 +36,8 @@ fn whole(Fields { name, email, group, .. }: Fields) -> Change {
     Change { alive: Some(true), name, email, group: Some(group.unwrap_or(0)), ..Change::default() }
 }
 
-/// The fields to set of an existing user. An id in the path wins nothing over one in the body: they have to agree.
+/// The fields to set of an existing user. An id in the path wins nothing over one in the body: they have to
+/// agree.
 pub(in crate::http) fn update(body: &[u8], in_path: Option<Id>) -> Result<(UserId, Change), Problem> {
     let fields = parse(body, Purpose::Update { in_path })?;
     let id = in_path.or(fields.id).expect("an update without any id is refused");
@@ -150,7 +152,8 @@ impl<'a> Examined<'a> {
     pub(in crate::http) fn of(body: &'a [u8], others: &[&'static str]) -> Result<Self, Problem> {
         let malformed = |detail| Problem::new(Kind::MalformedBody, detail);
         let text = std::str::from_utf8(body).map_err(|_| malformed("The body is not UTF-8.".to_owned()))?;
-        // A raw value is skipped over without recursion: depth is no danger, and says nothing about being JSON.
+        // A raw value is skipped over without recursion: depth is no danger, and says nothing about being
+        // JSON.
         let whole = serde_json::from_str::<&RawValue>(text)
             .map_err(|error| malformed(format!("The body is not JSON: {error}.")))?;
         if !whole.get().starts_with('{') {
@@ -276,7 +279,8 @@ impl<'de> Deserialize<'de> for Members<'de> {
 mod tests {
     use super::*;
 
-    /// The strict way is only an abbreviation: whatever it takes, the thorough way takes with the same result.
+    /// The strict way is only an abbreviation: whatever it takes, the thorough way takes with the same
+    /// result.
     #[test]
     fn both_ways_agree() {
         let id = Id::parse("0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071");

@@ -1,5 +1,5 @@
-//! Ids as callers write them. They are compared by value: hyphenated, simple and `urn:uuid:` form, in upper or lower
-//! case, are one id.
+//! Ids as callers write them. They are compared by value: hyphenated, simple and `urn:uuid:` form, in upper
+//! or lower case, are one id.
 
 use std::fmt;
 

@@ -1,7 +1,8 @@
-//! The part of a path behind the question mark: its parameters, each known, given once and readable, or a problem that
-//! names the one that is not.
+//! The part of a path behind the question mark: its parameters, each known, given once and readable, or a
+//! problem that names the one that is not.
 //!
-//! A plus sign stands for itself here: an address such as `ada+news@example.org` may be written as it is. A space is `%20`.
+//! A plus sign stands for itself here: an address such as `ada+news@example.org` may be written as it is. A
+//! space is `%20`.
 
 use percent_encoding::percent_decode_str;
 
@@ -33,8 +34,8 @@ impl Parameters {
         Ok(Self(given))
     }
 
-    /// A parameter, read by `read`; `None` where it was not given. `must` says what it has to be, to be read after its
-    /// name.
+    /// A parameter, read by `read`; `None` where it was not given. `must` says what it has to be, to be read
+    /// after its name.
     pub(in crate::http) fn get<T>(
         &self,
         name: &'static str,

@@ -1,5 +1,5 @@
-//! What a name, an email and a group may be. Plain functions: a validation framework would have to be taught both the
-//! normal form and the JSON Pointers, and would leave less here than it adds.
+//! What a name, an email and a group may be. Plain functions: a validation framework would have to be taught
+//! both the normal form and the JSON Pointers, and would leave less here than it adds.
 
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
@@ -29,7 +29,8 @@ pub(in crate::http) fn name(text: String) -> Result<String, &'static str> {
     }
 }
 
-/// The email, as it was given: only its owner's mail server knows which spellings of the local part are the same.
+/// The email, as it was given: only its owner's mail server knows which spellings of the local part are the
+/// same.
 pub(in crate::http) fn email(text: String) -> Result<String, &'static str> {
     if text.len() > MAX_EMAIL {
         Err("must have at most 254 bytes")

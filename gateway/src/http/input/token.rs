@@ -1,4 +1,4 @@
-//! Who may use the API: whoever shows one of the tokens.
+//! The tokens of the API, and which requests they admit.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -8,15 +8,16 @@ use thiserror::Error;
 use crate::http::kind::Kind;
 use crate::http::problem::Problem;
 
-/// The tokens of `API_TOKEN`. Several can be valid at once, so that one can be replaced without a gap; with none, nobody
-/// is let in.
+/// The tokens of `API_TOKEN`. Several can be valid at once, so that one can be replaced without a gap; with
+/// none, no request is admitted.
 #[derive(Debug, Clone, Default)]
 pub struct ApiTokens(Vec<Secret>);
 
 /// What is wrong with a list of tokens; it does not repeat them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
-    "one of the tokens is empty or has other characters than visible ASCII; allowed: tokens separated by commas"
+    "one of the tokens is empty or has other characters than visible ASCII; allowed: tokens separated by \
+     commas"
 )]
 pub struct BadTokens;
 
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_with_a_token_that_nobody_could_send_are_refused() {
+    fn lists_with_a_token_that_no_header_can_carry_are_refused() {
         for bad in [",", "a,", "a,,b", " ", "a b", "ä"] {
             assert_eq!(tokens(bad).err(), Some(BadTokens), "{bad}");
         }

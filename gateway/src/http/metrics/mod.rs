@@ -1,9 +1,10 @@
 //! What the HTTP side counts.
 //!
-//! Every label has few values: methods that the API knows, templates of routes, classes of statuses, transports of the
-//! feed. Nothing that a caller sends becomes one.
+//! Every label has few values: methods that the API knows, templates of routes, classes of statuses,
+//! transports of the feed. Nothing that a caller sends becomes one.
 //!
-//! * [`registry`]: all of them, as `/metrics` shows them. [`requests`]: by route. [`subscribers`]: of the feed.
+//! * [`registry`]: all of them, as `/metrics` shows them. [`requests`]: by route. [`subscribers`]: of the
+//!   feed.
 
 mod registry;
 mod requests;

@@ -1,7 +1,7 @@
 //! Requests by route, method and outcome, and how long they take.
 //!
-//! The counters of a route and a method are looked up once, when the first request needs them; from then on a request
-//! adds to atomic numbers. A route that was never requested shows nothing.
+//! The counters of a route and a method are looked up once, when the first request needs them; from then on a
+//! request adds to atomic numbers. A route that was never requested shows nothing.
 
 use std::array;
 use std::sync::{Arc, OnceLock};

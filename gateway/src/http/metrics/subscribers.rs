@@ -59,7 +59,8 @@ impl SubscriberMetrics {
         let connected = Opts::new("corro_feed_subscribers", "Clients that are subscribed to the feed.");
         let dropped = Opts::new(
             "corro_feed_dropped_total",
-            "Subscribers that the gateway disconnected: too slow, or the next changes are gone or cannot be read.",
+            "Subscribers that the gateway disconnected: too slow, or the next changes are gone or cannot be \
+             read.",
         );
         let metrics = Self {
             connected: IntGaugeVec::new(connected, &["transport"])?,

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::{debug, warn};
 
-use super::Limits;
+use super::limits::Limits;
 
 /// The largest head of a request.
 const MAX_HEAD: usize = 16 << 10;
@@ -29,7 +29,8 @@ const MAX_HEAD: usize = 16 << 10;
 /// What one connection buffers.
 const MAX_BUFFER: usize = 32 << 10;
 
-/// Serves requests until the caller closes, the limits are reached, or `shutdown`, which ends it after the answer.
+/// Serves requests until the caller closes, the limits are reached, or `shutdown`, which ends it after the
+/// answer.
 pub(super) async fn run(
     tcp: TcpStream,
     router: Router,
@@ -57,7 +58,8 @@ pub(super) async fn run(
         Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head)
-            // A caller that has sent all may close that side, and read on: many lines may not have their results yet.
+            // A caller that has sent all may close that side, and read on: many lines may not have their
+            // results yet.
             .half_close(true)
             .max_buf_size(MAX_BUFFER)
             .max_header_size(MAX_HEAD)
@@ -91,7 +93,7 @@ pub(super) async fn run(
     }
 }
 
-/// What tells a connection that stands still from one at work.
+/// What distinguishes an idle connection from one at work.
 #[derive(Debug, Default)]
 struct Activity {
     /// Whether a byte has moved since the last look.
@@ -107,7 +109,8 @@ impl Activity {
     }
 }
 
-/// A handler at work, until it is dropped. It has a deadline of its own, so the connection needs none meanwhile.
+/// A handler at work, until it is dropped. It has a deadline of its own, so the connection needs none
+/// meanwhile.
 struct Handling(Arc<Activity>);
 
 impl Handling {

@@ -1,34 +1,35 @@
 //! Serves the router over TCP, to callers that may be slow, many, or hostile.
 //!
-//! `axum::serve` reads a head for as long as its caller likes, keeps idle connections for ever, and accepts any number of
-//! them. What a caller may cost here is bounded:
+//! `axum::serve` reads a head for as long as its caller likes, keeps idle connections for ever, and accepts
+//! any number of them. What a caller may cost here is bounded:
 //!
-//! * A head is complete within [`Limits::head`] after the connection could take it, or the connection is closed. A body
-//!   has the deadline of its request (`input::body`). While no handler works, a connection on which no byte moves for
-//!   [`Limits::idle`] is closed: so is one whose caller does not read its answer.
-//! * At most [`Limits::connections`] are open. The newest beyond that is answered 503 and closed, and those that are
-//!   there go on: to accept no more would leave its caller waiting in the backlog of the kernel, and to close an older
-//!   one could break a request. What is open is also far below the number of files that the process may open
-//!   ([`allowed_connections`]), so that links and logs never lack one. Should accepting fail all the same, it is tried
-//!   again a moment later.
+//! * A head is complete within [`Limits::head`] after the connection could take it, or the connection is
+//!   closed. A body has the deadline of its request (`input::body`). While no handler works, a connection on
+//!   which no byte moves for [`Limits::idle`] is closed: so is one whose caller does not read its answer.
+//! * At most [`Limits::connections`] are open. The newest beyond that is answered 503 and closed, and those
+//!   that are there go on: to accept no more would leave its caller waiting in the backlog of the kernel, and
+//!   to close an older one could break a request. What is open is also far below the number of files that the
+//!   process may open ([`allowed_connections`]), so that links and logs never lack one. Should accepting fail
+//!   all the same, it is tried again a moment later.
 //! * A head may have 16 KiB and 100 fields, and no connection buffers more than 32 KiB.
 //!
-//! What is no HTTP/1.1, or too large a head, is answered by hyper: a bare 400, 431 or 414, and the end of the connection.
-//! These are the only errors of this API that are no `application/problem+json`.
+//! What is no HTTP/1.1, or too large a head, is answered by hyper: a bare 400, 431 or 414, and the end of the
+//! connection. These are the only errors of this API that are no `application/problem+json`.
 //!
-//! At the end the listener is closed, idle connections are closed, and requests in flight are finished. Answers that
-//! would never end by themselves have to be ended by their handlers.
+//! At the end the listener is closed, idle connections are closed, and requests in flight are finished.
+//! Answers that would never end by themselves have to be ended by their handlers.
 //!
-//! What it does not do: fairness between callers, limits by address, TLS. A proxy in front is the place for those.
+//! What it does not do: fairness between callers, limits by address, TLS. A proxy in front is the place for
+//! those.
 
 mod connection;
+mod limits;
 
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -40,11 +41,7 @@ use tracing::{debug, warn};
 use super::kind::Kind;
 use super::problem::Problem;
 
-/// How many connections there may be by default.
-const MAX_CONNECTIONS: usize = 16_384;
-
-/// So many open files are left for everything that is no connection of a caller.
-const RESERVED_FILES: u64 = 512;
+pub use limits::{Limits, allowed_connections};
 
 /// Of those that are rejected, so many get an answer at the same time; more are closed without one.
 const MAX_REJECTIONS: usize = 256;
@@ -54,46 +51,6 @@ const REJECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Pause after a failure to accept.
 const RECOVERY: Duration = Duration::from_millis(50);
-
-/// What callers may cost.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Open connections.
-    pub connections: usize,
-    /// From the moment at which a connection can take a request to the last byte of its head. So it is also how long a
-    /// caller may keep a connection without a request.
-    pub head: Duration,
-    /// Without a byte in either direction while no handler works. It is noticed after twice that time at the latest.
-    pub idle: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let minute = Duration::from_secs(60);
-        Self { connections: MAX_CONNECTIONS, head: minute, idle: minute }
-    }
-}
-
-/// Raises the number of files that this process may open as far as it is allowed to, and returns how many connections of
-/// callers that leaves room for: 16,384 at most.
-pub fn allowed_connections() -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let files = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(error) => {
-            warn!(%error, "the number of open files stays as it was");
-            limit.current
-        }
-    };
-    // No limit at all is more than enough.
-    connections_for(files.unwrap_or(u64::MAX))
-}
-
-fn connections_for(files: u64) -> usize {
-    let room = files.saturating_sub(RESERVED_FILES.min(files / 4));
-    usize::try_from(room).unwrap_or(usize::MAX).clamp(1, MAX_CONNECTIONS)
-}
 
 /// Serves until `shutdown`, and then until the last connection has its answer.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) {
@@ -129,8 +86,8 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
     connections.wait().await;
 }
 
-/// Answers 503, and closes so that the answer arrives: the kernel would reset a connection that is closed with bytes
-/// unread, and the answer would be lost.
+/// Answers 503, and closes so that the answer arrives: the kernel would reset a connection that is closed
+/// with bytes unread, and the answer would be lost.
 async fn reject(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let detail = "Nothing was done: the gateway has as many connections as it takes.";
     let response = Problem::new(Kind::Overloaded, detail).into_raw_response();
@@ -143,18 +100,4 @@ async fn reject(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     };
     // A caller that does not read it learns of it by the end of the connection.
     let _ = timeout(REJECT_TIMEOUT, exchange).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn connections_leave_room_for_other_files() {
-        assert_eq!(connections_for(u64::MAX), 16_384);
-        assert_eq!(connections_for(20_000), 16_384);
-        assert_eq!(connections_for(4_096), 3_584);
-        assert_eq!(connections_for(1_024), 768);
-        assert_eq!(connections_for(0), 1);
-    }
 }

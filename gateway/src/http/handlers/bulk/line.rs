@@ -1,8 +1,8 @@
 //! From a line to an operation, or to what is wrong with it.
 //!
-//! A line is a user with two fields more: `op`, and `if_match` with what the header of that name would say. As with the body
-//! of a single call (see [`crate::http`]'s `fields`), a good line is parsed once and strictly, and only a bad one is looked at
-//! thoroughly.
+//! A line is a user with two fields more: `op`, and `if_match` with what the header of that name would say.
+//! As with the body of a single call (see [`crate::http`]'s `fields`), a good line is parsed once and
+//! strictly, and only a bad one is looked at thoroughly.
 
 use axum::http::StatusCode;
 use protocol::{Change, Condition, Operation, UserId};
@@ -27,7 +27,7 @@ pub(super) fn success(operation: &Operation) -> StatusCode {
     match operation {
         Operation::Create(_) => StatusCode::CREATED,
         Operation::Update(_) => StatusCode::OK,
-        // Nobody can ask for a purge; it would leave nothing, too.
+        // No line asks for a purge; it would leave nothing as well.
         Operation::Delete | Operation::Purge(_) => StatusCode::NO_CONTENT,
     }
 }
@@ -40,8 +40,8 @@ enum Op {
     Delete,
 }
 
-/// A line without anything that is not known. The fields of the user are named again, since serde can refuse unknown fields
-/// only where it sees all known ones.
+/// A line without anything that is not known. The fields of the user are named again, since serde can refuse
+/// unknown fields only where it sees all known ones.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Strict {

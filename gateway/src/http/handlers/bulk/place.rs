@@ -6,22 +6,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::http::kind::Kind;
 use crate::http::problem::Problem;
 
-/// At most this many such requests are taken on at once; each of them can have a window full of lines in flight.
+/// At most this many such requests are taken on at once; each of them can have a window full of lines in
+/// flight.
 const MAX_STREAMS: usize = 16;
 
 /// Lines of one request in flight. What is parsed of a line is a few KiB at most, usually a hundred bytes.
 const IN_FLIGHT: usize = 2_048;
 
-/// Lines of all requests in flight: below what the routing queues for one lead, so that bulk requests cannot by themselves
-/// cause others to be turned away.
+/// Lines of all requests in flight: below what the routing queues for one lead, so that bulk requests cannot
+/// by themselves cause others to be turned away.
 const IN_FLIGHT_TOGETHER: usize = 8_192;
 
 /// What all bulk requests of a gateway share.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     open: AtomicUsize,
-    /// Bytes of all backlogs.
-    pub(super) waiting: AtomicUsize,
+    /// Bytes in all queues of results.
+    queued: AtomicUsize,
 }
 
 /// One request among those taken on. The place is free again when it is dropped.
@@ -38,6 +39,11 @@ impl Place {
             return Err(Problem::new(Kind::Overloaded, detail));
         }
         Ok(place)
+    }
+
+    /// Bytes in all queues of results.
+    pub(super) fn queued(&self) -> &AtomicUsize {
+        &self.0.queued
     }
 
     /// How many lines this one may have in flight.

@@ -1,10 +1,13 @@
 //! The lines in flight: what was asked of the ring and is not answered, and what has to wait behind it.
 
 use std::collections::VecDeque;
+use std::io::Write;
 
 use axum::http::StatusCode;
 use protocol::{UserId, Version};
 use tokio::time::Instant;
+
+use crate::http::input::etag::hexadecimal;
 
 /// What came of a line.
 #[derive(Debug, PartialEq)]
@@ -18,6 +21,25 @@ pub(super) enum Verdict {
     },
     /// A problem, already as text.
     Problem(Vec<u8>),
+}
+
+impl Verdict {
+    /// Adds the result of that line to the text of the response.
+    pub(super) fn write(&self, line: u64, text: &mut Vec<u8>) {
+        let (status, id, version) = match self {
+            Self::Done { status, id, version } => (status.as_u16(), id, version),
+            Self::Problem(problem) => return text.extend_from_slice(problem),
+        };
+        let mut buffer = [0; 36];
+        let id: &str = id.hyphenated().encode_lower(&mut buffer);
+        write!(text, r#"{{"line":{line},"status":{status},"id":"{id}""#).expect("a vector takes all");
+        if let Some(version) = version {
+            text.extend_from_slice(br#","etag":"\""#);
+            text.extend_from_slice(&hexadecimal(version.0));
+            text.extend_from_slice(br#"\"""#);
+        }
+        text.extend_from_slice(b"}\n");
+    }
 }
 
 /// What is not known yet.

@@ -9,12 +9,11 @@ use hyper::body::Frame;
 use protocol::Outcome;
 use protocol::placement::partition_of;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::backlog::Backlog;
 use super::line::{self, Asked};
 use super::lines::{Line, Lines, MAX_LINE};
-use super::place::Place;
+use super::queue::Queue;
 use super::window::{Asking, Verdict, Window};
 use crate::coordinator::{OneOfMany, Reply, Unserved};
 use crate::http::api::Api;
@@ -24,14 +23,14 @@ use crate::http::problem::{Problem, ensure_done};
 /// So many lines are parsed before others get their turn.
 const AT_ONCE: usize = 256;
 
-/// A caller may send nothing for that long; and nothing of a finished response may be read for that long.
+/// A caller may send nothing for that long.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Lines in flight get that long when the gateway stops: it is less than the gateway itself takes.
 const STOPPING: Duration = Duration::from_millis(2_500);
 
-/// After an early end, what is still sent is read and thrown away for that long: a connection that is closed on bytes that
-/// nobody read takes along results that are on their way.
+/// After an early end, what is still sent is read and thrown away for that long: a connection that is closed
+/// with bytes unread is reset, and results that are on their way are lost.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// Why no more lines are read.
@@ -58,8 +57,8 @@ impl End {
             }
             Self::Unread => (
                 Kind::ResultsUnread,
-                "The lines after last_line were not looked at: so many results wait to be read that there is no room \
-                 for more. Read results while you send lines.",
+                "The lines after last_line were not looked at: so many results wait to be read that there is \
+                 no room for more. Read results while you send lines.",
             ),
             Self::Idle => (
                 Kind::BodyTooSlow,
@@ -74,19 +73,12 @@ impl End {
     }
 }
 
-/// Works until the response is read to its end, or nobody reads it any more.
-pub(super) async fn run(
-    api: Api,
-    place: Place,
-    first: Option<Result<Frame<Bytes>, Error>>,
-    body: Body,
-    backlog: Backlog,
-) {
-    let abandoned = backlog.abandoned();
+/// Works until every line has its result in the queue, or the response is dropped.
+pub(super) async fn run(api: Api, first: Option<Result<Frame<Bytes>, Error>>, body: Body, queue: Queue) {
+    let abandoned = queue.abandoned();
     let (replies_in, replies) = unbounded_channel();
     let mut work = Work {
         api,
-        place,
         body: Some(body),
         broken: false,
         lines: Lines::default(),
@@ -94,20 +86,19 @@ pub(super) async fn run(
         window: Window::default(),
         replies_in,
         replies,
-        backlog,
+        queue,
     };
     if let Some(first) = first {
         work.take(Some(first));
     }
     tokio::select! {
-        () = abandoned.cancelled() => {}
+        () = abandoned => {}
         () = work.work() => {}
     }
 }
 
 struct Work {
     api: Api,
-    place: Place,
     /// `None` when it is read to its end.
     body: Option<Body>,
     /// It ended with an error.
@@ -119,7 +110,7 @@ struct Work {
     /// Cloned into each question.
     replies_in: UnboundedSender<Reply>,
     replies: UnboundedReceiver<Reply>,
-    backlog: Backlog,
+    queue: Queue,
 }
 
 impl Work {
@@ -131,7 +122,7 @@ impl Work {
             self.deliver();
         }
         if let Some(problem) = end.problem() {
-            self.backlog.add_last(&problem.after_line(self.lines.number()));
+            self.queue.add_text(problem.after_line(self.lines.number()));
         }
         match end {
             End::Reached | End::Broken => {}
@@ -140,40 +131,30 @@ impl Work {
                 let _ = timeout(LINGER, self.discard()).await;
             }
         }
-        self.body = None;
-        self.backlog.finish();
-        // The body of the response ends this task when it is read to its end.
-        let mut portions = self.backlog.portions();
-        loop {
-            sleep(IDLE).await;
-            if std::mem::replace(&mut portions, self.backlog.portions()) == portions {
-                return self.backlog.give_up();
-            }
-        }
     }
 
     /// Reads and asks until there is nothing more to read, or a reason not to.
     async fn read(&mut self) -> End {
         // When something was last heard of the caller: a piece of the body, or that it reads.
-        let (mut heard, mut portions) = (Instant::now(), self.backlog.portions());
+        let (mut heard, mut taken) = (Instant::now(), self.queue.taken());
         loop {
             self.ask_more();
             self.deliver();
-            if std::mem::replace(&mut portions, self.backlog.portions()) != portions {
+            if std::mem::replace(&mut taken, self.queue.taken()) != taken {
                 heard = Instant::now();
             }
             if self.exhausted && self.body.is_none() {
                 return if self.broken { End::Broken } else { End::Reached };
             }
             // As it is now: what was delivered just now has left the window.
-            let has_room = self.backlog.has_room();
-            let can_ask = has_room && self.window.len() < self.place.window();
+            let has_room = self.queue.has_room();
+            let can_ask = has_room && self.window.len() < self.queue.window();
             let (wants, more_at_once) = (can_ask && self.exhausted, can_ask && !self.exhausted);
             if more_at_once {
                 // There is more to do at once, but others get their turn.
                 tokio::task::yield_now().await;
             }
-            // Whose turn it is: the ring's, the caller's to read or the caller's to send.
+            // What is awaited: an answer of the ring, room for results, or more lines.
             let late = match self.window.deadline() {
                 Some(deadline) => (deadline, None),
                 None if !has_room => (heard + self.api.patience(), Some(End::Unread)),
@@ -189,7 +170,7 @@ impl Work {
                     self.take(frame);
                 }
                 () = std::future::ready(()), if more_at_once => {}
-                () = self.backlog.read(), if !has_room => {}
+                () = self.queue.read(), if !has_room => {}
                 () = sleep_until(late.0) => match late.1 {
                     None => self.expire(Instant::now()).await,
                     Some(end) => return end,
@@ -198,7 +179,7 @@ impl Work {
         }
     }
 
-    /// Takes what came of the body.
+    /// AcceptedMedia what came of the body.
     fn take(&mut self, frame: Option<Result<Frame<Bytes>, Error>>) {
         match frame {
             Some(Ok(frame)) => {
@@ -218,10 +199,10 @@ impl Work {
 
     /// Asks for what there is room for, up to [`AT_ONCE`].
     fn ask_more(&mut self) {
-        let (limit, deadline) = (self.place.window(), self.api.deadline());
+        let (limit, deadline) = (self.queue.window(), self.api.deadline());
         let mut writes = Vec::new();
         let mut looked_at = 0;
-        while !self.exhausted && looked_at < AT_ONCE && self.window.len() < limit && self.backlog.has_room() {
+        while !self.exhausted && looked_at < AT_ONCE && self.window.len() < limit && self.queue.has_room() {
             let next = match self.lines.next() {
                 None if self.body.is_none() && !self.broken => self.lines.end(),
                 next => next,
@@ -231,7 +212,7 @@ impl Work {
                 break;
             };
             looked_at += 1;
-            match understand(content) {
+            match parse_operation(content) {
                 Ok(Asked { id, operation, condition }) => {
                     let success = line::success(&operation);
                     let ticket = self.window.ask(Asking { line, id, success, deadline });
@@ -241,7 +222,7 @@ impl Work {
             }
         }
         if !writes.is_empty() && self.api.write_many(writes, &self.replies_in).is_err() {
-            // Nobody is left to answer: what was asked before will not be answered either.
+            // The coordinator has ended: what was asked before will not be answered either.
             self.window.expire(deadline, |asking| {
                 Verdict::Problem(Problem::from(Unserved::Stopping).of_line(asking.line))
             });
@@ -298,7 +279,7 @@ impl Work {
     /// Hands over the results that are next.
     fn deliver(&mut self) {
         let window = &mut self.window;
-        self.backlog.add(std::iter::from_fn(|| window.take()));
+        self.queue.add(std::iter::from_fn(|| window.take()));
     }
 
     /// Reads what is left and throws it away.
@@ -315,7 +296,7 @@ async fn frame(body: &mut Option<Body>) -> Option<Result<Frame<Bytes>, Error>> {
     }
 }
 
-fn understand(line: Line) -> Result<Asked, Problem> {
+fn parse_operation(line: Line) -> Result<Asked, Problem> {
     match line {
         Line::Text(text) => line::parse(&text),
         Line::TooLong => {

@@ -1,17 +1,18 @@
 //! What a client missed, from the op-logs.
 //!
-//! An op-log has the writes that were accepted at one copy, and those of a partition are in the op-logs of its two copies,
-//! each in the one that led then. A replay takes all of them, of every partition, page by page, and merges them by version;
-//! what is in both (an operation that was sent again) is told once. So it needs one page of each in memory, however much
-//! there is to tell.
+//! An op-log has the writes that were accepted at one copy, and those of a partition are in the op-logs of
+//! its two copies, each in the one that led then. A replay takes all of them, of every partition, page by
+//! page, and merges them by version; what is in both (an operation that was sent again) is sent once. So it
+//! needs one page of each in memory, however much there is to send.
 //!
-//! It is complete, or it says that it is not. Every answer says above which version the op-log has everything (its *floor*):
-//! a replay that began below that is too late, also when the floor rose meanwhile. Where a copy is away, the other one has
-//! everything only if it leads (it holds all that was acknowledged) and nothing newer came into it but by its own op-log;
-//! otherwise the replay has to wait for the copy that is away.
+//! It is complete, or it says that it is not. Every answer says above which version the op-log has everything
+//! (its *floor*): a replay that began below that is too late, also when the floor rose meanwhile. Where a
+//! copy is away, the other one has everything only if it leads (it holds all that was acknowledged) and
+//! nothing newer came into it but by its own op-log; otherwise the replay has to wait for the copy that is
+//! away.
 //!
-//! It ends at the version at which the subscription begins, up to which everything is settled. If that is no longer within
-//! what the hub keeps, because the client was slow to take it all, it goes on to a newer one.
+//! It ends at the version at which the subscription begins, up to which everything is settled. If that is no
+//! longer within what the hub keeps, because the client was slow to take it all, it goes on to a newer one.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -33,10 +34,10 @@ use crate::routing::FeedStart;
 /// A client that takes nothing for so long is too slow.
 const SLOWEST: Duration = Duration::from_secs(10);
 
-/// What is told at once.
+/// What is sent at once.
 const BATCH_BYTES: usize = 64 << 10;
 
-/// What was replayed is kept for those who ask for the same up to this number.
+/// Up to this number, the hub keeps what was replayed for other subscribers that ask for the same.
 const KEEP: usize = 8_192;
 
 /// A piece of a replay.
@@ -44,7 +45,7 @@ const KEEP: usize = 8_192;
 pub(super) enum Piece {
     /// The next changes.
     Changes(Arc<Batch>),
-    /// Everything up to here was told, and the hub has the rest.
+    /// Everything up to here was sent, and the hub has the rest.
     Upto(Version),
     /// It cannot go on.
     End(DropReason),
@@ -93,8 +94,8 @@ pub(super) struct Page {
 }
 
 impl<A: AsyncFn(Page) -> Result<ChangesAnswer, Unserved>> Replay<A> {
-    /// Asks for the first page of every op-log of changes after one version, up to another. `leads` says who leads each
-    /// partition and serves it, as of when all up to there was settled.
+    /// Asks for the first page of every op-log of changes after one version, up to another. `leads` says who
+    /// leads each partition and serves it, as of when all up to there was settled.
     ///
     /// # Errors
     /// Where it is known already that the replay is not complete.
@@ -177,8 +178,8 @@ impl<A: AsyncFn(Page) -> Result<ChangesAnswer, Unserved>> Replay<A> {
     }
 }
 
-/// Begins a replay of what came after a version up to where a subscription begins, and sends its pieces as they are taken. The last piece says where the hub
-/// goes on, or why there is no more.
+/// Begins a replay of what came after a version up to where a subscription begins, and sends its pieces as
+/// they are taken. The last piece says where the hub goes on, or why there is no more.
 ///
 /// # Errors
 /// Where it is known already that the replay is not complete.
@@ -203,7 +204,7 @@ pub(super) async fn start(
 struct Sending {
     coordinator: Coordinator,
     pieces: mpsc::Sender<Piece>,
-    /// All that was told, for the hub; `None` once it is too much.
+    /// All that was sent, for the hub; `None` once it is too much.
     kept: Option<Vec<Arc<Told>>>,
     after: Version,
 }
@@ -211,7 +212,7 @@ struct Sending {
 impl Sending {
     async fn run<A: AsyncFn(Page) -> Result<ChangesAnswer, Unserved>>(mut self, mut replay: Replay<A>) {
         loop {
-            if !self.tell(&mut replay).await {
+            if !self.send(&mut replay).await {
                 return;
             }
             let upto = replay.upto;
@@ -220,7 +221,7 @@ impl Sending {
                 hub.extend_back(self.after, upto, &kept);
             }
             if hub.reaches(upto) {
-                // Who does not wait for it any more needs no answer.
+                // A subscriber that is gone needs no answer.
                 let _ = self.pieces.send(Piece::Upto(upto)).await;
                 return;
             }
@@ -236,7 +237,7 @@ impl Sending {
     }
 
     /// Sends all of a replay. Returns whether it got to its end.
-    async fn tell<A: AsyncFn(Page) -> Result<ChangesAnswer, Unserved>>(
+    async fn send<A: AsyncFn(Page) -> Result<ChangesAnswer, Unserved>>(
         &mut self,
         replay: &mut Replay<A>,
     ) -> bool {
@@ -245,9 +246,9 @@ impl Sending {
             while bytes < BATCH_BYTES {
                 match replay.next().await {
                     Ok(Some(change)) => {
-                        let told = Arc::new(Told::change(&change));
-                        bytes += told.frame.len();
-                        events.push(told);
+                        let event = Arc::new(Told::change(&change));
+                        bytes += event.frame.len();
+                        events.push(event);
                     }
                     Ok(None) => break,
                     Err(why) => {
@@ -321,11 +322,11 @@ mod tests {
         let leads = vec![Some(Role::Primary); partitions];
         let ask = async |page: Page| ask(logs, page, frame);
         let mut replay = Replay::begin(&leads, Version(after), Version(upto), ask).await?;
-        let mut told = Vec::new();
+        let mut sent = Vec::new();
         while let Some(change) = replay.next().await? {
-            told.push(change.version.0);
+            sent.push(change.version.0);
         }
-        Ok(told)
+        Ok(sent)
     }
 
     fn ring() -> Logs {
@@ -348,8 +349,8 @@ mod tests {
             }
         }
         for (after, upto, frame) in [(0, 500, 1), (0, 500, 7), (123, 456, 50), (499, 500, 9), (500, 500, 3)] {
-            let told = replay(&logs, after, upto, frame).await.expect("all is here");
-            assert_eq!(told, (after + 1..=upto).collect::<Vec<_>>());
+            let sent = replay(&logs, after, upto, frame).await.expect("all is here");
+            assert_eq!(sent, (after + 1..=upto).collect::<Vec<_>>());
         }
     }
 
@@ -375,14 +376,14 @@ mod tests {
         let Ok(mut replay) = Replay::begin(&leads, Version(0), Version(20), ask).await else {
             panic!("at first nothing is gone");
         };
-        let mut told = 0;
+        let mut last = 0;
         let end = loop {
             match replay.next().await {
-                Ok(Some(change)) => told = change.version.0,
+                Ok(Some(change)) => last = change.version.0,
                 other => break other,
             }
         };
-        assert_eq!((told, end), (9, Err(NoReplay::Gone)));
+        assert_eq!((last, end), (9, Err(NoReplay::Gone)));
     }
 
     #[tokio::test]

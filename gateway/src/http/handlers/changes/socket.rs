@@ -1,17 +1,20 @@
-//! The feed over socket.io, for browsers and for programs that speak it already: namespace `/changes` on the REST port.
+//! The feed over socket.io, for browsers and for programs that speak it already: namespace `/changes` on the
+//! REST port.
 //!
-//! The auth object may have `token`, where the API asks for one, and `after`, the id of the last event seen. A connection
-//! that is refused gets the `type` of the problem as its error message. Then comes `subscribed` with the id at which it
-//! begins, and an event for each change: its name as in the event stream, the user, and the id of the event.
+//! The auth object may have `token`, where the API asks for one, and `after`, the id of the last event seen.
+//! A connection that is refused gets the `type` of the problem as its error message. Then comes `subscribed`
+//! with the id at which it begins, and an event for each change: its name as in the event stream, the user,
+//! and the id of the event.
 //!
-//! How it ends matters more than usual. Clients connect again by themselves when the *connection* breaks, and stay away
-//! when they are *told* to go (in socket.io, or by a close packet of engine.io beneath it). So a gateway that stops tells
-//! nobody: its connections end with it, and clients come back with the last id that they have. Only a client that is too
-//! slow is told, with an event `dropped`, and then leaves the namespace.
+//! How it ends matters more than usual. Clients connect again by themselves when the *connection* breaks, and
+//! stay away when the server *disconnects* them (in socket.io, or by a close packet of engine.io beneath it).
+//! So a gateway that stops disconnects no client: its connections end with it, and clients come back with the
+//! last id that they have. Only a client that is too slow gets an event `dropped`, and is removed from the
+//! namespace.
 //!
-//! The library calls a handler on a task of its own for each connection; that task is the subscriber. What it emits goes
-//! into a bounded buffer of the connection. A full one makes the subscriber wait, and its place in the feed stays where it
-//! is, until that is let go.
+//! The library calls a handler on a task of its own for each connection; that task is the subscriber. What it
+//! emits goes into a bounded buffer of the connection. A full one makes the subscriber wait, and its place in
+//! the feed stays where it is, until that is let go.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -38,7 +41,7 @@ use crate::http::metrics::{DropReason, Transport};
 use crate::http::problem::Problem;
 use crate::http::settings::HttpSettings;
 
-/// Where clients look for socket.io unless they are told otherwise.
+/// Where clients look for socket.io unless they are configured otherwise.
 pub(in crate::http) const PATH: &str = "/socket.io";
 
 const NAMESPACE: &str = "/changes";
@@ -49,13 +52,13 @@ const MAX_PAYLOAD: usize = 16 << 10;
 /// Events that may wait for one connection.
 const MAX_WAITING: usize = 1_024;
 
-/// Who has not joined the namespace by then is let go.
+/// A client that has not joined the namespace by then is disconnected.
 const JOIN_WITHIN: Duration = Duration::from_secs(15);
 
 /// A buffer that is full is looked at again after this time.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(25);
 
-/// One that stays full for longer belongs to somebody who is too slow.
+/// A client whose buffer stays full for longer is too slow.
 const SLOWEST: Duration = Duration::from_secs(10);
 
 /// Once a second.
@@ -68,7 +71,7 @@ struct Auth {
     after: Option<String>,
 }
 
-/// Why a client may not join; it is told the type of the problem.
+/// Why a client may not join; it gets the type of the problem.
 struct Refused(Problem);
 
 impl fmt::Display for Refused {
@@ -140,7 +143,7 @@ fn admit(tokens: Option<&ApiTokens>, socket: &SocketRef, shown: Option<&str>) ->
     }
 }
 
-/// Tells one client all that comes, until either side ends.
+/// Sends one client all that comes, until either side ends.
 async fn serve(socket: SocketRef, mut subscriber: Subscriber, closing: &CancellationToken) {
     let gone = CancellationToken::new();
     let ended = gone.clone();
@@ -148,18 +151,18 @@ async fn serve(socket: SocketRef, mut subscriber: Subscriber, closing: &Cancella
         ended.cancel();
         std::future::ready(())
     });
-    // It may have been gone before somebody listened.
+    // The client may have been gone before the handler was set.
     if !socket.connected() || socket.emit("subscribed", &subscriber.seen().to_string()).is_err() {
         return;
     }
-    let telling = async {
+    let sending = async {
         loop {
             let batch = match subscriber.next().await {
                 Ok(batch) => batch,
                 Err(reason) => return Some(reason),
             };
             for event in &batch.events {
-                match tell(&socket, event).await {
+                match send(&socket, event).await {
                     Delivery::Done => {}
                     Delivery::Gone => return None,
                     Delivery::TooSlow => return Some(DropReason::TooSlow),
@@ -170,11 +173,11 @@ async fn serve(socket: SocketRef, mut subscriber: Subscriber, closing: &Cancella
     let dropped = tokio::select! {
         () = closing.cancelled() => None,
         () = gone.cancelled() => None,
-        reason = telling => reason,
+        reason = sending => reason,
     };
     if let Some(reason) = dropped {
         subscriber.dropped(reason);
-        // It listens no more, and only has to be told.
+        // It is no subscriber any more; only the last event is left to send.
         drop(subscriber);
         dismiss(&socket, reason).await;
     }
@@ -188,7 +191,7 @@ enum Delivery {
 }
 
 /// Puts one event into the buffer of the connection, as soon as there is room.
-async fn tell(socket: &SocketRef, event: &Told) -> Delivery {
+async fn send(socket: &SocketRef, event: &Told) -> Delivery {
     let id = event.version.to_string();
     let since = Instant::now();
     loop {
@@ -208,7 +211,8 @@ async fn dismiss(socket: &SocketRef, reason: DropReason) {
     // Not by way of the buffer, which is full, but after all that is in it.
     let _ = socket.volatile().emit(last_event(reason), &explain(reason));
     for _ in 0..DISMISS_ATTEMPTS {
-        // The packet of farewell needs room. A client that takes nothing at all ends by its missing answers to pings.
+        // The disconnect packet needs room. A client that takes nothing at all ends by its missing answers to
+        // pings.
         match socket.clone().disconnect() {
             Err(SocketError::InternalChannelFull) => tokio::time::sleep(Duration::from_secs(1)).await,
             _ => return,

@@ -28,9 +28,10 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
     operation_id = "listenToChanges",
     tag = "users",
     summary = "Listen to changes",
-    description = "One event for each acknowledged change, in one order for everybody: `created` with the user, `updated` with \
-                   the id and the fields set, `deleted` with the id; `unknown` with the id of a user of whom a write was \
-                   answered 504. The id of an event is the version that it gave the user.",
+    description = "One event for each acknowledged change, in one order for all: `created` with the user, \
+                   `updated` with the id and the fields set, `deleted` with the id; `unknown` with the id of \
+                   a user one of whose writes was answered 504. The id of an event is the version that it \
+                   gave the user.",
     params(LastSeen),
     responses(Events, Listening)
 )]
@@ -48,7 +49,7 @@ pub(in crate::http) async fn stream(
     Ok(response(Body::from_stream(chunks)))
 }
 
-/// `HEAD`: the headers of such a stream, and nobody is subscribed.
+/// `HEAD`: the headers of such a stream, without a subscription.
 pub(in crate::http) async fn head() -> Response {
     response(Body::empty())
 }
@@ -63,8 +64,8 @@ fn response(body: Body) -> Response {
     response
 }
 
-/// The last event that the client has seen. The header comes first: an `EventSource` that reconnects by itself repeats the
-/// address as it was, and its header is newer.
+/// The last event that the client has seen. The header comes first: an `EventSource` that reconnects by
+/// itself repeats the address as it was, and its header is newer.
 ///
 /// # Errors
 /// 400.

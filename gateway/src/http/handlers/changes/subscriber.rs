@@ -92,7 +92,7 @@ impl Subscriber {
                     })?;
                     return Ok(Self { seat, seen: after, replay: Some(replay), subscribed });
                 }
-                // Somebody else has asked for the same meanwhile.
+                // Another subscriber's replay has put it back into memory meanwhile.
                 after
             }
         };
