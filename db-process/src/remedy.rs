@@ -215,8 +215,9 @@ fn cause_of(error: &StoreError) -> Option<Cause> {
         StoreError::Unreadable { .. }
         | StoreError::Inconsistent(_)
         | StoreError::Missing { .. }
+        | StoreError::LogDamaged { .. }
         | StoreError::Incomplete { .. } => Some(Cause::Damage),
-        StoreError::LeftOver { kind, .. } => match kind {
+        StoreError::LeftOver { kind, .. } | StoreError::Mark { kind, .. } => match kind {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(Cause::Full),
             io::ErrorKind::ReadOnlyFilesystem => Some(Cause::ReadOnly),
             io::ErrorKind::PermissionDenied => Some(Cause::Denied),

@@ -148,11 +148,6 @@ impl Gateway {
     }
 }
 
-/// Serves the ceiling (see [`http::ceiling`]) for ever, in the way in which the API is served.
-pub async fn serve_ceiling(rest: TcpListener) {
-    http::serve(rest, http::ceiling(), Limits::default(), CancellationToken::new()).await;
-}
-
 async fn listen(variable: &str, port: u16) -> anyhow::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
         .await

@@ -2,7 +2,7 @@
 //!
 //! A figure such as "30,000 requests a second" says as much about the machine as about the program. So every figure here is
 //! taken twice in the same run, round about: of the ring, and of the *ceiling*, an HTTP server with the same routes, the same
-//! validation, the same runtime and the same answers, which finds them in a map in memory (see `gateway::http::ceiling`).
+//! validation, the same runtime and the same answers, which finds them in a map in memory (see [`ceiling`]).
 //! What the machine does meanwhile befalls both; what is quoted is the median of the fractions of all rounds.
 //!
 //! The load comes from a process of its own (see [`generator`]): one thread, one loop over all connections, so that it takes

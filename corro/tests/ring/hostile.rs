@@ -1,12 +1,10 @@
-//! Ten thousand connections that ask nothing.
-
-use std::time::Instant;
+//! Ten thousand connections that ask nothing. That they are closed in the end is tested with the gateway alone.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::processes::{DEADLINE, Ring};
+use super::processes::Ring;
 
 const CONNECTIONS: usize = 10_000;
 
@@ -42,13 +40,6 @@ async fn ten_thousand_idle_connections_cost_little_and_disturb_nobody() {
         cost / CONNECTIONS as u64
     );
     assert!(cost < BYTES_EACH * CONNECTIONS as u64, "{cost} bytes");
-
-    // Those that began and went no further are answered.
-    let start = Instant::now();
-    let mut answer = String::new();
-    tokio::time::timeout(DEADLINE, idle[0].read_to_string(&mut answer)).await.unwrap().unwrap();
-    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer:?} after {:?}", start.elapsed());
-    ring.until_ready().await;
 }
 
 /// Memory that a process holds, in bytes.

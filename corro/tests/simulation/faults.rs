@@ -261,12 +261,13 @@ impl World {
             Fault::Gateway | Fault::Power => harsh || !self.faults.wiped,
             _ => true,
         };
-        // Nothing that could tell of a disk that went back may be lost before it has.
-        let told = self.faults.rolled_back.is_empty()
-            || !matches!(
-                fault,
-                Fault::Gateway | Fault::GatewayPause | Fault::Wipe | Fault::Power | Fault::Rollback
-            );
+        // Nothing that could tell of a disk that went back may be lost, or late, before it has.
+        let told = match fault {
+            _ if self.faults.rolled_back.is_empty() => true,
+            Fault::CutReplication => true,
+            Fault::Kill => self.faults.rolled_back.iter().any(|(of, ..)| *of == place),
+            _ => false,
+        };
         possible && fair && told
     }
 
@@ -275,7 +276,9 @@ impl World {
         let size = self.config.size;
         [replica_of(place, size), replicated_at(place, size)].into_iter().flatten().all(|place| {
             let process = &self.processes[usize::from(place)];
-            process.is_well() && process.link.registered
+            let connection = process.link.connection.and_then(|id| self.connections.get(&id));
+            let linked = connection.is_some_and(|connection| connection.gateway_open && !connection.cut);
+            process.is_well() && process.link.registered && linked
         })
     }
 

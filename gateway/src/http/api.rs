@@ -1,6 +1,5 @@
 //! The coordinator as the handlers see it: every question has a deadline, and every failure is a [`Problem`].
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::message::link::{Found, WriteAnswer};
@@ -8,15 +7,12 @@ use protocol::message::query::Filter;
 use protocol::placement::{Partition, partition_of};
 use protocol::{Condition, Operation, UserId};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::bulk::Bulk;
-use super::changes::Audience;
 use super::kind::Kind;
 use super::problem::Problem;
-use super::router::HttpSettings;
+use super::settings::HttpSettings;
 use crate::coordinator::{Coordinator, OneOfMany, Reply, Unserved};
 use crate::feed::Seat;
 use crate::gather::check::{self, Begun, Check};
@@ -27,56 +23,33 @@ use crate::routing::status::ClusterStatus;
 /// How long a request that is late already may take to find out which partition it was about.
 const NAMING: Duration = Duration::from_millis(200);
 
-/// Subscribers that read from op-logs at the same time: each may hold a page of every copy.
-const REPLAYS: usize = 8;
-
 /// State of the handlers.
 #[derive(Debug, Clone)]
 pub(super) struct Api {
     coordinator: Coordinator,
     patience: Duration,
-    bulk: Arc<Bulk>,
-    streams: Arc<Streams>,
-}
-
-/// What concerns only calls whose answers are streams.
-#[derive(Debug)]
-struct Streams {
     heartbeat: Duration,
     closing: CancellationToken,
-    replays: Arc<Semaphore>,
-    audience: Arc<Audience>,
 }
 
 impl Api {
     pub(super) fn new(coordinator: Coordinator, settings: &HttpSettings) -> Self {
-        let streams = Streams {
+        Self {
+            coordinator,
+            patience: settings.deadline,
             heartbeat: settings.heartbeat,
             closing: settings.closing.clone(),
-            replays: Arc::new(Semaphore::new(REPLAYS)),
-            audience: Arc::default(),
-        };
-        Self { coordinator, patience: settings.deadline, bulk: Arc::default(), streams: Arc::new(streams) }
-    }
-
-    /// What all bulk requests share.
-    pub(super) fn bulk(&self) -> &Arc<Bulk> {
-        &self.bulk
+        }
     }
 
     /// How long a stream may be silent.
     pub(super) fn heartbeat(&self) -> Duration {
-        self.streams.heartbeat
+        self.heartbeat
     }
 
     /// When streams have to end.
     pub(super) fn closing(&self) -> &CancellationToken {
-        &self.streams.closing
-    }
-
-    /// Who listens to the feed.
-    pub(super) fn audience(&self) -> &Arc<Audience> {
-        &self.streams.audience
+        &self.closing
     }
 
     /// How long a request may take.
@@ -84,8 +57,9 @@ impl Api {
         self.patience
     }
 
-    /// When a request that starts now has to be answered. The deadline is kept here and in `body`, the only places where
-    /// a request waits, rather than in a layer around everything: only here is it known what the caller has to be told.
+    /// When a request that starts now has to be answered. The deadline is kept here and in `body`, the only
+    /// places where a request waits, rather than in a layer around everything: only here is it known what the
+    /// problem has to say.
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.patience
     }
@@ -140,12 +114,12 @@ impl Api {
         self.coordinator.write_many(writes, replies.clone())
     }
 
-    /// Takes as long as a scan does.
+    /// AcceptedMedia as long as a scan does.
     pub(super) async fn check(&self, scan: bool) -> Result<Check, Problem> {
         Ok(check::check(&self.coordinator, scan).await?)
     }
 
-    /// Takes as long as a scan does.
+    /// AcceptedMedia as long as a scan does.
     pub(super) async fn repair(&self, partition: Partition) -> Result<Begun, Problem> {
         Ok(check::repair(&self.coordinator, partition).await?)
     }
@@ -157,9 +131,9 @@ impl Api {
         }
     }
 
-    /// A seat in the feed, and where the subscription begins.
+    /// A subscription to the feed, and where it begins.
     pub(super) async fn subscribe(&self) -> Result<(Seat, FeedStart), Problem> {
-        // The seat comes first: what is published from then on is kept for it.
+        // The seat is taken first: what is published from then on is kept for it.
         let Some(seat) = self.coordinator.feed().enter() else {
             let detail = "As many listen to changes as this gateway takes on. Nothing was begun.";
             return Err(Problem::new(Kind::TooManySubscribers, detail));
@@ -170,18 +144,7 @@ impl Api {
         }
     }
 
-    /// Leave to read from the op-logs what a subscriber has missed.
-    pub(super) async fn permit_to_replay(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        match timeout(self.patience, Arc::clone(&self.streams.replays).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => {
-                let detail = "Too many read at once what they have missed. Nothing was begun.";
-                Err(Problem::new(Kind::TooManySubscribers, detail))
-            }
-        }
-    }
-
-    /// For whoever asks beyond the time of one request.
+    /// For questions that last longer than one request.
     pub(super) fn coordinator(&self) -> Coordinator {
         self.coordinator.clone()
     }
@@ -193,8 +156,8 @@ impl Api {
         }
     }
 
-    /// The partition of a user, for the problem of a request that got no answer; `None` where the coordinator does not
-    /// even say how large the ring is.
+    /// The partition of a user, for the problem of a request that got no answer; `None` where the coordinator
+    /// does not even say how large the ring is.
     async fn partition(&self, id: UserId) -> Option<Partition> {
         self.known_size().await.map(|size| partition_of(&id, size))
     }

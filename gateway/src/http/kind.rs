@@ -1,7 +1,7 @@
 //! The kinds of problems: the table of every error that this API answers.
 //!
-//! The `type` of a problem is stable: `urn:corro:problem:` and a name. Programs branch on it; titles and details are for
-//! people and may be reworded.
+//! The `type` of a problem is stable: `urn:corro:problem:` and a name. Programs branch on it; titles and
+//! details are for people and may be reworded.
 
 use axum::http::header::{ACCEPT, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -9,10 +9,6 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 /// What kinds of problems there are; each has one status, one `type` and one title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    MalformedRequest,
-    HeadTooSlow,
-    HeadTooLarge,
-    TargetTooLong,
     MalformedBody,
     MalformedId,
     MalformedCondition,
@@ -53,20 +49,6 @@ impl Kind {
     pub(super) fn describe(self) -> (StatusCode, &'static str, &'static str) {
         use StatusCode as S;
         match self {
-            Self::MalformedRequest => {
-                (S::BAD_REQUEST, "urn:corro:problem:malformed-request", "This is not HTTP/1.1")
-            }
-            Self::HeadTooSlow => {
-                (S::REQUEST_TIMEOUT, "urn:corro:problem:head-too-slow", "The request did not arrive in time")
-            }
-            Self::HeadTooLarge => (
-                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "urn:corro:problem:head-too-large",
-                "The head of the request is too large",
-            ),
-            Self::TargetTooLong => {
-                (S::URI_TOO_LONG, "urn:corro:problem:target-too-long", "The path of the request is too long")
-            }
             Self::MalformedBody => {
                 (S::BAD_REQUEST, "urn:corro:problem:malformed-body", "The body cannot be read")
             }
@@ -147,7 +129,7 @@ impl Kind {
                 (S::UNPROCESSABLE_ENTITY, "urn:corro:problem:invalid-fields", "The user is not valid")
             }
             Self::Internal => {
-                (S::INTERNAL_SERVER_ERROR, "urn:corro:problem:internal", "The gateway made a mistake")
+                (S::INTERNAL_SERVER_ERROR, "urn:corro:problem:internal", "Internal server error")
             }
             Self::Unavailable => (
                 S::SERVICE_UNAVAILABLE,
@@ -202,11 +184,7 @@ impl Kind {
                 Some((RETRY_AFTER, HeaderValue::from_static("1")))
             }
             // The rest of the body may still come: nothing after it can be understood.
-            Self::BodyTooSlow
-            | Self::MalformedRequest
-            | Self::HeadTooSlow
-            | Self::HeadTooLarge
-            | Self::TargetTooLong => Some((CONNECTION, HeaderValue::from_static("close"))),
+            Self::BodyTooSlow => Some((CONNECTION, HeaderValue::from_static("close"))),
             Self::UnsupportedMediaType => Some((ACCEPT, HeaderValue::from_static("application/json"))),
             _ => None,
         }

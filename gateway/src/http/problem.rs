@@ -1,15 +1,18 @@
-//! Problems: the one mapping from everything that can go wrong to a response (RFC 9457, `application/problem+json`).
+//! Problems: the one mapping from everything that can go wrong to a response (RFC 9457,
+//! `application/problem+json`).
 //!
-//! A handler returns a [`Problem`]; as a response it is only a status with the problem attached. The text is written by
-//! [`finish`], which every response passes on its way out: there the request id is known, and there the framework's own
-//! errors (unknown route, wrong method, a path that is not UTF-8) become problems too.
+//! A handler returns a [`Problem`]; as a response it is only a status with the problem attached. The text is
+//! written by [`finish`], which every response passes on its way out: there the request id is known, and
+//! there the framework's own errors (unknown route, wrong method, a path that is not UTF-8) become problems
+//! too.
 
 use std::borrow::Cow;
 
 use axum::body::Body;
-use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use protocol::Outcome;
 use protocol::placement::Partition;
 use serde::Serialize;
 use uuid::Uuid;
@@ -26,7 +29,7 @@ pub(super) struct InvalidField {
     pub(super) detail: &'static str,
 }
 
-/// Of the errors of one line among many no more are told.
+/// No more errors are listed for one line among many.
 const MAX_ERRORS: usize = 16;
 
 /// A pointer into one line among many is cut off here, in bytes.
@@ -62,14 +65,18 @@ impl Problem {
     }
 
     pub(super) fn late_write(partition: Option<Partition>) -> Self {
-        let detail = "The deadline passed, and the outcome is unknown: the write may have been applied, or may be yet. \
-                      Read the user before you decide to write again.";
+        let detail = "The deadline passed, and the outcome is unknown: the write may have been applied, or \
+                      may be yet. Read the user before you decide to write again.";
         Self::new(Kind::OutcomeUnknown, detail).about(partition)
     }
 
-    /// A mistake of this program. What happened belongs in the log, not in the answer.
+    /// An error of this program. The details belong in the log, not in the answer.
     pub(super) fn internal() -> Self {
         Self::new(Kind::Internal, "The log of the gateway says more, under this request id.")
+    }
+
+    pub(super) fn user_not_found() -> Self {
+        Self::new(Kind::UserNotFound, "No user has that id.")
     }
 
     pub(super) fn stopping() -> Self {
@@ -88,22 +95,6 @@ impl Problem {
             Kind::MethodNotAllowed => Self::new(kind, "The Allow header lists the methods that it takes."),
             Kind::Internal => Self::internal(),
             _ => Self::new(kind, kind.describe().2),
-        }
-    }
-
-    /// A head that the HTTP library refused before any handler saw it.
-    pub(super) fn unreadable(status: StatusCode) -> Self {
-        match status {
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
-                Self::new(Kind::HeadTooLarge, "A head may have at most 16384 bytes and 100 fields.")
-            }
-            StatusCode::URI_TOO_LONG => {
-                Self::new(Kind::TargetTooLong, "The path and the query are too long to be read.")
-            }
-            StatusCode::BAD_REQUEST => {
-                Self::new(Kind::MalformedRequest, "Nothing was done: the head of the request cannot be read.")
-            }
-            other => Self::of_framework(other),
         }
     }
 
@@ -184,23 +175,41 @@ impl Problem {
         serde_json::to_vec(&rendered).expect("strings and numbers always serialize")
     }
 
-    /// The whole response as it goes over a connection that has no router to answer on it, and that ends with it.
-    pub(super) fn into_last_words(self) -> Vec<u8> {
+    /// The bytes of the whole response, for a connection that ends with it and has no router.
+    pub(super) fn into_raw_response(self) -> Vec<u8> {
         let instance = Uuid::new_v4().simple().to_string();
         let body = self.render(&instance);
         let status = self.kind.describe().0;
         let mut response = format!(
-            "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
+            "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n \
              connection: close\r\nx-request-id: {instance}\r\n",
             body.len()
         )
         .into_bytes();
-        if let Some((name, value)) = self.kind.header().filter(|(name, _)| name != CONNECTION) {
+        if let Some((name, value)) = self.kind.header() {
             response.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
         }
         response.extend(b"\r\n");
         response.extend(body);
         response
+    }
+}
+
+/// # Errors
+/// Where the write was refused.
+pub(super) fn ensure_done(outcome: Outcome) -> Result<(), Problem> {
+    match outcome {
+        Outcome::Applied | Outcome::Unchanged | Outcome::Repeated => Ok(()),
+        Outcome::Exists => Err(Problem::new(Kind::UserExists, "A user with that id exists already.")),
+        Outcome::KeyReused => Err(Problem::new(
+            Kind::KeyReused,
+            "Another request was made with this Idempotency-Key. Nothing was done.",
+        )),
+        Outcome::NotFound => Err(Problem::user_not_found()),
+        Outcome::PreconditionFailed => Err(Problem::new(
+            Kind::PreconditionFailed,
+            "The version that the user has now is not one that the condition allows. Nothing was changed.",
+        )),
     }
 }
 
@@ -250,8 +259,8 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Writes the problem of an error response; other responses pass as they are. Headers that are there already stay, such
-/// as `Allow`.
+/// Writes the problem of an error response; other responses pass as they are. Headers that are there already
+/// stay, such as `Allow`.
 pub(super) fn finish(mut response: Response, request_id: &HeaderValue) -> Response {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) {

@@ -24,7 +24,7 @@ async fn a_head_that_comes_byte_by_byte_is_given_up() {
     let server = Server::with(SHORT, &HttpSettings::default()).await;
     let (mut reader, mut writer) = server.connect().await.into_split();
     let dripping = tokio::spawn(async move {
-        // Nothing but the refusal ends this.
+        // Nothing but the end of the connection ends this.
         while writer.write_all(b"G").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -32,9 +32,7 @@ async fn a_head_that_comes_byte_by_byte_is_given_up() {
     let mut answer = Vec::new();
     // It may end with a reset: the last bytes that it sent were never read.
     let _ = timeout(PATIENCE, reader.read_to_end(&mut answer)).await.expect("an end");
-    let answer = String::from_utf8(answer).expect("text");
-    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("problem:head-too-slow"), "{answer:?}");
-    assert!(answer.contains("x-request-id: ") && answer.contains("connection: close"), "{answer:?}");
+    assert_eq!(String::from_utf8(answer).expect("text"), "");
     timeout(PATIENCE, dripping).await.expect("an end").expect("no panic");
 }
 
@@ -48,7 +46,7 @@ async fn the_second_head_of_a_connection_has_its_time_too() {
     assert_eq!(&first, b"HTTP/1.1 200");
     stream.write_all(b"GET /health").await.expect("sent");
     let answer = rest(&mut stream).await;
-    assert!(answer.contains("HTTP/1.1 408 ") && answer.contains("problem:head-too-slow"), "{answer:?}");
+    assert!(!answer.contains("HTTP/1.1"), "no second answer: {answer:?}");
 }
 
 #[tokio::test]
@@ -104,7 +102,6 @@ async fn a_head_that_is_too_large_is_refused() {
         let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an end");
         let answer = String::from_utf8(answer).expect("text");
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer:?}");
-        assert!(answer.contains("problem:head-too-large"), "{answer:?}");
     }
 }
 
@@ -153,6 +150,18 @@ async fn a_caller_that_does_not_read_its_answers_is_cut_off() {
         while writer.write_all(&requests).await.is_ok() {}
     };
     timeout(PATIENCE, asking).await.expect("the connection is closed");
+}
+
+/// The deadline of its request bounds a handler; a scan of all records may take minutes without a byte.
+#[tokio::test]
+async fn a_connection_whose_handler_works_is_not_idle() {
+    let limits = Limits { idle: Duration::from_millis(100), ..Limits::default() };
+    let settings = HttpSettings { deadline: Duration::from_secs(1), ..HttpSettings::default() };
+    let server = Server::with(limits, &settings).await;
+    server.api.set(Mood::Silent);
+    let request = format!("GET /api/user/{ID} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let answer = server.exchange(request.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 504 ") && answer.contains("problem:no-answer"), "{answer:?}");
 }
 
 #[tokio::test]

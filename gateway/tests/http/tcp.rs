@@ -57,7 +57,7 @@ pub(crate) fn post(headers: &str, body: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_refused_and_harms_nobody() {
+async fn what_is_no_http_is_refused_and_harms_no_other_caller() {
     let server = Server::start().await;
     for nonsense in [
         "\r\n\r\n\r\nnonsense\r\n\r\n",
@@ -69,7 +69,7 @@ async fn what_is_no_http_is_refused_and_harms_nobody() {
     ] {
         let answer = server.exchange(nonsense.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{nonsense:?} gave {answer:?}");
-        assert!(answer.contains("urn:corro:problem:malformed-request"), "{nonsense:?} gave {answer:?}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "nothing else is answered: {answer:?}");
     }
     let answer = server.exchange(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
@@ -92,9 +92,9 @@ async fn nonsense_behind_a_request_is_refused_after_the_answer() {
                 let answer = server.exchange(format!("{good}{nonsense}").as_bytes()).await;
                 assert_eq!(answer.matches(&format!("HTTP/1.1 {status} ")).count(), repeated, "{answer:?}");
                 assert_eq!(answer.matches("HTTP/1.1 400 ").count(), 1, "{answer:?}");
-                assert_eq!(answer.matches("x-request-id: ").count(), repeated + 1, "{answer:?}");
+                assert_eq!(answer.matches("x-request-id: ").count(), repeated, "{answer:?}");
                 let (_, last) = answer.split_once("HTTP/1.1 400 ").expect("a refusal");
-                assert!(last.contains("problem:malformed-request") && last.ends_with('}'), "{answer:?}");
+                assert!(!last.contains("HTTP/1.1"), "it comes after the answers: {answer:?}");
             }
         }
     }

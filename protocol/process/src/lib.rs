@@ -5,12 +5,10 @@
 //! - [`start_log`]: daily files and stdout
 //! - [`shutdown_on_signal`]: SIGTERM and Ctrl-C become a token that is cancelled
 //! - [`abort_on_panic`]: a bug ends the process, where it would otherwise end one task and leave a half of it at work
-//! - [`recently`]: the time, where it matters little and costs too much to ask for
 //! - [`probe`]: asks a process on this machine whether it is well
 //!
 //! Nothing here knows what the processes do.
 
-mod clock;
 mod log;
 mod log_files;
 mod panic;
@@ -25,7 +23,6 @@ mod signal;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-pub use clock::recently;
 pub use log::{LogGuard, start_log};
 pub use panic::abort_on_panic;
 pub use probe::probe;

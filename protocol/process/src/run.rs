@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
 use crate::{CommonSettings, abort_on_panic, shutdown_on_signal, start_log};
 
 /// Runs `work` with all that a process has around it: a log under the name of the process, an end at the first panic,
@@ -26,9 +25,7 @@ pub fn run<E: Display>(
         }
     };
     abort_on_panic();
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().on_thread_unpark(clock::take).build();
-    let outcome = match runtime {
+    let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
             let outcome = runtime.block_on(async { work(shutdown_on_signal()).await });
             // A blocking call that nobody waits for any more, such as the look-up of a name, does not hold up the end.

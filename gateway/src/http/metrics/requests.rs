@@ -1,198 +1,114 @@
-//! What requests come to, and how long they take.
+//! Requests by route, method and outcome, and how long they take.
 //!
-//! Every request pays for this, so it is as little as possible: four additions to numbers that lie side by side for its
-//! route and method, and two looks at a clock that does not ask the system for the time. Sums are made when somebody looks.
+//! The counters of a route and a method are looked up once, when the first request needs them; from then on a
+//! request adds to atomic numbers. A route that was never requested shows nothing.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::array;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use axum::http::{Method, StatusCode};
-use process::recently;
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{
+    Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
 
-/// In nanoseconds: from what a read takes at best to the deadline of a request.
-const BUCKETS: [u64; 16] = [
-    100_000,
-    200_000,
-    500_000,
-    1_000_000,
-    2_000_000,
-    5_000_000,
-    10_000_000,
-    20_000_000,
-    50_000_000,
-    100_000_000,
-    200_000_000,
-    500_000_000,
-    1_000_000_000,
-    2_000_000_000,
-    5_000_000_000,
-    10_000_000_000,
-];
+/// In seconds: from what a read takes at best to the deadline of a request.
+const BUCKETS: [f64; 16] =
+    [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
 
-/// Methods that are told apart; all others are one.
+/// Methods with a label of their own; all others are one.
 static METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
-/// What a request came to; the first is that its caller went away before the answer.
+/// Outcomes of a request; the first is that its caller went away before the answer.
 const STATUSES: [&str; 6] = ["abandoned", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Counts requests, and knows how to show it.
-#[derive(Debug, Clone, Default)]
-pub(in crate::http) struct Metrics {
-    routes: Arc<Mutex<Vec<Arc<RouteMetrics>>>>,
+/// The metrics of all routes.
+#[derive(Debug, Clone)]
+pub(super) struct RequestMetrics {
+    total: IntCounterVec,
+    durations: HistogramVec,
+    in_flight: IntGauge,
 }
 
-/// The figures of one route.
+impl RequestMetrics {
+    /// # Errors
+    /// If a name is not valid, or registered already.
+    pub(super) fn register(registry: &Registry) -> Result<Self, Error> {
+        let total = Opts::new("corro_http_requests_total", "HTTP requests, by outcome.");
+        let durations = HistogramOpts::new(
+            "corro_http_request_duration_seconds",
+            "Time from the head of a request to the head of its answer.",
+        );
+        let metrics = Self {
+            total: IntCounterVec::new(total, &["method", "route", "status"])?,
+            durations: HistogramVec::new(durations.buckets(BUCKETS.to_vec()), &["method", "route"])?,
+            in_flight: IntGauge::new(
+                "corro_http_requests_in_flight",
+                "HTTP requests without an answer so far.",
+            )?,
+        };
+        registry.register(Box::new(metrics.total.clone()))?;
+        registry.register(Box::new(metrics.durations.clone()))?;
+        registry.register(Box::new(metrics.in_flight.clone()))?;
+        Ok(metrics)
+    }
+
+    pub(super) fn route(&self, route: &'static str) -> Arc<RouteMetrics> {
+        let methods = array::from_fn(|_| MethodMetrics::default());
+        Arc::new(RouteMetrics { route, all: self.clone(), methods })
+    }
+}
+
+/// The metrics of one route.
 #[derive(Debug)]
 pub(in crate::http) struct RouteMetrics {
     route: &'static str,
-    /// Requests that have begun, whatever came of them.
-    begun: AtomicU64,
+    all: RequestMetrics,
+    /// In the order of [`METHODS`]; the last is for all others.
     methods: [MethodMetrics; METHODS.len() + 1],
 }
 
 #[derive(Debug, Default)]
 struct MethodMetrics {
-    statuses: [AtomicU64; STATUSES.len()],
-    /// How many took no longer than each of [`BUCKETS`] says, and longer than the one before; the last took longer than all.
-    buckets: [AtomicU64; BUCKETS.len() + 1],
-    nanoseconds: AtomicU64,
+    /// In the order of [`STATUSES`].
+    outcomes: [OnceLock<IntCounter>; STATUSES.len()],
+    duration: OnceLock<Histogram>,
 }
 
-impl Metrics {
-    pub(in crate::http) fn new() -> Self {
-        Self::default()
+impl RouteMetrics {
+    fn count(&self, method: usize, status: usize) {
+        let counter = self.methods[method].outcomes[status]
+            .get_or_init(|| self.all.total.with_label_values(&[label(method), self.route, STATUSES[status]]));
+        counter.inc();
+        self.all.in_flight.dec();
     }
 
-    /// The figures of a route, which is named by its template.
-    pub(in crate::http) fn route(&self, route: &'static str) -> Arc<RouteMetrics> {
-        let figures = Arc::new(RouteMetrics { route, begun: AtomicU64::new(0), methods: Default::default() });
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        routes.push(Arc::clone(&figures));
-        figures
-    }
-
-    /// All figures. A route that nobody has asked for has none.
-    pub(super) fn families(&self) -> Vec<MetricFamily> {
-        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut requests, mut durations, mut in_flight) = (Vec::new(), Vec::new(), 0);
-        for route in routes.iter() {
-            let mut ended = 0;
-            for (index, figures) in route.methods.iter().enumerate() {
-                let method = METHODS.get(index).map_or("other", Method::as_str);
-                let labels = |more: Option<&str>| {
-                    let status = more.map(|status| ("status", status));
-                    let all = [("method", method), ("route", route.route)].into_iter().chain(status);
-                    all.map(|(name, value)| label(name, value)).collect::<Vec<_>>()
-                };
-                for (status, count) in STATUSES.iter().zip(&figures.statuses) {
-                    let count = count.load(Relaxed);
-                    if count > 0 {
-                        ended += count;
-                        let mut counter = Counter::default();
-                        counter.set_value(count as f64);
-                        let mut metric = Metric::from_label(labels(Some(status)));
-                        metric.set_counter(counter);
-                        requests.push(metric);
-                    }
-                }
-                let histogram = figures.histogram();
-                if histogram.get_sample_count() > 0 {
-                    let mut metric = Metric::from_label(labels(None));
-                    metric.set_histogram(histogram);
-                    durations.push(metric);
-                }
-            }
-            // What has ended has begun before, and that is read after it.
-            in_flight += route.begun.load(Relaxed).saturating_sub(ended);
-        }
-        let mut gauge = Gauge::default();
-        gauge.set_value(in_flight as f64);
-        [
-            family(
-                "corro_http_request_duration_seconds",
-                "From the head of a request to the head of its answer.",
-                MetricType::HISTOGRAM,
-                durations,
-            ),
-            family(
-                "corro_http_requests_in_flight",
-                "Requests without an answer so far.",
-                MetricType::GAUGE,
-                vec![Metric::from_gauge(gauge)],
-            ),
-            family(
-                "corro_http_requests_total",
-                "Requests, by what they came to.",
-                MetricType::COUNTER,
-                requests,
-            ),
-        ]
-        .into_iter()
-        .filter(|family| !family.get_metric().is_empty())
-        .collect()
+    fn observe(&self, method: usize, took: Duration) {
+        let duration = self.methods[method]
+            .duration
+            .get_or_init(|| self.all.durations.with_label_values(&[label(method), self.route]));
+        duration.observe(took.as_secs_f64());
     }
 }
 
-fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
+fn label(method: usize) -> &'static str {
+    METHODS.get(method).map_or("other", Method::as_str)
 }
 
-fn label(name: &str, value: &str) -> LabelPair {
-    let mut label = LabelPair::default();
-    label.set_name(name.to_owned());
-    label.set_value(value.to_owned());
-    label
-}
-
-impl MethodMetrics {
-    fn observe(&self, took: Duration) {
-        // A request ends within minutes, and all of them together within 584 years.
-        let nanoseconds = took.as_nanos() as u64;
-        let bucket = BUCKETS.iter().position(|most| nanoseconds <= *most).unwrap_or(BUCKETS.len());
-        self.buckets[bucket].fetch_add(1, Relaxed);
-        self.nanoseconds.fetch_add(nanoseconds, Relaxed);
-    }
-
-    fn histogram(&self) -> Histogram {
-        let mut count = 0;
-        let mut buckets = Vec::with_capacity(BUCKETS.len());
-        for (most, in_bucket) in BUCKETS.iter().zip(&self.buckets) {
-            count += in_bucket.load(Relaxed);
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(*most as f64 / 1e9);
-            bucket.set_cumulative_count(count);
-            buckets.push(bucket);
-        }
-        let mut histogram = Histogram::default();
-        histogram.set_bucket(buckets);
-        histogram.set_sample_count(count + self.buckets[BUCKETS.len()].load(Relaxed));
-        histogram.set_sample_sum(self.nanoseconds.load(Relaxed) as f64 / 1e9);
-        histogram
-    }
-}
-
-/// One request, from its head to its answer, or to the moment when nobody waits for that any more.
+/// One request, from its head to its answer, or to the moment at which its caller is gone.
 #[derive(Debug)]
 pub(in crate::http) struct Measured {
     route: Arc<RouteMetrics>,
     method: Method,
-    /// By the clock of the process.
-    started: Duration,
+    started: Instant,
     answered: bool,
 }
 
 impl Measured {
     pub(in crate::http) fn begin(route: &Arc<RouteMetrics>, method: &Method) -> Self {
-        route.begun.fetch_add(1, Relaxed);
-        Self { route: Arc::clone(route), method: method.clone(), started: recently(), answered: false }
+        route.all.in_flight.inc();
+        Self { route: Arc::clone(route), method: method.clone(), started: Instant::now(), answered: false }
     }
 
     pub(in crate::http) fn method(&self) -> &Method {
@@ -204,49 +120,50 @@ impl Measured {
         self.route.route
     }
 
-    /// Since the head of the request.
-    pub(in crate::http) fn elapsed(&self) -> Duration {
-        recently().saturating_sub(self.started)
-    }
-
-    pub(in crate::http) fn answered(&mut self, status: StatusCode) {
+    /// Counts the answer. Returns how long it took.
+    pub(in crate::http) fn answered(&mut self, status: StatusCode) -> Duration {
         self.answered = true;
-        let class = usize::from(status.as_u16() / 100).min(STATUSES.len() - 1);
-        let figures = self.figures();
-        figures.statuses[class].fetch_add(1, Relaxed);
-        figures.observe(self.elapsed());
+        let took = self.started.elapsed();
+        let (method, class) = (self.index(), usize::from(status.as_u16() / 100));
+        self.route.count(method, class.min(STATUSES.len() - 1));
+        self.route.observe(method, took);
+        took
     }
 
-    fn figures(&self) -> &MethodMetrics {
-        let known = METHODS.iter().position(|known| *known == self.method);
-        &self.route.methods[known.unwrap_or(METHODS.len())]
+    /// Of its method in [`METHODS`], or behind them.
+    fn index(&self) -> usize {
+        METHODS.iter().position(|known| *known == self.method).unwrap_or(METHODS.len())
     }
 }
 
 impl Drop for Measured {
     fn drop(&mut self) {
         if !self.answered {
-            self.figures().statuses[0].fetch_add(1, Relaxed);
+            self.route.count(self.index(), 0);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use prometheus::TextEncoder;
 
     use super::*;
 
-    fn shown(metrics: &Metrics) -> Vec<String> {
-        let text = TextEncoder::new().encode_to_string(&metrics.families()).expect("text");
+    fn metrics() -> (Registry, RequestMetrics) {
+        let registry = Registry::new();
+        let metrics = RequestMetrics::register(&registry).expect("valid names");
+        (registry, metrics)
+    }
+
+    fn shown(registry: &Registry) -> Vec<String> {
+        let text = TextEncoder::new().encode_to_string(&registry.gather()).expect("text");
         text.lines().map(str::to_owned).collect()
     }
 
     #[test]
     fn requests_are_counted_by_what_they_came_to() {
-        let metrics = Metrics::new();
+        let (registry, metrics) = metrics();
         let route = metrics.route("/api/user/{id}");
         metrics.route("/health/live");
         let other = Method::from_bytes(b"BREW").expect("a method");
@@ -258,12 +175,12 @@ mod tests {
             (&other, Some(StatusCode::METHOD_NOT_ALLOWED)),
         ] {
             let mut request = Measured::begin(&route, method);
-            assert!(shown(&metrics).contains(&"corro_http_requests_in_flight 1".to_owned()));
+            assert!(shown(&registry).contains(&"corro_http_requests_in_flight 1".to_owned()));
             if let Some(status) = status {
                 request.answered(status);
             }
         }
-        let shown = shown(&metrics);
+        let shown = shown(&registry);
         for line in [
             r#"corro_http_requests_in_flight 0"#,
             r#"corro_http_requests_total{method="GET",route="/api/user/{id}",status="2xx"} 1"#,
@@ -279,25 +196,25 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_summed_up_in_their_buckets() {
-        let figures = MethodMetrics::default();
+    fn durations_are_counted_in_their_buckets() {
+        let (registry, metrics) = metrics();
+        let route = metrics.route("/");
         for micros in [100, 101, 499_000, 9_999_000, 11_000_000] {
-            figures.observe(Duration::from_micros(micros));
+            route.observe(0, Duration::from_micros(micros));
         }
-        let histogram = figures.histogram();
-        let buckets = histogram.get_bucket().iter();
-        let counts: Vec<_> =
-            buckets.map(|bucket| (bucket.upper_bound(), bucket.cumulative_count())).collect();
-        assert_eq!(counts[..2], [(0.0001, 1), (0.0002, 2)]);
-        assert_eq!(counts[11..], [(0.5, 3), (1.0, 3), (2.0, 3), (5.0, 3), (10.0, 4)]);
-        assert_eq!((histogram.get_sample_count(), histogram.get_sample_sum()), (5, 21.498_201));
+        let shown = shown(&registry);
+        for (most, count) in [("0.0001", 1), ("0.0002", 2), ("0.5", 3), ("5", 3), ("10", 4), ("+Inf", 5)] {
+            let name = "corro_http_request_duration_seconds_bucket";
+            let line = format!(r#"{name}{{method="GET",route="/",le="{most}"}} {count}"#);
+            assert!(shown.contains(&line), "{line} is not in {shown:?}");
+        }
     }
 
     #[test]
     #[ignore = "a measurement"]
     fn what_a_request_pays() {
         const REQUESTS: u32 = 5_000_000;
-        let route = Metrics::new().route("/api/user/{id}");
+        let route = metrics().1.route("/api/user/{id}");
         let start = Instant::now();
         for _ in 0..REQUESTS {
             std::hint::black_box(Measured::begin(&route, &Method::GET)).answered(StatusCode::OK);

@@ -35,13 +35,15 @@ parameters! {
     IfNoneMatch: known_tags();
     /// Of a list.
     ListQuery: query("limit", "Users on a page; 100 by default.", whole(1, 1_000)),
-        query("cursor", "The `next_cursor` of a list with the same `group` and `email`.", schemas::text(1, 512)),
+        query("cursor", "The `next_cursor` of a list with the same `group` and `email`.",
+            schemas::text(1, 512)),
         query("group", "Only users of this group.", whole(i32::MIN, i32::MAX)),
         query("email", "Only users with this address, in any case.", schemas::email().build());
     /// Of a count.
     CountQuery: query("group", "Only users of this group.", whole(i32::MIN, i32::MAX));
     /// Of the live feed.
-    LastSeen: last_event_id(), query("after", "The same, for those who cannot set headers.", schemas::pattern(EVENT_ID));
+    LastSeen: last_event_id(), query("after", "The same, for clients that cannot set headers.",
+        schemas::pattern(EVENT_ID));
     /// Of a check.
     CheckQuery: query("scan", "Whether to read every record, too.", schemas::yes_or_no());
     /// Of a PUT.
@@ -129,8 +131,8 @@ fn if_match() -> Parameter {
 }
 
 fn if_none_match() -> Parameter {
-    let description = "Do it only if the user has none of these versions. With `*` the user is created, if it does not \
-                       exist: then `name` and `email` are required.";
+    let description = "Do it only if the user has none of these versions. With `*` the user is created, if \
+                       it does not exist: then `name` and `email` are required.";
     header("If-None-Match", description, TAG)
 }
 

@@ -33,18 +33,22 @@ problems! {
     /// Of a list or a count.
     Listing: MalformedQuery, Unavailable, Overloaded, NoAnswer;
     /// Of the live feed.
-    Listening: MalformedQuery, MalformedEventId, FutureEventId, ChangesGone, TooManySubscribers, Unavailable, Overloaded,
+    Listening: MalformedQuery, MalformedEventId, FutureEventId, ChangesGone, TooManySubscribers, Unavailable,
+        Overloaded,
         NoAnswer;
     /// Of a POST of a user.
-    Creating: MalformedBody, MalformedKey, BodyTooSlow, UserExists, BodyTooLarge, UnsupportedMediaType, InvalidFields,
+    Creating: MalformedBody, MalformedKey, BodyTooSlow, UserExists, BodyTooLarge, UnsupportedMediaType,
+        InvalidFields,
         KeyReused, Unavailable, Overloaded, OutcomeUnknown;
     /// Of many operations in one request, as a whole.
     Bulking: UnsupportedMediaType, Overloaded;
     /// Of a PUT or a PATCH of a user.
-    Updating: MalformedBody, MalformedId, MalformedCondition, UserNotFound, BodyTooSlow, PreconditionFailed, BodyTooLarge,
+    Updating: MalformedBody, MalformedId, MalformedCondition, UserNotFound, BodyTooSlow, PreconditionFailed,
+        BodyTooLarge,
         UnsupportedMediaType, InvalidFields, Unavailable, Overloaded, OutcomeUnknown;
     /// Of a DELETE of a user.
-    Deleting: MalformedId, MalformedCondition, UserNotFound, PreconditionFailed, Unavailable, Overloaded, OutcomeUnknown;
+    Deleting: MalformedId, MalformedCondition, UserNotFound, PreconditionFailed, Unavailable, Overloaded,
+        OutcomeUnknown;
     /// Of a look at the ring.
     Status: Unavailable, NoAnswer;
     /// Of the readiness.
@@ -58,7 +62,7 @@ problems! {
 }
 
 /// The documented answers of these kinds: one for each status, with an example for each kind.
-pub(super) fn of(kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
+pub(in crate::http) fn of(kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
     let mut by_status: BTreeMap<u16, Vec<Kind>> = BTreeMap::new();
     for kind in kinds {
         by_status.entry(kind.describe().0.as_u16()).or_default().push(*kind);

@@ -27,13 +27,15 @@ schemas! {
     /// A user as it is answered.
     User: fields("A user.", &["id", "name", "email", "group"]).examples([example_user()]);
     /// The body of a POST.
-    NewUser: fields("A user to create. Without an `id` one is made, a UUIDv7; without a `group` it is 0.", &["name", "email"])
+    NewUser: fields("A user to create. Without an `id` one is made, a UUIDv7; without a `group` it is 0.",
+        &["name", "email"])
         .examples([json!({"name": "Ada Lovelace", "email": "ada@example.org", "group": 1})]);
     /// The body of a PUT that names the user itself.
     Put: fields("The fields given are set, the others stay as they are.", &["id"])
         .examples([json!({"id": "0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071", "group": 2})]);
     /// The body of a PUT or a PATCH whose path names the user.
-    Patch: without_id("The fields given are set, the others stay as they are. An `id` is allowed if it is that of the path.")
+    Patch: without_id("The fields given are set, the others stay as they are. An `id` is allowed if it is \
+                       that of the path.")
         .examples([json!({"name": "Ada King"})]);
     /// A page of a list.
     UserPage: ObjectBuilder::new()
@@ -53,7 +55,9 @@ schemas! {
     /// What a health route says when all is well.
     Health: ObjectBuilder::new()
         .description(Some("All is well."))
-        .property("status", ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["live", "ready"])))
+        .property("status", ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(["live", "ready"])))
         .required("status");
 }
 
@@ -66,8 +70,8 @@ pub(super) fn example_user() -> Value {
     })
 }
 
-/// A mailbox of RFC 5321: a dot-string or a quoted string, and a domain or an address literal. The least that all of
-/// them have in common, and so that nothing which this describes is refused, the common form alone.
+/// A mailbox of RFC 5321: a dot-string or a quoted string, and a domain or an address literal. The least that
+/// all of them have in common, and so that nothing which this describes is refused, the common form alone.
 const EMAIL: &str = "^[A-Za-z0-9_+-]{1,30}(\\.[A-Za-z0-9_+-]{1,30})?@[A-Za-z0-9]{1,30}(-[A-Za-z0-9]{1,30})?(\\.[A-Za-z0-9]{1,30}){0,3}$";
 
 pub(super) fn uuid() -> ObjectBuilder {
@@ -83,7 +87,7 @@ pub(super) fn yes_or_no() -> Object {
     ObjectBuilder::new().schema_type(Type::Boolean).build()
 }
 
-pub(super) fn text(shortest: usize, longest: usize) -> Object {
+pub(in crate::http) fn text(shortest: usize, longest: usize) -> Object {
     ObjectBuilder::new()
         .schema_type(Type::String)
         .min_length(Some(shortest))

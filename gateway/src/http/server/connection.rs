@@ -1,27 +1,27 @@
 //! One connection, from its first byte to its last.
 
-use std::convert::Infallible;
+use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::{Body, HttpBody};
 use axum::http::Request;
-use axum::response::Response;
-use axum::routing::future::RouteFuture;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
-use hyper_util::rt::TokioIo;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::{debug, warn};
 
-use super::progress::{Clock, Progress};
-use super::stream::Stream;
-use super::{Limits, Seat};
+use super::limits::Limits;
 
 /// The largest head of a request.
 const MAX_HEAD: usize = 16 << 10;
@@ -29,33 +29,46 @@ const MAX_HEAD: usize = 16 << 10;
 /// What one connection buffers.
 const MAX_BUFFER: usize = 32 << 10;
 
-/// What a connection needs.
-pub(super) struct Served {
-    pub(super) router: Router,
-    pub(super) limits: Limits,
-    pub(super) clock: Arc<Clock>,
-    pub(super) seat: Seat,
-}
-
-/// Serves requests until the caller closes, the limits are reached, or `shutdown`, which ends it after the answer.
-pub(super) async fn run(tcp: TcpStream, served: Served, shutdown: CancellationToken) {
-    let Served { router, limits, clock, seat } = served;
+/// Serves requests until the caller closes, the limits are reached, or `shutdown`, which ends it after the
+/// answer.
+pub(super) async fn run(
+    tcp: TcpStream,
+    router: Router,
+    limits: Limits,
+    permit: OwnedSemaphorePermit,
+    shutdown: CancellationToken,
+) {
     if let Err(error) = tcp.set_nodelay(true) {
         warn!(%error, "TCP_NODELAY could not be set on a connection");
     }
-    let progress = Arc::new(Progress::new(clock));
-    let stream = Stream::new(tcp, Arc::clone(&progress), seat);
-    let requests = Requests { router, progress: Arc::clone(&progress) };
+    let activity = Arc::new(Activity::default());
+    let stream = Stream { tcp, activity: Arc::clone(&activity), _permit: permit };
+    let handled = Arc::clone(&activity);
+    let service = service_fn(move |request: Request<Incoming>| {
+        // An empty body costs no allocation.
+        let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
+        let (response, handling) = (router.clone().call(request), Handling::begin(&handled));
+        async move {
+            let response = response.await;
+            drop(handling);
+            response
+        }
+    });
     let mut connection = pin!(
         Builder::new()
-            // Who has sent all may close that side, and read on: many lines may not have their results yet.
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head)
+            // A caller that has sent all may close that side, and read on: many lines may not have their
+            // results yet.
             .half_close(true)
             .max_buf_size(MAX_BUFFER)
             .max_header_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(stream), requests)
+            .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
     );
-    let mut look = pin!(sleep(limits.head.min(limits.idle)));
+    let mut idle = interval_at(Instant::now() + limits.idle, limits.idle);
+    // Two looks in a row, after a pause of the whole process, would take every connection for idle.
+    idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut closing = false;
     loop {
         tokio::select! {
@@ -66,19 +79,12 @@ pub(super) async fn run(tcp: TcpStream, served: Served, shutdown: CancellationTo
                 }
                 return;
             }
-            () = look.as_mut() => match progress.judge(&limits) {
-                Ok(next) => look.as_mut().reset(Instant::now() + next),
-                // It is told so at its next turn, which is now. Should it not end by that, it is dropped.
-                Err(end) => {
-                    debug!(?end, "a connection is given up");
-                    tokio::select! {
-                        biased;
-                        _ = connection.as_mut() => {}
-                        () = std::future::ready(()) => {}
-                    }
+            _ = idle.tick() => {
+                if activity.is_idle() {
+                    debug!("a connection is closed: no byte has moved");
                     return;
                 }
-            },
+            }
             () = shutdown.cancelled(), if !closing => {
                 closing = true;
                 connection.as_mut().graceful_shutdown();
@@ -87,77 +93,97 @@ pub(super) async fn run(tcp: TcpStream, served: Served, shutdown: CancellationTo
     }
 }
 
-/// Hands the requests of one connection to the router.
-struct Requests {
-    router: Router,
-    progress: Arc<Progress>,
+/// What distinguishes an idle connection from one at work.
+#[derive(Debug, Default)]
+struct Activity {
+    /// Whether a byte has moved since the last look.
+    moved: AtomicBool,
+    /// Handlers at work.
+    handlers: AtomicUsize,
 }
 
-impl hyper::service::Service<Request<Incoming>> for Requests {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Handling;
-
-    fn call(&self, request: Request<Incoming>) -> Handling {
-        let body_follows = !request.body().is_end_stream();
-        self.progress.handling(body_follows);
-        let request = request.map(|incoming| {
-            if body_follows {
-                Body::new(Receiving { incoming, progress: Arc::clone(&self.progress) })
-            } else {
-                Body::empty() // costs no allocation
-            }
-        });
-        Handling { answer: self.router.clone().call(request), progress: Arc::clone(&self.progress) }
+impl Activity {
+    /// Whether nothing has happened since the last look.
+    fn is_idle(&self) -> bool {
+        !self.moved.swap(false, Relaxed) && self.handlers.load(Relaxed) == 0
     }
 }
 
-/// A request with its handler.
-struct Handling {
-    answer: RouteFuture<Infallible>,
-    progress: Arc<Progress>,
-}
+/// A handler at work, until it is dropped. Handlers end by themselves: most have a deadline, a scan of all records
+/// may take minutes.
+struct Handling(Arc<Activity>);
 
-impl Future for Handling {
-    type Output = Result<Response, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = Pin::new(&mut self.answer).poll(context);
-        if answer.is_ready() {
-            self.progress.answered();
-        }
-        answer
+impl Handling {
+    fn begin(activity: &Arc<Activity>) -> Self {
+        activity.handlers.fetch_add(1, Relaxed);
+        Self(Arc::clone(activity))
     }
 }
 
-/// The body of a request: while there is one, what comes in is no head.
-struct Receiving {
-    incoming: Incoming,
-    progress: Arc<Progress>,
+impl Drop for Handling {
+    fn drop(&mut self) {
+        self.0.moved.store(true, Relaxed);
+        self.0.handlers.fetch_sub(1, Relaxed);
+    }
 }
 
-impl HttpBody for Receiving {
-    type Data = Bytes;
-    type Error = hyper::Error;
+/// The bytes of a connection, which notes when they move.
+#[derive(Debug)]
+struct Stream {
+    tcp: TcpStream,
+    activity: Arc<Activity>,
+    /// Held here, since a stream may outlive its HTTP as a WebSocket.
+    _permit: OwnedSemaphorePermit,
+}
 
-    fn poll_frame(
+impl AsyncRead for Stream {
+    fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.incoming).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.tcp).poll_read(context, buffer);
+        if read.is_ready() {
+            self.activity.moved.store(true, Relaxed);
+        }
+        read
     }
 }
 
-impl Drop for Receiving {
-    fn drop(&mut self) {
-        self.progress.received();
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write(context, bytes);
+        if written.is_ready() {
+            self.activity.moved.store(true, Relaxed);
+        }
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(context, slices);
+        if written.is_ready() {
+            self.activity.moved.store(true, Relaxed);
+        }
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(context)
     }
 }

@@ -1,0 +1,183 @@
+//! The lines in flight: what was asked of the ring and is not answered, and what has to wait behind it.
+
+use std::collections::VecDeque;
+use std::io::Write;
+
+use axum::http::StatusCode;
+use protocol::{UserId, Version};
+use tokio::time::Instant;
+
+use crate::http::input::etag::hexadecimal;
+
+/// What came of a line.
+#[derive(Debug, PartialEq)]
+pub(super) enum Verdict {
+    /// It is done.
+    Done {
+        status: StatusCode,
+        id: UserId,
+        /// Of the user then; `None` where there is none.
+        version: Option<Version>,
+    },
+    /// A problem, already as text.
+    Problem(Vec<u8>),
+}
+
+impl Verdict {
+    /// Adds the result of that line to the text of the response.
+    pub(super) fn write(&self, line: u64, text: &mut Vec<u8>) {
+        let (status, id, version) = match self {
+            Self::Done { status, id, version } => (status.as_u16(), id, version),
+            Self::Problem(problem) => return text.extend_from_slice(problem),
+        };
+        let mut buffer = [0; 36];
+        let id: &str = id.hyphenated().encode_lower(&mut buffer);
+        write!(text, r#"{{"line":{line},"status":{status},"id":"{id}""#).expect("a vector takes all");
+        if let Some(version) = version {
+            text.extend_from_slice(br#","etag":"\""#);
+            text.extend_from_slice(&hexadecimal(version.0));
+            text.extend_from_slice(br#"\"""#);
+        }
+        text.extend_from_slice(b"}\n");
+    }
+}
+
+/// What is not known yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking {
+    pub(super) line: u64,
+    pub(super) id: UserId,
+    /// When it is done.
+    pub(super) success: StatusCode,
+    /// Then the outcome counts as unknown.
+    pub(super) deadline: Instant,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Asking(Asking),
+    Known(u64, Verdict),
+}
+
+/// The lines from the oldest one without a result on, in their order.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    slots: VecDeque<Slot>,
+    /// How many have left at the front: the ticket of the first slot.
+    gone: u64,
+}
+
+impl Window {
+    /// How many lines there are.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Adds a line that is asked of the ring. Returns its ticket.
+    pub(super) fn ask(&mut self, asking: Asking) -> u64 {
+        self.slots.push_back(Slot::Asking(asking));
+        self.gone + self.slots.len() as u64 - 1
+    }
+
+    /// Adds a line with its result.
+    pub(super) fn know(&mut self, line: u64, verdict: Verdict) {
+        self.slots.push_back(Slot::Known(line, verdict));
+    }
+
+    /// Settles the line with that ticket; one that has its result already keeps it.
+    pub(super) fn settle(&mut self, ticket: u64, verdict: impl FnOnce(&Asking) -> Verdict) {
+        let index = ticket.checked_sub(self.gone).and_then(|index| usize::try_from(index).ok());
+        if let Some(slot) = index.and_then(|index| self.slots.get_mut(index))
+            && let Slot::Asking(asking) = slot
+        {
+            *slot = Slot::Known(asking.line, verdict(asking));
+        }
+    }
+
+    /// When the line at the front is late, while it has no result. The others were asked later.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.slots.front() {
+            Some(Slot::Asking(asking)) => Some(asking.deadline),
+            _ => None,
+        }
+    }
+
+    /// Settles all lines that are late.
+    pub(super) fn expire(&mut self, now: Instant, verdict: impl Fn(&Asking) -> Verdict) {
+        for slot in &mut self.slots {
+            if let Slot::Asking(asking) = slot {
+                if asking.deadline > now {
+                    break;
+                }
+                *slot = Slot::Known(asking.line, verdict(asking));
+            }
+        }
+    }
+
+    /// The result of the oldest line, where it has one.
+    pub(super) fn take(&mut self) -> Option<(u64, Verdict)> {
+        match self.slots.pop_front()? {
+            Slot::Known(line, verdict) => {
+                self.gone += 1;
+                Some((line, verdict))
+            }
+            asking => {
+                self.slots.push_front(asking);
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn asking(line: u64, deadline: Instant) -> Asking {
+        Asking { line, id: UserId::from_u128(u128::from(line)), success: StatusCode::OK, deadline }
+    }
+
+    fn done(asking: &Asking) -> Verdict {
+        Verdict::Done { status: asking.success, id: asking.id, version: None }
+    }
+
+    fn taken(window: &mut Window) -> Vec<u64> {
+        std::iter::from_fn(|| window.take()).map(|(line, _)| line).collect()
+    }
+
+    #[test]
+    fn results_leave_in_the_order_of_the_lines() {
+        let (mut window, now) = (Window::default(), Instant::now());
+        let first = window.ask(asking(1, now));
+        let second = window.ask(asking(2, now));
+        window.know(4, Verdict::Problem(Vec::new()));
+        window.settle(second, done);
+        assert_eq!((taken(&mut window), window.len()), (vec![], 3));
+        window.settle(first, done);
+        assert_eq!(taken(&mut window), [1, 2, 4]);
+        let fourth = window.ask(asking(5, now));
+        window.settle(first, |_| panic!("it is gone"));
+        window.settle(fourth, done);
+        window.settle(fourth, |_| panic!("it has its result"));
+        assert_eq!(taken(&mut window), [5]);
+        assert_eq!(window.take(), None);
+    }
+
+    #[test]
+    fn what_is_late_is_settled_and_nothing_else() {
+        let (mut window, now) = (Window::default(), Instant::now());
+        let later = now + Duration::from_secs(1);
+        window.ask(asking(1, now));
+        let second = window.ask(asking(2, now));
+        window.ask(asking(3, later));
+        window.settle(second, done);
+        assert_eq!(window.deadline(), Some(now));
+        window.expire(now, |asking| Verdict::Problem(vec![asking.line as u8]));
+        assert_eq!(window.deadline(), None, "the one at the front has its result");
+        assert_eq!(window.take(), Some((1, Verdict::Problem(vec![1]))));
+        assert!(matches!(window.take(), Some((2, Verdict::Done { .. }))));
+        assert_eq!((window.take(), window.deadline()), (None, Some(later)));
+    }
+}

@@ -1,0 +1,221 @@
+//! The feed over socket.io, for browsers and for programs that speak it already: namespace `/changes` on the
+//! REST port.
+//!
+//! The auth object may have `token`, where the API asks for one, and `after`, the id of the last event seen.
+//! A connection that is refused gets the `type` of the problem as its error message. Then comes `subscribed`
+//! with the id at which it begins, and an event for each change: its name as in the event stream, the user,
+//! and the id of the event.
+//!
+//! How it ends matters more than usual. Clients connect again by themselves when the *connection* breaks, and
+//! stay away when the server *disconnects* them (in socket.io, or by a close packet of engine.io beneath it).
+//! So a gateway that stops disconnects no client: its connections end with it, and clients come back with the
+//! last id that they have. Only a client that is too slow gets an event `dropped`, and is removed from the
+//! namespace.
+//!
+//! The library calls a handler on a task of its own for each connection; that task is the subscriber. What it
+//! emits goes into a bounded buffer of the connection. A full one makes the subscriber wait, and its place in
+//! the feed stays where it is, until that is let go.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use socketioxide::extract::{SocketRef, TryData};
+use socketioxide::handler::ConnectHandler;
+use socketioxide::{SendError, SocketError, SocketIo};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tower::util::service_fn;
+use tower::{Service, ServiceExt};
+
+use super::state::FeedState;
+use super::subscriber::{Subscriber, explain, last_event, parse_id};
+use crate::feed::Told;
+use crate::http::input::token::ApiTokens;
+use crate::http::metrics::{DropReason, Transport};
+use crate::http::problem::Problem;
+use crate::http::settings::HttpSettings;
+
+/// Where clients look for socket.io unless they are configured otherwise.
+pub(in crate::http) const PATH: &str = "/socket.io";
+
+const NAMESPACE: &str = "/changes";
+
+/// A client has nothing to send but its auth.
+const MAX_PAYLOAD: usize = 16 << 10;
+
+/// Events that may wait for one connection.
+const MAX_WAITING: usize = 1_024;
+
+/// A client that has not joined the namespace by then is disconnected.
+const JOIN_WITHIN: Duration = Duration::from_secs(15);
+
+/// A buffer that is full is looked at again after this time.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(25);
+
+/// A client whose buffer stays full for longer is too slow.
+const SLOWEST: Duration = Duration::from_secs(10);
+
+/// Once a second.
+const DISMISS_ATTEMPTS: u32 = 60;
+
+/// What a client sends as it connects.
+#[derive(Debug, Default, Deserialize)]
+struct Auth {
+    token: Option<String>,
+    after: Option<String>,
+}
+
+/// Why a client may not join; it gets the type of the problem.
+struct Refused(Problem);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.name())
+    }
+}
+
+/// From the check of a connection to its handler.
+type HandOver = Arc<Mutex<Option<Subscriber>>>;
+
+/// The service behind [`PATH`].
+pub(in crate::http) fn service(
+    state: &FeedState,
+    settings: &HttpSettings,
+) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send>
++ Clone
++ Send
++ Sync
++ 'static
++ use<> {
+    let (service, io) = SocketIo::builder()
+        .connect_timeout(JOIN_WITHIN)
+        .max_payload(MAX_PAYLOAD as u64)
+        .ws_max_message_size(MAX_PAYLOAD)
+        .ws_max_frame_size(MAX_PAYLOAD)
+        .max_buffer_size(MAX_WAITING)
+        .build_svc();
+    let (checking, tokens) = (state.clone(), settings.tokens.clone());
+    let check = async move |socket: SocketRef, TryData(auth): TryData<Auth>| {
+        let auth = auth.unwrap_or_default();
+        admit(tokens.as_ref(), &socket, auth.token.as_deref()).map_err(Refused)?;
+        let after = parse_id(auth.after.as_deref().unwrap_or_default()).map_err(Refused)?;
+        let subscriber = Subscriber::begin(&checking, after, Transport::SocketIo).await.map_err(Refused)?;
+        socket.extensions.insert::<HandOver>(Arc::new(Mutex::new(Some(subscriber))));
+        Ok::<(), Refused>(())
+    };
+    let closing = settings.closing.clone();
+    let serve = async move |socket: SocketRef| {
+        let handed = socket.extensions.remove::<HandOver>();
+        let subscriber =
+            handed.and_then(|handed| handed.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(subscriber) = subscriber {
+            serve(socket, subscriber, &closing).await;
+        }
+    };
+    io.ns(NAMESPACE, serve.with(check));
+    let closing = settings.closing.clone();
+    service_fn(move |request: Request| {
+        let (service, closing) = (service.clone(), closing.clone());
+        async move {
+            // A client that polls waits in a request for what comes next: that must not hold up the end.
+            match closing.run_until_cancelled(service.oneshot(request)).await {
+                Some(Ok(response)) => Ok(response.map(Body::new)),
+                Some(Err(never)) => match never {},
+                None => Ok(Problem::stopping().into_response()),
+            }
+        }
+    })
+}
+
+/// # Errors
+/// 401 where a token is asked for and none of them is shown.
+fn admit(tokens: Option<&ApiTokens>, socket: &SocketRef, shown: Option<&str>) -> Result<(), Problem> {
+    match (tokens, shown) {
+        (Some(tokens), Some(shown)) if tokens.knows(shown) => Ok(()),
+        (Some(tokens), _) => tokens.admit(&socket.req_parts().headers),
+        (None, _) => Ok(()),
+    }
+}
+
+/// Sends one client all that comes, until either side ends.
+async fn serve(socket: SocketRef, mut subscriber: Subscriber, closing: &CancellationToken) {
+    let gone = CancellationToken::new();
+    let ended = gone.clone();
+    socket.on_disconnect(move || {
+        ended.cancel();
+        std::future::ready(())
+    });
+    // The client may have been gone before the handler was set.
+    if !socket.connected() || socket.emit("subscribed", &subscriber.seen().to_string()).is_err() {
+        return;
+    }
+    let sending = async {
+        loop {
+            let batch = match subscriber.next().await {
+                Ok(batch) => batch,
+                Err(reason) => return Some(reason),
+            };
+            for event in &batch.events {
+                match send(&socket, event).await {
+                    Delivery::Done => {}
+                    Delivery::Gone => return None,
+                    Delivery::TooSlow => return Some(DropReason::TooSlow),
+                }
+            }
+        }
+    };
+    let dropped = tokio::select! {
+        () = closing.cancelled() => None,
+        () = gone.cancelled() => None,
+        reason = sending => reason,
+    };
+    if let Some(reason) = dropped {
+        subscriber.dropped(reason);
+        // It is no subscriber any more; only the last event is left to send.
+        drop(subscriber);
+        dismiss(&socket, reason).await;
+    }
+}
+
+enum Delivery {
+    Done,
+    /// The connection has ended.
+    Gone,
+    TooSlow,
+}
+
+/// Puts one event into the buffer of the connection, as soon as there is room.
+async fn send(socket: &SocketRef, event: &Told) -> Delivery {
+    let id = event.version.to_string();
+    let since = Instant::now();
+    loop {
+        match socket.emit(event.kind.name(), &(&event.data, &id)) {
+            Ok(()) => return Delivery::Done,
+            Err(SendError::Socket(SocketError::InternalChannelFull)) if since.elapsed() < SLOWEST => {
+                tokio::time::sleep(TRY_AGAIN_AFTER).await;
+            }
+            Err(SendError::Socket(SocketError::InternalChannelFull)) => return Delivery::TooSlow,
+            Err(_) => return Delivery::Gone,
+        }
+    }
+}
+
+/// Says why it ends, and ends it, as far as that gets through.
+async fn dismiss(socket: &SocketRef, reason: DropReason) {
+    // Not by way of the buffer, which is full, but after all that is in it.
+    let _ = socket.volatile().emit(last_event(reason), &explain(reason));
+    for _ in 0..DISMISS_ATTEMPTS {
+        // The disconnect packet needs room. A client that takes nothing at all ends by its missing answers to
+        // pings.
+        match socket.clone().disconnect() {
+            Err(SocketError::InternalChannelFull) => tokio::time::sleep(Duration::from_secs(1)).await,
+            _ => return,
+        }
+    }
+}

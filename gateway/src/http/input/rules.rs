@@ -1,0 +1,81 @@
+//! What a name, an email and a group may be. Plain functions: a validation framework would have to be taught
+//! both the normal form and the JSON Pointers, and would leave less here than it adds.
+
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
+
+use super::email::is_mailbox;
+
+/// In characters (Unicode scalar values), counted in normal form.
+const MAX_NAME: usize = 256;
+
+/// In bytes: RFC 5321 gives a path 256, two of which are its angle brackets.
+const MAX_EMAIL: usize = 254;
+
+/// The name in Unicode normal form C, so that one name has one spelling.
+pub(in crate::http) fn name(text: String) -> Result<String, &'static str> {
+    let name = if text.is_ascii() || is_nfc_quick(text.chars()) == IsNormalized::Yes {
+        text
+    } else {
+        text.nfc().collect()
+    };
+    if name.is_empty() {
+        Err("must not be empty")
+    } else if name.len() > MAX_NAME && name.chars().count() > MAX_NAME {
+        Err("must have at most 256 characters")
+    } else if name.chars().any(char::is_control) {
+        Err("must not contain control characters")
+    } else {
+        Ok(name)
+    }
+}
+
+/// The email, as it was given: only its owner's mail server knows which spellings of the local part are the
+/// same.
+pub(in crate::http) fn email(text: String) -> Result<String, &'static str> {
+    if text.len() > MAX_EMAIL {
+        Err("must have at most 254 bytes")
+    } else if is_mailbox(&text) {
+        Ok(text)
+    } else {
+        Err("must be an email address such as ada@example.org")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_counted_in_characters_of_normal_form() {
+        for good in ["a", " ", "Ada Lovelace", "Ǆ", "李", "👩‍👩‍👧", "\u{2028}"] {
+            assert_eq!(name(good.to_owned()), Ok(good.to_owned()));
+        }
+        assert_eq!(name("e\u{301}".to_owned()), Ok("\u{e9}".to_owned()), "composed");
+        assert_eq!(
+            name("\u{212b}".to_owned()),
+            Ok("\u{c5}".to_owned()),
+            "canonical, though it is one character already"
+        );
+        for unit in ["a", "é", "👩"] {
+            assert!(name(unit.repeat(256)).is_ok());
+            assert!(name(unit.repeat(257)).is_err());
+        }
+        assert!(name("e\u{301}".repeat(256)).is_ok(), "512 characters that are 256 in normal form");
+        assert!(name("\u{958}".repeat(129)).is_err(), "129 characters that are 258 in normal form");
+        for bad in ["", "a\0", "\u{1e}", "a\nb", "\u{7f}", "\u{85}"] {
+            assert!(name(bad.to_owned()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_email_has_at_most_254_bytes() {
+        let of_length = |length: usize| {
+            let label = "d".repeat(60);
+            let domain = format!("{label}.{label}.{label}");
+            format!("{}@{domain}.{}", "l".repeat(60), "e".repeat(length - 60 - 1 - 182 - 1))
+        };
+        assert_eq!(of_length(254).len(), 254);
+        assert_eq!(email(of_length(254)), Ok(of_length(254)));
+        assert!(email(of_length(255)).is_err());
+    }
+}
