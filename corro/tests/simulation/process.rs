@@ -527,7 +527,7 @@ impl World {
         if process.link.connection == Some(id) && std::mem::replace(&mut process.link.told_kept, kept) != kept
         {
             let changes = process.changes();
-            self.send_up(id, Up::Message(FromProcess::Copies(changes)));
+            self.send_up(id, Up::Message(FromProcess::Copies(Box::new(changes))));
         }
     }
 
@@ -569,7 +569,7 @@ impl World {
         }
         if (told.complete, told.incarnation) != (now.complete, now.incarnation) {
             let changes = process.changes();
-            self.send_up(id, Up::Message(FromProcess::Copies(changes)));
+            self.send_up(id, Up::Message(FromProcess::Copies(Box::new(changes))));
         } else if let Some(position) = now.position.filter(|_| told.position != now.position) {
             self.send_up(id, Up::Message(FromProcess::Applied(Applied { role, position })));
         }

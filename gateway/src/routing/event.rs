@@ -117,7 +117,7 @@ pub enum FromProcess {
     /// Its copies follow those of its neighbours, or no longer.
     Following(Following),
     /// A copy was filled, or the ring joined.
-    Copies(CopiesChanged),
+    Copies(Box<CopiesChanged>),
     /// It was asked to stop.
     Leaving,
     /// It is there.

@@ -115,7 +115,7 @@ impl Routing {
         if let Some(role) = sound {
             if let Some(copy) = self.copy(number, role).filter(complete) {
                 if self.awaits_witness(now, number, role) {
-                    return self.go_down(number, commands);
+                    return self.go_down(now, number, commands);
                 }
                 let lead = Lead { role, promoting: false };
                 if named != lead {

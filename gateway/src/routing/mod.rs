@@ -251,7 +251,7 @@ impl Routing {
             FromProcess::Merged(merged) => self.merged(now, place, merged, commands),
             FromProcess::Applied(applied) => self.applied(now, place, applied, commands),
             FromProcess::Compared(compared) => self.compared(now, place, compared, commands),
-            FromProcess::Copies(changed) => self.copies_changed(now, place, changed, commands),
+            FromProcess::Copies(changed) => self.copies_changed(now, place, *changed, commands),
             FromProcess::Following(following) => self.follow(place, following),
             FromProcess::Leaving => self.leave(now, place),
             FromProcess::Alive => {

@@ -169,7 +169,10 @@ fn welcome(socket: &SocketRef, connections: &Connections, events: &UnboundedSend
     inbox.on_message(socket, FromProcess::Applied as fn(Applied) -> FromProcess);
     inbox.on_message(socket, FromProcess::Compared as fn(Compared) -> FromProcess);
     inbox.on_message(socket, FromProcess::Following as fn(Following) -> FromProcess);
-    inbox.on_message(socket, FromProcess::Copies as fn(CopiesChanged) -> FromProcess);
+    inbox.on_message(
+        socket,
+        (|changed| FromProcess::Copies(Box::new(changed))) as fn(CopiesChanged) -> FromProcess,
+    );
     inbox.on_message(socket, (|_| FromProcess::Leaving) as fn(Leaving) -> FromProcess);
     inbox.on_message(socket, (|_| FromProcess::Alive) as fn(Alive) -> FromProcess);
 

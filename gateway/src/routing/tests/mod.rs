@@ -185,7 +185,7 @@ impl Script {
 
     fn copies_changed(&mut self, place: u16) {
         let Process { ring, view, copies, .. } = self.processes[usize::from(place)].clone();
-        self.message(place, FromProcess::Copies(CopiesChanged { ring, epoch: view.epoch, copies }));
+        self.message(place, FromProcess::Copies(Box::new(CopiesChanged { ring, epoch: view.epoch, copies })));
     }
 
     fn register_message(&self, place: u16) -> Register {

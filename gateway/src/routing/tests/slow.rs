@@ -94,7 +94,7 @@ impl Busy {
             match message {
                 ToProcess::Beat(_) => self.script.message(place, FromProcess::Alive),
                 ToProcess::Merge(MergeBatch { batch, role, .. }) => {
-                    self.script.message(place, FromProcess::Merged(Merged { batch, role }));
+                    self.script.message(place, FromProcess::Merged(Merged { batch, role, lsn: 0 }));
                 }
                 ToProcess::Writes(batch) => {
                     let role = batch.role;
