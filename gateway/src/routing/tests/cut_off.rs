@@ -68,6 +68,7 @@ fn what_comes_late_from_everybody_is_waited_for_and_nobody_is_lost() {
 #[test]
 fn after_two_seconds_everything_is_answered_and_all_begins_again() {
     let mut script = Script::formed(3);
+    script.syncs = false;
     let sent = script.create(user_of(0, 3, 0));
     let queued = script.create(user_of(0, 3, 1));
     let read = script.read(user_of(0, 3, 0));
@@ -215,6 +216,7 @@ fn a_ring_of_one_waits_for_its_process() {
 #[test]
 fn a_silence_that_began_before_is_not_forgiven() {
     let mut script = Script::formed(3);
+    script.syncs = false;
     script.pass(300, &[1]);
     script.pass(1_500, ALL);
     script.pass(150, &[1]);
