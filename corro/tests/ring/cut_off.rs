@@ -86,7 +86,8 @@ async fn carry(
     }
 }
 
-/// Where no packet passes for 0.3 s, TCP sends again what was lost after 0.6 s: longer than it takes to count as lost.
+/// Where no packet passes for 0.3 s, TCP sends again what was lost after 0.6 s: longer than it takes to count
+/// as lost.
 #[tokio::test]
 async fn a_gateway_that_is_cut_off_for_a_moment_fails_no_request() {
     let mut ring = Ring::without_processes(3);

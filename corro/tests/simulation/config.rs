@@ -45,7 +45,8 @@ pub(crate) enum Fault {
     Gateway,
     /// The gateway stands still for a while.
     GatewayPause,
-    /// The gateway is cut off from all processes at once, for a while: messages are late, or all connections break.
+    /// The gateway is cut off from all processes at once, for a while: messages are late, or all connections
+    /// break.
     CutOff,
 }
 

@@ -392,8 +392,8 @@ impl World {
         }
     }
 
-    /// For so long nothing passes between the gateway and any process. What is under way comes late; where connections
-    /// `breaks`, both sides learn of it at once, and none can be made meanwhile.
+    /// For so long nothing passes between the gateway and any process. What is under way comes late; where
+    /// connections `breaks`, both sides learn of it at once, and none can be made meanwhile.
     pub(crate) fn cut_off(&mut self, millis: u64, breaks: bool) {
         self.note(|| format!("the gateway is cut off for {millis} ms; connections break: {breaks}"));
         if breaks {

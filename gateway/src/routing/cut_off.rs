@@ -1,22 +1,24 @@
 //! A gateway that hears nothing of any db-process is cut off itself.
 //!
-//! One process that is silent has failed, most likely, and another copy leads in its place. If all that are registered are
-//! silent at once, or their connections end together, there is no other copy, and the processes are probably well: to give
-//! them up would only fail requests that they can answer in a moment. So requests wait, for two seconds at most, as they do
-//! after a start:
+//! One process that is silent has failed, most likely, and another copy leads in its place. If all that are
+//! registered are silent at once, or their connections end together, there is no other copy, and the
+//! processes are probably well: to give them up would only fail requests that they can answer in a moment. So
+//! requests wait, for two seconds at most, as they do after a start:
 //!
-//! * While nothing is heard of any process, no silence counts, no answer is late, and no process is lost. What was sent may
-//!   still be answered, and what comes queues up in the lanes, within their bounds. When something is heard again, each
-//!   process is given back the time.
-//! * A partition that goes down because the connections of its copies end does not refuse requests at once: for a moment
-//!   it may be that the others are cut off as well. If they are, its writes are held and its reads wait until a copy leads
-//!   again. If not, or not in time, they are answered with why not.
+//! * While nothing is heard of any process, no silence counts, no answer is late, and no process is lost.
+//!   What was sent may still be answered, and what comes queues up in the lanes, within their bounds. When
+//!   something is heard again, each process is given back the time.
+//! * A partition that goes down because the connections of its copies end does not refuse requests at once:
+//!   for a moment it may be that the others are cut off as well. If they are, its writes are held and its
+//!   reads wait until a copy leads again. If not, or not in time, they are answered with why not.
 //!
-//! All that was registered is all there is: the same holds in a ring of one, and where others have been away for long.
+//! All that was registered is all there is: the same holds in a ring of one, and where others have been away
+//! for long.
 //!
-//! What it does not do: it lets no copy lead, and changes nothing that decides who may. The tail, the target, the
-//! unsettled users, the unanswered writes and the last lead of a partition are what they are after any loss. Writes that
-//! were sent keep their versions and go to the next lead first; whatever registers again is judged as always.
+//! What it does not do: it lets no copy lead, and changes nothing that decides who may. The tail, the target,
+//! the unsettled users, the unanswered writes and the last lead of a partition are what they are after any
+//! loss. Writes that were sent keep their versions and go to the next lead first; whatever registers again is
+//! judged as always.
 
 use std::time::Duration;
 
@@ -27,15 +29,16 @@ use super::partition::Phase;
 /// Nothing was heard of any process for so long: five beats had no answer.
 const DEAF_AFTER: Duration = Duration::from_millis(100);
 
-/// Requests of a partition that is down wait for so long to see whether all the others are cut off, too. Longer than it takes
-/// to notice that nothing is heard of them.
+/// Requests of a partition that is down wait for so long to see whether all the others are cut off, too.
+/// Longer than it takes to notice that nothing is heard of them.
 const MOMENT: Duration = Duration::from_millis(200);
 
 /// A gateway that is cut off lets requests wait for so long.
 const WAIT: Duration = Duration::from_secs(2);
 
 impl Routing {
-    /// A process that is registered has sent something, or one registers: whatever kept the gateway from hearing is over.
+    /// A process that is registered has sent something, or one registers: whatever kept the gateway from
+    /// hearing is over.
     pub(super) fn hear(&mut self, now: Duration) {
         let silence = now.saturating_sub(self.heard);
         self.heard = now;
@@ -53,7 +56,7 @@ impl Routing {
     }
 
     /// The last connection has ended. Those that ended before may well have ended for the same reason.
-    pub(super) fn heard_the_last(&mut self, now: Duration) {
+    pub(super) fn lost_the_last(&mut self, now: Duration) {
         self.cut_off.get_or_insert(now);
     }
 

@@ -366,16 +366,17 @@ impl Routing {
         }
     }
 
-    /// Nobody leads: what waits is answered with why not, unless it may wait (see `cut_off`).
+    /// No copy leads: what waits is answered with why not, unless it may wait on (see `cut_off`).
     fn go_down(&mut self, now: Duration, number: Number, commands: &mut Vec<Command>) {
         let partition = &mut self.partitions[usize::from(number)];
-        partition.fall(now);
+        partition.go_down(now);
         if partition.refuses() {
             self.give_up(number, commands);
         }
     }
 
-    /// Nobody leads, and nothing waits for that any longer.
+    /// No copy leads, and nothing waits for that any longer: what was sent is answered as unknown, the rest
+    /// as refused.
     pub(super) fn give_up(&mut self, number: Number, commands: &mut Vec<Command>) {
         let waiting_for = self.waiting_for(number);
         let partition = &mut self.partitions[usize::from(number)];

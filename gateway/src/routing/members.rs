@@ -239,9 +239,9 @@ impl Routing {
             partition.held = first;
             self.drop_kept(number);
         }
-        // One that was asked to stop has not gone for that.
+        // One that was asked to stop has a reason of its own.
         if self.sessions.is_empty() && session.leaving.is_none() {
-            self.heard_the_last(now);
+            self.lost_the_last(now);
         }
         self.reconsider_all(now, commands);
         self.abandon_reads(id, session.reads, commands);

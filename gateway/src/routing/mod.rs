@@ -85,7 +85,8 @@ pub struct RoutingConfig {
     pub tail_bytes: usize,
 }
 
-/// A process from which nothing was heard for this long is lost, unless nothing was heard of any (see `cut_off`).
+/// A process from which nothing was heard for this long is lost, unless nothing was heard of any (see
+/// `cut_off`).
 const SILENCE: Duration = Duration::from_millis(500);
 
 /// How often each process is asked whether it is there.

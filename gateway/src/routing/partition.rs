@@ -82,7 +82,7 @@ pub(super) struct Partition {
     pub(super) waiting: Vec<RequestId>,
     /// Writes that wait for the same, in version order.
     pub(super) held: VecDeque<QueuedWrite>,
-    /// Since when it is down and lets requests wait, where it is not known yet that no copy is about to lead.
+    /// Since when requests wait for a copy to come back, where they do.
     pub(super) waits_since: Option<Duration>,
     /// Writes are held until then, so that the copies can be compared.
     pub(super) hold_until: Option<Duration>,
@@ -100,8 +100,8 @@ pub(super) struct Partition {
 /// What a partition is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Nobody that is there is known to hold every acknowledged write: requests are refused, or wait to see whether that is
-    /// only so for a moment (`waits_since`).
+    /// No copy that is there is known to hold every acknowledged write: requests are refused, or wait for a
+    /// while in case one comes back (`waits_since`).
     Down,
     /// The lead serves.
     Serving,
@@ -229,14 +229,14 @@ impl Partition {
         matches!(self.phase, Phase::Serving | Phase::Draining { .. })
     }
 
-    /// Whether nobody leads it, and requests are refused.
+    /// Whether no copy leads it, and requests are refused.
     pub(super) fn refuses(&self) -> bool {
         self.phase == Phase::Down && self.waits_since.is_none()
     }
 
-    /// Nobody leads from now on. Where this gateway has seen it served, so that it knows the newest version of it, requests
-    /// may wait.
-    pub(super) fn fall(&mut self, now: Duration) {
+    /// No copy leads from now on. Requests may wait where this gateway has seen the partition served, so that
+    /// it knows the newest version in it: those that wait have versions already.
+    pub(super) fn go_down(&mut self, now: Duration) {
         if self.phase != Phase::Down && self.log.is_some() {
             self.waits_since.get_or_insert(now);
         }

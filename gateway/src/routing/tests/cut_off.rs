@@ -38,7 +38,7 @@ impl Script {
 }
 
 #[test]
-fn what_comes_late_from_everybody_is_waited_for_and_nobody_is_lost() {
+fn what_comes_late_from_all_processes_is_waited_for_and_none_is_lost() {
     let mut script = Script::formed(3);
     let (first, second) = (user_of(0, 3, 0), user_of(0, 3, 1));
     let sent = script.create(first);
@@ -62,7 +62,7 @@ fn what_comes_late_from_everybody_is_waited_for_and_nobody_is_lost() {
     for read in [read, meanwhile.0] {
         assert!(matches!(script.read_result(read), Some(Ok(_))));
     }
-    assert_eq!((script.lost(), script.routing.status().epoch), (0, 0), "nobody was lost, nothing was moved");
+    assert_eq!((script.lost(), script.routing.status().epoch), (0, 0), "none was lost, nothing was moved");
 }
 
 #[test]
@@ -98,7 +98,8 @@ fn when_all_connections_end_writes_are_sent_again_in_their_order_and_reads_are_n
     let (late, count) = (script.create(user_of(0, 3, 2)), script.count(0));
     script.pass(1_500, &[]);
     assert_eq!((script.reads.len(), script.writes.len(), script.answers.len()), (0, 0, 0));
-    // The lead had applied what it was sent; only its answer is lost. The other copy has not followed that yet.
+    // The lead had applied what it was sent; only its answer is lost. The other copy has not followed that
+    // yet.
     script.processes[0].copies.primary.head = 1;
     (0..3).for_each(|place| script.connect(place));
     let again = script.writes_of(0);
@@ -175,7 +176,7 @@ fn some_connections_may_end_while_others_are_silent() {
 }
 
 #[test]
-fn the_last_one_is_everybody() {
+fn the_last_process_that_is_there_counts_as_all() {
     let mut script = Script::formed(3);
     script.kill(1);
     script.pass(1_000, &[]);
@@ -245,7 +246,7 @@ fn the_operator_does_not_hand_on_what_the_lost_lead_may_have_applied() {
     script.break_all();
     let late = script.create(user_of(0, 3, 1));
     script.pass(100, &[]);
-    // It has an op-log that nobody knows: it does not lead by itself.
+    // It has an op-log of which nothing is known: it does not lead by itself.
     script.processes[1].copies.replica.position = None;
     script.connect(1);
     script.connect(2);
@@ -281,7 +282,7 @@ fn no_more_wait_than_there_is_room_for() {
 }
 
 #[test]
-fn nobody_waits_for_a_process_that_was_asked_to_stop() {
+fn no_request_waits_for_a_process_that_was_asked_to_stop() {
     let mut script = Script::formed(1);
     script.message(0, FromProcess::Leaving);
     script.pass(100, &[]);
