@@ -6,7 +6,7 @@
 //! ([`let_others_go_first`]).
 //!
 //! What it does not do: it does not leave such work undone for long. Beside callers who ask as much as they can, a full copy
-//! took three times as long as alone (`resources/measurements.md`).
+//! took much longer than alone (`resources/docs/decisions.md`).
 
 use std::io;
 use std::mem;

@@ -35,7 +35,10 @@ fn families(folder: &Path) -> Vec<String> {
 /// Turns a bit in the middle of the largest file of records.
 pub(crate) fn turn_a_bit(folder: &Path) {
     let file = {
-        let db = DB::open_cf_for_read_only(&Options::default(), folder, families(folder), false).unwrap();
+        let mut options = Options::default();
+        // As its owner does; RocksDB 11.8 crashes without it.
+        options.set_track_and_verify_wals_in_manifest(true);
+        let db = DB::open_cf_for_read_only(&options, folder, families(folder), false).unwrap();
         let files = db.live_files().unwrap().into_iter().filter(|file| file.column_family_name == "records");
         files.max_by_key(|file| file.size).expect("records are on disk").name
     };

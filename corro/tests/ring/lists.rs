@@ -94,7 +94,7 @@ async fn a_list_under_writes_and_a_kill_has_everybody_who_stays_exactly_once() {
     list_under_writes(20_000, 500).await;
 }
 
-/// A few minutes: the figure in `resources/measurements.md`.
+/// A few minutes: listed in `resources/docs/measurements.md`.
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn measure_a_list_of_a_million_under_writes_and_a_kill() {
@@ -181,7 +181,7 @@ fn spread(took: &mut [Duration]) -> String {
     format!("p50 {:?}, p99 {:?}, most {:?}", at(500), at(990), at(1000))
 }
 
-/// A minute, nearly all of it to create the users: the figure in `resources/measurements.md`.
+/// A minute, nearly all of it to create the users: listed in `resources/docs/measurements.md`.
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn measure_pages_of_a_million_users() {

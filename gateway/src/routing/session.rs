@@ -19,7 +19,7 @@ const READ_WINDOW: usize = 1;
 
 /// Frames of writes in flight to one copy. A second one would be on its way while the first is being fsynced, but it halves
 /// the batches: every frame, every fsync and all that replication does then serves half as many writes, and where the
-/// processors are busy that costs a quarter of the throughput (`resources/performance.md`).
+/// processors are busy that costs a quarter of the throughput (`resources/docs/decisions.md`).
 const WRITE_WINDOW: usize = 1;
 
 /// See the module.

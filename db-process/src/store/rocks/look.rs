@@ -42,6 +42,9 @@ impl ReadOnlyStore {
         }
         let mut options = Options::default();
         options.set_max_open_files(64);
+        // Its owner verifies its log. RocksDB 11.8 crashes where a database that it verified is opened without that, to read
+        // only.
+        options.set_track_and_verify_wals_in_manifest(true);
         // The owner may drop a file while it is being opened here; the next attempt sees what replaced it.
         let mut attempts = 0;
         let db = loop {

@@ -9,6 +9,7 @@ mod questions;
 mod repair;
 mod replication;
 mod requests;
+mod rollback;
 mod slow;
 
 use std::time::Duration;
@@ -298,7 +299,9 @@ impl Script {
             self.take(place, |message| matches!(message, ToProcess::Writes(batch) if batch.role == role))
         {
             let ToProcess::Writes(batch) = message else { unreachable!("only writes were taken") };
-            let head = &mut self.processes[usize::from(place)].copies.get_mut(role).head;
+            let copy = self.processes[usize::from(place)].copies.get_mut(role);
+            copy.flushed += 1;
+            let (head, lsn) = (&mut copy.head, copy.flushed);
             let results = batch
                 .writes
                 .iter()
@@ -308,7 +311,7 @@ impl Script {
                     WriteAnswer { outcome: Outcome::Applied, sequence: *head, user: None }
                 })
                 .collect();
-            let answers = WriteAnswers { batch: batch.batch, role: batch.role, lsn: 0, results };
+            let answers = WriteAnswers { batch: batch.batch, role: batch.role, lsn, results };
             self.message(place, FromProcess::Written(answers));
         }
         versions
