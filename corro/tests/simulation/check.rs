@@ -9,7 +9,7 @@ use protocol::message::link::{Role, Versioned, Write, WriteAnswer, WriteAnswers}
 use protocol::placement::{Partition, partition_of, primary_of, replica_of};
 use protocol::{Change, Operation, Outcome, Record, UserId, Version};
 
-use crate::config::{Config, Mode};
+use crate::config::{Config, Fault, Mode};
 use crate::feed::Feed;
 use crate::history::{Asked, Op, is_linearizable};
 use crate::world::{MILLI, Time, World};
@@ -224,8 +224,9 @@ impl World {
 
     /// Whatever goes wrong with one process, the other copy answers reads long before that counts as lost.
     pub(crate) fn check_time(&mut self, question: &Question) {
-        let of_gateway = self.faults.of_gateway || question.asked < self.faults.gateway_well_since;
-        if self.config.mode != Mode::Single || of_gateway {
+        let gateway = |kind: &Fault| matches!(kind, Fault::Gateway | Fault::GatewayPause);
+        let single = self.config.mode == Mode::Single && !self.config.kinds.iter().any(gateway);
+        if !single || self.faults.cut_off_last || question.asked < self.faults.well_since {
             return;
         }
         let took = self.now - question.asked;

@@ -20,10 +20,10 @@ pub(crate) struct Faults {
     lost_disks: Vec<u16>,
     /// The last thing that went wrong was the end of this process.
     lost: Option<u16>,
-    /// The last thing that went wrong was the gateway's, and every request may have waited for it.
-    pub(crate) of_gateway: bool,
-    /// When that was over last.
-    pub(crate) gateway_well_since: Time,
+    /// The gateway was cut off, and nothing else has gone wrong since.
+    pub(crate) cut_off_last: bool,
+    /// Requests from before may have waited for that.
+    pub(crate) well_since: Time,
     /// Everything that was to happen has happened.
     pub(crate) finished: bool,
     pub(crate) whole: bool,
@@ -116,9 +116,9 @@ impl World {
         }
         self.faults.count += 1;
         self.faults.last = self.now;
-        let of_gateway = matches!(fault, Fault::Gateway | Fault::GatewayPause | Fault::CutOff);
-        if std::mem::replace(&mut self.faults.of_gateway, of_gateway) && !of_gateway {
-            self.faults.gateway_well_since = self.now;
+        let cut_off = fault == Fault::CutOff;
+        if std::mem::replace(&mut self.faults.cut_off_last, cut_off) && !cut_off {
+            self.faults.well_since = self.now;
         }
         self.faults.lost = matches!(fault, Fault::Kill | Fault::Power | Fault::Wipe).then_some(place);
         let down = self.rng.pick(&[20, 100, 600, 2_500]) * MILLI;
