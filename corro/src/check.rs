@@ -1,4 +1,5 @@
-//! `corro check`: whether both copies of every partition of a running ring are what they should be, and making them good.
+//! `corro check`: whether both copies of every partition of a running ring are what they should be, and
+//! making them good.
 
 use std::time::Duration;
 
@@ -20,10 +21,12 @@ pub(crate) struct CheckArgs {
     /// What the gateway wants to be shown
     #[arg(long, env = "API_TOKEN", hide_env_values = true, value_name = "TEXT")]
     token: Option<String>,
-    /// Read every record, too: finds what a disk has changed behind the digests, and takes seconds for a million users
+    /// Read every record, too: finds what a disk has changed behind the digests, and takes seconds for a
+    /// million users
     #[arg(long)]
     scan: bool,
-    /// Make good what is found: a damaged copy is filled anew from the sound one, copies that differ are merged
+    /// Make good what is found: a damaged copy is filled anew from the sound one, copies that differ are
+    /// merged
     #[arg(long)]
     repair: bool,
 }

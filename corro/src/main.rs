@@ -141,7 +141,8 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// A demo, a drill and a bench have something to put in order when their parent ends; a process of a ring is built for being killed.
+/// A demo, a drill and a bench have something to put in order when their parent ends; a process of a ring is
+/// built for being killed.
 fn watch_parent(cli: &Cli) -> anyhow::Result<()> {
     let signal = match cli.command {
         Command::Promote(_)

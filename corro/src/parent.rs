@@ -7,8 +7,9 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 /// From now on the kernel sends this process `signal` when its parent ends, however the parent ends.
 ///
-/// `parent` is the process id that the parent gave: where it is gone already, the kernel would never tell. The kernel
-/// goes by the parent's *thread* that started this process, so parents start their children from their main thread.
+/// `parent` is the process id that the parent gave: where it is gone already, the kernel would never tell.
+/// The kernel goes by the parent's *thread* that started this process, so parents start their children from
+/// their main thread.
 ///
 /// # Errors
 /// Where the parent has ended already, which means: end now.

@@ -1,9 +1,9 @@
-//! `corro promote`: the operator's word that a partition may be led by the copy that is there, though the one that led last
-//! may have writes that nobody else has.
+//! `corro promote`: the operator's word that a partition may be led by the copy that is there, though the one
+//! that led last may have writes that nobody else has.
 //!
-//! It says before what the gateway knows: who led, who is away, what the copy that would lead has. It asks, on a terminal,
-//! and it says after what has become of it. Nothing is decided here: whether the partition may be promoted at all is the
-//! gateway's to say, and it refuses where nothing has to be given up.
+//! It says before what the gateway knows: who led, who is away, what the copy that would lead has. It asks,
+//! on a terminal, and it says after what has become of it. Nothing is decided here: whether the partition may
+//! be promoted at all is the gateway's to say, and it refuses where nothing has to be given up.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;

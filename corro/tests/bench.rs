@@ -1,4 +1,5 @@
-//! A short bench with a ring of its own and the ceiling: every load is answered, and what the table and the file say.
+//! A short bench with a ring of its own and the ceiling: every load is answered, and what the table and the
+//! file say.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use std::process::{Command, Output, Stdio};

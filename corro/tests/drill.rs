@@ -1,4 +1,5 @@
-//! A short drill with a ring of its own: the verdict, the exit code, the files, and that nothing is left behind.
+//! A short drill with a ring of its own: the verdict, the exit code, the files, and that nothing is left
+//! behind.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -9,8 +9,8 @@
 //! DATA_DIR/*.damaged/      the last database that was found damaged and set aside; may be removed
 //! ```
 //!
-//! A folder belongs to one name for ever. Data without the file that says whose they are serve nobody: they might be
-//! another's, and then users would appear in two partitions.
+//! A folder belongs to one name for ever. Data without the file that says whose they are serve nobody: they
+//! might be another's, and then users would appear in two partitions.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -44,7 +44,8 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Whether the lead of the partition is being moved of which the process at `place` holds the copy of that role.
+    /// Whether the lead of the partition is being moved of which the process at `place` holds the copy of
+    /// that role.
     pub fn moves(&self, place: Place, role: Role) -> bool {
         let partition = match role {
             Role::Primary => Some(place),
@@ -156,8 +157,8 @@ impl DataDir {
         Ok(())
     }
 
-    /// Sets the database of a copy aside, which must be closed. The next time it is opened, it is a new one. What was set
-    /// aside before goes.
+    /// Sets the database of a copy aside, which must be closed. The next time it is opened, it is a new one.
+    /// What was set aside before goes.
     ///
     /// # Errors
     /// If the file system does not allow it.

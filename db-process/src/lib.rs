@@ -1,5 +1,5 @@
-//! The db-process of a ring: two copies of user partitions on disk, served to a gateway and kept equal to their
-//! counterparts on the neighbouring processes.
+//! The db-process of a ring: two copies of user partitions on disk, served to a gateway and kept equal to
+//! their counterparts on the neighbouring processes.
 //!
 //! From the inside out:
 //!

@@ -36,8 +36,8 @@ const REOPEN_DEADLINE: Duration = Duration::from_secs(60);
 /// How long links may take to end.
 const STOP_DEADLINE: Duration = Duration::from_millis(1200);
 
-/// What both commands that can be a db-process do: checks the settings, or the health of the db-process that runs with
-/// them, or runs it until SIGTERM. An error is told in one line.
+/// What both commands that can be a db-process do: checks the settings, or the health of the db-process that
+/// runs with them, or runs it until SIGTERM. An error is told in one line.
 pub fn main(config: DbProcessConfig) -> ExitCode {
     if let Err(line) = config.check() {
         eprintln!("{line}");
@@ -56,8 +56,9 @@ pub fn main(config: DbProcessConfig) -> ExitCode {
     process::run(name.as_str(), &common, async |shutdown| run(config, shutdown).await)
 }
 
-/// Runs a db-process until `shutdown`. When it returns, its databases are flushed and closed. Where one of them is found
-/// damaged and is to be discarded, the process leaves the ring as if it were to stop, and comes back with a new one.
+/// Runs a db-process until `shutdown`. When it returns, its databases are flushed and closed. Where one of
+/// them is found damaged and is to be discarded, the process leaves the ring as if it were to stop, and comes
+/// back with a new one.
 ///
 /// # Errors
 /// If it cannot start, a copy fails, or the gateway refuses it for good.
@@ -72,7 +73,8 @@ pub async fn run(config: DbProcessConfig, shutdown: CancellationToken) -> anyhow
     }
 }
 
-/// Runs until `shutdown`, or until a copy is to be discarded, which is returned. `discard` is the one to be discarded first.
+/// Runs until `shutdown`, or until a copy is to be discarded, which is returned. `discard` is the one to be
+/// discarded first.
 async fn run_once(
     config: DbProcessConfig,
     shutdown: CancellationToken,
@@ -158,8 +160,9 @@ async fn run_once(
     check_failures(&owner, failed, discard).and(outcome).map(|()| discard)
 }
 
-/// An error where a copy failed that is not to be discarded. Here and not at the end of a task: that of the link ends as well where
-/// a copy fails, is seen first at times, and does not know why; and what is written out at the very end may find no room.
+/// An error where a copy failed that is not to be discarded. Here and not at the end of a task: that of the
+/// link ends as well where a copy fails, is seen first at times, and does not know why; and what is written
+/// out at the very end may find no room.
 fn check_failures(
     owner: &Owner,
     mut failed: impl Iterator<Item = CopyFailure>,
@@ -174,8 +177,9 @@ fn check_failures(
     }
 }
 
-/// Locks the folder, sets aside the copy that is to be discarded, opens both databases, and starts their workers. Where a copy
-/// is discarded, this process had all of it open just now: what still reads there gets a while to end.
+/// Locks the folder, sets aside the copy that is to be discarded, opens both databases, and starts their
+/// workers. Where a copy is discarded, this process had all of it open just now: what still reads there gets
+/// a while to end.
 fn open(
     folder: &Path,
     name: &protocol::InstanceName,

@@ -90,8 +90,8 @@ fn resident() -> u64 {
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") >> 10
 }
 
-/// Writes alone, to be compared with those of another build by running both in turns. The users are spread over this many
-/// groups: `CORRO_GROUPS`, 10 by default.
+/// Writes alone, to be compared with those of another build by running both in turns. The users are spread
+/// over this many groups: `CORRO_GROUPS`, 10 by default.
 #[test]
 #[ignore = "a measurement: it takes half a minute"]
 fn measure_writes() {

@@ -45,7 +45,8 @@ impl Coordinator {
     /// The user with that id and its version; `None` where there is no live one.
     ///
     /// # Errors
-    /// [`Unserved::Unavailable`] where no copy can answer truthfully, [`Unserved::Overloaded`] where too much is asked.
+    /// [`Unserved::Unavailable`] where no copy can answer truthfully, [`Unserved::Overloaded`] where too much
+    /// is asked.
     pub async fn read(&self, id: UserId) -> Result<Option<Found>, Unserved> {
         self.ask(|reply| Request::Read { id, reply }).await?
     }
@@ -71,8 +72,8 @@ impl Coordinator {
         Ok(answer)
     }
 
-    /// Decides and applies many operations with one message there; the answers come through `replies`, each in its own time,
-    /// and when `replies` closes without one, as [`Unserved::Stopping`].
+    /// Decides and applies many operations with one message there; the answers come through `replies`, each
+    /// in its own time, and when `replies` closes without one, as [`Unserved::Stopping`].
     ///
     /// # Errors
     /// [`Unserved::Stopping`]; nothing was done then.
@@ -84,7 +85,8 @@ impl Coordinator {
         self.requests.send(Request::WriteMany { writes, replies }).map_err(|_| Unserved::Stopping)
     }
 
-    /// Lets the other copy of a partition lead though it may lack acknowledged writes. When it returns, that is under way.
+    /// Lets the other copy of a partition lead though it may lack acknowledged writes. When it returns, that
+    /// is under way.
     ///
     /// # Errors
     /// If the partition is served, or nobody could lead it.
@@ -101,8 +103,8 @@ impl Coordinator {
         self.ask(|reply| Request::Size { reply }).await?
     }
 
-    /// Live users of one partition in id order, those after `after` where that is given: at most `limit` (1 to
-    /// [`protocol::message::query::MAX_PAGE`]), perhaps fewer although there are more.
+    /// Live users of one partition in id order, those after `after` where that is given: at most `limit` (1
+    /// to [`protocol::message::query::MAX_PAGE`]), perhaps fewer although there are more.
     ///
     /// # Errors
     /// As for [`Self::read`].
@@ -130,10 +132,12 @@ impl Coordinator {
         }
     }
 
-    /// Changes from the op-log of one copy of a partition, whoever leads: those after one version, up to another.
+    /// Changes from the op-log of one copy of a partition, whoever leads: those after one version, up to
+    /// another.
     ///
     /// # Errors
-    /// As for [`Self::read`]; [`Unserved::Unavailable`] also where that very copy is not there, or not complete.
+    /// As for [`Self::read`]; [`Unserved::Unavailable`] also where that very copy is not there, or not
+    /// complete.
     pub async fn changes(
         &self,
         partition: Partition,
@@ -147,7 +151,8 @@ impl Coordinator {
         }
     }
 
-    /// Digests of one copy of a partition, whoever leads. With `scan` it reads every record of it, which may take minutes.
+    /// Digests of one copy of a partition, whoever leads. With `scan` it reads every record of it, which may
+    /// take minutes.
     ///
     /// # Errors
     /// As for [`Self::changes`].
@@ -167,8 +172,8 @@ impl Coordinator {
         self.ask(|reply| Request::Question { partition, question, reply }).await?
     }
 
-    /// The place in the feed at which a subscription begins. What is newer is published from now on; whoever takes a seat
-    /// in [`Self::feed`] first gets all of it.
+    /// The place in the feed at which a subscription begins. What is newer is published from now on; whoever
+    /// takes a seat in [`Self::feed`] first gets all of it.
     ///
     /// # Errors
     /// [`Unserved::Unavailable`] where the place is not known within a few seconds.
@@ -181,7 +186,8 @@ impl Coordinator {
         &self.feed
     }
 
-    /// Holds the writes of a partition until [`Self::let_go`], and no longer than [`crate::routing::HOLD_WITHIN`].
+    /// Holds the writes of a partition until [`Self::let_go`], and no longer than
+    /// [`crate::routing::HOLD_WITHIN`].
     ///
     /// # Errors
     /// [`Unserved::Stopping`].
@@ -227,9 +233,9 @@ const TICK: Duration = Duration::from_millis(10);
 /// How often it is told to look for users to forget.
 const PURGE: Duration = Duration::from_secs(1);
 
-/// Runs the routing until `shutdown`: takes questions and what the db-processes send, and carries out what the routing
-/// asks for. Everything that has arrived is taken in before anything is sent, and where that is little, what other tasks have
-/// ready, too, so that batches form by themselves.
+/// Runs the routing until `shutdown`: takes questions and what the db-processes send, and carries out what
+/// the routing asks for. Everything that has arrived is taken in before anything is sent, and where that is
+/// little, what other tasks have ready, too, so that batches form by themselves.
 pub async fn run(
     mut routing: Routing,
     mut questions: mpsc::UnboundedReceiver<Request>,
@@ -310,7 +316,8 @@ pub async fn run(
             }
         }
         desk.carry_out_all(&mut routing, start, &mut commands);
-        // Other connections may have requests that are only not read yet: they should leave in the same frames.
+        // Other connections may have requests that are only not read yet: they should leave in the same
+        // frames.
         if questions.is_empty()
             && events.is_empty()
             && gathered < FEW
@@ -330,7 +337,8 @@ pub async fn run(
 /// At most this many messages are taken in before time and shutdown are looked at again.
 const BURST: usize = 1024;
 
-/// Frames wait a turn for others where no more requests than this have come together: with more they are large enough.
+/// Frames wait a turn for others where no more requests than this have come together: with more they are
+/// large enough.
 const FEW: usize = 16;
 
 /// Keeps the way back to whoever asked.

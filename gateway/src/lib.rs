@@ -2,7 +2,8 @@
 //!
 //! A request goes down through these rooms and back up, each hand-over one call or one channel:
 //!
-//! * [`http`]: routes, validation, and every error as `application/problem+json`. It sees no process and no socket.
+//! * [`http`]: routes, validation, and every error as `application/problem+json`. It sees no process and no
+//!   socket.
 //! * [`gather`]: what is asked of all partitions at once, lists and counts.
 //! * [`coordinator`]: the one task that owns the routing, and the handle by which it is asked.
 //! * [`routing`]: all decisions, as a plain state machine without sockets, clock or runtime.

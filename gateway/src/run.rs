@@ -24,8 +24,8 @@ const TAIL_BYTES: usize = 64 << 20;
 /// Requests in flight get this long to end after the order to stop.
 const GRACE: Duration = Duration::from_secs(4);
 
-/// What both commands that can be a gateway do: checks the settings, or the health of the gateway that runs with them,
-/// or runs it until SIGTERM. An error is told in one line.
+/// What both commands that can be a gateway do: checks the settings, or the health of the gateway that runs
+/// with them, or runs it until SIGTERM. An error is told in one line.
 pub fn main(config: GatewayConfig) -> ExitCode {
     if let Err(line) = config.validate() {
         eprintln!("{line}");
@@ -51,8 +51,8 @@ pub struct Gateway {
     socket: TcpListener,
 }
 
-/// Runs a gateway until `shutdown`: then it accepts nothing more, finishes what is in flight, and returns within five
-/// seconds.
+/// Runs a gateway until `shutdown`: then it accepts nothing more, finishes what is in flight, and returns
+/// within five seconds.
 ///
 /// # Errors
 /// If a port cannot be opened, or a listener fails.

@@ -1,18 +1,19 @@
-//! The rules of the view, as a model that is looked at exhaustively: whatever happens in whatever order, up to a few losses
-//! of processes and of the gateway, no copy leads without everything that was acknowledged, and no gateway that starts
-//! believes a lead that another has followed.
+//! The rules of the view, as a model that is looked at exhaustively: whatever happens in whatever order, up
+//! to a few losses of processes and of the gateway, no copy leads without everything that was acknowledged,
+//! and no gateway that starts believes a lead that another has followed.
 //!
-//! The model is one partition of a ring of three: the primary copy is at place 0, the replica at place 1, and the process at
-//! place 2 only keeps views. It says in a hundred lines what `routing::view` and `routing::failover` do in a thousand:
-//! whoever changes a rule there changes it here. A step is one thing that one part does: a process keeps the view, a write
-//! is applied, its answer arrives, an entry of an op-log is followed, something dies. Between any two steps anything else
-//! may happen. The simulation of the `corro` crate drives the real code, but by chance; this is complete, but not the
-//! real code.
+//! The model is one partition of a ring of three: the primary copy is at place 0, the replica at place 1, and
+//! the process at place 2 only keeps views. It says in a hundred lines what `routing::view` and
+//! `routing::failover` do in a thousand: whoever changes a rule there changes it here. A step is one thing
+//! that one part does: a process keeps the view, a write is applied, its answer arrives, an entry of an
+//! op-log is followed, something dies. Between any two steps anything else may happen. The simulation of the
+//! `corro` crate drives the real code, but by chance; this is complete, but not the real code.
 //!
-//! The search is breadth first over a set of the states that were seen. A model checker as a library would bring a few
-//! dozen packages and a web server for these twenty lines.
+//! The search is breadth first over a set of the states that were seen. A model checker as a library would
+//! bring a few dozen packages and a web server for these twenty lines.
 //!
-//! What the model leaves out: emptied disks, power cuts, a tail that overflows, reads, and writes that are sent again.
+//! What the model leaves out: emptied disks, power cuts, a tail that overflows, reads, and writes that are
+//! sent again.
 
 use std::collections::HashSet;
 
@@ -282,7 +283,8 @@ impl State {
         if let Some(gateway) = &mut self.gateway {
             gateway.registered[place] = false;
             if gateway.lead == place {
-                // Nobody is told of them. They are sent again in earnest; here they may come back with their lead.
+                // Nobody is told of them. They are sent again in earnest; here they may come back with their
+                // lead.
                 gateway.unanswered = 0;
             }
         }
@@ -440,8 +442,8 @@ impl Gateway {
     }
 }
 
-/// Looks at every state that can be reached. Returns how many there are; panics where one breaks a promise, and says how
-/// it came to that.
+/// Looks at every state that can be reached. Returns how many there are; panics where one breaks a promise,
+/// and says how it came to that.
 fn explore(size: usize, left: Left, bug: Option<Bug>) -> usize {
     let first = State::first(size, left);
     let mut seen = HashSet::from([first]);

@@ -1,12 +1,13 @@
 //! Requests that may be sent twice: what is remembered of a create with an `Idempotency-Key`.
 //!
-//! A caller that got no answer sends the same request again, with the same key. The id of the user follows from the key
-//! alone, so a repetition meets the user that the first one made, wherever that is stored and whoever leads there by now.
-//! The record keeps a [`Fingerprint`] of the request, so it tells a repetition (answered as the first one was) from
-//! another request under the same key (refused). It stays in the tombstone: a repetition that comes after the user was
-//! deleted does not bring the user back.
+//! A caller that got no answer sends the same request again, with the same key. The id of the user follows
+//! from the key alone, so a repetition meets the user that the first one made, wherever that is stored and
+//! whoever leads there by now. The record keeps a [`Fingerprint`] of the request, so it tells a repetition
+//! (answered as the first one was) from another request under the same key (refused). It stays in the
+//! tombstone: a repetition that comes after the user was deleted does not bring the user back.
 //!
-//! What it does not do: it keeps no keys and no bodies, and it does not end. A key is known for as long as the record is.
+//! What it does not do: it keeps no keys and no bodies, and it does not end. A key is known for as long as
+//! the record is.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -15,7 +16,8 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use crate::record::Change;
 use crate::user::UserId;
 
-/// The namespace of ids that follow from keys (RFC 9562, section 5.5). Never to be changed: the ids of users hang on it.
+/// The namespace of ids that follow from keys (RFC 9562, section 5.5). Never to be changed: the ids of users
+/// hang on it.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_ae52_0b5d_4a6e_9d3c_7a54_2be8_90c1);
 
 /// Enough of a request to know it again. Written as a pair: `[key, body]`.
@@ -24,8 +26,8 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_ae52_0b5d_4a6e_9d3c_7a54_2be8_90c
 pub struct Fingerprint {
     /// Hash of the key.
     pub key: u64,
-    /// Hash of what the request asks for, as it is understood: two bodies that differ in white space or in the order of
-    /// their fields are the same.
+    /// Hash of what the request asks for, as it is understood: two bodies that differ in white space or in
+    /// the order of their fields are the same.
     pub body: u64,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! * [`user`]: the record as a caller sees it.
 //! * [`version`]: the hybrid logical clock values that order writes.
-//! * [`record`]: the record as it is stored and replicated: four registers, and how two states of one user merge.
+//! * [`record`]: the record as it is stored and replicated: four registers, and how two states of one user
+//!   merge.
 //! * [`encoding`]: records and op-log entries as bytes.
 //! * [`operation`]: what a caller may ask of one user, and the outcomes.
 //! * [`fingerprint`]: what is remembered of a request with an `Idempotency-Key`.

@@ -1,5 +1,5 @@
-//! Deliberate bugs, so that a test can show that it would find them. Nothing of this is in a program that is built without
-//! the feature `mutations`: there, [`is`] is a constant.
+//! Deliberate bugs, so that a test can show that it would find them. Nothing of this is in a program that is
+//! built without the feature `mutations`: there, [`is`] is a constant.
 
 /// One deliberate bug. The place where it is made asks [`is`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,8 @@ pub enum Mutation {
     TargetIgnored,
     /// A copy that led before is not asked for what only it knows.
     ExchangeIgnored,
-    /// A copy that hands the lead to one with an empty op-log counts as one that lacks something, until it follows that.
+    /// A copy that hands the lead to one with an empty op-log counts as one that lacks something, until it
+    /// follows that.
     HandedUnknown,
     /// A change is published before older ones are settled.
     PublishEarly,

@@ -6,27 +6,30 @@ use crate::record::Change;
 use crate::user::{User, UserId};
 use crate::version::Version;
 
-/// What a write asks for. Its fields are valid already; whether it is allowed is decided by the copy that leads.
+/// What a write asks for. Its fields are valid already; whether it is allowed is decided by the copy that
+/// leads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
-    /// Makes the user; refused with [`Outcome::Exists`] where a live one has the id. The change sets all registers.
+    /// Makes the user; refused with [`Outcome::Exists`] where a live one has the id. The change sets all
+    /// registers.
     #[serde(rename = "c")]
     Create(Change),
-    /// Sets the registers named, which may be none; refused with [`Outcome::NotFound`] where there is no live user.
+    /// Sets the registers named, which may be none; refused with [`Outcome::NotFound`] where there is no live
+    /// user.
     #[serde(rename = "u")]
     Update(Change),
     /// Turns the record into a tombstone; refused with [`Outcome::NotFound`] where there is no live user.
     #[serde(rename = "d")]
     Delete,
-    /// Forgets a tombstone whose newest register has this version. Only the gateway itself asks for it; refused with
-    /// [`Outcome::PreconditionFailed`] where the user was created anew.
+    /// Forgets a tombstone whose newest register has this version. Only the gateway itself asks for it;
+    /// refused with [`Outcome::PreconditionFailed`] where the user was created anew.
     #[serde(rename = "p")]
     Purge(Version),
 }
 
 impl Operation {
-    /// The registers that the operation sets when it is allowed: they follow from the operation alone, so whoever
-    /// knows that it was applied knows what was written.
+    /// The registers that the operation sets when it is allowed: they follow from the operation alone, so
+    /// whoever knows that it was applied knows what was written.
     pub fn change(&self) -> Change {
         self.clone().into_change()
     }
@@ -58,7 +61,8 @@ pub enum Condition {
     /// `*`: any live user will do.
     #[serde(rename = "*")]
     Any,
-    /// One of these versions. Tags that no user can have are left out, so the list may be empty: it never holds.
+    /// One of these versions. Tags that no user can have are left out, so the list may be empty: it never
+    /// holds.
     #[serde(rename = "v")]
     Versions(Vec<Version>),
     /// None of these versions.
@@ -95,8 +99,8 @@ pub enum Outcome {
     /// `If-Match` names no version that the user has, or `If-None-Match` names the one that it has.
     #[serde(rename = "stale")]
     PreconditionFailed,
-    /// A create that was done before, under the same `Idempotency-Key`: nothing was written, and the user is shown as it was
-    /// created, with the version of then.
+    /// A create that was done before, under the same `Idempotency-Key`: nothing was written, and the user is
+    /// shown as it was created, with the version of then.
     #[serde(rename = "again")]
     Repeated,
     /// A create under an `Idempotency-Key` that belongs to another request.

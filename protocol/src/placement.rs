@@ -1,8 +1,9 @@
 //! Placement: which partition a user belongs to, and which processes hold a partition.
 //!
-//! Partition = jump consistent hash (Lamping and Veach, "A Fast, Minimal Memory, Consistent Hash Algorithm", 2014) of the
-//! XXH3 64-bit hash of the sixteen bytes of the id. Partition *p* of *n* has its primary copy on the process at place *p*
-//! and its replica on the next one round the ring. Placement is for ever: a test pins it.
+//! Partition = jump consistent hash (Lamping and Veach, "A Fast, Minimal Memory, Consistent Hash Algorithm",
+//! 2014) of the XXH3 64-bit hash of the sixteen bytes of the id. Partition *p* of *n* has its primary copy on
+//! the process at place *p* and its replica on the next one round the ring. Placement is for ever: a test
+//! pins it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -133,8 +134,8 @@ mod tests {
 
     use super::*;
 
-    /// The users of every ring in the world were placed by these values. If this test fails, the hash is wrong, not
-    /// the test.
+    /// The users of every ring in the world were placed by these values. If this test fails, the hash is
+    /// wrong, not the test.
     #[test]
     fn placement_is_pinned() {
         let ids = [

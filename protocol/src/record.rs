@@ -1,19 +1,21 @@
 //! The record: what a copy stores and replicates of one user, and how two states of it merge.
 //!
-//! A record is four last-writer-wins registers (Shapiro, Preguiça et al., "A comprehensive study of Convergent and
-//! Commutative Replicated Data Types", 2011): alive, name, email, group, each with the [`Version`] that set it. A merge
-//! takes the newer of each register, so it is commutative, associative and idempotent. Whatever arrives twice, late or in
-//! another order is therefore harmless, two copies that exchanged everything are equal, and two updates of different
-//! fields both survive.
+//! A record is four last-writer-wins registers (Shapiro, Preguiça et al., "A comprehensive study of
+//! Convergent and Commutative Replicated Data Types", 2011): alive, name, email, group, each with the
+//! [`Version`] that set it. A merge takes the newer of each register, so it is commutative, associative and
+//! idempotent. Whatever arrives twice, late or in another order is therefore harmless, two copies that
+//! exchanged everything are equal, and two updates of different fields both survive.
 //!
-//! A create sets all four registers, an update those it names, a delete only `alive`: the record of a deleted user is a
-//! *tombstone*, and keeps the old values until it is created anew or purged.
+//! A create sets all four registers, an update those it names, a delete only `alive`: the record of a deleted
+//! user is a *tombstone*, and keeps the old values until it is created anew or purged.
 //!
-//! A *purge* forgets the registers up to a version, which was that of a tombstone; a record of which nothing is left is none
-//! any more. It commutes with everything that is newer. What is older and comes later would come to life, so a purge is
-//! asked for only when nothing older can come any more (`gateway/src/routing/purge.rs`).
+//! A *purge* forgets the registers up to a version, which was that of a tombstone; a record of which nothing
+//! is left is none any more. It commutes with everything that is newer. What is older and comes later would
+//! come to life, so a purge is asked for only when nothing older can come any more
+//! (`gateway/src/routing/purge.rs`).
 //!
-//! A create with an `Idempotency-Key` sets a fifth register, see [`crate::fingerprint`]; most records have none.
+//! A create with an `Idempotency-Key` sets a fifth register, see [`crate::fingerprint`]; most records have
+//! none.
 //!
 //! What it does not do: it does not decide whether an operation is allowed. That is for the copy that leads.
 
@@ -29,7 +31,8 @@ use crate::version::Version;
 pub struct Register<T>(pub Version, pub T);
 
 impl<T: Clone> Register<T> {
-    /// Takes `other` where it is newer. Two registers of one version hold one value, since a version is one operation.
+    /// Takes `other` where it is newer. Two registers of one version hold one value, since a version is one
+    /// operation.
     fn merge(&mut self, other: &Self) -> bool {
         let newer = (other.0 > self.0) != mutation::is(Mutation::MergeOlder);
         if newer {
@@ -149,8 +152,8 @@ impl Record {
         }
     }
 
-    /// The record of a user of whom only `change` is known. Registers that it does not set have version zero, so
-    /// whatever another copy knows of them wins; without `alive` in the change the user counts as absent.
+    /// The record of a user of whom only `change` is known. Registers that it does not set have version zero,
+    /// so whatever another copy knows of them wins; without `alive` in the change the user counts as absent.
     pub fn from_change(version: Version, change: &Change) -> Self {
         let mut record = Self {
             alive: Register::unset(),

@@ -1,15 +1,16 @@
 //! Versions: when a write happened, as one 64-bit number that orders all writes of a ring.
 //!
-//! A version is a hybrid logical clock value (Kulkarni, Demirbas et al., "Logical Physical Clocks", 2014): the upper 48
-//! bits are milliseconds since 1970, the lower 16 bits count the writes within one millisecond. The gateway gives every
-//! write a version that is greater than any before it, so a version is three things at once: the identity of the
-//! operation, its place in the order of its partition, and the user's `ETag`.
+//! A version is a hybrid logical clock value (Kulkarni, Demirbas et al., "Logical Physical Clocks", 2014):
+//! the upper 48 bits are milliseconds since 1970, the lower 16 bits count the writes within one millisecond.
+//! The gateway gives every write a version that is greater than any before it, so a version is three things
+//! at once: the identity of the operation, its place in the order of its partition, and the user's `ETag`.
 //!
-//! The clock never goes back. A wall clock that is set back makes it count on from where it was, and a restarted
-//! gateway is told at registration the highest version that any copy holds ([`VersionClock::observe`]).
+//! The clock never goes back. A wall clock that is set back makes it count on from where it was, and a
+//! restarted gateway is told at registration the highest version that any copy holds
+//! ([`VersionClock::observe`]).
 //!
-//! What it does not do: it says nothing about the order of writes of two gateways that are active at once. The ring has
-//! one.
+//! What it does not do: it says nothing about the order of writes of two gateways that are active at once.
+//! The ring has one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -30,7 +31,8 @@ impl Version {
         Self(millis << COUNTER_BITS)
     }
 
-    /// The time of the write in milliseconds since 1970, as the gateway's clock had it (or later, never earlier).
+    /// The time of the write in milliseconds since 1970, as the gateway's clock had it (or later, never
+    /// earlier).
     pub fn unix_millis(self) -> u64 {
         self.0 >> COUNTER_BITS
     }
@@ -50,8 +52,8 @@ pub struct NotAVersion;
 impl FromStr for Version {
     type Err = NotAVersion;
 
-    /// Reads what [`fmt::Display`] writes; upper case, signs and other lengths are refused, so that one version has
-    /// one spelling.
+    /// Reads what [`fmt::Display`] writes; upper case, signs and other lengths are refused, so that one
+    /// version has one spelling.
     fn from_str(text: &str) -> Result<Self, NotAVersion> {
         let canonical = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if !canonical {
@@ -72,7 +74,8 @@ pub struct VersionClock {
 }
 
 impl VersionClock {
-    /// A version greater than all that this clock gave or observed, and not before `unix_millis` of the wall clock.
+    /// A version greater than all that this clock gave or observed, and not before `unix_millis` of the wall
+    /// clock.
     pub fn next(&mut self, unix_millis: u64) -> Version {
         self.last = Version((unix_millis << COUNTER_BITS).max(self.last.0 + 1));
         self.last

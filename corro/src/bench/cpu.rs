@@ -32,7 +32,8 @@ pub(super) fn cpu_times(processes: &[Watched]) -> anyhow::Result<CpuTimes> {
     processes.iter().map(time).collect()
 }
 
-/// `utime` and `stime`, the fields 14 and 15 of proc(5). The name in field 2 may have spaces and parentheses of its own.
+/// `utime` and `stime`, the fields 14 and 15 of proc(5). The name in field 2 may have spaces and parentheses
+/// of its own.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut fields = after_name.split_ascii_whitespace().skip(11);

@@ -1,20 +1,23 @@
 //! `corro bench`: how fast a ring is, as a fraction of how fast it could be.
 //!
-//! A figure such as "30,000 requests a second" says as much about the machine as about the program. So every figure here is
-//! taken twice in the same run, round about: of the ring, and of the *ceiling*, an HTTP server with the same routes, the same
-//! validation, the same runtime and the same answers, which finds them in a map in memory (see [`ceiling`]).
-//! What the machine does meanwhile befalls both; what is quoted is the median of the fractions of all rounds.
+//! A figure such as "30,000 requests a second" says as much about the machine as about the program. So every
+//! figure here is taken twice in the same run, round about: of the ring, and of the *ceiling*, an HTTP server
+//! with the same routes, the same validation, the same runtime and the same answers, which finds them in a
+//! map in memory (see [`ceiling`]). What the machine does meanwhile befalls both; what is quoted is the
+//! median of the fractions of all rounds.
 //!
-//! The load comes from a process of its own (see [`generator`]): one thread, one loop over all connections, so that it takes
-//! as little as possible from what it measures on the same machine. It is the same for both sides. *Closed loop*: each
-//! connection has one request under way, which finds the most that is served. *Open loop* (`--rate`): requests are due at
-//! fixed moments whether or not the answers come, and latency counts from the moment at which a request was due, so that a
-//! server that stands still cannot hide it by not being asked.
+//! The load comes from a process of its own (see [`generator`]): one thread, one loop over all connections,
+//! so that it takes as little as possible from what it measures on the same machine. It is the same for both
+//! sides. *Closed loop*: each connection has one request under way, which finds the most that is served.
+//! *Open loop* (`--rate`): requests are due at fixed moments whether or not the answers come, and latency
+//! counts from the moment at which a request was due, so that a server that stands still cannot hide it by
+//! not being asked.
 //!
-//! [`sides`] starts what is measured, [`cpu`] reads what its processes take, [`rounds`] does one round after the other,
-//! [`report`] sums up.
+//! [`sides`] starts what is measured, [`cpu`] reads what its processes take, [`rounds`] does one round after
+//! the other, [`report`] sums up.
 //!
-//! It checks the status of each answer, nothing more: whether answers are *right* under load is what `corro drill` is for.
+//! It checks the status of each answer, nothing more: whether answers are *right* under load is what `corro
+//! drill` is for.
 
 pub(crate) mod ceiling;
 mod cpu;
@@ -48,7 +51,8 @@ pub(crate) struct BenchArgs {
     /// Size of a ring of its own
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), conflicts_with = "url")]
     processes: u16,
-    /// What is asked for, separated by commas: get, post, put, delete, or a mix such as 95/5 (reads/updates, in percent)
+    /// What is asked for, separated by commas: get, post, put, delete, or a mix such as 95/5 (reads/updates,
+    /// in percent)
     #[arg(long, value_name = "LOADS", value_delimiter = ',', default_value = "get,post,put,delete,95/5")]
     mix: Vec<Kind>,
     /// Keep-alive connections; several numbers, separated by commas, are measured one after the other

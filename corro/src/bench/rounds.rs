@@ -90,8 +90,8 @@ async fn fill(side: &Side, users: std::ops::Range<u64>) -> anyhow::Result<Durati
     Ok(Duration::from_secs_f64(outcome.seconds))
 }
 
-/// Lets a generator do this, in a process of its own. What it is to do may hold a token, so it goes through a pipe: arguments
-/// can be read by everyone on the machine.
+/// Lets a generator do this, in a process of its own. What it is to do may hold a token, so it goes through a
+/// pipe: arguments can be read by everyone on the machine.
 async fn generate(spec: &Spec) -> anyhow::Result<Outcome> {
     let mut generator = own_command()?
         .arg("bench-generator")

@@ -68,7 +68,8 @@ fn user_of(place: u16, size: u16) -> UserId {
         .expect("every partition of a ring has users")
 }
 
-/// What a person types for this executable: its bare name where the shell finds it, or else the shortest path to it.
+/// What a person types for this executable: its bare name where the shell finds it, or else the shortest path
+/// to it.
 pub(crate) fn command(executable: &Path, folder: &Path, search: Option<&OsStr>) -> String {
     let name = executable.file_name().unwrap_or_default();
     let found = search

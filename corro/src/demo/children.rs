@@ -129,8 +129,8 @@ impl Running {
     /// # Errors
     /// Where the system refuses.
     pub(crate) fn signal(&self, signal: Signal) -> rustix::io::Result<()> {
-        // Its id stays its own until its end was waited for. That is done on this thread as well, and whoever does it drops
-        // the other end in the same breath.
+        // Its id stays its own until its end was waited for. That is done on this thread as well, and whoever
+        // does it drops the other end in the same breath.
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw).filter(|_| !self.ending.is_closed());
         kill_process(pid.ok_or(rustix::io::Errno::SRCH)?, signal)
     }

@@ -41,7 +41,8 @@ impl Layout {
 
     /// Makes the folders and takes them for this demo, until the returned file is dropped.
     ///
-    /// The lock is the kernel's: it ends with the process, so whoever has it may remove a socket that is left over.
+    /// The lock is the kernel's: it ends with the process, so whoever has it may remove a socket that is left
+    /// over.
     ///
     /// # Errors
     /// Where another demo runs here.
@@ -79,7 +80,8 @@ impl Layout {
         Ok(lock)
     }
 
-    /// The size of the ring to start: the one that the folder holds, which cannot change, or else the one asked for.
+    /// The size of the ring to start: the one that the folder holds, which cannot change, or else the one
+    /// asked for.
     ///
     /// # Errors
     /// Where another size is asked for than the folder holds.

@@ -1,15 +1,19 @@
 //! `corro demo`: a whole ring on this machine, and a drill by hand.
 //!
-//! One process, the demo, starts a gateway and n db-processes as real child processes of its own executable, so that
-//! `kill -9` means what it means in production. It restarts nothing by itself: what happens is up to who does the drill,
-//! from a second terminal. Three things hold whatever happens:
+//! One process, the demo, starts a gateway and n db-processes as real child processes of its own executable,
+//! so that `kill -9` means what it means in production. It restarts nothing by itself: what happens is up to
+//! who does the drill, from a second terminal. Three things hold whatever happens:
 //!
-//! - Children end with the demo. Ctrl-C and SIGTERM stop them in order; where the demo itself is killed, the kernel does it.
-//! - One demo runs in a folder: a lock says so, which the kernel releases, so there is nothing stale to clean up by hand.
-//! - Data stays. `.corro/` holds all that a demo writes; the next one finds its users again, and removing it starts afresh.
+//! - Children end with the demo. Ctrl-C and SIGTERM stop them in order; where the demo itself is killed, the
+//!   kernel does it.
+//! - One demo runs in a folder: a lock says so, which the kernel releases, so there is nothing stale to clean
+//!   up by hand.
+//! - Data stays. `.corro/` holds all that a demo writes; the next one finds its users again, and removing it
+//!   starts afresh.
 //!
-//! [`layout`] says where things are, [`children`] how a process is started and ended, [`control`] how the second terminal
-//! reaches the demo, [`supervise`] what is done about what happens, [`banner`] what is printed once the ring is ready.
+//! [`layout`] says where things are, [`children`] how a process is started and ended, [`control`] how the
+//! second terminal reaches the demo, [`supervise`] what is done about what happens, [`banner`] what is
+//! printed once the ring is ready.
 
 mod banner;
 mod children;

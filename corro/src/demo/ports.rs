@@ -40,7 +40,8 @@ pub(crate) fn taken(port: u16, variable: &str) -> String {
     )
 }
 
-/// Whether the last words of a process say that its port is taken: another program was quicker after the check.
+/// Whether the last words of a process say that its port is taken: another program was quicker after the
+/// check.
 pub(crate) fn is_taken(last_words: &str) -> bool {
     last_words.contains(IN_USE)
 }

@@ -42,7 +42,8 @@ macro_rules! say {
 /// Runs a demo until `shutdown`, or until its terminal is closed.
 ///
 /// # Errors
-/// Where it cannot start: another demo in the folder, a port taken, a process that ends before the ring was ready.
+/// Where it cannot start: another demo in the folder, a port taken, a process that ends before the ring was
+/// ready.
 pub(crate) async fn run(settings: DemoSettings, shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut closed = signal(SignalKind::hangup()).context("SIGHUP cannot be listened for")?;
     tokio::spawn({
@@ -359,7 +360,8 @@ fn manner(status: &ExitStatus) -> String {
 /// Returns when the gateway answers 200; says every 5 s what it answers instead.
 async fn until_well(port: u16, path: &'static str) {
     let mut reminder = Instant::now() + REMINDER;
-    // A probe blocks its thread for up to 2 s; children are started on the main thread alone, so this may be another.
+    // A probe blocks its thread for up to 2 s; children are started on the main thread alone, so this may be
+    // another.
     while let Ok(Err(why)) = tokio::task::spawn_blocking(move || process::probe(port, path)).await {
         if Instant::now() > reminder {
             say!("Still waiting: {why}");

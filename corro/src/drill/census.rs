@@ -1,7 +1,8 @@
 //! Whether the ring counts as many users as it lists.
 //!
-//! The count is kept beside the records and changed with each of them, so what it once missed it does not find again. The load
-//! rests meanwhile, but others may write to the same ring: where count and list differ, both are asked again.
+//! The count is kept beside the records and changed with each of them, so what it once missed it does not
+//! find again. The load rests meanwhile, but others may write to the same ring: where count and list differ,
+//! both are asked again.
 
 use std::time::Duration;
 

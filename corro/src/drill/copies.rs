@@ -62,7 +62,8 @@ fn until_equal(data: &DataFolder, partition: u16, deadline: Instant) -> (u64, Op
     }
 }
 
-/// Walks through both copies, which are in the order of ids. Returns how many records there are, and how many differ.
+/// Walks through both copies, which are in the order of ids. Returns how many records there are, and how many
+/// differ.
 fn compare_once(data: &DataFolder, partition: u16) -> Result<(u64, u64), StoreError> {
     let primary = ReadOnlyStore::open(&data.copy(partition, "primary"))?;
     let Some(place) = replica_of(partition, data.size) else {

@@ -1,10 +1,10 @@
-//! Whether the history of a user is linearizable: whether there is one order of all requests, in which each is between the
-//! moment it was sent and the moment it was answered, that gives every answer.
+//! Whether the history of a user is linearizable: whether there is one order of all requests, in which each
+//! is between the moment it was sent and the moment it was answered, that gives every answer.
 //!
-//! The search is Wing and Gong's with Lowe's improvements (G. Lowe, "Testing for linearizability", 2017): walk along the
-//! sendings and answers in the order of time; whatever is under way may be next in the order; who meets an answer whose
-//! request is not in the order yet has gone wrong and goes one step back. What is in the order, together with the user
-//! that results, is remembered, so that no such pair is looked at twice.
+//! The search is Wing and Gong's with Lowe's improvements (G. Lowe, "Testing for linearizability", 2017):
+//! walk along the sendings and answers in the order of time; whatever is under way may be next in the order;
+//! who meets an answer whose request is not in the order yet has gone wrong and goes one step back. What is
+//! in the order, together with the user that results, is remembered, so that no such pair is looked at twice.
 //!
 //! An unknown request has no answer in time: it may come at any later place, or never.
 //!

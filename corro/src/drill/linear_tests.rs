@@ -112,7 +112,8 @@ fn partial_updates_of_different_fields_both_stay() {
     ]);
 }
 
-/// Requests of several clients on a real register, each done at some moment between its sending and its answer.
+/// Requests of several clients on a real register, each done at some moment between its sending and its
+/// answer.
 fn true_history(seed: u64, clients: u64, length: usize) -> Vec<Event> {
     let mut random = Random::new(seed, 1);
     let (mut state, mut events, mut free) = (None, Vec::new(), vec![0_u64; clients as usize]);

@@ -1,17 +1,18 @@
 //! `corro drill`: what a person runs to believe that a ring survives the loss of any one process.
 //!
-//! A load reads and writes by many connections, and notes the history of every user. Under that load, cycle after cycle, a
-//! process is stopped, killed, made to hang or robbed of its disk, and comes back. After each cycle the load rests for a
-//! moment: every user is read once more, every history is checked for linearizability, what the ring counts is compared
-//! with what it lists, and both copies of every partition are compared on disk. At the end stands a verdict, and the exit
-//! code goes by it.
+//! A load reads and writes by many connections, and notes the history of every user. Under that load, cycle
+//! after cycle, a process is stopped, killed, made to hang or robbed of its disk, and comes back. After each
+//! cycle the load rests for a moment: every user is read once more, every history is checked for
+//! linearizability, what the ring counts is compared with what it lists, and both copies of every partition
+//! are compared on disk. At the end stands a verdict, and the exit code goes by it.
 //!
-//! [`faults`] plans, [`driver`] carries the faults out, [`run`] does one cycle after the other; [`linear`] and [`verify`]
-//! judge the histories, [`copies`] the disks, [`census`] the count; [`ring`] asks the ring whether it is whole; [`report`]
-//! sums up, [`verdict`] and [`html`] show that, [`progress`] shows what goes on meanwhile.
+//! [`faults`] plans, [`driver`] carries the faults out, [`run`] does one cycle after the other; [`linear`]
+//! and [`verify`] judge the histories, [`copies`] the disks, [`census`] the count; [`ring`] asks the ring
+//! whether it is whole; [`report`] sums up, [`verdict`] and [`html`] show that, [`progress`] shows what goes
+//! on meanwhile.
 //!
-//! It does not drill two faults at once, and with a ring that it has not started it cannot look into the disks, unless that
-//! is a demo on this machine.
+//! It does not drill two faults at once, and with a ring that it has not started it cannot look into the
+//! disks, unless that is a demo on this machine.
 
 mod census;
 mod copies;

@@ -1,4 +1,5 @@
-//! What is shown while a drill runs: a line for each cycle, and below it, on a terminal, one that is drawn again and again.
+//! What is shown while a drill runs: a line for each cycle, and below it, on a terminal, one that is drawn
+//! again and again.
 
 use std::io::{IsTerminal as _, Write as _, stdout};
 use std::sync::{Arc, Mutex};
@@ -77,7 +78,8 @@ impl Progress {
     }
 }
 
-/// Prints a line, in the place of the drawn one. Nobody may read any more, which is no reason to leave a process down.
+/// Prints a line, in the place of the drawn one. Nobody may read any more, which is no reason to leave a
+/// process down.
 fn say(line: &str, drawn: bool) {
     let clear = if drawn { CLEAR } else { "" };
     let _ = if line.is_empty() { write!(stdout(), "{clear}") } else { writeln!(stdout(), "{clear}{line}") };

@@ -30,8 +30,8 @@ struct Partition {
 }
 
 impl Cluster {
-    /// What it waits for; nothing where every partition takes reads and writes and has both its copies up to date, the
-    /// primary in the lead.
+    /// What it waits for; nothing where every partition takes reads and writes and has both its copies up to
+    /// date, the primary in the lead.
     fn waits_for(&self) -> Option<String> {
         let wants = |partition: &Partition| {
             let what = partition.waiting_for.as_deref()?;

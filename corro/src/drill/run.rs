@@ -62,7 +62,8 @@ impl<'a> Drill<'a> {
         }
     }
 
-    /// Goes through the cycles, until one of them cannot be carried through or `shutdown`. Leaves the ring as it found it.
+    /// Goes through the cycles, until one of them cannot be carried through or `shutdown`. Leaves the ring as
+    /// it found it.
     pub(crate) async fn run(
         mut self,
         plan: &[Cycle],

@@ -66,8 +66,9 @@ impl Histories {
 
     /// Says whether a bad history lost a write, or has reads that are too old.
     ///
-    /// The writes with what was found at the end must fit by themselves: where they do not, a write is lost. Each other
-    /// read must fit with the writes. Where all of them do so alone, they contradict each other, so at least one is stale.
+    /// The writes with what was found at the end must fit by themselves: where they do not, a write is lost.
+    /// Each other read must fit with the writes. Where all of them do so alone, they contradict each other,
+    /// so at least one is stale.
     fn explain(&mut self, history: &History) {
         let fits = |read: Option<usize>| {
             let events = history.events.iter().enumerate();

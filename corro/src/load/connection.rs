@@ -73,8 +73,8 @@ impl Connection {
         self
     }
 
-    /// One request, noted in the history of the user and in the measurements. Returns the length of the history, where it
-    /// became longer.
+    /// One request, noted in the history of the user and in the measurements. Returns the length of the
+    /// history, where it became longer.
     async fn ask(&mut self, user: &LoadedUser, action: Action) -> Option<usize> {
         let (method, path, body) = action.request(user.id);
         let request = format!("{method} {path}");

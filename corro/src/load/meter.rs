@@ -1,4 +1,5 @@
-//! What a load measures: how long requests took, how long none succeeded, what failed, and a timeline of all of it.
+//! What a load measures: how long requests took, how long none succeeded, what failed, and a timeline of all
+//! of it.
 
 use std::time::{Duration, Instant};
 
@@ -70,8 +71,8 @@ pub(crate) struct Measurements {
     pub(crate) failed: u64,
     /// Connections that were refused or broke while the gateway was known to be down.
     pub(crate) refused: u64,
-    /// The longest time that a timer of the load came late: so long the machine, or the load itself, was too busy to go on.
-    /// What took no longer than that says little about the ring.
+    /// The longest time that a timer of the load came late: so long the machine, or the load itself, was too
+    /// busy to go on. What took no longer than that says little about the ring.
     pub(crate) late: Duration,
 }
 
@@ -112,7 +113,8 @@ pub(crate) struct Glance {
     pub(crate) succeeded: u64,
     /// Since the start.
     pub(crate) failed: u64,
-    /// The longest request since the measurements were last taken, or the time since a read or a write last succeeded.
+    /// The longest request since the measurements were last taken, or the time since a read or a write last
+    /// succeeded.
     pub(crate) longest: Duration,
 }
 

@@ -1,8 +1,9 @@
 //! Which requests are reads.
 //!
-//! A connection waits for each answer before it asks for more. So where writes have to wait, every connection that writes now
-//! and then is soon among those that wait, and nobody is left to find out whether reads still succeed. A few connections
-//! therefore only read. The others read less for it, so that the whole has the share of reads that was asked for.
+//! A connection waits for each answer before it asks for more. So where writes have to wait, every connection
+//! that writes now and then is soon among those that wait, and nobody is left to find out whether reads still
+//! succeed. A few connections therefore only read. The others read less for it, so that the whole has the
+//! share of reads that was asked for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,7 +22,8 @@ pub(super) struct Mix {
 }
 
 impl Mix {
-    /// Of so many connections a quarter of the share of reads only reads: 8 of 64, where half of all requests are to be reads.
+    /// Of so many connections a quarter of the share of reads only reads: 8 of 64, where half of all requests
+    /// are to be reads.
     pub(super) fn new(connections: usize, reads: u64) -> Self {
         let readers = connections * reads as usize / 400;
         Self { writers: connections - readers, reads, asked: AtomicU64::new(0), read: AtomicU64::new(0) }
@@ -41,7 +43,8 @@ impl Mix {
         reads
     }
 
-    /// Of a read, in percent, on a connection that does both: half of what is wanted, while there were too many.
+    /// Of a read, in percent, on a connection that does both: half of what is wanted, while there were too
+    /// many.
     fn chance(&self) -> u64 {
         let (asked, read) = (self.asked.load(Ordering::Relaxed), self.read.load(Ordering::Relaxed));
         if read * 100 > asked * self.reads { self.reads / 2 } else { self.reads }

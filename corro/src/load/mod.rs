@@ -1,18 +1,18 @@
 //! A load on a ring that keeps the history of every user, so that what it was told can be checked afterwards.
 //!
-//! Closed loop: each of N connections has one request under way at a time, and retries nothing (those of [`retries`] do). Most users have one
-//! connection that writes them, a few are written by all; everybody reads everybody. Each request is noted with the moments
-//! at which it was sent and answered and with what came of it, which may be *unknown*: a write whose answer never came
-//! may have been done, or may yet be.
+//! Closed loop: each of N connections has one request under way at a time, and retries nothing (those of
+//! [`retries`] do). Most users have one connection that writes them, a few are written by all; everybody
+//! reads everybody. Each request is noted with the moments at which it was sent and answered and with what
+//! came of it, which may be *unknown*: a write whose answer never came may have been done, or may yet be.
 //!
-//! A load runs in windows. Between two windows nothing is under way, every user is read once more, and the histories are
-//! handed over; so a history stays short, and the next one starts from a known user.
+//! A load runs in windows. Between two windows nothing is under way, every user is read once more, and the
+//! histories are handed over; so a history stays short, and the next one starts from a known user.
 //!
-//! Most connections read and write, and after a fault all of these may come to wait for a write. Some only read ([`mix`]), so that how
-//! long no read succeeded says something about reads.
+//! Most connections read and write, and after a fault all of these may come to wait for a write. Some only
+//! read ([`mix`]), so that how long no read succeeded says something about reads.
 //!
-//! [`client`] is one connection, [`user`] what the load knows of a user, [`users`] all of them, [`connection`] what each
-//! connection does, [`meter`] how long it took and what failed.
+//! [`client`] is one connection, [`user`] what the load knows of a user, [`users`] all of them,
+//! [`connection`] what each connection does, [`meter`] how long it took and what failed.
 //!
 //! Nothing here knows what a fault is, and nothing here judges.
 
@@ -119,7 +119,8 @@ impl Load {
         self.rest().await;
     }
 
-    /// Reads every user once more, by all connections, and hands over the histories of the window. It must be paused.
+    /// Reads every user once more, by all connections, and hands over the histories of the window. It must be
+    /// paused.
     pub(crate) async fn histories(&mut self) -> Vec<History> {
         assert!(self.working.is_empty(), "histories are complete only while nothing is under way");
         let (count, users) = (self.resting.len(), self.shared.users.all());

@@ -1,9 +1,10 @@
-//! Creates with an `Idempotency-Key`, as a careful caller makes them: sent again after any trouble until they are answered.
+//! Creates with an `Idempotency-Key`, as a careful caller makes them: sent again after any trouble until they
+//! are answered.
 //!
-//! A few connections make one user after the other, without choosing ids, all of them in one group that nobody else uses.
-//! What got no answer is sent again with its key, and so is every fourth one that did: the second answer has to be the
-//! first one, byte for byte. While nothing is under way the number of users in the group, as the ring counts them, has to
-//! be the number of keys.
+//! A few connections make one user after the other, without choosing ids, all of them in one group that
+//! nobody else uses. What got no answer is sent again with its key, and so is every fourth one that did: the
+//! second answer has to be the first one, byte for byte. While nothing is under way the number of users in
+//! the group, as the ring counts them, has to be the number of keys.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -45,7 +45,8 @@ impl Histogram {
         self.max
     }
 
-    /// The duration that so many of a thousand do not exceed, rounded up to its step; zero where there is none.
+    /// The duration that so many of a thousand do not exceed, rounded up to its step; zero where there is
+    /// none.
     pub(crate) fn per_mille(&self, share: u64) -> Duration {
         let rank = (self.count * share).div_ceil(1_000);
         let mut seen = 0;

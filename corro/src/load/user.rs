@@ -1,7 +1,7 @@
 //! What a load knows of one user, and how that becomes a request and comes back in an answer.
 //!
-//! A user of the load is two numbers: one in the name, one in the group. No number is written twice to the same user, so
-//! an answer says which writes it has seen.
+//! A user of the load is two numbers: one in the name, one in the group. No number is written twice to the
+//! same user, so an answer says which writes it has seen.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -166,8 +166,9 @@ impl LoadedUser {
 
     /// The history of the window that ends, and the user for the next one.
     ///
-    /// It is the same user where it is known how it stands: nothing is unknown, and the last event is a read with nothing
-    /// else under way. Else another one takes its place, as an unknown write may still come about.
+    /// It is the same user where it is known how it stands: nothing is unknown, and the last event is a read
+    /// with nothing else under way. Else another one takes its place, as an unknown write may still come
+    /// about.
     pub(crate) fn seal(&self) -> (History, Self) {
         let events = std::mem::take(&mut *self.events.lock().expect("no one panics while he adds an event"));
         let open = events.iter().any(|event| event.outcome == Outcome::Unknown);

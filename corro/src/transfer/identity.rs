@@ -1,8 +1,9 @@
 //! Ids for rows that have none.
 //!
-//! The id follows from the name of the import, the content of the row, and how many rows of the same content came before it.
-//! So the same file gives the same ids, also after rows were added to it, left out or moved, and two equal rows are two users.
-//! A row that is edited is another user. It costs a few bytes of memory for each such row.
+//! The id follows from the name of the import, the content of the row, and how many rows of the same content
+//! came before it. So the same file gives the same ids, also after rows were added to it, left out or moved,
+//! and two equal rows are two users. A row that is edited is another user. It costs a few bytes of memory for
+//! each such row.
 
 use std::collections::HashMap;
 

@@ -146,7 +146,8 @@ impl Read for Counted {
 
 type Piece = Vec<Result<Row, Unusable>>;
 
-/// Reads rows on a thread of its own: a pipe may have nothing for a while, and two threads are faster than one.
+/// Reads rows on a thread of its own: a pipe may have nothing for a while, and two threads are faster than
+/// one.
 fn reading<R: BufRead + Send + 'static>(mut rows: Rows<R>) -> Receiver<anyhow::Result<Piece>> {
     let (sender, receiver) = channel(8);
     std::thread::spawn(move || {
@@ -372,7 +373,8 @@ impl Import {
         Ok(false)
     }
 
-    /// Whether the user is what the row says: then it was this import that made it, or might as well have been.
+    /// Whether the user is what the row says: then it was this import that made it, or might as well have
+    /// been.
     async fn exists_as(&mut self, row: &Row) -> anyhow::Result<bool> {
         let path = format!("/api/user/{}", row.id);
         let answer = match self.client.send(Method::GET, &path, None).await {

@@ -1,13 +1,14 @@
 //! `corro import` and `corro export`: users from a file into a ring, and out of a ring into a file.
 //!
-//! An import goes through `POST /api/user/bulk`, in one request as long as nothing breaks. Every row has its id before it is
-//! sent: the one that the file gives it, or one that follows from the content of the row (see [`identity`]). So a row that is
-//! sent twice meets itself, and that is all that a broken connection, a gateway that is started again or an import that is run
-//! again has to rely on: rows without a result are sent once more. Where such a row turns out to exist, it is read and
-//! compared, to tell whether it was this import that made it.
+//! An import goes through `POST /api/user/bulk`, in one request as long as nothing breaks. Every row has its
+//! id before it is sent: the one that the file gives it, or one that follows from the content of the row (see
+//! [`identity`]). So a row that is sent twice meets itself, and that is all that a broken connection, a
+//! gateway that is started again or an import that is run again has to rely on: rows without a result are
+//! sent once more. Where such a row turns out to exist, it is read and compared, to tell whether it was this
+//! import that made it.
 //!
-//! An export reads pages of the list, from the first id to the last. It is no snapshot: a user that is made or deleted
-//! meanwhile may be in it or not.
+//! An export reads pages of the list, from the first id to the last. It is no snapshot: a user that is made
+//! or deleted meanwhile may be in it or not.
 //!
 //! * [`rows`]: from a file to rows. [`identity`]: ids for rows without one.
 //! * [`stream`]: one bulk request. [`import`]: as many of them as it takes.

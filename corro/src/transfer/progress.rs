@@ -1,5 +1,5 @@
-//! The line that is drawn while users go in or out: how many, how fast, how long it will take. It goes to standard error,
-//! and only where that is a terminal.
+//! The line that is drawn while users go in or out: how many, how fast, how long it will take. It goes to
+//! standard error, and only where that is a terminal.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;

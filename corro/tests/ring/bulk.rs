@@ -23,7 +23,8 @@ fn count(ring: &Ring) -> u64 {
     until_equal(ring).0 as u64
 }
 
-/// One HTTP/1.0 request, whose answer ends with the connection. `meanwhile` is called when half of the lines are sent.
+/// One HTTP/1.0 request, whose answer ends with the connection. `meanwhile` is called when half of the lines
+/// are sent.
 async fn bulk(port: u16, lines: &[String], meanwhile: impl AsyncFnOnce()) -> Vec<Value> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let (mut reader, mut writer) = stream.split();

@@ -1,4 +1,5 @@
-//! Those who listen to changes, while processes are killed, hang and come back: every acknowledged change, once, in order.
+//! Those who listen to changes, while processes are killed, hang and come back: every acknowledged change,
+//! once, in order.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
@@ -310,7 +311,8 @@ impl Drop for Ending {
     }
 }
 
-/// A Python with the socket.io client of its package index, in a folder of its own; `None` says why there is none.
+/// A Python with the socket.io client of its package index, in a folder of its own; `None` says why there is
+/// none.
 fn python(folder: &std::path::Path) -> Result<std::path::PathBuf, String> {
     let said = |output: &Output| String::from_utf8_lossy(&output.stderr).trim().to_owned();
     let run = |command: &mut Command| match command.output() {
@@ -386,7 +388,8 @@ async fn a_foreign_socket_io_client_hears_every_change_and_comes_back() {
     until(&both, "they have heard all", &|heard| heard.iter().any(|event| event["id"] == **last)).await;
     both.iter().for_each(|transport| told(transport, &acknowledged));
 
-    // They come back by themselves, and go on where they were, with what happened before they were there again.
+    // They come back by themselves, and go on where they were, with what happened before they were there
+    // again.
     ring.kill_gateway();
     ring.start_gateway();
     ring.until_ready().await;

@@ -92,7 +92,8 @@ impl Client {
     }
 }
 
-/// Sends a request through whatever gateway is there now; `None` where there is none, or the connection breaks.
+/// Sends a request through whatever gateway is there now; `None` where there is none, or the connection
+/// breaks.
 pub(crate) async fn try_send(
     client: &mut Client,
     method: Method,

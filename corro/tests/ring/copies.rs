@@ -14,8 +14,8 @@ pub(crate) fn records(ring: &Ring, place: u16, role: &str) -> BTreeMap<UserId, R
     store.snapshot().unwrap().records().map(Result::unwrap).collect()
 }
 
-/// Waits until both copies of every partition hold the same records. Returns how many records the primaries hold together,
-/// and how long it took.
+/// Waits until both copies of every partition hold the same records. Returns how many records the primaries
+/// hold together, and how long it took.
 pub(crate) fn until_equal(ring: &Ring) -> (usize, Duration) {
     let start = Instant::now();
     let mut total = 0;

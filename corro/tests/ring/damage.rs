@@ -1,4 +1,5 @@
-//! Copies that are not what was written: found by `corro check`, which names them, and made good while the ring serves.
+//! Copies that are not what was written: found by `corro check`, which names them, and made good while the
+//! ring serves.
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -61,8 +62,8 @@ fn rename_somebody(folder: &Path) {
     db.flush_wal(true).unwrap();
 }
 
-/// A block that cannot be read ends the trust in the copy when somebody comes upon it, and with that the process. A scan
-/// tells of it and ends nothing.
+/// A block that cannot be read ends the trust in the copy when somebody comes upon it, and with that the
+/// process. A scan tells of it and ends nothing.
 #[tokio::test]
 async fn a_block_that_cannot_be_read_is_found_and_the_copy_is_filled_anew() {
     let mut ring = Ring::start(3).await;

@@ -88,8 +88,8 @@ async fn of_a_hundred_creates_of_one_id_exactly_one_succeeds() {
 async fn a_user_lives_through_all_calls() {
     let ring = Ring::start(2).await;
     let mut client = ring.client().await;
-    // U+001E, quotes and other scripts pass through both links; a name may not hold control characters, so the
-    // record separator can only come in an escape and is refused at the door.
+    // U+001E, quotes and other scripts pass through both links; a name may not hold control characters, so
+    // the record separator can only come in an escape and is refused at the door.
     let refused = client.post(&json!({"name": "a\u{1e}b", "email": "ana@example.org"})).await;
     assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
     let name = "\"Ana\" \\ Ñandú 李 👩‍👩‍👧 \u{2028}";

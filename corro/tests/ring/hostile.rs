@@ -1,4 +1,5 @@
-//! Ten thousand connections that ask nothing. That they are closed in the end is tested with the gateway alone.
+//! Ten thousand connections that ask nothing. That they are closed in the end is tested with the gateway
+//! alone.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::AsyncWriteExt;

@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::copies::until_equal;
 use super::processes::{DEADLINE, Ring};
 
-/// Stands before the replication port of a process. It has the same port, of the IPv6 loopback: a process says at which host
-/// its neighbours find it, and not at which port.
+/// Stands before the replication port of a process. It has the same port, of the IPv6 loopback: a process
+/// says at which host its neighbours find it, and not at which port.
 struct Proxy {
     port: u16,
     cut: watch::Sender<bool>,
@@ -45,7 +45,8 @@ impl Proxy {
         Self { port, cut }
     }
 
-    /// From now on nothing passes in either direction, and nothing is closed: neither side can tell it from a slow network.
+    /// From now on nothing passes in either direction, and nothing is closed: neither side can tell it from a
+    /// slow network.
     fn cut(&self) {
         self.cut.send_replace(true);
     }
@@ -91,7 +92,8 @@ fn says_link_down(partition: &Value) -> bool {
     waits_for(partition).contains("the link between them is down") && partition["link_down"] == true
 }
 
-/// Waits until the log of the gateway has a line at that level with that about a partition, and sees that it is the only one.
+/// Waits until the log of the gateway has a line at that level with that about a partition, and sees that it
+/// is the only one.
 async fn until_logged(ring: &Ring, level: &str, partition: u16, what: &str) {
     let start = Instant::now();
     loop {

@@ -101,7 +101,8 @@ async fn measure_a_list_of_a_million_under_writes_and_a_kill() {
     list_under_writes(users(), 1_000).await;
 }
 
-/// Lists so many users, of whom every tenth is in group 7, while others come and go and processes are killed and stopped.
+/// Lists so many users, of whom every tenth is in group 7, while others come and go and processes are killed
+/// and stopped.
 async fn list_under_writes(users: usize, limit: usize) {
     let mut ring = Ring::start(3).await;
     let stays = fill(ring.rest_port, users).await;

@@ -1,8 +1,8 @@
 //! A load that checks what it is told.
 //!
-//! Every user has one connection that writes it, counting up in `group`; any connection reads it. A read must find at
-//! least the highest count that was acknowledged before it was sent, and at most the highest that was sent before it
-//! was answered. A write whose outcome is unknown may count or not.
+//! Every user has one connection that writes it, counting up in `group`; any connection reads it. A read must
+//! find at least the highest count that was acknowledged before it was sent, and at most the highest that was
+//! sent before it was answered. A write whose outcome is unknown may count or not.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -53,8 +53,8 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Creates `users` users and starts to read and write them by `connections` connections, half of what they do being
-    /// reads.
+    /// Creates `users` users and starts to read and write them by `connections` connections, half of what
+    /// they do being reads.
     pub(crate) async fn start(port: u16, connections: usize, users: usize) -> Self {
         let users: Arc<Vec<Counted>> = Arc::new(
             (0..users)

@@ -1,4 +1,5 @@
-//! Two losses at once, and a disk that is full or hangs: what cannot be served is refused, and nothing acknowledged is lost.
+//! Two losses at once, and a disk that is full or hangs: what cannot be served is refused, and nothing
+//! acknowledged is lost.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -85,7 +86,8 @@ impl Writers {
         }
     }
 
-    /// Ends the load, and reads every user: it must be what was acknowledged last, or something that was sent later.
+    /// Ends the load, and reads every user: it must be what was acknowledged last, or something that was sent
+    /// later.
     async fn finish(mut self, ring: &Ring) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.tasks.join_next().await {

@@ -1,7 +1,8 @@
-//! A whole ring of real processes, which are really killed. Each test starts its own, on free ports, in a folder of its
-//! own, and ends it.
+//! A whole ring of real processes, which are really killed. Each test starts its own, on free ports, in a
+//! folder of its own, and ends it.
 //!
-//! Measurements that take minutes are ignored by default; `resources/docs/measurements.md` says how to run them.
+//! Measurements that take minutes are ignored by default; `resources/docs/measurements.md` says how to run
+//! them.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod bulk;

@@ -1,5 +1,5 @@
-//! Measurements that are too long for every run: `cargo test --release -p corro --test ring -- --ignored --nocapture
-//! --test-threads 1`.
+//! Measurements that are too long for every run: `cargo test --release -p corro --test ring -- --ignored
+//! --nocapture --test-threads 1`.
 
 use std::time::{Duration, Instant};
 

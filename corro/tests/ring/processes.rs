@@ -24,9 +24,11 @@ pub(crate) struct Ring {
     pub(crate) socket_port: u16,
     /// Of a gateway that is started from now on.
     pub(crate) purge_after: u64,
-    /// By place: the host and the port at which the neighbours follow a process, where they are not left to it.
+    /// By place: the host and the port at which the neighbours follow a process, where they are not left to
+    /// it.
     pub(crate) replication: BTreeMap<u16, (&'static str, u16)>,
-    /// What a db-process that is started from now on has in its environment beside the usual: its place, a name and a value.
+    /// What a db-process that is started from now on has in its environment beside the usual: its place, a
+    /// name and a value.
     pub(crate) environment: Vec<(u16, &'static str, PathBuf)>,
     folder: TempDir,
     gateway: Option<Child>,

@@ -1,5 +1,6 @@
-//! A db-process comes back with less than was on its disk: the end of RocksDB's log is damaged or cut off, or its data are
-//! those of an older copy. No acknowledged write may be lost by that, and none may be decided against what is left.
+//! A db-process comes back with less than was on its disk: the end of RocksDB's log is damaged or cut off, or
+//! its data are those of an older copy. No acknowledged write may be lost by that, and none may be decided
+//! against what is left.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -140,7 +141,8 @@ async fn data_restored_from_an_older_copy_do_not_serve() {
     assert_all_there(&ring, &users, 200).await;
 }
 
-/// Nothing but the gateway has what was acknowledged meanwhile: the partition waits for the neighbour, which gets it.
+/// Nothing but the gateway has what was acknowledged meanwhile: the partition waits for the neighbour, which
+/// gets it.
 #[tokio::test]
 async fn a_copy_that_led_alone_and_was_rolled_back_waits_for_its_neighbour() {
     for kind in [Damage::Cut, Damage::Flip] {
@@ -167,7 +169,8 @@ async fn a_copy_that_led_alone_and_was_rolled_back_waits_for_its_neighbour() {
     }
 }
 
-/// The gateway is lost as well: whether the other copy has all cannot be known. The operator's word is asked for.
+/// The gateway is lost as well: whether the other copy has all cannot be known. The operator's word is asked
+/// for.
 #[tokio::test]
 async fn with_the_gateway_lost_as_well_the_operator_decides() {
     for kind in [Damage::Cut, Damage::Flip] {

@@ -1,4 +1,5 @@
-//! A db-process whose disk is really slow: each of its syncs takes 1.9 seconds, for as long as a file is there.
+//! A db-process whose disk is really slow: each of its syncs takes 1.9 seconds, for as long as a file is
+//! there.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -9,12 +9,13 @@ use protocol::message::link::{Role, Versioned, Write, WriteAnswer, WriteAnswers}
 use protocol::placement::{Partition, partition_of, primary_of, replica_of};
 use protocol::{Change, Operation, Outcome, Record, UserId, Version};
 
-use crate::config::{Config, Mode};
+use crate::config::{Config, Fault, Mode};
 use crate::feed::Feed;
 use crate::history::{Asked, Op, is_linearizable};
 use crate::world::{MILLI, SECOND, Time, World};
 
-/// No read takes longer, whatever goes wrong with one process at a time. A process counts as lost only much later.
+/// No read takes longer, whatever goes wrong with one process at a time. A process counts as lost only much
+/// later.
 const READ_WITHIN: Time = 100 * MILLI;
 
 /// A process that is slow keeps nobody waiting that comes later than this.
@@ -56,8 +57,9 @@ pub(crate) struct Checks {
     sent: BTreeMap<(u64, Role, u64), Vec<Write>>,
     /// The applied writes of the answers that the routing is being told.
     pub(crate) arriving: VecDeque<Option<Versioned>>,
-    /// What a copy came to for an operation that it applied. A version is given once in a partition: a gateway that starts
-    /// with a clock that was set back serves a partition only when it knows the versions in it, but perhaps no others.
+    /// What a copy came to for an operation that it applied. A version is given once in a partition: a
+    /// gateway that starts with a clock that was set back serves a partition only when it knows the versions
+    /// in it, but perhaps no others.
     decided: BTreeMap<(Partition, Version), Decided>,
     /// Of the gateway that runs, or ran last.
     pub(crate) feed: Feed,
@@ -94,7 +96,8 @@ impl Checks {
         }
     }
 
-    /// Whether a store has a record, or something newer of each of its registers; what is purged need not be there.
+    /// Whether a store has a record, or something newer of each of its registers; what is purged need not be
+    /// there.
     fn holds(&self, store: &MemoryStore, user: &UserId, record: &Record) -> bool {
         let mut record = record.clone();
         let purge = Change { purge: self.purged.get(user).copied(), ..Change::default() };
@@ -109,7 +112,8 @@ impl Checks {
 }
 
 impl World {
-    /// Invariants 1 and 2: whoever is asked to decide writes holds every acknowledged write of the partition, on disk.
+    /// Invariants 1 and 2: whoever is asked to decide writes holds every acknowledged write of the partition,
+    /// on disk.
     pub(crate) fn check_sent(&mut self, id: u64, message: &ToProcess) {
         let ToProcess::Writes(batch) = message else { return };
         self.checks.sent.insert((id, batch.role, batch.batch), batch.writes.clone());
@@ -179,8 +183,9 @@ impl World {
         }
     }
 
-    /// Invariant 1: what is answered as applied is on disk. Invariant 4: an operation that is repeated gets the same answer, as
-    /// far as the gateway will hear it: a process that was taken for lost may be in the middle of a full copy.
+    /// Invariant 1: what is answered as applied is on disk. Invariant 4: an operation that is repeated gets
+    /// the same answer, as far as the gateway will hear it: a process that was taken for lost may be in the
+    /// middle of a full copy.
     pub(crate) fn check_on_disk(
         &mut self,
         place: u16,
@@ -204,7 +209,8 @@ impl World {
                     write.version,
                     write.id.as_u128()
                 );
-                // What it showed is remembered as long as the process runs, by copies that decided it or followed it.
+                // What it showed is remembered as long as the process runs, by copies that decided it or
+                // followed it.
                 let remembers = matches!(self.config.mode, Mode::Calm | Mode::Single) && first.at > started;
                 if remembers {
                     assert_eq!(
@@ -233,8 +239,9 @@ impl World {
 
     /// Whatever goes wrong with one process, the other copy answers reads long before that counts as lost.
     pub(crate) fn check_time(&mut self, question: &Question) {
-        let of_gateway = self.faults.of_gateway || question.asked < self.faults.gateway_well_since;
-        if self.config.mode != Mode::Single || of_gateway {
+        let gateway = |kind: &Fault| matches!(kind, Fault::Gateway | Fault::GatewayPause);
+        let single = self.config.mode == Mode::Single && !self.config.kinds.iter().any(gateway);
+        if !single || self.faults.cut_off_last || question.asked < self.faults.well_since {
             return;
         }
         let took = self.now - question.asked;

@@ -22,7 +22,8 @@ impl World {
         if self.checks.asked >= self.config.operations {
             return;
         }
-        // Where no request may fail, a gateway that has just started is not asked before it says that it is ready.
+        // Where no request may fail, a gateway that has just started is not asked before it says that it is
+        // ready.
         let patient = matches!(self.config.mode, Mode::Calm | Mode::Single);
         if !self.gateway.is_up() || patient && !self.gateway.was_ready {
             return self.after(MILLI, 30 * MILLI, Happening::Client(client));

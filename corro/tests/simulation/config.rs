@@ -9,8 +9,8 @@ pub(crate) enum Mode {
     Calm,
     /// One failure at a time, the next only when the ring is whole again: no request may fail.
     Single,
-    /// Failures overlap, as far as no acknowledged write can be lost by them for good: requests may be refused, but no
-    /// answer may be wrong, and the ring is whole in the end.
+    /// Failures overlap, as far as no acknowledged write can be lost by them for good: requests may be
+    /// refused, but no answer may be wrong, and the ring is whole in the end.
     Chaos,
     /// Anything: the ring may be down in the end, because what it would need is gone, but it may not lie.
     Harsh,

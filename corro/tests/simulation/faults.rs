@@ -1,9 +1,9 @@
 //! What goes wrong, and when; and whether the ring is whole again afterwards.
 //!
-//! A disk that returns to an earlier state is found out by what is remembered of it elsewhere. In these runs something always
-//! remembers: the file beside the database, which only goes back with it where the whole folder was restored; or the gateway,
-//! which then lives until the process has registered again; or the other copy, on its disk, which then comes back in time.
-//! Without any of them nothing could tell.
+//! A disk that returns to an earlier state is found out by what is remembered of it elsewhere. In these runs
+//! something always remembers: the file beside the database, which only goes back with it where the whole
+//! folder was restored; or the gateway, which then lives until the process has registered again; or the other
+//! copy, on its disk, which then comes back in time. Without any of them nothing could tell.
 
 use db_process::copy::rollback;
 use db_process::node::PerRole;
@@ -34,12 +34,13 @@ pub(crate) struct Faults {
     slow_for: Time,
     /// The last thing that went wrong was the end of this process.
     lost: Option<u16>,
-    /// Disks that went back, while nothing but the gateway or the other copy may know: place, role and incarnation.
+    /// Disks that went back, while nothing but the gateway or the other copy may know: place, role and
+    /// incarnation.
     rolled_back: Vec<(u16, Role, Uuid)>,
-    /// The last thing that went wrong was the gateway's, and every request may have waited for it.
-    pub(crate) of_gateway: bool,
-    /// When that was over last.
-    pub(crate) gateway_well_since: Time,
+    /// The gateway was cut off, and nothing else has gone wrong since.
+    pub(crate) cut_off_last: bool,
+    /// Requests from before may have waited for that.
+    pub(crate) well_since: Time,
     /// Everything that was to happen has happened.
     pub(crate) finished: bool,
     pub(crate) whole: bool,
@@ -101,7 +102,8 @@ impl World {
         self.after(MILLI, pause * MILLI, Happening::Fault);
     }
 
-    /// Whether the network is as everybody takes it to be: a break that nobody has noticed yet is a failure that lasts.
+    /// Whether the network is as everybody takes it to be: a break that nobody has noticed yet is a failure
+    /// that lasts.
     fn is_connected(&self) -> bool {
         let linked = |process: &Process| {
             let connection = process.link.connection.and_then(|id| self.connections.get(&id));
@@ -124,7 +126,8 @@ impl World {
         }
     }
 
-    /// How the process that was lost last is lost once more, before the ring is whole again: that is still a single failure.
+    /// How the process that was lost last is lost once more, before the ring is whole again: that is still a
+    /// single failure.
     fn lost_again(&mut self) -> Option<Fault> {
         let ends = self.config.kinds.iter().copied().filter(|kind| matches!(kind, Fault::Kill | Fault::Wipe));
         let ends: Vec<Fault> = ends.collect();
@@ -139,9 +142,9 @@ impl World {
         }
         self.faults.count += 1;
         self.faults.last = self.now;
-        let of_gateway = matches!(fault, Fault::Gateway | Fault::GatewayPause | Fault::CutOff);
-        if std::mem::replace(&mut self.faults.of_gateway, of_gateway) && !of_gateway {
-            self.faults.gateway_well_since = self.now;
+        let cut_off = fault == Fault::CutOff;
+        if std::mem::replace(&mut self.faults.cut_off_last, cut_off) && !cut_off {
+            self.faults.well_since = self.now;
         }
         self.faults.lost =
             matches!(fault, Fault::Kill | Fault::Power | Fault::Wipe | Fault::Rollback).then_some(place);
@@ -241,7 +244,8 @@ impl World {
             _ => process.up && !process.paused && !process.leaving,
         };
         let fair = match fault {
-            // The last process that remembers the ring must not forget it, or a gateway that starts makes a new one.
+            // The last process that remembers the ring must not forget it, or a gateway that starts makes a
+            // new one.
             Fault::Wipe if harsh => {
                 (0..self.config.size).any(|other| other != place && !self.faults.lost_disks.contains(&other))
             }
@@ -282,8 +286,8 @@ impl World {
         })
     }
 
-    /// A process ends, and one of its disks, or both, is as it was earlier when it comes back. In harsh runs all processes may
-    /// lose power at that moment, and the gateway may be restarted.
+    /// A process ends, and one of its disks, or both, is as it was earlier when it comes back. In harsh runs
+    /// all processes may lose power at that moment, and the gateway may be restarted.
     fn roll_back(&mut self, place: u16, down: Time) {
         let harsh = self.config.mode == Mode::Harsh;
         let (all_lose_power, restored) = (harsh && self.rng.percent(30), self.rng.percent(50));

@@ -47,7 +47,8 @@ impl Gateway {
         self.routing.is_some()
     }
 
-    /// The ring as a person is shown it: whether every partition is at home, and both its copies answer reads.
+    /// The ring as a person is shown it: whether every partition is at home, and both its copies answer
+    /// reads.
     pub(crate) fn is_whole(&self) -> bool {
         self.routing.as_ref().is_some_and(|routing| {
             let status = routing.status();

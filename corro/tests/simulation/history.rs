@@ -1,13 +1,14 @@
-//! Whether the history of one user is linearizable: whether all that callers were told fits one order in which each
-//! operation takes effect at one moment between its call and its answer.
+//! Whether the history of one user is linearizable: whether all that callers were told fits one order in
+//! which each operation takes effect at one moment between its call and its answer.
 //!
-//! The search is that of Wing and Gong (1993) with the memory of Lowe (2017): a set of operations done and the state that
-//! it led to are looked at once. An operation whose outcome is unknown may take effect at any later moment, or never. It
-//! may also be merged when newer writes are there already, as when a process wakes up that had it in its buffers while
-//! another copy led and a gateway died: then it sets only what nobody has set since.
+//! The search is that of Wing and Gong (1993) with the memory of Lowe (2017): a set of operations done and
+//! the state that it led to are looked at once. An operation whose outcome is unknown may take effect at any
+//! later moment, or never. It may also be merged when newer writes are there already, as when a process wakes
+//! up that had it in its buffers while another copy led and a gateway died: then it sets only what nobody has
+//! set since.
 //!
-//! Every create and update sets the group to a number of its own, so a group is the name of a write. A version belongs to
-//! one write, so conditions and answers speak of groups here too.
+//! Every create and update sets the group to a number of its own, so a group is the name of a write. A
+//! version belongs to one write, so conditions and answers speak of groups here too.
 
 use std::collections::HashSet;
 
@@ -81,8 +82,8 @@ impl Op {
         fits.then_some(after)
     }
 
-    /// The state after it, if it came late, below a newer write that set the group only. Its condition held when it was
-    /// decided.
+    /// The state after it, if it came late, below a newer write that set the group only. Its condition held
+    /// when it was decided.
     fn step_late(&self, state: State) -> Option<State> {
         let name = match (&self.told, &self.asked) {
             (Told::Unknown, Asked::Create(Live { name, .. })) => *name,
@@ -144,7 +145,8 @@ pub(crate) fn is_linearizable(history: &[Op]) -> bool {
     false
 }
 
-/// An unknown operation that leaves no trace need not be tried: one that reads, and an update of which nobody saw a field.
+/// An unknown operation that leaves no trace need not be tried: one that reads, and an update of which nobody
+/// saw a field.
 fn matters(op: &Op, history: &[Op]) -> bool {
     let shown = |group: i32, name: Option<i32>| {
         history.iter().any(|other| match other.told {

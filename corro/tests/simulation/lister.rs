@@ -1,7 +1,8 @@
 //! Lists and counts: one caller who asks for pages while the others write.
 //!
-//! A page is as good as a read of every user that it covers: whom it shows, and whom it does not show although the id is
-//! within it. So each page becomes such reads in the histories, and what it must not show or miss is found there.
+//! A page is as good as a read of every user that it covers: whom it shows, and whom it does not show
+//! although the id is within it. So each page becomes such reads in the histories, and what it must not show
+//! or miss is found there.
 
 use std::collections::BTreeMap;
 

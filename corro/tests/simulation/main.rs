@@ -1,13 +1,14 @@
-//! A seeded simulation of a whole ring: the real routing of the gateway and the real copies, over a network, disks and a
-//! clock that are made up.
+//! A seeded simulation of a whole ring: the real routing of the gateway and the real copies, over a network,
+//! disks and a clock that are made up.
 //!
-//! One seed decides everything: the ring, its load, what goes wrong and when, and the order of whatever happens at once. So
-//! a run repeats exactly. `CORRO_SEED=<n>` runs that seed alone and prints what happened last where it fails, with
-//! `CORRO_TRACE` all that happened; `CORRO_SEEDS=<count>` and `CORRO_FIRST_SEED` choose how many seeds are run.
+//! One seed decides everything: the ring, its load, what goes wrong and when, and the order of whatever
+//! happens at once. So a run repeats exactly. `CORRO_SEED=<n>` runs that seed alone and prints what happened
+//! last where it fails, with `CORRO_TRACE` all that happened; `CORRO_SEEDS=<count>` and `CORRO_FIRST_SEED`
+//! choose how many seeds are run.
 //!
-//! * [`world`]: the queue of events and the network. [`gateway`], [`process`], [`worker`], [`replication`], [`client`],
-//!   [`lister`]: who takes part. Their decisions are the real ones; what stands around them does what the real loops do,
-//!   without sockets.
+//! * [`world`]: the queue of events and the network. [`gateway`], [`process`], [`worker`], [`replication`],
+//!   [`client`], [`lister`]: who takes part. Their decisions are the real ones; what stands around them does
+//!   what the real loops do, without sockets.
 //! * [`config`] and [`faults`]: what a seed stands for, and what goes wrong.
 //! * [`check`], [`history`] and [`feed`]: what must be true.
 //! * `mutations`: deliberate bugs, each of which is found; built with the feature of that name.
@@ -166,8 +167,8 @@ fn no_seed_breaks_a_promise() {
     }
 }
 
-/// What a move costs a write: what is in flight is answered and followed, the other copy syncs, and the write is on its
-/// way. A round of a copy takes 3 ms here, and keeping a view 5.
+/// What a move costs a write: what is in flight is answered and followed, the other copy syncs, and the write
+/// is on its way. A round of a copy takes 3 ms here, and keeping a view 5.
 #[test]
 fn no_write_waits_long_for_a_process_that_leaves_and_comes_back() {
     let slowest = (1..=200).map(|seed| {
@@ -182,7 +183,8 @@ fn no_write_waits_long_for_a_process_that_leaves_and_comes_back() {
     assert!(slowest <= 25_000, "a write took {slowest} µs");
 }
 
-/// A write waits until the lead is given up, and not until its disk goes on, which takes up to 6 seconds here.
+/// A write waits until the lead is given up, and not until its disk goes on, which takes up to 6 seconds
+/// here.
 #[test]
 fn no_write_waits_for_a_disk_that_hangs() {
     let slowest = (1..=200).map(|seed| {
@@ -196,7 +198,8 @@ fn no_write_waits_for_a_disk_that_hangs() {
     assert!(slowest <= 2_200_000, "a write took {slowest} µs");
 }
 
-/// Whoever comes when a disk or a link has been slow for a while does not wait for it, however long it stays so.
+/// Whoever comes when a disk or a link has been slow for a while does not wait for it, however long it stays
+/// so.
 #[test]
 fn nobody_waits_for_a_disk_or_a_link_that_stays_slow() {
     for kind in [config::Fault::SlowDisk, config::Fault::SlowLink] {

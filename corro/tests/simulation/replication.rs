@@ -344,7 +344,8 @@ impl World {
         let most = self.rng.between(1, 4) as usize;
         let recent = self.config.recent;
         let worker = self.process(place).worker(role);
-        // What is copied has to last here as well: the follower will be taken to have nothing that this copy lacks.
+        // What is copied has to last here as well: the follower will be taken to have nothing that this copy
+        // lacks.
         worker.copy.sync().expect("a store in memory does not fail");
         let mut whole = Vec::new();
         let snapshot = worker.copy.store().snapshot().expect("a store in memory can be read");

@@ -1,4 +1,5 @@
-//! A copy at work, as `db_process::worker` drives it: rounds of everything that is queued, one commit, then the answers.
+//! A copy at work, as `db_process::worker` drives it: rounds of everything that is queued, one commit, then
+//! the answers.
 
 use std::collections::VecDeque;
 use std::mem;

@@ -1,9 +1,9 @@
 //! The world: the queue of what happens next, the network, and the way from an event to whom it concerns.
 //!
-//! Everything happens at a time, in microseconds, and what happens at the same time happens in an order that the seed
-//! decides. A connection keeps the order of its messages and nothing else does. When it ends in order, as the kernel ends
-//! those of a killed process, what is under way still arrives; when it is cut, it does not, and each side learns of it
-//! later or has to conclude it from silence.
+//! Everything happens at a time, in microseconds, and what happens at the same time happens in an order that
+//! the seed decides. A connection keeps the order of its messages and nothing else does. When it ends in
+//! order, as the kernel ends those of a killed process, what is under way still arrives; when it is cut, it
+//! does not, and each side learns of it later or has to conclude it from silence.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -305,7 +305,8 @@ impl World {
         }
     }
 
-    /// How long a message between these processes, or one of them and the gateway, is on its way: usually short, sometimes not.
+    /// How long a message between these processes, or one of them and the gateway, is on its way: usually
+    /// short, sometimes not.
     fn delay(&mut self, places: &[u16]) -> Time {
         let slow = |place: &&u16| self.now < self.processes[usize::from(**place)].link_slow_until;
         let more = SLOW_LINK * places.iter().filter(slow).count() as Time;

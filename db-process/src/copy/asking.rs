@@ -1,14 +1,16 @@
-//! Questions about a whole copy ([`protocol::message::query`]), each answered from one snapshot. They only read, so they may
-//! run anywhere while the copy is written to.
+//! Questions about a whole copy ([`protocol::message::query`]), each answered from one snapshot. They only
+//! read, so they may run anywhere while the copy is written to.
 //!
-//! **Changes** come from the op-log, and are asked for by version. Versions rise in the op-log, since the gateway sends the
-//! writes of a partition in version order, so the first entry wanted is found by halving. There is one exception: a
-//! lead that hung may do at last what was sent to it long ago, when it has meanwhile accepted newer writes by another
-//! connection, and an operation that was sent again may come after newer ones. The copy remembers the last entry that
-//! came late in this way ([`crate::store::Late`]). Behind it versions rise, above all those before it; what is before it has to be read
-//! entry by entry, and put in order, unless all of it is too old to be wanted.
+//! **Changes** come from the op-log, and are asked for by version. Versions rise in the op-log, since the
+//! gateway sends the writes of a partition in version order, so the first entry wanted is found by halving.
+//! There is one exception: a lead that hung may do at last what was sent to it long ago, when it has
+//! meanwhile accepted newer writes by another connection, and an operation that was sent again may come after
+//! newer ones. The copy remembers the last entry that came late in this way ([`crate::store::Late`]). Behind
+//! it versions rise, above all those before it; what is before it has to be read entry by entry, and put in
+//! order, unless all of it is too old to be wanted.
 //!
-//! What it does not do: it does not know whether the copy is complete, or has what is unsettled. Who asks knows.
+//! What it does not do: it does not know whether the copy is complete, or has what is unsettled. Who asks
+//! knows.
 
 use std::ops::Range;
 
@@ -226,7 +228,8 @@ pub fn tombstones(snapshot: &impl Snapshot, query: &TombstoneQuery) -> Result<To
     Ok(answer)
 }
 
-/// What the copy holds, in short, as it is kept beside the records. Nothing is scanned, so no damage is found.
+/// What the copy holds, in short, as it is kept beside the records. Nothing is scanned, so no damage is
+/// found.
 ///
 /// # Errors
 /// If the database fails.

@@ -1,7 +1,7 @@
 //! Reads a whole copy and compares what follows from its records with what is kept beside them.
 //!
-//! It takes no memory to speak of, however large the copy is: for what is too large to be held, it compares sums of hashes,
-//! which do not depend on the order of what goes into them.
+//! It takes no memory to speak of, however large the copy is: for what is too large to be held, it compares
+//! sums of hashes, which do not depend on the order of what goes into them.
 
 use protocol::UserId;
 use protocol::message::query::{BUCKETS, Damage};
@@ -11,7 +11,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::store::derived::{Digests, IndexKey, places};
 use crate::store::{Encoded, Snapshot, StoreError};
 
-/// What is wrong with the copy: nothing, if it is sound. Where it cannot be read to its end that is all that is told.
+/// What is wrong with the copy: nothing, if it is sound. Where it cannot be read to its end that is all that
+/// is told.
 pub fn audit(snapshot: &impl Snapshot) -> Vec<Damage> {
     let compared = read_applied(snapshot).and_then(|()| compare(snapshot, &found(snapshot)?));
     compared.unwrap_or_else(|error| vec![Damage::Unreadable(error.to_string())])

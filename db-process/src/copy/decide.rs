@@ -23,10 +23,10 @@ pub enum Decision {
 
 /// Decides a write against what is known of its user.
 ///
-/// Usually a write is newer than all that the record holds. One that is older was under way while the newer ones were
-/// applied, so it may be answered as of any moment since it set out. It is answered as of just before the user was born or
-/// died, where the record knows of that: an old operation neither changes a user that was made after it, nor brings back
-/// one that was deleted after it.
+/// Usually a write is newer than all that the record holds. One that is older was under way while the newer
+/// ones were applied, so it may be answered as of any moment since it set out. It is answered as of just
+/// before the user was born or died, where the record knows of that: an old operation neither changes a user
+/// that was made after it, nor brings back one that was deleted after it.
 pub fn decide(record: Option<&Record>, write: &Write) -> Decision {
     if let Operation::Purge(of) = write.operation {
         // Where there is no record, the other copy may have one.

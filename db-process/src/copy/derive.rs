@@ -1,8 +1,8 @@
-//! What follows from the records ([`crate::store::derived`]), kept with each change of one: from what a record was and what
-//! it becomes follows what changes in the digests, the counts and the indexes.
+//! What follows from the records ([`crate::store::derived`]), kept with each change of one: from what a
+//! record was and what it becomes follows what changes in the digests, the counts and the indexes.
 //!
-//! Whatever changes a record comes through here, so this is exact as long as it was exact. That it is can be checked at
-//! any time ([`super::audit`]).
+//! Whatever changes a record comes through here, so this is exact as long as it was exact. That it is can be
+//! checked at any time ([`super::audit`]).
 
 use protocol::{Record, UserId};
 

@@ -11,10 +11,10 @@ pub fn live(id: UserId, record: Record) -> Option<Found> {
 
 /// The user as the operation left it; `None` after a delete or a purge.
 ///
-/// Where `record` is the state right after the operation, or the operation set all there is, this is exact. Where newer operations
-/// have followed, what this one left is not known any more, and the user is shown as it is now, under the version that it has now: so
-/// it was at one time at least, after the operation and before its answer. Where it is deleted now, it is what this one set, with the
-/// rest as it was last.
+/// Where `record` is the state right after the operation, or the operation set all there is, this is exact.
+/// Where newer operations have followed, what this one left is not known any more, and the user is shown as
+/// it is now, under the version that it has now: so it was at one time at least, after the operation and
+/// before its answer. Where it is deleted now, it is what this one set, with the rest as it was last.
 pub fn left_by(id: UserId, version: Version, change: &Change, record: Record) -> Option<Found> {
     if change.alive == Some(false) || change.purge.is_some() {
         return None;

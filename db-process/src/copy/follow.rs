@@ -23,8 +23,9 @@ pub enum FollowStart {
         /// Sequence of the last entry that the follower has.
         after: u64,
     },
-    /// The follower has everything up to `end`, though under no position in this op-log: this copy was filled from it.
-    /// Send a single [`CopyChunk`] without records and with this end, which gives it the position; then the op-log.
+    /// The follower has everything up to `end`, though under no position in this op-log: this copy was filled
+    /// from it. Send a single [`CopyChunk`] without records and with this end, which gives it the position;
+    /// then the op-log.
     Adopt {
         /// The position to give.
         end: Position,
@@ -57,8 +58,8 @@ pub enum FollowError {
 }
 
 impl<S: Store> Copy<S> {
-    /// Stages entries of the other copy's op-log, and the position after them. Nobody is promised anything: after a crash
-    /// they come again.
+    /// Stages entries of the other copy's op-log, and the position after them. Nobody is promised anything:
+    /// after a crash they come again.
     ///
     /// # Errors
     /// If there is a gap, or the database cannot be read.
@@ -87,8 +88,8 @@ impl<S: Store> Copy<S> {
         Ok(())
     }
 
-    /// Stages part of a full copy. With `end`, its last part, the copy counts as complete and goes on from there, which
-    /// will be on disk after the next commit.
+    /// Stages part of a full copy. With `end`, its last part, the copy counts as complete and goes on from
+    /// there, which will be on disk after the next commit.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -144,8 +145,9 @@ pub fn start_for(meta: &Meta, follow: &Follow) -> FollowStart {
     }
 }
 
-/// Cuts a snapshot, all of which is on disk, into the chunks of a full copy, none larger than a sixteenth of a frame, for as
-/// long as `send` goes on. Behind the records come the last operations that made them, at most `recent`.
+/// Cuts a snapshot, all of which is on disk, into the chunks of a full copy, none larger than a sixteenth of
+/// a frame, for as long as `send` goes on. Behind the records come the last operations that made them, at
+/// most `recent`.
 ///
 /// # Errors
 /// If the database cannot be read.
@@ -174,8 +176,8 @@ pub fn full_copy(
     Ok(())
 }
 
-/// Cuts the op-log behind `after` as it is in a snapshot into frames, for as long as `send` goes on: none where it does not reach
-/// back that far. What does not fill a frame any more is left.
+/// Cuts the op-log behind `after` as it is in a snapshot into frames, for as long as `send` goes on: none
+/// where it does not reach back that far. What does not fill a frame any more is left.
 ///
 /// # Errors
 /// If the database cannot be read.
@@ -244,7 +246,8 @@ pub fn fit_frame(entries: &mut Vec<LogEntry>) {
 /// So many entries travel in one frame to a follower that is far behind.
 pub(super) const FAR_BATCH: usize = 2 * MAX_BATCH;
 
-/// What a chunk of a full copy holds: so little that nobody notices who meets one on the way, so much that there are not too many.
+/// What a chunk of a full copy holds: so little that nobody notices who meets one on the way, so much that
+/// there are not too many.
 const CHUNK: usize = ROOM / 16;
 
 /// What a frame holds beside the envelope.

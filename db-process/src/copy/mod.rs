@@ -2,41 +2,45 @@
 //!
 //! Three kinds of things change a copy:
 //!
-//! * **Writes** ([`Copy::write`]), where the copy leads: each is *decided* against the records as they are now, the earlier
-//!   writes of the same batch included. Does the user exist? Does `If-Match` hold? What is allowed becomes records and, in
-//!   the same step, entries of the copy's own op-log.
-//! * **The other copy's op-log** ([`Copy::apply`]), where it follows: what was decided there is merged here, and the
-//!   position moves in the same step. What arrives twice is skipped; a gap is refused, since what lies in it would be
-//!   lost.
-//! * **States and changes from elsewhere** ([`Copy::merge`], [`Copy::merge_chunk`]): the tail that the gateway kept for a
-//!   copy that lacks it, or a full copy of the other's records.
+//! * **Writes** ([`Copy::write`]), where the copy leads: each is *decided* against the records as they are
+//!   now, the earlier writes of the same batch included. Does the user exist? Does `If-Match` hold? What is
+//!   allowed becomes records and, in the same step, entries of the copy's own op-log.
+//! * **The other copy's op-log** ([`Copy::apply`]), where it follows: what was decided there is merged here,
+//!   and the position moves in the same step. What arrives twice is skipped; a gap is refused, since what
+//!   lies in it would be lost.
+//! * **States and changes from elsewhere** ([`Copy::merge`], [`Copy::merge_chunk`]): the tail that the
+//!   gateway kept for a copy that lacks it, or a full copy of the other's records.
 //!
-//! All three are merges of registers (see [`protocol::record`]), so they may come in any order and any number of times, and
-//! two copies that have exchanged everything are equal. They only gather in memory at first: [`Copy::commit`] writes all
-//! that has gathered as one batch, with one fsync if anybody was promised that it lasts. Until then no answer may leave.
-//! That is the whole of group commit: whoever drives the copy hands over everything that is waiting, then commits once.
+//! All three are merges of registers (see [`protocol::record`]), so they may come in any order and any number
+//! of times, and two copies that have exchanged everything are equal. They only gather in memory at first:
+//! [`Copy::commit`] writes all that has gathered as one batch, with one fsync if anybody was promised that it
+//! lasts. Until then no answer may leave. That is the whole of group commit: whoever drives the copy hands
+//! over everything that is waiting, then commits once.
 //!
-//! An operation may arrive twice: its answer was lost, the lead moved, a link broke. The version is the identity of an
-//! operation, so a copy remembers the versions that it applied lately, whether they were decided here or replicated
-//! ([`recent`]), also after a restart, and answers a repetition from memory. Where the memory is gone, the record tells: a register with this
-//! very version was written by this very operation. And an operation that is older than the birth or the death of the user
-//! as the copy knows it is answered as of just before that, a moment at which it was already under way.
+//! An operation may arrive twice: its answer was lost, the lead moved, a link broke. The version is the
+//! identity of an operation, so a copy remembers the versions that it applied lately, whether they were
+//! decided here or replicated ([`recent`]), also after a restart, and answers a repetition from memory. Where
+//! the memory is gone, the record tells: a register with this very version was written by this very
+//! operation. And an operation that is older than the birth or the death of the user as the copy knows it is
+//! answered as of just before that, a moment at which it was already under way.
 //!
-//! The **op-log** numbers the writes decided here from 1 on, without gaps. The other copy confirms what it has on disk, and
-//! that is trimmed, except for the last entries: they are the memory after a restart. It is bounded: past the bound the
-//! oldest entries go, and a copy that still wanted them must be copied in full.
+//! The **op-log** numbers the writes decided here from 1 on, without gaps. The other copy confirms what it
+//! has on disk, and that is trimmed, except for the last entries: they are the memory after a restart. It is
+//! bounded: past the bound the oldest entries go, and a copy that still wanted them must be copied in full.
 //!
-//! A copy is **complete** once it has held its whole partition: from the forming of the ring on, or since it was filled by
-//! a full copy. It remembers which copy it was filled from ([`Origin`](crate::store::Origin)), for that one can then follow
-//! it without a full copy in return.
+//! A copy is **complete** once it has held its whole partition: from the forming of the ring on, or since it
+//! was filled by a full copy. It remembers which copy it was filled from ([`Origin`](crate::store::Origin)),
+//! for that one can then follow it without a full copy in return.
 //!
-//! Beside its records a copy keeps what follows from them: digests, counts and indexes ([`derive`]), in the same batch. And it
-//! keeps what its op-log can vouch for: the `floor`, at or below which entries are gone, and the highest `foreign` version,
-//! which came from elsewhere (see [`protocol::message::query::ChangesAnswer`]).
+//! Beside its records a copy keeps what follows from them: digests, counts and indexes ([`derive`]), in the
+//! same batch. And it keeps what its op-log can vouch for: the `floor`, at or below which entries are gone,
+//! and the highest `foreign` version, which came from elsewhere (see
+//! [`protocol::message::query::ChangesAnswer`]).
 //!
-//! What a copy does not do: it does not know who leads, whether the other copy is there, or what time it is. It opens no
-//! socket, starts no thread and never retries. It checks no field of a user: the gateway has done that. It purges a
-//! tombstone when it is told, and does not know when that is safe. After a [`StoreError`] it must not be used again.
+//! What a copy does not do: it does not know who leads, whether the other copy is there, or what time it is.
+//! It opens no socket, starts no thread and never retries. It checks no field of a user: the gateway has done
+//! that. It purges a tombstone when it is told, and does not know when that is safe. After a [`StoreError`]
+//! it must not be used again.
 //!
 //! * [`decide`]: what a write comes to.
 //! * [`derive`]: what follows from the records, kept with each change of one.
@@ -74,12 +78,13 @@ use recent::{Pages, Recent};
 /// How much a copy keeps beyond its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Operations remembered, and op-log entries kept for that even though the other copy has them: at least as many as
-    /// can be in flight.
+    /// Operations remembered, and op-log entries kept for that even though the other copy has them: at least
+    /// as many as can be in flight.
     pub recent: usize,
     /// The op-log never grows past this many entries.
     pub log: u64,
-    /// The op-log is trimmed by at least so many entries at once, since each trim leaves a mark in the database.
+    /// The op-log is trimmed by at least so many entries at once, since each trim leaves a mark in the
+    /// database.
     pub trim: u64,
 }
 
@@ -160,7 +165,8 @@ impl<S: Store> Copy<S> {
         &self.staged.meta
     }
 
-    /// The part of the position's sequence that is on disk: what may be confirmed to the other copy for trimming.
+    /// The part of the position's sequence that is on disk: what may be confirmed to the other copy for
+    /// trimming.
     pub fn durable(&self) -> u64 {
         self.durable
     }
@@ -185,9 +191,9 @@ impl<S: Store> Copy<S> {
         self.store
     }
 
-    /// Merges changes that another copy accepted and this one may lack. They will be on disk after the next commit. Where there
-    /// are none, that commit writes and syncs all the same: so the gateway finds out whether the disk does that, and how fast.
-    /// `other` is what is known of that copy's disk.
+    /// Merges changes that another copy accepted and this one may lack. They will be on disk after the next
+    /// commit. Where there are none, that commit writes and syncs all the same: so the gateway finds out
+    /// whether the disk does that, and how fast. `other` is what is known of that copy's disk.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -205,8 +211,8 @@ impl<S: Store> Copy<S> {
         Ok(())
     }
 
-    /// Everything is copied from the other copy once more, from now on or no more. Meanwhile nothing is purged: what is on
-    /// its way may be older.
+    /// Everything is copied from the other copy once more, from now on or no more. Meanwhile nothing is
+    /// purged: what is on its way may be older.
     pub fn recopy(&mut self, recopies: bool) {
         self.recopies = recopies;
     }
@@ -225,8 +231,8 @@ impl<S: Store> Copy<S> {
         }
     }
 
-    /// The other copy has the op-log on disk up to here, so that it may go. What goes, goes with a later commit, and with it
-    /// stays what the other copy had on its disk then.
+    /// The other copy has the op-log on disk up to here, so that it may go. What goes, goes with a later
+    /// commit, and with it stays what the other copy had on its disk then.
     pub fn confirm(&mut self, upto: u64, other: Option<FlushPoint>) {
         self.confirmed = self.confirmed.max(upto.min(self.staged.meta.head));
         if let Some(other) = other {
@@ -234,7 +240,8 @@ impl<S: Store> Copy<S> {
         }
     }
 
-    /// Writes everything staged as one batch, and syncs if that was promised to anybody. Afterwards answers may leave.
+    /// Writes everything staged as one batch, and syncs if that was promised to anybody. Afterwards answers
+    /// may leave.
     ///
     /// # Errors
     /// If the database fails. The copy must not be used again then, and no answer may leave.
@@ -396,8 +403,8 @@ impl<S: Store> Copy<S> {
         }
     }
 
-    /// Stages one accepted operation, decided here or elsewhere, and remembers it. `before` is the record as it is with
-    /// everything staged.
+    /// Stages one accepted operation, decided here or elsewhere, and remembers it. `before` is the record as
+    /// it is with everything staged.
     fn put_change(
         &mut self,
         id: UserId,

@@ -1,5 +1,5 @@
-//! Two copies that follow each other under random writes, duplicates, delays, lost links, crashes and emptied disks: what
-//! was answered is never lost, what comes again is answered alike, and in the end both are equal.
+//! Two copies that follow each other under random writes, duplicates, delays, lost links, crashes and emptied
+//! disks: what was answered is never lost, what comes again is answered alike, and in the end both are equal.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
@@ -94,8 +94,8 @@ impl Pair {
         self.check_derived();
     }
 
-    /// After every batch, and after every crash: what is kept beside the records is what follows from them, and the op-log
-    /// has all that it vouches for.
+    /// After every batch, and after every crash: what is kept beside the records is what follows from them,
+    /// and the op-log has all that it vouches for.
     fn check_derived(&self) {
         for (place, copy) in self.copies.iter().enumerate() {
             let copy = copy.as_ref().expect("there");

@@ -1,12 +1,13 @@
-//! The memory of what was applied lately, so that an operation that arrives again gets the answer of the first time.
+//! The memory of what was applied lately, so that an operation that arrives again gets the answer of the
+//! first time.
 //!
-//! It holds accepted operations only. One that was refused changed nothing; decided again, it is answered as of a moment at
-//! which it was under way, which is as good.
+//! It holds accepted operations only. One that was refused changed nothing; decided again, it is answered as
+//! of a moment at which it was under way, which is as good.
 //!
-//! The memory outlives the process. What was accepted here is in the op-log. What was accepted elsewhere and came by
-//! replication, with the gateway's tail or with a full copy is written in the batch that applies it, as one *page* of
-//! versions ([`Pages`]): 8 bytes for an operation, and one insertion for a batch. More than the version is not needed, for
-//! whoever sends an operation again sends all of it.
+//! The memory outlives the process. What was accepted here is in the op-log. What was accepted elsewhere and
+//! came by replication, with the gateway's tail or with a full copy is written in the batch that applies it,
+//! as one *page* of versions ([`Pages`]): 8 bytes for an operation, and one insertion for a batch. More than
+//! the version is not needed, for whoever sends an operation again sends all of it.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -19,9 +20,10 @@ use crate::store::{Encoded, Snapshot, StoreError};
 #[derive(Debug)]
 pub struct Recent {
     capacity: usize,
-    /// In the order of the versions, in which they come but for a few: so both ends are where all the work is, and stay in the
-    /// processor's cache. A sorted map would be twice the size, as one that is filled in order has nodes that are half full.
-    /// One that comes late moves those on the shorter side of it, which takes some 16 µs where all of them are kept.
+    /// In the order of the versions, in which they come but for a few: so both ends are where all the work
+    /// is, and stay in the processor's cache. A sorted map would be twice the size, as one that is filled in
+    /// order has nodes that are half full. One that comes late moves those on the shorter side of it, which
+    /// takes some 16 µs where all of them are kept.
     known: VecDeque<(Version, Remembered)>,
 }
 
@@ -30,9 +32,10 @@ pub struct Recent {
 pub struct Remembered {
     /// Its entry in the own op-log; `None` where it was accepted by the other copy.
     pub sequence: Option<u64>,
-    /// The whole record right after it, in the encoding of the store, which is half the size. `None` where the operation itself says
-    /// all of it, the memory was read back, or this copy never was in the state in which the operation was accepted: it had
-    /// something newer, or the user as deleted, or got the records as a whole.
+    /// The whole record right after it, in the encoding of the store, which is half the size. `None` where
+    /// the operation itself says all of it, the memory was read back, or this copy never was in the state in
+    /// which the operation was accepted: it had something newer, or the user as deleted, or got the records
+    /// as a whole.
     pub left: Option<Box<[u8]>>,
 }
 
@@ -64,8 +67,8 @@ impl Pages {
         self.last
     }
 
-    /// The oldest pages, where more than `capacity` versions are in those behind them. They go when there are a quarter more
-    /// than that, since each time leaves a mark in the database.
+    /// The oldest pages, where more than `capacity` versions are in those behind them. They go when there are
+    /// a quarter more than that, since each time leaves a mark in the database.
     pub fn forget(&mut self, capacity: usize) -> Option<RangeInclusive<u64>> {
         if self.versions <= capacity + capacity / 4 {
             return None;
@@ -99,8 +102,8 @@ pub fn read(snapshot: &impl Snapshot, capacity: usize) -> Result<(Recent, Pages)
         pages.add(versions.len());
         known.extend(versions.into_iter().map(|version| (version, None)));
     }
-    // Nobody knows any more in which order they came; what is under way is newer than the rest. Of those that are known in
-    // both ways the one in the op-log comes first.
+    // Nobody knows any more in which order they came; what is under way is newer than the rest. Of those that
+    // are known in both ways the one in the op-log comes first.
     known.sort_by_key(|(version, sequence)| (*version, sequence.is_none()));
     let mut recent = Recent::new(capacity);
     for (version, sequence) in known {
@@ -115,8 +118,8 @@ impl Recent {
         Self { capacity, known: VecDeque::new() }
     }
 
-    /// Remembers an operation. Where it is known already, what was remembered first stands. Returns whether it is news, and is
-    /// not the oldest of too many.
+    /// Remembers an operation. Where it is known already, what was remembered first stands. Returns whether
+    /// it is news, and is not the oldest of too many.
     pub fn remember(&mut self, version: Version, sequence: Option<u64>, left: Option<Box<[u8]>>) -> bool {
         let Err(mut place) = self.place(version) else { return false };
         if self.known.len() >= self.capacity {

@@ -1,25 +1,27 @@
 //! A copy whose disk has lost something that was on it.
 //!
-//! A database may come back with less than it had: the end of RocksDB's log was damaged or cut off, or the folder was restored
-//! from an older copy. RocksDB opens it without complaint, and all that is in it fits together. But acknowledged writes may be
-//! gone, and if the copy went on, the numbers of their op-log entries would be given to others.
+//! A database may come back with less than it had: the end of RocksDB's log was damaged or cut off, or the
+//! folder was restored from an older copy. RocksDB opens it without complaint, and all that is in it fits
+//! together. But acknowledged writes may be gone, and if the copy went on, the numbers of their op-log
+//! entries would be given to others.
 //!
-//! It is found out by comparing. Each commit has a number, the *LSN*. Whatever relies on what a copy has on disk remembers the
-//! LSN that was on disk then ([`FlushPoint`](protocol::message::link::FlushPoint)), and is in the position to compare it when
-//! the copy comes back:
+//! It is found out by comparing. Each commit has a number, the *LSN*. Whatever relies on what a copy has on
+//! disk remembers the LSN that was on disk then ([`FlushPoint`](protocol::message::link::FlushPoint)), and is
+//! in the position to compare it when the copy comes back:
 //!
 //! * the gateway, with each answer to a write: compared when the process registers;
-//! * the other copy, in its database, with each batch that it follows, with each trim of its own op-log that the copy has
-//!   confirmed, with a full copy, and with the tail of a lost leader: compared when either of them follows the other, and by
-//!   the gateway;
+//! * the other copy, in its database, with each batch that it follows, with each trim of its own op-log that
+//!   the copy has confirmed, with a full copy, and with the tail of a lost leader: compared when either of
+//!   them follows the other, and by the gateway;
 //! * the process itself, in a file beside its databases ([`crate::worker`]): compared when it starts.
 //!
-//! A copy that was rolled back says so from then on, also after a restart, and is not complete: it does not lead, and answers
-//! no requests. The other copy still follows its op-log, so that what only it has is not lost. Then it is discarded and filled
-//! anew (see [`crate::node::plan`]); or the operator accepts it as it is.
+//! A copy that was rolled back says so from then on, also after a restart, and is not complete: it does not
+//! lead, and answers no requests. The other copy still follows its op-log, so that what only it has is not
+//! lost. Then it is discarded and filled anew (see [`crate::node::plan`]); or the operator accepts it as it
+//! is.
 //!
-//! What is not found out: a loss of which all three have lost their knowledge as well. In a ring of one there are only the
-//! gateway and the file.
+//! What is not found out: a loss of which all three have lost their knowledge as well. In a ring of one there
+//! are only the gateway and the file.
 
 use protocol::message::link::{FlushPoint, Position, Rollback};
 use protocol::message::replication::Follow;
@@ -34,8 +36,8 @@ use crate::store::{Meta, Store};
 pub enum Comparison {
     /// Neither has lost anything that the other knows of.
     Sound,
-    /// This is known to have been on the follower's disk, and is more than it has said. It may have got further since: it has to
-    /// look itself.
+    /// This is known to have been on the follower's disk, and is more than it has said. It may have got
+    /// further since: it has to look itself.
     Follower(FlushPoint),
     /// The one that is to be followed has lost something.
     Source(Rollback),
@@ -53,8 +55,8 @@ pub fn compare(source: &Meta, follow: &Follow) -> Comparison {
     known.filter(|known| known.lsn > follow.flushed).map_or(Comparison::Sound, Comparison::Follower)
 }
 
-/// What a copy in that state has lost, by what is known of its disk (`flushed`) and by how far the other copy has followed its
-/// op-log (`followed`); `None` as well where it is known to be rolled back already.
+/// What a copy in that state has lost, by what is known of its disk (`flushed`) and by how far the other copy
+/// has followed its op-log (`followed`); `None` as well where it is known to be rolled back already.
 pub fn lost(meta: &Meta, flushed: Option<FlushPoint>, followed: Option<Position>) -> Option<Rollback> {
     meta.rollback.is_none().then(|| report(meta, meta.lsn).compare(flushed, followed))?
 }
@@ -66,7 +68,8 @@ pub fn has_nothing_for(source: &Meta, follow: &Follow) -> bool {
 }
 
 impl<S: Store> Copy<S> {
-    /// Keeps in mind that the copy was rolled back. It is on disk after the next commit. What was found first stands.
+    /// Keeps in mind that the copy was rolled back. It is on disk after the next commit. What was found first
+    /// stands.
     pub fn mark_rolled_back(&mut self, rollback: Rollback) {
         if self.staged.meta.rollback.is_none() {
             self.staged.meta.rollback = Some(rollback);
@@ -75,9 +78,10 @@ impl<S: Store> Copy<S> {
         }
     }
 
-    /// The operator accepts the copy as it is. It is another copy from now on, under a new incarnation: its op-log begins anew,
-    /// and it follows the other copy from the beginning. Both take everything from each other once more, by full copies. What
-    /// was applied is remembered, though no longer as entries of the op-log.
+    /// The operator accepts the copy as it is. It is another copy from now on, under a new incarnation: its
+    /// op-log begins anew, and it follows the other copy from the beginning. Both take everything from each
+    /// other once more, by full copies. What was applied is remembered, though no longer as entries of the
+    /// op-log.
     pub fn accept_rollback(&mut self, incarnation: Uuid) {
         let Meta { rollback: Some(_), head, trimmed, version, lsn, users, records, .. } = self.staged.meta
         else {

@@ -3,14 +3,14 @@
 //! What rust_socketio does not do is done here, since links are only as good as their ends are noticed:
 //!
 //! - Connecting and sending have deadlines. Sending that is stuck means that the other side does not read.
-//! - The library reconnects by itself, or not at all, depending on how a connection ended. Here it never does:
-//!   whoever holds the [`Connection`] drops it, and opens another.
-//! - When its stream ends cleanly the library calls no callback, and the server's pings never surface. So the other
-//!   side has to say something now and then ([`Connection::next`] takes how long it may be silent), and the socket
-//!   beneath is looked at in between.
+//! - The library reconnects by itself, or not at all, depending on how a connection ended. Here it never
+//!   does: whoever holds the [`Connection`] drops it, and opens another.
+//! - When its stream ends cleanly the library calls no callback, and the server's pings never surface. So the
+//!   other side has to say something now and then ([`Connection::next`] takes how long it may be silent), and
+//!   the socket beneath is looked at in between.
 //! - Dropping a [`Connection`] closes its TCP connection at once, even if the other side hangs.
-//! - Callbacks run inside the library's read loop, where a slow one delays the answer to the server's pings: they only
-//!   queue.
+//! - Callbacks run inside the library's read loop, where a slow one delays the answer to the server's pings:
+//!   they only queue.
 //!
 //! A message is one event with one string argument that holds JSON (see [`protocol::message`]). The library's
 //! acknowledgements and binary attachments are not used; both have bugs.
@@ -114,7 +114,8 @@ impl Connection {
         let fails = |error: &dyn std::fmt::Display| unreachable(url, error.to_string());
         let peers = addresses(url).await?;
         let (queue, incoming) = unbounded_channel();
-        // Two new connections to one server cannot be told apart by looking at them: one after the other, then.
+        // Two new connections to one server cannot be told apart by looking at them: one after the other,
+        // then.
         let turn = turn(url);
         let turn = turn.lock().await;
         let before = TcpHandle::connected_to(&peers).map_err(|error| fails(&error))?;
@@ -123,8 +124,8 @@ impl Connection {
         let mut new = TcpHandle::connected_to(&peers).map_err(|error| fails(&error))?;
         new.retain(|socket| !known(socket));
         drop(turn);
-        // None: it was closed at once. Several: another task of this process connects to the same server by another
-        // name. In both cases the next attempt will do better.
+        // None: it was closed at once. Several: another task of this process connects to the same server by
+        // another name. In both cases the next attempt will do better.
         let (Some(socket), true) = (new.pop(), new.is_empty()) else {
             let _ = timeout(SEND_DEADLINE, client.disconnect()).await;
             return Err(fails(&"the connection did not last"));

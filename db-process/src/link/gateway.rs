@@ -1,11 +1,12 @@
 //! The link to the gateway: registers this process, and then answers what the gateway asks of its copies.
 //!
-//! One task owns the connection and does everything on it in turn, so whoever gets an [`Alive`] knows that work gets
-//! done. Reads are answered on the spot; writes go to the copy's worker, and their answers come back through a channel. So
-//! do those of questions about a whole copy, which take too long for the spot and are answered on threads of their own.
-//! When the connection is over, whatever was under way on it is forgotten, and the whole begins again with a
-//! registration: the gateway sends again what it has no answer for. Writes that the worker has still come first: they are
-//! among what a copy says that it has when it registers, so that no other copy leads without them.
+//! One task owns the connection and does everything on it in turn, so whoever gets an [`Alive`] knows that
+//! work gets done. Reads are answered on the spot; writes go to the copy's worker, and their answers come
+//! back through a channel. So do those of questions about a whole copy, which take too long for the spot and
+//! are answered on threads of their own. When the connection is over, whatever was under way on it is
+//! forgotten, and the whole begins again with a registration: the gateway sends again what it has no answer
+//! for. Writes that the worker has still come first: they are among what a copy says that it has when it
+//! registers, so that no other copy leads without them.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -51,8 +52,8 @@ const STABLE_AFTER: Duration = Duration::from_secs(2);
 /// Who waits longer than this for what it was sent earlier says so.
 const SLOW_DISK: Duration = Duration::from_secs(1);
 
-/// So many questions about a whole copy are answered at once, and as many scans. The others wait: more would take the
-/// processors from reads and writes, and finish no sooner.
+/// So many questions about a whole copy are answered at once, and as many scans. The others wait: more would
+/// take the processors from reads and writes, and finish no sooner.
 const QUESTIONS: usize = 2;
 
 /// What the link needs.
@@ -116,8 +117,8 @@ impl From<Lost> for Over {
 }
 
 impl GatewayLink {
-    /// Keeps this process registered until `shutdown`. When it is to `leave`, it says so to the gateway, serves on until
-    /// that lets it go, and returns.
+    /// Keeps this process registered until `shutdown`. When it is to `leave`, it says so to the gateway,
+    /// serves on until that lets it go, and returns.
     ///
     /// # Errors
     /// When further attempts are pointless.
@@ -263,7 +264,8 @@ impl GatewayLink {
         serving.serve(answered, leave).await
     }
 
-    /// Connects and registers, when the writes of earlier connections are on disk. Returns what the gateway knows now, and how large a ring it expects.
+    /// Connects and registers, when the writes of earlier connections are on disk. Returns what the gateway
+    /// knows now, and how large a ring it expects.
     async fn enter(&self, writes: &TaskTracker) -> Result<(Connection, Register, u16), Over> {
         self.until_written(writes).await;
         let mut connection = Connection::open(&self.url, self.secret.as_ref()).await?;
@@ -383,7 +385,8 @@ impl Serving<'_> {
             WriteBatch::EVENT => {
                 if let Some(WriteBatch { batch, role, writes }) = self.decode(&frame) {
                     let (answers, under_way) = (self.answers.clone(), self.writes.token());
-                    // The receiver is gone where the connection was lost meanwhile: the gateway will ask again.
+                    // The receiver is gone where the connection was lost meanwhile: the gateway will ask
+                    // again.
                     self.node.copy(role).write(writes, move |results, lsn| {
                         let _under_way = under_way;
                         let _ = answers.send(Done::Written(WriteAnswers { batch, role, lsn, results }));
@@ -532,7 +535,8 @@ impl Serving<'_> {
         found.map_err(|error| Over::Final(LinkError::Copy { role, error }))
     }
 
-    /// Tells the gateway what is kept now, if that is news there. It may have been kept for an earlier connection, since this one began.
+    /// Tells the gateway what is kept now, if that is news there. It may have been kept for an earlier
+    /// connection, since this one began.
     async fn taken(&mut self, taken: Result<(), NoticeError>) -> Result<(), Over> {
         match taken {
             Ok(()) => {

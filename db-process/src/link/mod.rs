@@ -1,4 +1,5 @@
-//! The socket.io links of a db-process as a client: to the gateway, and (in [`crate::replication`]) to its neighbours.
+//! The socket.io links of a db-process as a client: to the gateway, and (in [`crate::replication`]) to its
+//! neighbours.
 //!
 //! * [`client`]: one connection, and everything that can end it.
 //! * [`gateway`]: registers with the gateway and serves it, again and again.

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// Waits between attempts: 50 to 100 ms first, later 250 to 500 ms, for ever. Random within that, so that processes that
-/// lost the same peer do not come back as a crowd.
+/// Waits between attempts: 50 to 100 ms first, later 250 to 500 ms, for ever. Random within that, so that
+/// processes that lost the same peer do not come back as a crowd.
 #[derive(Debug)]
 pub struct Waits(ExponentialBackoff);
 
@@ -32,8 +32,8 @@ impl Default for Waits {
     }
 }
 
-/// Decides whether a line that would come again and again is worth saying once more: when its text is a new one, or
-/// after half a minute.
+/// Decides whether a line that would come again and again is worth saying once more: when its text is a new
+/// one, or after half a minute.
 #[derive(Debug, Default)]
 pub struct Seldom {
     said: Option<(String, Instant)>,

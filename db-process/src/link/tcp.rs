@@ -1,8 +1,8 @@
 //! The TCP socket beneath a connection of rust_socketio, which has no way to reach it.
 //!
-//! It is needed for three things: `TCP_NODELAY` (with Nagle's algorithm an exchange can stall for 44 ms), noticing that
-//! the other side has closed (the library ends its stream then, and tells nobody), and closing it for sure (the library
-//! closes politely, which takes for ever when the other side hangs).
+//! It is needed for three things: `TCP_NODELAY` (with Nagle's algorithm an exchange can stall for 44 ms),
+//! noticing that the other side has closed (the library ends its stream then, and tells nobody), and closing
+//! it for sure (the library closes politely, which takes for ever when the other side hangs).
 //!
 //! So it is looked up among the open files of this process, by the address that it is connected to.
 
@@ -19,7 +19,8 @@ pub(super) struct TcpHandle(Socket);
 impl TcpHandle {
     /// Every socket of this process that is connected to one of these addresses.
     pub(super) fn connected_to(peers: &[SocketAddr]) -> io::Result<Vec<Socket>> {
-        // All are looked at before any is duplicated: a duplicate may get a number that is still to be looked at.
+        // All are looked at before any is duplicated: a duplicate may get a number that is still to be looked
+        // at.
         let mut files = open_files()?;
         files.retain(|number| with_file(*number, |file| is_socket_to(file, peers)));
         let mut sockets: Vec<_> = files
@@ -54,7 +55,8 @@ impl TcpHandle {
 
 impl Drop for TcpHandle {
     fn drop(&mut self) {
-        // Whoever reads or writes it fails at once, and lets go of it. An error means that it is closed already.
+        // Whoever reads or writes it fails at once, and lets go of it. An error means that it is closed
+        // already.
         let _ = self.0.shutdown(Shutdown::Both);
     }
 }
@@ -71,8 +73,8 @@ fn open_files() -> io::Result<Vec<RawFd>> {
     Ok(folder.filter_map(number).collect())
 }
 
-/// Whether it is a socket that is connected to one of them. Files of other kinds are told apart here, and must not be
-/// duplicated: closing the duplicate of a file can release a lock that the process holds on it.
+/// Whether it is a socket that is connected to one of them. Files of other kinds are told apart here, and
+/// must not be duplicated: closing the duplicate of a file can release a lock that the process holds on it.
 fn is_socket_to(file: BorrowedFd<'_>, peers: &[SocketAddr]) -> bool {
     let peer = SockRef::from(&file).peer_addr().ok().and_then(|address| address.as_socket());
     peer.is_some_and(|peer| peers.contains(&peer))
@@ -80,8 +82,9 @@ fn is_socket_to(file: BorrowedFd<'_>, peers: &[SocketAddr]) -> bool {
 
 #[expect(unsafe_code, reason = "a file that a library has opened can only be had by its number")]
 fn with_file<T>(number: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
-    // SAFETY: `look` asks for the peer of the file, or duplicates it; nothing is read, written or closed by its number.
-    // If another thread has closed it meanwhile, that fails, or comes upon another file, which is checked for.
+    // SAFETY: `look` asks for the peer of the file, or duplicates it; nothing is read, written or closed by
+    // its number. If another thread has closed it meanwhile, that fails, or comes upon another file, which is
+    // checked for.
     look(unsafe { BorrowedFd::borrow_raw(number) })
 }
 

@@ -1,4 +1,5 @@
-//! What this process is in its ring: its two copies, its identity, and what the last notice of the ring asks for.
+//! What this process is in its ring: its two copies, its identity, and what the last notice of the ring asks
+//! for.
 //!
 //! * [`plan`]: decides what a notice means, as a pure function.
 //! * [`Node`]: carries it out, and is where the links find the copies.

@@ -16,7 +16,8 @@ pub struct Plan {
     pub count_as_complete: Vec<Role>,
     /// These copies were rolled back, and the operator accepts them as they are.
     pub accept: Vec<Role>,
-    /// This copy was rolled back, and the other one has all that was only here: it is discarded, and filled anew.
+    /// This copy was rolled back, and the other one has all that was only here: it is discarded, and filled
+    /// anew.
     pub discard: Option<Role>,
     /// Whom each copy follows from now on.
     pub follow: PerRole<Source>,
@@ -30,7 +31,8 @@ pub enum Source {
     Nobody,
     /// The other copy, at this neighbour.
     Peer(Peer),
-    /// The other copy, where it was last known to be. A neighbour that has lost its gateway may well be there.
+    /// The other copy, where it was last known to be. A neighbour that has lost its gateway may well be
+    /// there.
     AsBefore,
 }
 
@@ -110,7 +112,8 @@ pub fn plan(
             }
             plan.count_as_complete.push(role);
         }
-        // What a copy that is not complete may do is the gateway's to say: the other copy may have been lost, too.
+        // What a copy that is not complete may do is the gateway's to say: the other copy may have been lost,
+        // too.
         if notice.ring.size > 1 && (complete || grant != Grant::Wait) {
             *plan.follow.get_mut(role) = peer.map_or(Source::AsBefore, Source::Peer);
         }
@@ -118,8 +121,8 @@ pub fn plan(
     Ok(plan)
 }
 
-/// The ring of the notice, if it is news. A ring that was formed stays so, whatever an older gateway may think; one that
-/// was not has no users, and may be given up for another.
+/// The ring of the notice, if it is news. A ring that was formed stays so, whatever an older gateway may
+/// think; one that was not has no users, and may be given up for another.
 fn ring_to_keep(kept: Option<Ring>, told: Ring) -> Result<Option<Ring>, Contradiction> {
     match kept {
         Some(kept) if kept.id == told.id && kept.size != told.size => {

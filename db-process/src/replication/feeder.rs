@@ -6,10 +6,10 @@
 //!        ─→ it does not: CopyChunk, CopyChunk, …, the last one says where in the op-log it ends ─↗
 //! ```
 //!
-//! At most two frames are unanswered at any time: one is being worked on while the next is on its way, and what piles up
-//! behind them forms larger batches. For a follower that is far behind they are four, and another thread reads the op-log and
-//! makes messages of it. What the follower has on disk may go from the op-log. If entries went before the
-//! follower had them (the op-log is bounded), it is copied in full again.
+//! At most two frames are unanswered at any time: one is being worked on while the next is on its way, and
+//! what piles up behind them forms larger batches. For a follower that is far behind they are four, and
+//! another thread reads the op-log and makes messages of it. What the follower has on disk may go from the
+//! op-log. If entries went before the follower had them (the op-log is bounded), it is copied in full again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -41,9 +41,9 @@ const WINDOW_BEHIND: usize = 4;
 /// One that lacks so many entries is far behind: they are not in memory any more.
 const FAR: u64 = LATEST_ENTRIES as u64;
 
-/// While writes keep coming, a frame leaves no sooner than this after the one before. Nobody waits for it but reads of the
-/// users in it, which the lead answers meanwhile; and a frame costs three processes the same whatever is in it. When the lead
-/// is being moved writes wait for it, so it leaves at once.
+/// While writes keep coming, a frame leaves no sooner than this after the one before. Nobody waits for it but
+/// reads of the users in it, which the lead answers meanwhile; and a frame costs three processes the same
+/// whatever is in it. When the lead is being moved writes wait for it, so it leaves at once.
 const PACE: Duration = Duration::from_millis(10);
 
 /// So many entries leave at once all the same.
@@ -180,7 +180,8 @@ struct Feed<'a> {
 }
 
 impl Feed<'_> {
-    /// The next message of the follower, to whom this side stays alive meanwhile. Nothing is lost if it is dropped.
+    /// The next message of the follower, to whom this side stays alive meanwhile. Nothing is lost if it is
+    /// dropped.
     async fn heard(&mut self) -> Result<FromFollower, Ended> {
         loop {
             tokio::select! {
@@ -197,7 +198,8 @@ impl Feed<'_> {
         send(self.socket, &LogBatch { incarnation, lsn, entries })
     }
 
-    /// Tells the follower, which has everything up to `end` without knowing it, that it has. Returns where that is.
+    /// Tells the follower, which has everything up to `end` without knowing it, that it has. Returns where
+    /// that is.
     async fn adopt(&mut self, end: Position) -> Result<u64, Ended> {
         let lsn = self.copy.report().flushed;
         send(self.socket, &CopyChunk { end: Some(end), lsn, ..CopyChunk::default() })?;
@@ -275,8 +277,9 @@ impl Feed<'_> {
         }
     }
 
-    /// Sends the op-log as it is now to a follower that is far behind. To read it and to make messages of it takes milliseconds, in
-    /// which this thread has reads to answer. Returns whether it reaches back that far.
+    /// Sends the op-log as it is now to a follower that is far behind. To read it and to make messages of it
+    /// takes milliseconds, in which this thread has reads to answer. Returns whether it reaches back that
+    /// far.
     async fn log_to_head(&mut self, sent: &mut Sent) -> Result<bool, Ended> {
         let (sender, mut frames) = mpsc::channel(1);
         let CopyReport { incarnation, flushed: lsn, .. } = self.copy.report();
@@ -305,8 +308,8 @@ impl Feed<'_> {
     /// Takes note of how far the follower is.
     fn take(&self, message: &FromFollower, sent: &mut Sent) -> Result<(), Ended> {
         if let FromFollower::Confirmed(Confirmed { applied, durable, lsn }) = *message {
-            // Trimming what the follower cannot have would lose it. One that had frames of an earlier connection in its queue follows
-            // anew, from where it is then.
+            // Trimming what the follower cannot have would lose it. One that had frames of an earlier
+            // connection in its queue follows anew, from where it is then.
             if applied > sent.upto || durable > applied {
                 return Err(Ended::Nonsense("a confirmation of what it was not sent"));
             }

@@ -1,8 +1,9 @@
 //! Follows the other copy of one of this process's copies, on the neighbour that holds it.
 //!
-//! It asks for everything after its own position, and the other side decides whether its op-log still reaches back that
-//! far or a full copy is needed. What arrives is read ([`super::reader`]) and goes to the copy's worker; how far the worker
-//! is, is confirmed as it gets there. Whenever something is odd, the connection is dropped and the copy's own position is the starting point again.
+//! It asks for everything after its own position, and the other side decides whether its op-log still reaches
+//! back that far or a full copy is needed. What arrives is read ([`super::reader`]) and goes to the copy's
+//! worker; how far the worker is, is confirmed as it gets there. Whenever something is odd, the connection is
+//! dropped and the copy's own position is the starting point again.
 
 use std::convert::Infallible;
 use std::io;

@@ -5,8 +5,8 @@
 //! * [`follower`]: follows the other copy of one of this process's own.
 //! * `reader`: reads what a follower is sent.
 //!
-//! Both directions are always on: the replica follows the primary, and the primary follows the replica, so that whatever
-//! one of them accepted while the other was away gets there.
+//! Both directions are always on: the replica follows the primary, and the primary follows the replica, so
+//! that whatever one of them accepted while the other was away gets there.
 
 pub mod feeder;
 pub mod follower;

@@ -1,9 +1,10 @@
 //! Reads what a follower is sent, and hands it to its copy.
 //!
-//! A copy that is **behind** is sent messages of hundreds of entries or records, one after the other, and to read one takes a
-//! millisecond. Then a thread of its own reads them, which gives way to whoever answers callers ([`crate::background`]). The
-//! window of the other side sees to it that no more than a few wait. A copy that has caught up is sent a few entries at a time, which
-//! should be readable soon: they are read where they arrive. The first message that is not full says that it has.
+//! A copy that is **behind** is sent messages of hundreds of entries or records, one after the other, and to
+//! read one takes a millisecond. Then a thread of its own reads them, which gives way to whoever answers
+//! callers ([`crate::background`]). The window of the other side sees to it that no more than a few wait. A
+//! copy that has caught up is sent a few entries at a time, which should be readable soon: they are read
+//! where they arrive. The first message that is not full says that it has.
 
 use std::io;
 use std::sync::mpsc;
@@ -55,7 +56,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// For a connection that was just opened, on which the copy may be behind; and where what the thread read is told.
+    /// For a connection that was just opened, on which the copy may be behind; and where what the thread read
+    /// is told.
     pub(super) fn new(copy: CopyHandle) -> (Self, UnboundedReceiver<Read>) {
         let (reads, receiver) = unbounded_channel();
         (Self { copy, reads, behind: true, backlog: None, unread: 0 }, receiver)

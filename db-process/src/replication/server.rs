@@ -1,7 +1,8 @@
-//! Where the neighbours of this process connect to follow its copies, and where it can be asked whether it is well.
+//! Where the neighbours of this process connect to follow its copies, and where it can be asked whether it is
+//! well.
 //!
-//! Handlers of socketioxide run as tasks of their own, in any order. So what arrives is decoded and queued in the part of
-//! the handler that runs in place; one task a follower does the rest, in order.
+//! Handlers of socketioxide run as tasks of their own, in any order. So what arrives is decoded and queued in
+//! the part of the handler that runs in place; one task a follower does the rest, in order.
 
 use std::future::{Future, ready};
 use std::io;
@@ -51,8 +52,8 @@ pub struct ReplicationServer {
 /// What every connection needs.
 struct Door {
     secret: Option<Secret>,
-    /// Weak, as socketioxide keeps its handlers for ever when it is closed while clients are there. The databases have to
-    /// close all the same.
+    /// Weak, as socketioxide keeps its handlers for ever when it is closed while clients are there. The
+    /// databases have to close all the same.
     node: Weak<Node>,
     feeders: TaskTracker,
     shutdown: CancellationToken,
@@ -149,7 +150,8 @@ impl Door {
             match text.ok().and_then(|text| FromFollower::decode(&event, &text)) {
                 Some(message) => {
                     if queue.try_send(message).is_err() {
-                        // Full, or nobody takes from it any more: this follower is beyond help, and will come back.
+                        // Full, or nobody takes from it any more: this follower is beyond help, and will come
+                        // back.
                         full.cancel();
                     }
                 }

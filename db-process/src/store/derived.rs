@@ -1,21 +1,23 @@
-//! What follows from the records, and is kept beside them so that nobody has to read all of them to know it: digests, counts
-//! and indexes. It is written in the batch that changes the records, so it fits them after every crash.
+//! What follows from the records, and is kept beside them so that nobody has to read all of them to know it:
+//! digests, counts and indexes. It is written in the batch that changes the records, so it fits them after
+//! every crash.
 //!
-//! * **Digests**: the users fall into [`BUCKETS`] buckets by a hash of their id, and each bucket has the exclusive or of the
-//!   hashes of its records, live ones and tombstones. A record comes in and goes out by the same operation, so a change
-//!   costs two hashes however much is stored; the order of the changes does not matter, so two copies that hold the same
-//!   have the same digests however they came to it.
-//! * **Indexes**: the live users by group, in id order, and by the hash of their folded email. They hold no values; a hash is
-//!   no proof, so whoever looks an email up compares it with the record.
-//! * **Counts**: of records and live users in all (in [`super::Meta`]), and of live users by group. A place that is taken or left
-//!   in the index by group is a user more or less of that group, so a batch says nothing else of these. A group without live
-//!   users has no count.
+//! * **Digests**: the users fall into [`BUCKETS`] buckets by a hash of their id, and each bucket has the
+//!   exclusive or of the hashes of its records, live ones and tombstones. A record comes in and goes out by
+//!   the same operation, so a change costs two hashes however much is stored; the order of the changes does
+//!   not matter, so two copies that hold the same have the same digests however they came to it.
+//! * **Indexes**: the live users by group, in id order, and by the hash of their folded email. They hold no
+//!   values; a hash is no proof, so whoever looks an email up compares it with the record.
+//! * **Counts**: of records and live users in all (in [`super::Meta`]), and of live users by group. A place
+//!   that is taken or left in the index by group is a user more or less of that group, so a batch says
+//!   nothing else of these. A group without live users has no count.
 //!
-//! All digests are 2 KiB, which would be half of what a batch writes. So a store on disk writes, with the records that a batch
-//! changes, what that changes in the digests ([`DigestChange`], nine bytes a bucket), and all of them only now and then.
+//! All digests are 2 KiB, which would be half of what a batch writes. So a store on disk writes, with the
+//! records that a batch changes, what that changes in the digests ([`DigestChange`], nine bytes a bucket),
+//! and all of them only now and then.
 //!
-//! What it does not do: it does not decide when to write. [`crate::copy`] turns each change of a record into changes of these,
-//! and [`super::rocks`] makes them from nothing for a database that has none yet.
+//! What it does not do: it does not decide when to write. [`crate::copy`] turns each change of a record into
+//! changes of these, and [`super::rocks`] makes them from nothing for a database that has none yet.
 
 use std::fmt;
 
@@ -125,7 +127,8 @@ pub fn places(id: UserId, record: &Record) -> Option<[IndexKey; 2]> {
 pub struct Derived {
     /// All digests after it; `None` where no record changes.
     pub digests: Option<Box<Digests>>,
-    /// Places that are taken (true) or left (false), in this order. What is taken was free, and what is left was taken.
+    /// Places that are taken (true) or left (false), in this order. What is taken was free, and what is left
+    /// was taken.
     pub index: Vec<(IndexKey, bool)>,
 }
 

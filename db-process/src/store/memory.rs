@@ -1,5 +1,5 @@
-//! The store in memory, for tests and simulations. It can crash: [`MemoryStore::crash`] takes back what was not synced,
-//! as a power cut does to a disk.
+//! The store in memory, for tests and simulations. It can crash: [`MemoryStore::crash`] takes back what was
+//! not synced, as a power cut does to a disk.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -98,8 +98,8 @@ impl MemoryStore {
         self.unsynced.len()
     }
 
-    /// The store as it is found after a power cut: of the batches that were not synced the first `survivors` are there,
-    /// the others are gone. 0 is the worst case, [`usize::MAX`] is a process that was only killed.
+    /// The store as it is found after a power cut: of the batches that were not synced the first `survivors`
+    /// are there, the others are gone. 0 is the worst case, [`usize::MAX`] is a process that was only killed.
     pub fn crash(mut self, survivors: usize) -> Self {
         for batch in self.unsynced.drain(..).take(survivors) {
             self.synced.apply(&batch);

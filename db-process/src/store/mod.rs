@@ -1,18 +1,20 @@
 //! The store: where one copy keeps its records, its op-log and its own state.
 //!
-//! A store does little, and does it atomically: [`Store::commit`] writes one [`Batch`], and after a crash either all of it
-//! is there or nothing. With [`Durability::Synced`] it is on disk when the call returns. Without, a power cut may take it
-//! back, but only together with everything after it: what is left is always a prefix of the batches.
+//! A store does little, and does it atomically: [`Store::commit`] writes one [`Batch`], and after a crash
+//! either all of it is there or nothing. With [`Durability::Synced`] it is on disk when the call returns.
+//! Without, a power cut may take it back, but only together with everything after it: what is left is always
+//! a prefix of the batches.
 //!
 //! * [`rocks`]: on disk, in RocksDB.
-//! * [`memory`]: in memory, with crashes on demand, for tests and simulations. Both pass the same suite of tests, and are
-//!   run side by side.
+//! * [`memory`]: in memory, with crashes on demand, for tests and simulations. Both pass the same suite of
+//!   tests, and are run side by side.
 //! * [`encoding`]: the bytes on disk.
 //! * [`trash`]: what the databases on disk remove.
 //! * [`derived`]: what follows from the records, and is kept beside them: digests, counts, indexes.
 //!
-//! What it does not do: it decides nothing. Which write is allowed, what a sequence or a position means, when to sync and
-//! what to trim are the rules of [`crate::copy`]. It also repairs nothing: after an error the copy is not to be trusted.
+//! What it does not do: it decides nothing. Which write is allowed, what a sequence or a position means, when
+//! to sync and what to trim are the rules of [`crate::copy`]. It also repairs nothing: after an error the
+//! copy is not to be trusted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -65,8 +67,8 @@ pub trait Store {
     /// If the database fails or the number is damaged.
     fn group_count(&self, group: i32) -> Result<u64, StoreError>;
 
-    /// Op-log entries after `sequence`, in order, at most `limit` of them: none at the head. `None` where the op-log does
-    /// not reach back that far, or has not got that far.
+    /// Op-log entries after `sequence`, in order, at most `limit` of them: none at the head. `None` where the
+    /// op-log does not reach back that far, or has not got that far.
     ///
     /// # Errors
     /// If the database fails, or an entry is damaged or missing.
@@ -111,7 +113,8 @@ pub trait Snapshot {
         after: Option<UserId>,
     ) -> impl Iterator<Item = Result<(UserId, Record), StoreError>>;
 
-    /// The entries of the op-log after that sequence, in order and without gaps. It has to reach back that far.
+    /// The entries of the op-log after that sequence, in order and without gaps. It has to reach back that
+    /// far.
     fn log(&self, after: u64) -> impl Iterator<Item = Result<LogEntry, StoreError>>;
 
     /// The pages of operations that were accepted elsewhere, in the order of their numbers.
@@ -167,8 +170,8 @@ impl From<Record> for Encoded {
 pub struct Batch {
     /// The state of the copy after it.
     pub meta: Meta,
-    /// Records to put, whole. A map, because the last state of a user is the one that counts, and ordered, because the
-    /// same batch has to be the same bytes.
+    /// Records to put, whole. A map, because the last state of a user is the one that counts, and ordered,
+    /// because the same batch has to be the same bytes.
     pub records: BTreeMap<UserId, Encoded>,
     /// Users of whom nothing is known any more; none of them is in `records`.
     pub gone: BTreeSet<UserId>,
@@ -182,7 +185,8 @@ pub struct Batch {
     pub applied: Option<(u64, Vec<Version>)>,
     /// Such pages to drop.
     pub forget: Option<RangeInclusive<u64>>,
-    /// It is one of very many that come one after the other: what can be put off may be, and done for several at once.
+    /// It is one of very many that come one after the other: what can be put off may be, and done for several
+    /// at once.
     pub bulk: bool,
 }
 
@@ -215,8 +219,8 @@ pub enum Durability {
 /// What a copy knows of itself. It is written with every batch, so it always fits the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
-    /// Made with the database. Changed only where the operator accepts a copy that was rolled back: the numbers of what it lost
-    /// are used again.
+    /// Made with the database. Changed only where the operator accepts a copy that was rolled back: the
+    /// numbers of what it lost are used again.
     pub incarnation: Uuid,
     /// Whether the copy ever held all of its partition.
     pub complete: bool,
@@ -224,7 +228,8 @@ pub struct Meta {
     pub head: u64,
     /// Entries up to and including this one are gone from the op-log. Never above `head`.
     pub trimmed: u64,
-    /// Number of the last batch, counted from the making of the database; 0 where an earlier program wrote it.
+    /// Number of the last batch, counted from the making of the database; 0 where an earlier program wrote
+    /// it.
     pub lsn: u64,
     /// What is known to be on the disk of the other copy.
     pub other: Option<FlushPoint>,
@@ -279,7 +284,8 @@ impl Meta {
     }
 }
 
-/// An entry of the op-log whose version is not above those of all entries before it. Behind it the versions rise.
+/// An entry of the op-log whose version is not above those of all entries before it. Behind it the versions
+/// rise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Late {
     /// Sequence of the entry.
@@ -288,8 +294,8 @@ pub struct Late {
     pub top: Version,
 }
 
-/// A copy that was filled from another holds what that one held, and its own writes since. So that other copy, and no
-/// one else, can follow it by its op-log from there on without being copied in full.
+/// A copy that was filled from another holds what that one held, and its own writes since. So that other
+/// copy, and no one else, can follow it by its op-log from there on without being copied in full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
     /// Incarnation of the copy that it was filled from.
@@ -309,7 +315,8 @@ pub enum StoreError {
         /// What RocksDB says.
         source: rocksdb::Error,
     },
-    /// The log of the database is damaged, before what its tables hold already: it is not known what they lack.
+    /// The log of the database is damaged, before what its tables hold already: it is not known what they
+    /// lack.
     #[error("the log of the database in {path} is damaged: {source}")]
     LogDamaged {
         /// Folder of the database.

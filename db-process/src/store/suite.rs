@@ -90,7 +90,8 @@ fn log(store: &impl Store, after: u64, limit: usize) -> Option<Vec<u64>> {
     entries.map(|entries| entries.iter().map(|entry| entry.sequence).collect())
 }
 
-/// Some changes of what follows from records; the stores do not ask whether they do. `taken` are the places that are taken.
+/// Some changes of what follows from records; the stores do not ask whether they do. `taken` are the places
+/// that are taken.
 fn derived(random: &mut Random, taken: &mut BTreeSet<IndexKey>, batch: &mut Batch) {
     let mut digests = Digests::new();
     (0..9).for_each(|n| digests.toggle(&id(n), &random.next().to_be_bytes()));

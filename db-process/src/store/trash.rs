@@ -1,14 +1,15 @@
 //! Gives the space of files that a database removes back to the file system little by little.
 //!
-//! To remove a file may take a millisecond for each megabyte of it (ext4 that is mounted with `discard`, as images for clouds
-//! are), and whoever wants something synced meanwhile waits until that is over: the writes of every copy on that disk, for
-//! tens of milliseconds, whenever a log or a table is dropped. RocksDB has a remedy, which shortens a table in steps before it is
-//! removed (`SstFileManager`); it does nothing for logs, and its binding for Rust does not have it. So each file of a database
-//! gets a second name here, in a folder beside the databases. What RocksDB removes then is only the first name, which costs
-//! nothing; what has no other name left is shortened in steps, and then removed.
+//! To remove a file may take a millisecond for each megabyte of it (ext4 that is mounted with `discard`, as
+//! images for clouds are), and whoever wants something synced meanwhile waits until that is over: the writes
+//! of every copy on that disk, for tens of milliseconds, whenever a log or a table is dropped. RocksDB has a
+//! remedy, which shortens a table in steps before it is removed (`SstFileManager`); it does nothing for logs,
+//! and its binding for Rust does not have it. So each file of a database gets a second name here, in a folder
+//! beside the databases. What RocksDB removes then is only the first name, which costs nothing; what has no
+//! other name left is shortened in steps, and then removed.
 //!
-//! Files that come and go between two looks are not seen, and removed as ever. Where the file system has no second names,
-//! all are.
+//! Files that come and go between two looks are not seen, and removed as ever. Where the file system has no
+//! second names, all are.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
@@ -25,7 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Somebody who looks at a database from outside may still be reading in what was removed from it.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Bytes that a file is shortened by at once: with [`PAUSE`] some 100 MB/s, more than a database drops in the long run.
+/// Bytes that a file is shortened by at once: with [`PAUSE`] some 100 MB/s, more than a database drops in the
+/// long run.
 const STEP: u64 = 512 << 10;
 
 /// Between two steps.
@@ -42,8 +44,8 @@ pub struct Trash {
 }
 
 impl Trash {
-    /// Begins to watch the databases in these folders, which need not be there yet, with what is left over in `folder`. When it
-    /// returns, all files that are there have their second name.
+    /// Begins to watch the databases in these folders, which need not be there yet, with what is left over in
+    /// `folder`. When it returns, all files that are there have their second name.
     ///
     /// # Errors
     /// If the folder cannot be made or read, or there is no thread to be had.
@@ -75,7 +77,8 @@ impl Drop for Trash {
 struct Keeper {
     folder: PathBuf,
     databases: Vec<PathBuf>,
-    /// Files with a second name, which is this number: their inode's, which is theirs as long as they have any name.
+    /// Files with a second name, which is this number: their inode's, which is theirs as long as they have
+    /// any name.
     known: HashSet<u64>,
     /// Files that have no other name, and since when, the oldest first.
     removed: VecDeque<(Instant, u64)>,

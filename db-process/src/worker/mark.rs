@@ -1,4 +1,5 @@
-//! A file beside a copy's database that remembers how much of that was on disk (see [`crate::copy::rollback`]).
+//! A file beside a copy's database that remembers how much of that was on disk (see
+//! [`crate::copy::rollback`]).
 //!
 //! ```text
 //! incarnation of the copy   16 bytes
@@ -7,9 +8,10 @@
 //! XXH3 of these              8 bytes, big endian
 //! ```
 //!
-//! It is written in place after each sync of the database, so it never says more than the database had. It is not synced
-//! itself: that would cost as much again, and it survives whatever ends the process. After a power cut it may be old, or
-//! damaged, and then says less or nothing; the gateway and the other copy remember as well.
+//! It is written in place after each sync of the database, so it never says more than the database had. It is
+//! not synced itself: that would cost as much again, and it survives whatever ends the process. After a power
+//! cut it may be old, or damaged, and then says less or nothing; the gateway and the other copy remember as
+//! well.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -58,8 +60,8 @@ impl Mark {
         Ok((Self { file, kept, failed: false }, marked))
     }
 
-    /// Writes what is on disk now, where that is news. A file that cannot be written says less than it could, which the log
-    /// tells once.
+    /// Writes what is on disk now, where that is news. A file that cannot be written says less than it could,
+    /// which the log tells once.
     pub(super) fn keep(&mut self, incarnation: Uuid, lsn: u64, version: Version) {
         let now = encode(&Marked { flushed: FlushPoint { incarnation, lsn }, version });
         if now == self.kept {

@@ -1,13 +1,16 @@
 //! A copy at work: the thread that owns it, and the handle by which everything else reaches it.
 //!
-//! Whatever changes the copy is a job in the queue of its thread (see [`thread`]) and is answered by calling a closure on
-//! that thread, which should do no more than hand the answer on. Reading does not wait for the thread: it goes straight
-//! to the database, on the thread that asks, and sees what the last finished round left.
+//! Whatever changes the copy is a job in the queue of its thread (see [`thread`]) and is answered by calling
+//! a closure on that thread, which should do no more than hand the answer on. Reading does not wait for the
+//! thread: it goes straight to the database, on the thread that asks, and sees what the last finished round
+//! left.
 //!
-//! When the database fails, the copy is **poisoned**: [`CopyFailure`] is sent once, and from then on nothing is answered,
-//! neither writes, whose closures are dropped uncalled, nor reads, which are errors. There is no way back but a restart.
+//! When the database fails, the copy is **poisoned**: [`CopyFailure`] is sent once, and from then on nothing
+//! is answered, neither writes, whose closures are dropped uncalled, nor reads, which are errors. There is no
+//! way back but a restart.
 //!
-//! What it does not do: it does not bound its queue. Whoever sends work waits for answers before sending more.
+//! What it does not do: it does not bound its queue. Whoever sends work waits for answers before sending
+//! more.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -50,8 +53,8 @@ pub struct CopyState {
     pub report: CopyReport,
     /// The part of the report's position (its sequence) that is on disk.
     pub durable: u64,
-    /// How many batches of the other copy's op-log did not join on to what the copy has, since the start. Whoever follows
-    /// has to ask again from the position when this rises.
+    /// How many batches of the other copy's op-log did not join on to what the copy has, since the start.
+    /// Whoever follows has to ask again from the position when this rises.
     pub gaps: u64,
 }
 
@@ -123,8 +126,8 @@ struct Confirmed {
     other: Option<FlushPoint>,
 }
 
-/// Opens the copy in that database and starts its thread. `mark` is the file beside the database that remembers how much of it
-/// was on disk: a copy that has less now was rolled back.
+/// Opens the copy in that database and starts its thread. `mark` is the file beside the database that
+/// remembers how much of it was on disk: a copy that has less now was rolled back.
 ///
 /// # Errors
 /// If the database or the file cannot be read or written, or no thread can be started.
@@ -160,8 +163,8 @@ pub fn start(
     })
 }
 
-/// Compares a copy that was just opened with what was remembered of it. Returns the highest version that is known to have been
-/// in it.
+/// Compares a copy that was just opened with what was remembered of it. Returns the highest version that is
+/// known to have been in it.
 fn compare_with_mark(
     role: Role,
     copy: &mut Copy<RocksStore>,
@@ -205,14 +208,15 @@ impl CopyHandle {
         Ok(ids.iter().zip(records).map(found).collect())
     }
 
-    /// Decides writes. `done` gets the answers when what they rest on is on disk, and the LSN of the last commit there.
+    /// Decides writes. `done` gets the answers when what they rest on is on disk, and the LSN of the last
+    /// commit there.
     pub fn write(&self, writes: Vec<Write>, done: impl FnOnce(Vec<WriteAnswer>, u64) + Send + 'static) {
         self.receive(writes.iter().map(|write| write.version));
         self.send(Job::Write { writes, done: Box::new(done) });
     }
 
-    /// Merges changes that the other copy accepted, of whose disk `other` is known. `done` is called when they are on disk, with
-    /// the LSN of the last commit there.
+    /// Merges changes that the other copy accepted, of whose disk `other` is known. `done` is called when
+    /// they are on disk, with the LSN of the last commit there.
     pub fn merge(
         &self,
         changes: Vec<Versioned>,
@@ -223,8 +227,8 @@ impl CopyHandle {
         self.send(Job::Merge { changes, other, done: Box::new(done) });
     }
 
-    /// Applies entries of the other copy's op-log. They are readable soon and on disk a little later; both shows in the
-    /// state, and so does a batch that does not join on.
+    /// Applies entries of the other copy's op-log. They are readable soon and on disk a little later; both
+    /// shows in the state, and so does a batch that does not join on.
     pub fn apply(&self, batch: LogBatch) {
         self.receive(batch.entries.iter().map(|entry| entry.version));
         self.send(Job::Apply(batch));
@@ -256,8 +260,8 @@ impl CopyHandle {
         self.send(Job::AcceptRollback(Uuid::new_v4()));
     }
 
-    /// The other copy has the op-log on disk up to here, and that much of its own database. It is not worth waking the thread: it
-    /// sees to it when it next writes.
+    /// The other copy has the op-log on disk up to here, and that much of its own database. It is not worth
+    /// waking the thread: it sees to it when it next writes.
     pub fn trim(&self, upto: u64, other: Option<FlushPoint>) {
         let mut confirmed = self.shared.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
         confirmed.upto = confirmed.upto.max(upto);
@@ -271,16 +275,16 @@ impl CopyHandle {
         self.shared.state.clone()
     }
 
-    /// The state as of now, with the version of what is still queued: that will be in the copy in a moment, whoever sent it,
-    /// and no other write may get a version below it.
+    /// The state as of now, with the version of what is still queued: that will be in the copy in a moment,
+    /// whoever sent it, and no other write may get a version below it.
     pub fn report(&self) -> CopyReport {
         let received = Version(self.shared.received.load(Ordering::Relaxed));
         let report = self.shared.state.borrow().report;
         CopyReport { version: report.version.max(received), ..report }
     }
 
-    /// Compares the copy with what is known of its disk, and with how far the other copy has followed it. Where it has less, it
-    /// is [marked](Self::mark_rolled_back). Returns whether it is sound.
+    /// Compares the copy with what is known of its disk, and with how far the other copy has followed it.
+    /// Where it has less, it is [marked](Self::mark_rolled_back). Returns whether it is sound.
     ///
     /// # Errors
     /// If the database fails, now or before.
@@ -313,8 +317,8 @@ impl CopyHandle {
         })
     }
 
-    /// Entries of the own op-log after `sequence`, as many as fit into one frame: none at the head. `None` where the op-log
-    /// no longer reaches back that far. All of them are on disk.
+    /// Entries of the own op-log after `sequence`, as many as fit into one frame: none at the head. `None`
+    /// where the op-log no longer reaches back that far. All of them are on disk.
     ///
     /// # Errors
     /// If the database fails, now or before.
@@ -355,8 +359,8 @@ impl CopyHandle {
         self.shared.trust.run(|| asking::changes(&self.shared.store.snapshot()?, query))
     }
 
-    /// Tombstones among the next records. It takes milliseconds. Nobody asked for those records, so where one of them cannot
-    /// be read there are no tombstones, and the copy is trusted on, as it is by a scan.
+    /// Tombstones among the next records. It takes milliseconds. Nobody asked for those records, so where one
+    /// of them cannot be read there are no tombstones, and the copy is trusted on, as it is by a scan.
     ///
     /// # Errors
     /// If the database failed before.
@@ -373,8 +377,9 @@ impl CopyHandle {
         }))
     }
 
-    /// What the copy holds, in short. A scan reads everything, which takes seconds for a million users. What it cannot read
-    /// it tells as damage: the copy is trusted on, as far as nobody else comes upon that place.
+    /// What the copy holds, in short. A scan reads everything, which takes seconds for a million users. What
+    /// it cannot read it tells as damage: the copy is trusted on, as far as nobody else comes upon that
+    /// place.
     ///
     /// # Errors
     /// If the database failed before, or fails without a scan.
@@ -396,9 +401,10 @@ impl CopyHandle {
         }))
     }
 
-    /// Sends what `make` makes of everything as of now, in chunks of much less than a frame, the last one with the position. It
-    /// is done by a [helper](Self::help), waits where the channel is full, and ends when the receiver is
-    /// dropped. A channel that closes without a last chunk means that the database failed.
+    /// Sends what `make` makes of everything as of now, in chunks of much less than a frame, the last one
+    /// with the position. It is done by a [helper](Self::help), waits where the channel is full, and ends
+    /// when the receiver is dropped. A channel that closes without a last chunk means that the database
+    /// failed.
     pub fn full_copy<T: Send + 'static>(
         &self,
         make: impl Fn(CopyChunk) -> T + Send + 'static,
@@ -407,15 +413,17 @@ impl CopyHandle {
         let (store, mut disk) = (self.shared.store.clone(), self.shared.store.clone());
         self.read_for_a_neighbour("full-copy", move || {
             let snapshot = store.snapshot()?;
-            // What is copied has to last here as well: the follower will be taken to have nothing that this copy lacks.
+            // What is copied has to last here as well: the follower will be taken to have nothing that this
+            // copy lacks.
             disk.sync()?;
             let recent = Limits::default().recent;
             follow::full_copy(&snapshot, recent, |chunk| send_on(&chunks, make(chunk)))
         });
     }
 
-    /// Sends what `make` makes of the own op-log after that entry, as it is now, a frame at a time, in the same way. A channel that
-    /// closes before anything was sent means that the op-log no longer reaches back that far, or that the database failed.
+    /// Sends what `make` makes of the own op-log after that entry, as it is now, a frame at a time, in the
+    /// same way. A channel that closes before anything was sent means that the op-log no longer reaches back
+    /// that far, or that the database failed.
     pub fn log_to_head<T: Send + 'static>(
         &self,
         after: u64,
@@ -450,7 +458,8 @@ impl CopyHandle {
         }
     }
 
-    /// Does that on a thread of its own that [gives way](crate::background), and that has to end before the copy is stopped.
+    /// Does that on a thread of its own that [gives way](crate::background), and that has to end before the
+    /// copy is stopped.
     ///
     /// # Errors
     /// If the system has no thread.
@@ -458,8 +467,9 @@ impl CopyHandle {
         self.shared.helpers.start(format!("{what}-{}", self.shared.role.as_str()), work)
     }
 
-    /// Finishes what is queued, writes everything out and ends the thread. Blocks until then, and until those have ended who read
-    /// for a neighbour, which they do when nobody takes what they read. What is sent afterwards is never answered.
+    /// Finishes what is queued, writes everything out and ends the thread. Blocks until then, and until those
+    /// have ended who read for a neighbour, which they do when nobody takes what they read. What is sent
+    /// afterwards is never answered.
     pub fn stop(&self) {
         self.send(Job::Stop);
         let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -1,9 +1,9 @@
-//! The thread of a copy. It works in rounds: take everything that is queued, let the copy decide and stage it, commit once,
-//! tell the new state, then call the closures. While one round waits for the disk the next one gathers, so the batches
-//! grow by themselves as the load does, and nobody waits for a timer.
+//! The thread of a copy. It works in rounds: take everything that is queued, let the copy decide and stage
+//! it, commit once, tell the new state, then call the closures. While one round waits for the disk the next
+//! one gathers, so the batches grow by themselves as the load does, and nobody waits for a timer.
 //!
-//! A round that nobody was promised anything of, such as one with replicated entries alone, is committed without an fsync.
-//! That follows within [`SYNC_WITHIN`], or with the next round that needs one.
+//! A round that nobody was promised anything of, such as one with replicated entries alone, is committed
+//! without an fsync. That follows within [`SYNC_WITHIN`], or with the next round that needs one.
 
 use std::mem;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -28,7 +28,8 @@ const SYNC_WITHIN: Duration = Duration::from_millis(50);
 /// A round takes no more jobs once it has this many operations: the first one waits for the last.
 const ROUND: usize = 1_024;
 
-/// The same while the copy catches up: nobody waits for such a round, and there is no break while it is committed.
+/// The same while the copy catches up: nobody waits for such a round, and there is no break while it is
+/// committed.
 const ROUND_IN_BULK: usize = 512;
 
 /// After so many entries of an op-log, of which very many follow, others go first.
@@ -65,8 +66,8 @@ pub(super) struct Worker {
     mark: Mark,
     promises: Vec<Promise>,
     gaps: u64,
-    /// This round works on part of a full copy, or on as many entries of the other copy's op-log as there may be at once: there is some
-    /// way to go.
+    /// This round works on part of a full copy, or on as many entries of the other copy's op-log as there may
+    /// be at once: there is some way to go.
     catches_up: bool,
     /// When what is not on disk has to be, at the latest. Set whenever the copy is unsynced.
     sync_at: Option<Instant>,
@@ -110,7 +111,8 @@ impl Worker {
         }
     }
 
-    /// Works until the copy is complete. Nobody asks one that is not for anything, so what fills it gives way.
+    /// Works until the copy is complete. Nobody asks one that is not for anything, so what fills it gives
+    /// way.
     fn fill(&mut self) -> Result<(), StoreError> {
         if self.copy.meta().complete {
             return Ok(());
@@ -164,7 +166,8 @@ impl Worker {
         if self.catches_up { ROUND_IN_BULK } else { ROUND }
     }
 
-    /// Waits for work. `None` when there is none to do: what was left to sync is synced, or everything is over.
+    /// Waits for work. `None` when there is none to do: what was left to sync is synced, or everything is
+    /// over.
     fn next(&mut self) -> Result<Option<Job>, StoreError> {
         let received = match self.sync_at {
             None => self.queue.recv().map_err(RecvTimeoutError::from),

@@ -20,7 +20,8 @@ use crate::gateway::{Gateway, Session, create, id, notice, ring};
 use crate::process::{Process, config, status};
 use crate::soon;
 
-/// The first process of a ring of three whose others are away; it has joined, and its copies count as complete.
+/// The first process of a ring of three whose others are away; it has joined, and its copies count as
+/// complete.
 async fn join(session: &mut Session) -> Register {
     let register = session.register(3).await;
     session.send(&notice(ring(3, false), Grant::Empty, None, None));

@@ -81,7 +81,8 @@ impl Pair {
         ids
     }
 
-    /// Waits until both copies of the partition of db-`place` hold all these users, and the same state of them.
+    /// Waits until both copies of the partition of db-`place` hold all these users, and the same state of
+    /// them.
     async fn equal(&mut self, place: usize, ids: &[UserId]) {
         let other = 1 - place;
         soon(async {

@@ -31,7 +31,8 @@ pub enum Request {
         /// What came of it; it is on disk then.
         reply: oneshot::Sender<Written>,
     },
-    /// Decide and apply many operations, in this order where they are on one user. Nobody wants to see the users.
+    /// Decide and apply many operations, in this order where they are on one user. Nobody wants to see the
+    /// users.
     WriteMany {
         /// The operations.
         writes: Vec<OneOfMany>,

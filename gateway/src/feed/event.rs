@@ -1,5 +1,5 @@
-//! One change as subscribers are told it: the request's own words, so that a change that was just made and one that is read
-//! from an op-log later are the same bytes.
+//! One change as subscribers are told it: the request's own words, so that a change that was just made and
+//! one that is read from an op-log later are the same bytes.
 //!
 //! * `created`: the whole user.
 //! * `updated`: the id and the fields that were set.

@@ -1,17 +1,19 @@
 //! The last changes in memory, and everybody who listens to them.
 //!
-//! The hub keeps a bounded stretch of the feed, worded once for all. A subscriber is nothing but a version, up to which it
-//! has seen everything: it asks for what comes after, and gets all that is there in one [`Batch`], which it shares with
-//! whoever is at the same place. One that asks too late, when what comes next has been let go, fell behind and is told so.
-//! Publishing never waits for anybody.
+//! The hub keeps a bounded stretch of the feed, worded once for all. A subscriber is nothing but a version,
+//! up to which it has seen everything: it asks for what comes after, and gets all that is there in one
+//! [`Batch`], which it shares with whoever is at the same place. One that asks too late, when what comes next
+//! has been let go, fell behind and is told so. Publishing never waits for anybody.
 //!
-//! *Waking.* If every change woke every subscriber at once, two thousand of them would keep a core busy with two hundred
-//! changes a second, and every change would hold up the requests behind it for the time of two thousand socket calls. So the
-//! seats are in rows that are woken one after the other, with pauses in between, and a new round begins only when the last
-//! is over. With one subscriber a round takes no time; with two thousand it takes about 60 ms, and each gets what has
-//! happened meanwhile in one piece. After a quiet time the first change is told at once.
+//! *Waking.* If every change woke every subscriber at once, two thousand of them would keep a core busy with
+//! two hundred changes a second, and every change would hold up the requests behind it for the time of two
+//! thousand socket calls. So the seats are in rows that are woken one after the other, with pauses in
+//! between, and a new round begins only when the last is over. With one subscriber a round takes no time;
+//! with two thousand it takes about 60 ms, and each gets what has happened meanwhile in one piece. After a
+//! quiet time the first change is told at once.
 //!
-//! *Silence.* When the last subscriber has left, changes are kept for another [`LINGER`]: most come back at once.
+//! *Silence.* When the last subscriber has left, changes are kept for another [`LINGER`]: most come back at
+//! once.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,8 +31,8 @@ use crate::routing::Published;
 /// More do not find a seat.
 pub const MAX_SUBSCRIBERS: usize = 10_000;
 
-/// So many changes are kept, and so many bytes of them: at a thousand changes a second, a subscriber has a quarter of a
-/// minute.
+/// So many changes are kept, and so many bytes of them: at a thousand changes a second, a subscriber has a
+/// quarter of a minute.
 const MAX_EVENTS: usize = 16_384;
 const MAX_BYTES: usize = 16 << 20;
 
@@ -173,8 +175,8 @@ impl Hub {
         self.news.notify_one();
     }
 
-    /// Takes in what was published before: all that is newer than `after`, up to `upto`. What does not fit to what is kept,
-    /// or beside it, is left.
+    /// Takes in what was published before: all that is newer than `after`, up to `upto`. What does not fit to
+    /// what is kept, or beside it, is left.
     pub fn extend_back(&self, after: Version, upto: Version, events: &[Arc<Told>]) {
         let mut stretch = self.lock();
         let Some(floor) = stretch.floor.filter(|floor| after < *floor && *floor <= upto) else { return };
@@ -222,7 +224,8 @@ impl Hub {
     }
 
     fn lock(&self) -> MutexGuard<'_, Stretch> {
-        // What is under the lock is whole after each statement but for its bookkeeping, and no statement panics.
+        // What is under the lock is whole after each statement but for its bookkeeping, and no statement
+        // panics.
         self.stretch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

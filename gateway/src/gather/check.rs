@@ -1,9 +1,10 @@
-//! Whether both copies of every partition are what they should be: equal to each other, and each to its own digests.
+//! Whether both copies of every partition are what they should be: equal to each other, and each to its own
+//! digests.
 //!
-//! Every copy keeps 256 digests of its records. Two copies can be compared when each has applied the other's op-log just to
-//! its end; then equal digests are equal copies. While writes come in that hardly ever holds for two answers, so they are
-//! asked for again a few times, and if it still does not hold, the partition's writes are held for the milliseconds that
-//! it takes.
+//! Every copy keeps 256 digests of its records. Two copies can be compared when each has applied the other's
+//! op-log just to its end; then equal digests are equal copies. While writes come in that hardly ever holds
+//! for two answers, so they are asked for again a few times, and if it still does not hold, the partition's
+//! writes are held for the milliseconds that it takes.
 //!
 //! A scan reads every record, too: then a copy whose disk has changed what was written shows it by itself.
 

@@ -1,9 +1,9 @@
 //! One list in id order from the lists of all partitions.
 //!
-//! Users are spread over the partitions by a hash, so of the next `limit` users about `limit / n` are in each. Each
-//! partition is asked for so many and a little more: then a page nearly always takes one question to each. Where that was
-//! too little, because a partition's part ran dry before the page was full, that partition is asked for more; so a page is
-//! always full while there are users.
+//! Users are spread over the partitions by a hash, so of the next `limit` users about `limit / n` are in
+//! each. Each partition is asked for so many and a little more: then a page nearly always takes one question
+//! to each. Where that was too little, because a partition's part ran dry before the page was full, that
+//! partition is asked for more; so a page is always full while there are users.
 
 use std::collections::VecDeque;
 
@@ -47,8 +47,8 @@ impl Merge {
         Self { limit, sources: (0..size).map(|_| source()).collect(), users: Vec::new() }
     }
 
-    /// Merges as far as what is known reaches. Returns whom to ask so that it can go on: nobody when the list is full or
-    /// there is no more.
+    /// Merges as far as what is known reaches. Returns whom to ask so that it can go on: nobody when the list
+    /// is full or there is no more.
     pub(super) fn advance(&mut self) -> Vec<Want> {
         while self.users.len() < self.limit {
             if self.sources.iter().any(Source::is_dry) {
@@ -90,8 +90,8 @@ impl Source {
     }
 }
 
-/// How many of the next `limit` users to ask of each of `size` partitions: their mean and three standard deviations, and a
-/// few for short pages.
+/// How many of the next `limit` users to ask of each of `size` partitions: their mean and three standard
+/// deviations, and a few for short pages.
 fn share(limit: usize, size: usize) -> u32 {
     let mean = limit.div_ceil(size);
     let slack = if size > 1 { 3 * mean.isqrt() + 8 } else { 0 };

@@ -3,8 +3,8 @@
 //! * [`check`]: whether the copies are what they should be.
 //! * `merge`: one list in id order from the lists of all partitions, without I/O.
 //!
-//! Partitions are asked side by side, and each answers for a moment of its own. So a list or a count taken while users come
-//! and go is none of a single moment; what stays put is in it exactly once.
+//! Partitions are asked side by side, and each answers for a moment of its own. So a list or a count taken
+//! while users come and go is none of a single moment; what stays put is in it exactly once.
 
 pub mod check;
 mod merge;

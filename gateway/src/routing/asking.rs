@@ -1,11 +1,11 @@
-//! The way of one question about a whole copy: to a copy that is fresh for every user of the partition, to the other one
-//! when the first is slow or lost.
+//! The way of one question about a whole copy: to a copy that is fresh for every user of the partition, to
+//! the other one when the first is slow or lost.
 //!
-//! For a page or a count, the copy that does not lead is fresh where it is current and *no* user is unsettled (see
-//! `partition`); otherwise the lead answers. What comes back may show writes that are still unanswered, and that could be
-//! lost with the lead. So it is *kept* until all of them are answered that were unanswered when it came, as far as they
-//! concern it, and asked again when one of the partition's processes is lost before that. A refused write does no harm:
-//! whoever refused it has not shown it.
+//! For a page or a count, the copy that does not lead is fresh where it is current and *no* user is unsettled
+//! (see `partition`); otherwise the lead answers. What comes back may show writes that are still unanswered,
+//! and that could be lost with the lead. So it is *kept* until all of them are answered that were unanswered
+//! when it came, as far as they concern it, and asked again when one of the partition's processes is lost
+//! before that. A refused write does no harm: whoever refused it has not shown it.
 //!
 //! Changes and digests are asked of a given copy, and told as they come: whoever asks knows what they mean.
 //!
@@ -122,7 +122,8 @@ impl Routing {
         self.route_question(request, commands);
     }
 
-    /// Sends a question to the copy that should answer it, unless it is on its way or has an answer that is kept.
+    /// Sends a question to the copy that should answer it, unless it is on its way or has an answer that is
+    /// kept.
     pub(super) fn route_question(&mut self, request: RequestId, commands: &mut Vec<Command>) {
         let Some(pending) = self.questions.by_request.get(&request) else { return };
         if !pending.asked.is_empty() || pending.kept.is_some() {
@@ -224,8 +225,8 @@ impl Routing {
         }
     }
 
-    /// Some writes of a partition were answered, or given up before they were sent: tells the answers that had to wait
-    /// for no others.
+    /// Some writes of a partition were answered, or given up before they were sent: tells the answers that
+    /// had to wait for no others.
     pub(super) fn tell_kept(&mut self, number: Number, commands: &mut Vec<Command>) {
         if self.questions.by_request.is_empty() {
             return;
@@ -243,7 +244,8 @@ impl Routing {
         }
     }
 
-    /// A process that holds a copy of the partition is lost: nobody knows what becomes of the unanswered writes.
+    /// A process that holds a copy of the partition is lost: nobody knows what becomes of the unanswered
+    /// writes.
     pub(super) fn drop_kept(&mut self, number: Number) {
         for pending in self.questions.by_request.values_mut() {
             if pending.partition == number {
@@ -252,8 +254,8 @@ impl Routing {
         }
     }
 
-    /// The questions of a lost connection, and those whose answers were dropped with it, go to whoever serves now, unless
-    /// the other copy was asked already.
+    /// The questions of a lost connection, and those whose answers were dropped with it, go to whoever serves
+    /// now, unless the other copy was asked already.
     pub(super) fn abandon_questions(&mut self, lost: SessionId, commands: &mut Vec<Command>) {
         let PendingQuestions { by_request, by_query, .. } = &mut self.questions;
         for pending in by_request.values_mut() {
@@ -266,7 +268,8 @@ impl Routing {
         }
     }
 
-    /// Puts slow questions to the other copy too, where that may answer, and gives up those that nobody answered.
+    /// Puts slow questions to the other copy too, where that may answer, and gives up those that nobody
+    /// answered.
     pub(super) fn hedge_questions(&mut self, now: Duration, commands: &mut Vec<Command>) {
         for request in self.questions.those(|pending| now >= pending.give_up_at) {
             self.refuse_question(request, commands);

@@ -7,8 +7,8 @@ use super::RequestId;
 
 /// What is kept of each request until it is answered.
 ///
-/// The numbers are counted up here and no caller can choose them, so they need no hash that withstands that, which would
-/// cost every request more than the rest of what the map does.
+/// The numbers are counted up here and no caller can choose them, so they need no hash that withstands that,
+/// which would cost every request more than the rest of what the map does.
 pub(crate) type ByRequest<T> = HashMap<RequestId, T, BuildHasherDefault<Spread>>;
 
 /// Spreads consecutive numbers over all bits (Knuth, The Art of Computer Programming, 6.4).

@@ -1,23 +1,26 @@
 //! Moving the lead: away from a process that is lost or leaves, and home again.
 //!
-//! * *Promotion*. The lead is lost. The other copy, if it and the tail together have every acknowledged write, is made
-//!   the lead: a view says so (as *promoting*), the tail is handed over, and when the view is kept and the tail merged,
-//!   the copy leads. The writes that the lost lead had not answered are sent again, before all others and with the
-//!   versions that they had; a copy that knows such a version already answers from memory.
-//! * *Move*. Both copies are there. It is announced by a view that names the other copy as *promoting*; when enough
-//!   processes keep that, new writes are held. When the lead has answered those that it has, the other copy has followed
-//!   to the end, and all of it is on its disk, it leads, and the held writes go there: one fsync later, whatever the disks
-//!   of the others do. A second view says so, as after a promotion. So the lead goes home to a primary that has come back,
-//!   and away from a process that was asked to stop.
+//! * *Promotion*. The lead is lost. The other copy, if it and the tail together have every acknowledged
+//!   write, is made the lead: a view says so (as *promoting*), the tail is handed over, and when the view is
+//!   kept and the tail merged, the copy leads. The writes that the lost lead had not answered are sent again,
+//!   before all others and with the versions that they had; a copy that knows such a version already answers
+//!   from memory.
+//! * *Move*. Both copies are there. It is announced by a view that names the other copy as *promoting*; when
+//!   enough processes keep that, new writes are held. When the lead has answered those that it has, the other
+//!   copy has followed to the end, and all of it is on its disk, it leads, and the held writes go there: one
+//!   fsync later, whatever the disks of the others do. A second view says so, as after a promotion. So the
+//!   lead goes home to a primary that has come back, and away from a process that was asked to stop.
 //!
-//! A leader that is much slower than its other copy (see `pace`) is moved away from as well: between two frames, so that
-//! nothing has to wait for it any more, and not home again while the primary is the slow one.
+//! A leader that is much slower than its other copy (see `pace`) is moved away from as well: between two
+//! frames, so that nothing has to wait for it any more, and not home again while the primary is the slow one.
 //!
-//! A process that answers beats but no writes is given up as if it were lost, where others can lead in its place at once.
+//! A process that answers beats but no writes is given up as if it were lost, where others can lead in its
+//! place at once.
 //!
-//! If a move comes to nothing, the last lead leads again, by a newer view. If there is no copy that may lead, the partition
-//! is *down*: what was sent is answered as unknown, what was not as refused, and all that comes meanwhile is refused at
-//! once. Before that, all of it waits where the gateway itself may be cut off (see `cut_off`).
+//! If a move comes to nothing, the last lead leads again, by a newer view. If there is no copy that may lead,
+//! the partition is *down*: what was sent is answered as unknown, what was not as refused, and all that comes
+//! meanwhile is refused at once. Before that, all of it waits where the gateway itself may be cut off (see
+//! `cut_off`).
 
 use std::time::Duration;
 
@@ -37,7 +40,8 @@ use super::session::{QueuedWrite, Session};
 /// Writes are held no longer than this for a move; then it is given up.
 const DRAIN_WITHIN: Duration = Duration::from_millis(200);
 
-/// The same for a move away from a leader that is slow: what the other copy lacks may come from its disk or over its link.
+/// The same for a move away from a leader that is slow: what the other copy lacks may come from its disk or
+/// over its link.
 const DRAIN_SLOW_WITHIN: Duration = Duration::from_secs(1);
 
 /// A move that was announced begins within this time, or is given up.
@@ -55,10 +59,12 @@ const CONFIRM_WITHIN: Duration = Duration::from_secs(3);
 /// When a process wants to go, the lead moves after this time, unless all of them want to go by then.
 const LEAVE_AFTER: Duration = Duration::from_millis(40);
 
-/// A copy that lacks more writes than this is not handed them ahead of a promotion: that would be a load of its own.
+/// A copy that lacks more writes than this is not handed them ahead of a promotion: that would be a load of
+/// its own.
 const AHEAD: usize = 16 * MAX_BATCH;
 
-/// Writes that a lead has not answered for so long hang, with its disk most likely: all else that it does may be well.
+/// Writes that a lead has not answered for so long hang, with its disk most likely: all else that it does may
+/// be well.
 const HANGS_AFTER: Duration = Duration::from_secs(2);
 
 /// Who has not answered writes for so long may be about to hang as well, on the same disk perhaps.
@@ -149,7 +155,8 @@ impl Routing {
             && has_all_of(Some(&primary.report), Some(&replica.report))
             && has_all_of(Some(&replica.report), Some(&primary.report))
         {
-            // A gateway died in a promotion. Whatever was acknowledged is in one of the copies, so it is in both now.
+            // A gateway died in a promotion. Whatever was acknowledged is in one of the copies, so it is in
+            // both now.
             let lead = Lead { role: Role::Primary, promoting: false };
             self.change_view(number, lead, "both copies have exchanged what they have", commands);
             return self.begin_to_confirm(now, number, primary.session, Some(&[]), commands);
@@ -157,8 +164,9 @@ impl Routing {
         self.go_down(now, number, commands);
     }
 
-    /// The copy is to lead as soon as its view is kept. One that did not lead before is handed what it lacks first, even if
-    /// that is nothing: when it says that all is merged, what it has followed is on its disk, too.
+    /// The copy is to lead as soon as its view is kept. One that did not lead before is handed what it lacks
+    /// first, even if that is nothing: when it says that all is merged, what it has followed is on its disk,
+    /// too.
     fn begin_to_confirm(
         &mut self,
         now: Duration,
@@ -175,8 +183,8 @@ impl Routing {
         partition.last_lead_reads = false;
     }
 
-    /// Sends changes to a copy, as one frame at least. Returns the number of the last one: when that is merged, so is
-    /// everything before.
+    /// Sends changes to a copy, as one frame at least. Returns the number of the last one: when that is
+    /// merged, so is everything before.
     pub(super) fn hand_over(
         &mut self,
         number: Number,
@@ -199,8 +207,8 @@ impl Routing {
         }
     }
 
-    /// The lead is silent, and reads wait for it: the other copy is handed what it lacks of the tail, so that it can
-    /// answer them. To merge what it gets by the op-log as well changes nothing.
+    /// The lead is silent, and reads wait for it: the other copy is handed what it lacks of the tail, so that
+    /// it can answer them. To merge what it gets by the op-log as well changes nothing.
     pub(super) fn hand_ahead(&mut self, number: Number, commands: &mut Vec<Command>) {
         let partition = &self.partitions[usize::from(number)];
         let (role, upto) = (partition.lead.other(), partition.tail_head());
@@ -300,7 +308,8 @@ impl Routing {
                     self.announce(now, number, why, commands);
                     self.notify(commands);
                 }
-                // Between two frames of a slow leader: who was held then need not wait for its disk or its link.
+                // Between two frames of a slow leader: who was held then need not wait for its disk or its
+                // link.
                 Some(_) if cause.is_some() && !self.owes_nothing(lead.session, role) => {}
                 Some(Announced { epoch, .. }) if self.is_kept_for(number, role.other(), epoch) => {
                     self.hold(lead.session, now, number);
@@ -318,7 +327,8 @@ impl Routing {
         }
     }
 
-    /// Writes wait from now on, and so do those that have not left: the lead has only to answer what it was sent.
+    /// Writes wait from now on, and so do those that have not left: the lead has only to answer what it was
+    /// sent.
     fn hold(&mut self, lead: SessionId, now: Duration, number: Number) {
         let role = self.partitions[usize::from(number)].lead;
         let queued = self.session_mut(lead).map(|session| session.writes(role).take_queued());
@@ -401,9 +411,9 @@ impl Routing {
         self.release_waiting(number, commands);
     }
 
-    /// The operator accepts that acknowledged writes may be lost which only the copy has that led last: the other copy
-    /// leads, with what is in the tail. When the lost copy comes back, what it has is merged in. If no other one is there but a
-    /// copy that was rolled back, it is accepted as it is.
+    /// The operator accepts that acknowledged writes may be lost which only the copy has that led last: the
+    /// other copy leads, with what is in the tail. When the lost copy comes back, what it has is merged in.
+    /// If no other one is there but a copy that was rolled back, it is accepted as it is.
     ///
     /// # Errors
     /// If the partition is served, or nobody could lead it.
@@ -420,8 +430,8 @@ impl Routing {
         if partition.phase != Phase::Down {
             return Err(PromotionRefused::Served { partition: number });
         }
-        // Nobody is down whose last lead is there. Of a promotion that a gateway did not live to finish, either copy may be
-        // the one that is there.
+        // Nobody is down whose last lead is there. Of a promotion that a gateway did not live to finish,
+        // either copy may be the one that is there.
         let copies = Role::ALL.map(|role| (role, self.copy(number, role)));
         let there =
             copies.iter().find_map(|&(role, copy)| Some((role, copy.filter(|copy| copy.report.complete)?)));
@@ -496,8 +506,8 @@ impl Routing {
         self.session(copy.session).is_none_or(|session| session.owes_for(now) >= IN_DOUBT_AFTER)
     }
 
-    /// Gives up connections on which beats are answered, but no writes, where others can lead instead. What they still write is
-    /// merged when they have caught up.
+    /// Gives up connections on which beats are answered, but no writes, where others can lead instead. What
+    /// they still write is merged when they have caught up.
     pub(super) fn give_hanging_up(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let hangs = |session: &Session| session.owes_for(now) > HANGS_AFTER;
         let hanging: Vec<u16> =
@@ -510,14 +520,16 @@ impl Routing {
         for number in 0..self.size {
             if let Some(place) = self.hangs_in_move(now, number) {
                 let partition = &mut self.partitions[usize::from(number)];
-                // Otherwise it would be tried again as soon as that process is back, and hold writes up each time.
+                // Otherwise it would be tried again as soon as that process is back, and hold writes up each
+                // time.
                 partition.pace.hangs(now, partition.lead);
                 self.distrust(now, place, "it was to lead, and hangs", commands);
             }
         }
     }
 
-    /// Where the copy is that was to lead, does not get that to its disk, and keeps the last lead from going on.
+    /// Where the copy is that was to lead, does not get that to its disk, and keeps the last lead from going
+    /// on.
     fn hangs_in_move(&self, now: Duration, number: Number) -> Option<u16> {
         let partition = &self.partitions[usize::from(number)];
         let Phase::Confirming { session, merging, since } = partition.phase else { return None };

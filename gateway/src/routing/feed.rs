@@ -1,26 +1,33 @@
-//! The change feed, as far as it is decided here: in which order changes are told, and from where a subscriber may begin.
+//! The change feed, as far as it is decided here: in which order changes are told, and from where a
+//! subscriber may begin.
 //!
-//! The feed is one sequence for the whole ring, in version order. Versions are given in rising order in one place, so
-//! every write that is taken on is put at the end of a queue, and waits there for what comes of it: applied, nothing, or
-//! unknown. From the front, everything that is settled leaves, and what was applied is published. So a change leaves only
-//! when all older ones are settled, which costs nothing while all is well, holds the feed for milliseconds while a lead
-//! moves, and for as long as the silence of a process lasts that hangs. A partition that is down holds nothing: its writes
-//! are given up. An operation that is sent again keeps its version, and so its place.
+//! The feed is one sequence for the whole ring, in version order. Versions are given in rising order in one
+//! place, so every write that is taken on is put at the end of a queue, and waits there for what comes of it:
+//! applied, nothing, or unknown. From the front, everything that is settled leaves, and what was applied is
+//! published. So a change leaves only when all older ones are settled, which costs nothing while all is well,
+//! holds the feed for milliseconds while a lead moves, and for as long as the silence of a process lasts that
+//! hangs. A partition that is down holds nothing: its writes are given up. An operation that is sent again
+//! keeps its version, and so its place.
 //!
 //! What follows from it:
 //!
-//! * The version of a change names a place in the feed. Whoever has seen it has seen all that was published before.
-//! * Changes of one user are in the order in which they were decided, and one that was acknowledged is published once.
-//! * A write that may have been applied (504) is published as *unknown*: it names the user, who has to be read to know.
+//! * The version of a change names a place in the feed. Whoever has seen it has seen all that was published
+//!   before.
+//! * Changes of one user are in the order in which they were decided, and one that was acknowledged is
+//!   published once.
+//! * A write that may have been applied (504) is published as *unknown*: it names the user, who has to be
+//!   read to know.
 //!
-//! A subscriber begins at a version up to which everything is settled: it is given the newest version that there is when it
-//! asks, and is answered when all that is not newer is settled. Everything newer is published, and everything up to there
-//! that was ever acknowledged is in the op-logs of the copies: so what it missed earlier can be read there, without a gap
-//! and without repetition. While nobody subscribes, outcomes are only counted off, and nothing is kept of the changes.
+//! A subscriber begins at a version up to which everything is settled: it is given the newest version that
+//! there is when it asks, and is answered when all that is not newer is settled. Everything newer is
+//! published, and everything up to there that was ever acknowledged is in the op-logs of the copies: so what
+//! it missed earlier can be read there, without a gap and without repetition. While nobody subscribes,
+//! outcomes are only counted off, and nothing is kept of the changes.
 //!
-//! A gateway that has just started does not know the newest version before each partition has been served once. If its
-//! wall clock stood behind that of the gateway before, it may have given versions by then that are lower than ones found
-//! later. A place among those says nothing for sure: [`FeedStart::floor`] is above them.
+//! A gateway that has just started does not know the newest version before each partition has been served
+//! once. If its wall clock stood behind that of the gateway before, it may have given versions by then that
+//! are lower than ones found later. A place among those says nothing for sure: [`FeedStart::floor`] is above
+//! them.
 //!
 //! What it does not do: it keeps nothing of what was published, knows no subscriber, and reads no op-log.
 

@@ -1,8 +1,8 @@
 //! Lanes: how single requests become batches.
 //!
-//! A lane is a queue with a small window of frames in flight. While the window is full, whatever arrives waits; when an
-//! answer makes room, all that waited leaves as one frame. So batches are as large as the load makes them and no request
-//! waits for a timer.
+//! A lane is a queue with a small window of frames in flight. While the window is full, whatever arrives
+//! waits; when an answer makes room, all that waited leaves as one frame. So batches are as large as the load
+//! makes them and no request waits for a timer.
 
 use std::collections::VecDeque;
 
@@ -52,8 +52,8 @@ impl<Q, F> Lane<Q, F> {
         self.queue.is_empty() && self.flights.is_empty()
     }
 
-    /// The next batch with its number, if there is one and the window has room. The caller sends it and says what to
-    /// keep by [`Self::departed`].
+    /// The next batch with its number, if there is one and the window has room. The caller sends it and says
+    /// what to keep by [`Self::departed`].
     pub(super) fn depart(&mut self) -> Option<(u64, Vec<Q>)> {
         if self.queue.is_empty() || self.flights.len() >= self.window {
             return None;
@@ -67,8 +67,8 @@ impl<Q, F> Lane<Q, F> {
         self.flights.push_back((batch, flight));
     }
 
-    /// What was kept of the batch that is answered now; `None` for a number that is not in flight, or an answer that
-    /// does not fit: then the flight stays, to be abandoned with the connection.
+    /// What was kept of the batch that is answered now; `None` for a number that is not in flight, or an
+    /// answer that does not fit: then the flight stays, to be abandoned with the connection.
     pub(super) fn land(&mut self, batch: u64, fits: impl Fn(&F) -> bool) -> Option<F> {
         let index = self.flights.iter().position(|(number, flight)| *number == batch && fits(flight))?;
         self.flights.remove(index).map(|(_, flight)| flight)

@@ -1,8 +1,9 @@
 //! Who is registered, the forming of the ring, and what each process is told about it.
 //!
-//! A ring is *formed* in two steps, so that one whose forming was cut short can be formed again, while one that ever
-//! held a user cannot: first every process keeps the ring's id and counts its empty copies as complete; when all have,
-//! they are told that the ring is formed, and keep that. Nothing is served before all have confirmed it.
+//! A ring is *formed* in two steps, so that one whose forming was cut short can be formed again, while one
+//! that ever held a user cannot: first every process keeps the ring's id and counts its empty copies as
+//! complete; when all have, they are told that the ring is formed, and keep that. Nothing is served before
+//! all have confirmed it.
 
 use std::time::Duration;
 
@@ -46,7 +47,8 @@ impl Routing {
         }
         let place = register.instance.place();
         if let Some(earlier) = self.sessions.get(&place).map(|session| session.id) {
-            // The same data folder on a new connection: the earlier one is dead, its end was only not seen yet.
+            // The same data folder on a new connection: the earlier one is dead, its end was only not seen
+            // yet.
             self.void(earlier, commands);
             self.lose(now, earlier, "it connected again", commands);
         }
@@ -152,7 +154,8 @@ impl Routing {
         }
     }
 
-    /// Opens the ring for requests, once: when its members are known to have joined, or remember that they had.
+    /// Opens the ring for requests, once: when its members are known to have joined, or remember that they
+    /// had.
     fn open(&mut self) {
         let Some(ring) = self.ring.filter(|ring| ring.formed && !self.open) else { return };
         let formed_before = ring.id != self.config.new_ring;

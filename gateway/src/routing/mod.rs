@@ -1,17 +1,17 @@
 //! Routing: every decision of the gateway, as a plain state machine.
 //!
-//! Events and the time go in by [`Routing::step`], commands come out; [`Routing::flush`] turns what has queued up into
-//! frames. There is no socket, no clock, no runtime and no randomness in here, so a seeded simulation can drive the real
-//! thing, and a test is a short script.
+//! Events and the time go in by [`Routing::step`], commands come out; [`Routing::flush`] turns what has
+//! queued up into frames. There is no socket, no clock, no runtime and no randomness in here, so a seeded
+//! simulation can drive the real thing, and a test is a short script.
 //!
-//! The state is the ring as the gateway sees it. It persists nothing: when the gateway starts, the db-processes tell
-//! what they have.
+//! The state is the ring as the gateway sees it. It persists nothing: when the gateway starts, the
+//! db-processes tell what they have.
 //!
 //! * `members`: who is registered, the forming of the ring, and what each process is told about it.
 //! * `session`: one registered process, with its `lane`s, which form batches.
 //! * `view`: who leads each partition, and which processes know.
-//! * `partition`: who may answer for a partition, which of its users have writes that the other copy may lack, and the
-//!   `tail` of acknowledged writes that covers the loss of the lead.
+//! * `partition`: who may answer for a partition, which of its users have writes that the other copy may
+//!   lack, and the `tail` of acknowledged writes that covers the loss of the lead.
 //! * `cut_off`: nothing is heard of any process, so that requests wait.
 //! * `pace`: which of the copies of a partition is slow.
 //! * `failover`: moving the lead when a process is lost, leaves, is slow or comes back.
@@ -92,7 +92,8 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// How often each process is asked whether it is there.
 const BEAT_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A gateway that has just started lets requests wait for so long, since db-processes come back within a second.
+/// A gateway that has just started lets requests wait for so long, since db-processes come back within a
+/// second.
 const STARTING: Duration = Duration::from_secs(2);
 
 /// At most this many requests wait for that.
@@ -311,12 +312,14 @@ impl Routing {
         }
     }
 
-    /// When something happened, for whoever measures: where the gateway stood still, the tick that says so is yet to come.
+    /// When something happened, for whoever measures: where the gateway stood still, the tick that says so is
+    /// yet to come.
     fn credible(&self, now: Duration) -> Duration {
         now.min(self.ticked + STALL)
     }
 
-    /// Whether a request should wait because the gateway has just started, and its partition may be up in a moment.
+    /// Whether a request should wait because the gateway has just started, and its partition may be up in a
+    /// moment.
     fn comes_early(&self, partition: usize) -> bool {
         let phase = self.partitions.get(partition).map(|partition| partition.phase);
         self.is_early() && matches!(phase, None | Some(Phase::Down))

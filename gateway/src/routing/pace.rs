@@ -1,21 +1,24 @@
-//! Which of the two copies of a partition is slow: found out by comparison, so that a leader whose disk or link is slow
-//! loses the lead, and a machine that is slow in all its parts moves nothing.
+//! Which of the two copies of a partition is slow: found out by comparison, so that a leader whose disk or
+//! link is slow loses the lead, and a machine that is slow in all its parts moves nothing.
 //!
-//! How long a write takes says little by itself. So both copies are asked for the same thing at the same time: a hand-over
-//! of nothing, which a copy answers after it has written and synced. That goes the way of a write: the link, the queue of
-//! the copy, the disk, and back. So a copy that does not lead, and has no writes by which it could be judged, is judged in
-//! the same way. A leader that is writing is not asked: its oldest writes are as good, and would have to wait. Such a
-//! *round* takes place only where there is reason for it: a leader owes the answer to a write, or a process the answer to a
-//! beat, for longer than [`LATE`]; or one of the copies is slow, or may be.
+//! How long a write takes says little by itself. So both copies are asked for the same thing at the same
+//! time: a hand-over of nothing, which a copy answers after it has written and synced. That goes the way of a
+//! write: the link, the queue of the copy, the disk, and back. So a copy that does not lead, and has no
+//! writes by which it could be judged, is judged in the same way. A leader that is writing is not asked: its
+//! oldest writes are as good, and would have to wait. Such a *round* takes place only where there is reason
+//! for it: a leader owes the answer to a write, or a process the answer to a beat, for longer than [`LATE`];
+//! or one of the copies is slow, or may be.
 //!
-//! In a round a copy is slow if it takes longer than [`LATE`] and [`TIMES`] as long as the other one. A copy counts as slow
-//! once it was so for [`SLOW_AFTER`]; the time for which it was not counts twice against that. It counts as slow until it
-//! has not been so for a while, where the time for which it was so counts four times against that: [`FIRST_WAIT`], and
-//! twice as long whenever it is found slow again soon after, up to [`LONGEST_WAIT`]. So a disk that comes and goes moves
-//! the leader less and less often: five times in the first minute at most, and later about twice a minute.
+//! In a round a copy is slow if it takes longer than [`LATE`] and [`TIMES`] as long as the other one. A copy
+//! counts as slow once it was so for [`SLOW_AFTER`]; the time for which it was not counts twice against that.
+//! It counts as slow until it has not been so for a while, where the time for which it was so counts four
+//! times against that: [`FIRST_WAIT`], and twice as long whenever it is found slow again soon after, up to
+//! [`LONGEST_WAIT`]. So a disk that comes and goes moves the leader less and less often: five times in the
+//! first minute at most, and later about twice a minute.
 //!
-//! What it does not do: it ends no connection (`failover` gives up a disk that hangs), and it compares no copies of which
-//! one is away or far behind, since then nobody could take the leader's place. It forgets all when the gateway restarts.
+//! What it does not do: it ends no connection (`failover` gives up a disk that hangs), and it compares no
+//! copies of which one is away or far behind, since then nobody could take the leader's place. It forgets all
+//! when the gateway restarts.
 
 use std::time::Duration;
 
@@ -121,7 +124,8 @@ struct Standing {
     slowness: Duration,
     /// Set while it counts as slow.
     slow: Option<Cause>,
-    /// While it counts as slow: for how long it was fast since, less four times the time for which it was not.
+    /// While it counts as slow: for how long it was fast since, less four times the time for which it was
+    /// not.
     fast: Duration,
     /// How long that has to be.
     wait: Duration,
@@ -173,7 +177,8 @@ impl Pace {
         true
     }
 
-    /// A copy that was to lead did not get to its disk what it needed for that, for so long that it is given up.
+    /// A copy that was to lead did not get to its disk what it needed for that, for so long that it is given
+    /// up.
     pub(super) fn hangs(&mut self, now: Duration, role: Role) {
         self.copies[role as usize].was_slow(SLOW_AFTER, now, Cause::Disk);
     }
@@ -184,8 +189,8 @@ impl Pace {
         sent.chain([&mut self.judged]).for_each(|time| *time = (*time + stall).min(now));
     }
 
-    /// Counts the time since the last judgement for or against each copy, as soon as the round allows it. `trips`: how long
-    /// beats take, by role. Returns whether a copy counts as slow from now on, or no more.
+    /// Counts the time since the last judgement for or against each copy, as soon as the round allows it.
+    /// `trips`: how long beats take, by role. Returns whether a copy counts as slow from now on, or no more.
     fn judge(&mut self, now: Duration, trips: [Duration; 2]) -> bool {
         let Some(round) = &self.round else { return false };
         // A copy that has not answered took at least so long; with the other one's answer that may be enough.

@@ -1,21 +1,24 @@
 //! One partition: who leads it, who may answer its reads, and what its other copy is not known to have.
 //!
-//! The *lead* is the copy that takes the writes: the primary, or the replica while the primary is away. The other copy
-//! follows it and answers reads. Five things keep reads truthful:
+//! The *lead* is the copy that takes the writes: the primary, or the replica while the primary is away. The
+//! other copy follows it and answers reads. Five things keep reads truthful:
 //!
-//! * *Unsettled* users: those with a write that the other copy is not known to have (queued, in flight, or in the tail).
-//!   Their reads go to the lead. If that is silent or slow, the other copy may answer them too as soon as it has all of
-//!   their writes that were *acknowledged*: a write without an answer may as well come after the read. So what it lacks of
-//!   the tail is handed to it *ahead* of any promotion (see `failover`).
-//! * *Unanswered* writes: the lead may show a write to a reader before its answer has come here, and be lost with it.
-//!   Then nobody else knows of that write. So what shows an unanswered write is told when the write is answered. What the
-//!   other copy shows it has from the lead's op-log, so both have it, and it is told at once.
-//! * The *target*: when a copy registers, the other one answers no reads until it has applied the lead's op-log as it
-//!   stood then. Whatever happened while one of them was away is below the target.
-//! * The *exchange*: a copy that led before may hold writes that nobody was told of. Until the lead has them too, one
-//!   reader could see them and the next one not; so the lead has to have applied the other's op-log to its end.
-//! * The *tail*: when the lead is lost, the other copy is handed every acknowledged write that it may lack before it
-//!   leads. Where the tail does not reach back to what it has, it does not lead: a late truth is no truth.
+//! * *Unsettled* users: those with a write that the other copy is not known to have (queued, in flight, or in
+//!   the tail). Their reads go to the lead. If that is silent or slow, the other copy may answer them too as
+//!   soon as it has all of their writes that were *acknowledged*: a write without an answer may as well come
+//!   after the read. So what it lacks of the tail is handed to it *ahead* of any promotion (see `failover`).
+//! * *Unanswered* writes: the lead may show a write to a reader before its answer has come here, and be lost
+//!   with it. Then nobody else knows of that write. So what shows an unanswered write is told when the write
+//!   is answered. What the other copy shows it has from the lead's op-log, so both have it, and it is told at
+//!   once.
+//! * The *target*: when a copy registers, the other one answers no reads until it has applied the lead's
+//!   op-log as it stood then. Whatever happened while one of them was away is below the target.
+//! * The *exchange*: a copy that led before may hold writes that nobody was told of. Until the lead has them
+//!   too, one reader could see them and the next one not; so the lead has to have applied the other's op-log
+//!   to its end.
+//! * The *tail*: when the lead is lost, the other copy is handed every acknowledged write that it may lack
+//!   before it leads. Where the tail does not reach back to what it has, it does not lead: a late truth is no
+//!   truth.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -45,7 +48,8 @@ pub(super) struct Partition {
     replicated: bool,
     /// As in the view.
     pub(super) lead: Role,
-    /// Whether the view is known to be right about this partition: no newer one can come from a process that is away.
+    /// Whether the view is known to be right about this partition: no newer one can come from a process that
+    /// is away.
     pub(super) known: bool,
     /// Epoch of the view that last changed its lead.
     pub(super) decided: u64,
@@ -67,12 +71,13 @@ pub(super) struct Partition {
     deleting: HashMap<UserId, Version>,
     /// Whether the other copy may answer reads.
     other_reads: bool,
-    /// While a copy is about to lead: whether it answers reads already. Nobody decides anything then, so all that it has
-    /// to have is what was acknowledged.
+    /// While a copy is about to lead: whether it answers reads already. Nobody decides anything then, so all
+    /// that it has to have is what was acknowledged.
     pub(super) reads_meanwhile: bool,
     /// The same of the last lead, in a move: it is there, and has everything as well.
     pub(super) last_lead_reads: bool,
-    /// The copy that does not lead, or is about to, has the tail up to this entry, handed to it by this gateway.
+    /// The copy that does not lead, or is about to, has the tail up to this entry, handed to it by this
+    /// gateway.
     handed: u64,
     /// What is on its way there ahead of any promotion.
     pub(super) ahead: Option<Ahead>,
@@ -105,14 +110,14 @@ pub(super) enum Phase {
     Down,
     /// The lead serves.
     Serving,
-    /// The lead serves reads and finishes the writes that it has; new ones are held until the other copy has all, and
-    /// leads.
+    /// The lead serves reads and finishes the writes that it has; new ones are held until the other copy has
+    /// all, and leads.
     Draining {
         /// When it began.
         since: Duration,
     },
-    /// The copy that the view names as lead does not serve before enough processes keep that view, and before it has
-    /// the tail. Reads wait and writes are held.
+    /// The copy that the view names as lead does not serve before enough processes keep that view, and before
+    /// it has the tail. Reads wait and writes are held.
     Confirming {
         /// Connection of the copy that is to lead.
         session: SessionId,
@@ -157,7 +162,8 @@ struct Unsettled {
 #[derive(Debug)]
 struct Unanswered {
     id: UserId,
-    /// Whether it was sent to a lead that was lost: the other copy may be the one that took it, and the only one.
+    /// Whether it was sent to a lead that was lost: the other copy may be the one that took it, and the only
+    /// one.
     resent: bool,
     /// The reads that saw it.
     seen: Vec<SeenEarly>,
@@ -178,8 +184,8 @@ struct LeadLog {
     incarnation: Uuid,
     /// See the module.
     target: u64,
-    /// The copy that handed the lead over when this op-log had no entry: it has everything from before the first one, though it
-    /// may not have followed this op-log yet.
+    /// The copy that handed the lead over when this op-log had no entry: it has everything from before the
+    /// first one, though it may not have followed this op-log yet.
     from: Option<Uuid>,
 }
 
@@ -360,8 +366,8 @@ impl Partition {
         }
     }
 
-    /// Keeps the answer to a read that may show an unanswered write, until that is answered. Gives it back if it may be
-    /// told.
+    /// Keeps the answer to a read that may show an unanswered write, until that is answered. Gives it back if
+    /// it may be told.
     pub(super) fn keep_early(&mut self, id: UserId, seen: SeenEarly) -> Option<SeenEarly> {
         let version = seen.found.as_ref().map(|found| found.0).or_else(|| self.deleting.get(&id).copied());
         let version = version.filter(|_| !mutation::is(Mutation::ReadUnanswered));
@@ -374,12 +380,14 @@ impl Partition {
         }
     }
 
-    /// A write of the user that had no answer is known to be at the other copy, or was not applied, or is given up.
+    /// A write of the user that had no answer is known to be at the other copy, or was not applied, or is
+    /// given up.
     pub(super) fn settle(&mut self, id: UserId) {
         self.change_unsettled(id, |writes| writes.unanswered -= 1);
     }
 
-    /// A write of the user is in the tail no more: it is known to be at the other copy, or covered by the target.
+    /// A write of the user is in the tail no more: it is known to be at the other copy, or covered by the
+    /// target.
     fn leaves_tail(&mut self, id: UserId) {
         self.change_unsettled(id, |writes| writes.acknowledged -= 1);
     }
@@ -423,7 +431,8 @@ impl Partition {
             writes.newest = sequence;
         });
         for id in self.tail.push(now, sequence, write) {
-            // What the tail lets go, only the op-log can bring: the other copy is not current until it has it.
+            // What the tail lets go, only the op-log can bring: the other copy is not current until it has
+            // it.
             self.raise_target(self.tail.base());
             self.other_reads = false;
             self.leaves_tail(id);
@@ -477,7 +486,8 @@ impl Partition {
             _ => None,
         };
         if !(same_log && self.tail.head() == report.head) {
-            // Writes whose answers never came are in there, or it is another log: only the target covers them.
+            // Writes whose answers never came are in there, or it is another log: only the target covers
+            // them.
             self.restart_tail(report.head);
         }
         self.log = Some(LeadLog { role, incarnation: report.incarnation, target: report.head, from });

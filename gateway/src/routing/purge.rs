@@ -1,31 +1,35 @@
 //! Forgetting deleted users: their tombstones go some time after the delete.
 //!
-//! A tombstone is there so that something older, which comes late, does not bring the user back. So it may go when nothing
-//! older can come any more, however long that takes. The gateway looks through the records of both copies, a few at a time,
-//! and what it finds goes in these steps:
+//! A tombstone is there so that something older, which comes late, does not bring the user back. So it may go
+//! when nothing older can come any more, however long that takes. The gateway looks through the records of
+//! both copies, a few at a time, and what it finds goes in these steps:
 //!
 //! 1. *Looking*: one copy names tombstones that are old enough, with where its op-log ended then.
-//! 2. *The lead follows*: it has answered all writes that are older than the deletes, and has applied that op-log up to
-//!    there, where it was the other copy that was asked. So the lead knows of the deletes, and its head is known.
-//! 3. *The other follows*: it has applied the op-log of the lead as it stands now. So it knows of the deletes as well. A
-//!    tail that is handed to it from now on has nothing that is older.
-//! 4. *Comparing*: it says where its own op-log ends. It decides nothing while it does not lead, except for what a process
-//!    that hung still finds in its queues; from now on that is refused, too. The question comes behind all that was sent to
-//!    it before.
-//! 5. *The lead exchanges*: it has applied that op-log to its end. Now it has everything older that was ever accepted.
-//! 6. Each tombstone is *purged* by a write of its own, which takes the way of every other: to the lead, in version order
-//!    and behind all older ones, into its op-log, into the tail, to the other copy behind all that the lead accepted before.
+//! 2. *The lead follows*: it has answered all writes that are older than the deletes, and has applied that
+//!    op-log up to there, where it was the other copy that was asked. So the lead knows of the deletes, and
+//!    its head is known.
+//! 3. *The other follows*: it has applied the op-log of the lead as it stands now. So it knows of the deletes
+//!    as well. A tail that is handed to it from now on has nothing that is older.
+//! 4. *Comparing*: it says where its own op-log ends. It decides nothing while it does not lead, except for
+//!    what a process that hung still finds in its queues; from now on that is refused, too. The question
+//!    comes behind all that was sent to it before.
+//! 5. *The lead exchanges*: it has applied that op-log to its end. Now it has everything older that was ever
+//!    accepted.
+//! 6. Each tombstone is *purged* by a write of its own, which takes the way of every other: to the lead, in
+//!    version order and behind all older ones, into its op-log, into the tail, to the other copy behind all
+//!    that the lead accepted before.
 //!
-//! If a process, the lead or the time is lost meanwhile, nothing has happened; the tombstones are found again. A purge is
-//! decided like any write: a user who was made anew stays. What it forgets is given by a version, so whatever is newer
-//! survives it in whichever order the two arrive (see [`protocol::record`]). A copy that takes everything from the other
-//! once more (`repair`) purges nothing meanwhile: parts of that may be older.
+//! If a process, the lead or the time is lost meanwhile, nothing has happened; the tombstones are found
+//! again. A purge is decided like any write: a user who was made anew stays. What it forgets is given by a
+//! version, so whatever is newer survives it in whichever order the two arrive (see [`protocol::record`]). A
+//! copy that takes everything from the other once more (`repair`) purges nothing meanwhile: parts of that may
+//! be older.
 //!
-//! Tombstones that only one copy has, since a purge passed the other one by in a full copy, are found as well: both copies
-//! are looked through, and a purge of nothing is sent on.
+//! Tombstones that only one copy has, since a purge passed the other one by in a full copy, are found as
+//! well: both copies are looked through, and a purge of nothing is sent on.
 //!
-//! It takes its time: at each call [`MAX_LOOK`](protocol::message::query::MAX_LOOK) records of a partition are looked at.
-//! What it does not do: it tells nobody. For whoever asks for the user, nothing changes.
+//! It takes its time: at each call [`MAX_LOOK`](protocol::message::query::MAX_LOOK) records of a partition
+//! are looked at. What it does not do: it tells nobody. For whoever asks for the user, nothing changes.
 
 use std::time::Duration;
 
@@ -100,7 +104,8 @@ impl RequestId {
 }
 
 impl Routing {
-    /// Begins to look for tombstones of users that were deleted up to that version, in each partition that has time.
+    /// Begins to look for tombstones of users that were deleted up to that version, in each partition that
+    /// has time.
     pub(super) fn look_for_tombstones(&mut self, now: Duration, upto: Version, commands: &mut Vec<Command>) {
         for number in 0..self.size {
             // Purges that are not answered would only pile up.
@@ -229,7 +234,8 @@ impl Routing {
         }
     }
 
-    /// Whether all writes have an answer that are older than what was found. There is a tail for those that were applied.
+    /// Whether all writes have an answer that are older than what was found. There is a tail for those that
+    /// were applied.
     fn has_answered(&self, number: Number, found: &Found) -> bool {
         let newest = found.tombstones.iter().map(|(_, version)| *version).max();
         let open = self.partitions[usize::from(number)].first_unanswered();
@@ -253,8 +259,8 @@ impl Routing {
         }
     }
 
-    /// The lead and the other copy, each with its connection, while there is time for a purge: both are there and have what
-    /// they need, and nobody is about to move the lead.
+    /// The lead and the other copy, each with its connection, while there is time for a purge: both are there
+    /// and have what they need, and nobody is about to move the lead.
     fn purge_copies(&self, number: Number) -> Option<(ConnectedCopy, Option<ConnectedCopy>)> {
         let partition = &self.partitions[usize::from(number)];
         let calm = partition.phase == Phase::Serving
@@ -270,8 +276,8 @@ impl Routing {
     }
 }
 
-/// Whether a copy has applied the other's op-log up to there. A copy without a position may be in the middle of a full copy,
-/// which has older things in it, so it does not count although the op-log is empty.
+/// Whether a copy has applied the other's op-log up to there. A copy without a position may be in the middle
+/// of a full copy, which has older things in it, so it does not count although the op-log is empty.
 fn has_applied(copy: &CopyReport, end: Position) -> bool {
     copy.position.is_some_and(|at| has(at, end))
 }

@@ -1,4 +1,5 @@
-//! Questions about one whole copy of a partition, as the routing is asked them, and the messages that they become.
+//! Questions about one whole copy of a partition, as the routing is asked them, and the messages that they
+//! become.
 
 use protocol::message::link::Role;
 use protocol::message::query::{
@@ -109,8 +110,8 @@ impl Question {
         }
     }
 
-    /// Whether an answer is of the right kind, and keeps what the messages promise. Whoever asks relies on that: a page
-    /// that says that there is more and shows nobody would be asked for again and again.
+    /// Whether an answer is of the right kind, and keeps what the messages promise. Whoever asks relies on
+    /// that: a page that says that there is more and shows nobody would be asked for again and again.
     pub(super) fn is_answered_by(&self, answer: &Answer) -> bool {
         match (self, answer) {
             (Self::Page { after, limit, .. }, Answer::Page(page)) => {

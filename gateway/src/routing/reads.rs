@@ -1,9 +1,10 @@
-//! The way of one read: to the replica where that is as good, to the lead where it is not, to the other copy when the
-//! first is slow, silent or lost, to a clear "not now" when no copy can answer truthfully.
+//! The way of one read: to the replica where that is as good, to the lead where it is not, to the other copy
+//! when the first is slow, silent or lost, to a clear "not now" when no copy can answer truthfully.
 //!
-//! A read that only the lead may answer, since the other copy lacks a write of the tail, is *stuck* when the lead is
-//! silent. Then the other copy is handed what it lacks, long before the lead counts as lost, and the read goes there.
-//! Silence is only a suspicion: nobody loses anything by it, so it may be wrong as often as it likes.
+//! A read that only the lead may answer, since the other copy lacks a write of the tail, is *stuck* when the
+//! lead is silent. Then the other copy is handed what it lacks, long before the lead counts as lost, and the
+//! read goes there. Silence is only a suspicion: nobody loses anything by it, so it may be wrong as often as
+//! it likes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,8 +23,8 @@ use super::session::{QueuedRead, Session};
 /// A read without an answer for this long is sent to the other copy too.
 const HEDGE_AFTER: Duration = Duration::from_millis(30);
 
-/// A process that has been silent for this long is not asked if another copy may answer. It is asked twice as often
-/// whether it is there.
+/// A process that has been silent for this long is not asked if another copy may answer. It is asked twice as
+/// often whether it is there.
 const SUSPICIOUS: Duration = Duration::from_millis(45);
 
 /// A read without an answer for this long gets none.
@@ -36,7 +37,8 @@ const MAX_QUEUED: usize = 16_384;
 #[derive(Debug, Default)]
 pub(super) struct PendingReads {
     by_request: ByRequest<PendingRead>,
-    /// In the order in which they are due, give or take a tick, for the hedge; once for each time that a read set out.
+    /// In the order in which they are due, give or take a tick, for the hedge; once for each time that a read
+    /// set out.
     to_hedge: VecDeque<(Duration, RequestId)>,
     /// The same for giving up.
     to_give_up: VecDeque<(Duration, RequestId)>,
@@ -72,8 +74,8 @@ impl Routing {
         self.route_read(request, commands);
     }
 
-    /// Sends a read on its way again that waited, or whose answer may not be told. Whoever is asked now may be slow, too, so
-    /// it is hedged anew.
+    /// Sends a read on its way again that waited, or whose answer may not be told. Whoever is asked now may
+    /// be slow, too, so it is hedged anew.
     fn route_anew(&mut self, request: RequestId, commands: &mut Vec<Command>) {
         self.reads.to_hedge.push_back((self.ticked + HEDGE_AFTER, request));
         self.route_read(request, commands);
@@ -176,8 +178,9 @@ impl Routing {
         }
     }
 
-    /// A write that these reads saw before its answer came has been answered now. If what they saw does not hold, because
-    /// the lead that showed it was lost and the write was not applied after all, they are asked again.
+    /// A write that these reads saw before its answer came has been answered now. If what they saw does not
+    /// hold, because the lead that showed it was lost and the write was not applied after all, they are asked
+    /// again.
     pub(super) fn tell_early(&mut self, holds: bool, seen: Vec<SeenEarly>, commands: &mut Vec<Command>) {
         for seen in seen {
             if holds {
@@ -210,7 +213,8 @@ impl Routing {
         }
     }
 
-    /// It is settled who leads, or who answers reads until then: the reads and questions that waited for that go on.
+    /// It is settled who leads, or who answers reads until then: the reads and questions that waited for that
+    /// go on.
     pub(super) fn release_waiting(&mut self, number: u16, commands: &mut Vec<Command>) {
         let partition = &mut self.partitions[usize::from(number)];
         let reads = partition.reads_meanwhile || partition.last_lead_reads;
@@ -239,8 +243,8 @@ impl Routing {
 
     /// Sends a read to the second copy too, if that may answer it and the first has not.
     fn ask_the_second(&mut self, request: RequestId) -> Second {
-        // Those that wait for a hand-over were asked of nobody, those that moved on account of a loss may have been asked
-        // twice.
+        // Those that wait for a hand-over were asked of nobody, those that moved on account of a loss may
+        // have been asked twice.
         let Some(read) = self.reads.by_request.get(&request) else { return Second::NotNeeded };
         let (id, [Some(asked), None] | [None, Some(asked)]) = (read.id, read.asked) else {
             return Second::NotNeeded;
@@ -260,7 +264,8 @@ impl Routing {
         }
     }
 
-    /// Tries the stuck reads of a partition again. Where its lead is silent, the other copy is handed what it lacks.
+    /// Tries the stuck reads of a partition again. Where its lead is silent, the other copy is handed what it
+    /// lacks.
     pub(super) fn free_stuck(&mut self, number: u16, commands: &mut Vec<Command>) {
         let partition = &mut self.partitions[usize::from(number)];
         for request in std::mem::take(&mut partition.stuck) {

@@ -1,8 +1,10 @@
-//! Holding the writes of a partition for a moment, so that its copies can be compared, and making a copy good from the other.
+//! Holding the writes of a partition for a moment, so that its copies can be compared, and making a copy good
+//! from the other.
 //!
-//! A copy that is *damaged* (what it stores is not what was written) is discarded: its process begins with an empty one,
-//! and that is filled from the other copy, which leads meanwhile. Copies that are sound and *differ* take everything from
-//! each other once more, and merge it. Neither is done without the other copy, complete and up to date.
+//! A copy that is *damaged* (what it stores is not what was written) is discarded: its process begins with an
+//! empty one, and that is filled from the other copy, which leads meanwhile. Copies that are sound and
+//! *differ* take everything from each other once more, and merge it. Neither is done without the other copy,
+//! complete and up to date.
 
 use std::time::Duration;
 
@@ -27,7 +29,8 @@ pub enum Repair {
 }
 
 impl Routing {
-    /// Holds the writes of a partition until [`Self::let_go`], no longer than [`HOLD_WITHIN`]. What is under way is finished.
+    /// Holds the writes of a partition until [`Self::let_go`], no longer than [`HOLD_WITHIN`]. What is under
+    /// way is finished.
     pub fn pause(&mut self, now: Duration, number: Number) {
         if let Some(partition) = self.partitions.get_mut(usize::from(number)) {
             partition.hold_until = Some(now + HOLD_WITHIN);

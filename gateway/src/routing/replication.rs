@@ -2,13 +2,14 @@
 //!
 //! Two things are reported once they last longer than [`GRACE`] while both processes are registered:
 //!
-//! * A *link* is down: a copy that should follow the other one says that it does not, whether anything is written or not.
-//! * The *lag* is long: the copy that does not lead had caught up, and the oldest acknowledged write that it is not known
-//!   to have is older.
+//! * A *link* is down: a copy that should follow the other one says that it does not, whether anything is
+//!   written or not.
+//! * The *lag* is long: the copy that does not lead had caught up, and the oldest acknowledged write that it
+//!   is not known to have is older.
 //!
-//! Each is one warning in the log when it begins and one line when it ends, and what the partition waits for meanwhile. A
-//! process that is away, a copy that is being filled and one that has come back and catches up are not reported here:
-//! `status` says so already.
+//! Each is one warning in the log when it begins and one line when it ends, and what the partition waits for
+//! meanwhile. A process that is away, a copy that is being filled and one that has come back and catches up
+//! are not reported here: `status` says so already.
 
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How often the partitions are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A lag that was reported is over when it is no longer than this. One that stays around [`GRACE`] is reported once.
+/// A lag that was reported is over when it is no longer than this. One that stays around [`GRACE`] is
+/// reported once.
 const LAG_OVER: Duration = Duration::from_secs(1);
 
 /// What was seen of one partition.
@@ -151,7 +153,8 @@ impl Routing {
         should && source.report.complete && following.is_some_and(|following| !following.get(role))
     }
 
-    /// The copy whose link is down for longer than the grace, and since when; first the one that does not lead.
+    /// The copy whose link is down for longer than the grace, and since when; first the one that does not
+    /// lead.
     fn unlinked(&self, now: Duration, number: Number) -> Option<(Role, Duration)> {
         let partition = &self.partitions[usize::from(number)];
         [partition.lead.other(), partition.lead].into_iter().find_map(|role| {

@@ -1,16 +1,18 @@
 //! Copies that were rolled back: their disks have lost something (see [`protocol::message::link::Rollback`]).
 //!
-//! The gateway remembers of each copy what it has said to be on its disk, and is told by each copy what that knows of the other
-//! one. When a process registers, whatever is known beyond its report is sent to it ([`Expected`]), before anything else. The
-//! process compares, since only it knows what it has by now, and says so; until then the copy counts as not complete. If it has
-//! less, it ends the connection, before it answers anything, and registers again with a copy that is not complete.
+//! The gateway remembers of each copy what it has said to be on its disk, and is told by each copy what that
+//! knows of the other one. When a process registers, whatever is known beyond its report is sent to it
+//! ([`Expected`]), before anything else. The process compares, since only it knows what it has by now, and
+//! says so; until then the copy counts as not complete. If it has less, it ends the connection, before it
+//! answers anything, and registers again with a copy that is not complete.
 //!
-//! So a copy that was rolled back never leads or serves. If the other copy leads, it follows the op-log of the one that was
-//! rolled back to its end, and then that one is discarded and filled anew ([`Routing::grant`]). If nothing can lead, because
-//! the gateway was restarted as well, the operator decides ([`Routing::promote`]).
+//! So a copy that was rolled back never leads or serves. If the other copy leads, it follows the op-log of
+//! the one that was rolled back to its end, and then that one is discarded and filled anew
+//! ([`Routing::grant`]). If nothing can lead, because the gateway was restarted as well, the operator decides
+//! ([`Routing::promote`]).
 //!
-//! A gateway that has just started knows nothing by itself. It waits for the other copy for [`WITNESS_WITHIN`] before a copy
-//! leads without its word.
+//! A gateway that has just started knows nothing by itself. It waits for the other copy for
+//! [`WITNESS_WITHIN`] before a copy leads without its word.
 
 use std::time::Duration;
 
@@ -22,8 +24,8 @@ use super::Routing;
 use super::event::{Command, RingEvent, ToProcess};
 use super::partition::has_all_of;
 
-/// A gateway that has just started waits so long for the process of the other copy. It comes back within a second, and
-/// requests wait for two.
+/// A gateway that has just started waits so long for the process of the other copy. It comes back within a
+/// second, and requests wait for two.
 const WITNESS_WITHIN: Duration = Duration::from_millis(1_500);
 
 impl Routing {
@@ -38,8 +40,8 @@ impl Routing {
         }
     }
 
-    /// Tells the process of a copy what is known of that, where it is more than the process has said. With `waits` the copy counts
-    /// as not complete until it has answered.
+    /// Tells the process of a copy what is known of that, where it is more than the process has said. With
+    /// `waits` the copy counts as not complete until it has answered.
     fn expect(&mut self, number: Number, role: Role, waits: bool, commands: &mut Vec<Command>) {
         let Some(copy) = self.copy(number, role) else { return };
         let CopyReport { incarnation, rollback: None, .. } = copy.report else { return };
@@ -114,7 +116,8 @@ impl Routing {
         }
     }
 
-    /// Whether a gateway that has just started should hear the other copy first, before that of this role leads.
+    /// Whether a gateway that has just started should hear the other copy first, before that of this role
+    /// leads.
     pub(super) fn awaits_witness(&self, now: Duration, number: Number, role: Role) -> bool {
         let partition = &self.partitions[usize::from(number)];
         let other = self.place_of(number, role.other());
@@ -124,7 +127,8 @@ impl Routing {
             && other.is_some_and(|place| !self.sessions.contains_key(&place))
     }
 
-    /// The operator accepts a copy that was rolled back as it is: it becomes complete, under a new incarnation, and leads.
+    /// The operator accepts a copy that was rolled back as it is: it becomes complete, under a new
+    /// incarnation, and leads.
     pub(super) fn accept_rolled_back(&mut self, number: Number, commands: &mut Vec<Command>) -> bool {
         let rolled_back = |role| {
             let copy = self.copy(number, role)?;

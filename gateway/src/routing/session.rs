@@ -17,9 +17,10 @@ use super::lane::Lane;
 /// Frames of reads in flight to one process: the wait for the one answer is what forms the next batch.
 const READ_WINDOW: usize = 1;
 
-/// Frames of writes in flight to one copy. A second one would be on its way while the first is being fsynced, but it halves
-/// the batches: every frame, every fsync and all that replication does then serves half as many writes, and where the
-/// processors are busy that costs a quarter of the throughput (`resources/docs/decisions.md`).
+/// Frames of writes in flight to one copy. A second one would be on its way while the first is being fsynced,
+/// but it halves the batches: every frame, every fsync and all that replication does then serves half as many
+/// writes, and where the processors are busy that costs a quarter of the throughput
+/// (`resources/docs/decisions.md`).
 const WRITE_WINDOW: usize = 1;
 
 /// See the module.
@@ -47,7 +48,8 @@ pub(super) struct Session {
     pub(super) reads: Lane<QueuedRead, Vec<QueuedRead>>,
     /// To each of its copies; only one that leads gets any.
     writes: [Lane<QueuedWrite, WriteFlight>; 2],
-    /// Whether it kept a view of the formed ring when it registered; an emptied process has forgotten what it was told.
+    /// Whether it kept a view of the formed ring when it registered; an emptied process has forgotten what it
+    /// was told.
     kept_view: bool,
     /// Of the view that it keeps, where it keeps one.
     pub(super) epoch: u64,
@@ -121,8 +123,8 @@ impl Session {
         }
     }
 
-    /// Whether the view that it registered with is the newest that it was ever told. Where a copy was rolled back, the view may
-    /// have been as well.
+    /// Whether the view that it registered with is the newest that it was ever told. Where a copy was rolled
+    /// back, the view may have been as well.
     pub(super) fn remembers(&self) -> bool {
         self.kept_view && Role::ALL.iter().all(|&role| self.copies.get(role).rollback.is_none())
     }

@@ -27,7 +27,8 @@ pub struct ClusterStatus {
     pub partitions: Vec<PartitionStatus>,
     /// What was served since the gateway started.
     pub served: Served,
-    /// What happened lately, the oldest first. The routing remembers nothing of it: whoever asks it adds this.
+    /// What happened lately, the oldest first. The routing remembers nothing of it: whoever asks it adds
+    /// this.
     pub events: Vec<PastEvent>,
 }
 
@@ -68,7 +69,8 @@ pub struct PartitionStatus {
     pub unreplicated: u64,
     /// How many milliseconds ago the oldest of them was acknowledged; 0 where there is none.
     pub unreplicated_millis: u64,
-    /// Whether the two processes that hold it are there, and for more than two seconds one has not followed the other.
+    /// Whether the two processes that hold it are there, and for more than two seconds one has not followed
+    /// the other.
     pub link_down: bool,
     /// The primary, then the replica where there is one.
     pub copies: Vec<CopyStatus>,
@@ -92,11 +94,11 @@ pub struct CopyStatus {
     pub version: Option<u64>,
     /// What shows that it was rolled back: its disk has lost something. Absent where it was not.
     pub rolled_back: Option<RolledBack>,
-    /// Why it is slow, while it is much slower than the other copy: its disk or its link. Then it leads only where the other
-    /// copy cannot, and is not asked where that one may answer.
+    /// Why it is slow, while it is much slower than the other copy: its disk or its link. Then it leads only
+    /// where the other copy cannot, and is not asked where that one may answer.
     pub slow: Option<String>,
-    /// How many writes it lacks that the lead has acknowledged through this gateway; absent for the lead itself, and where
-    /// the gateway has not seen who led.
+    /// How many writes it lacks that the lead has acknowledged through this gateway; absent for the lead
+    /// itself, and where the gateway has not seen who led.
     pub lag: Option<u64>,
     /// Whether it follows the other copy of the partition now; absent where its process has not said so.
     pub follows: Option<bool>,
@@ -247,8 +249,8 @@ impl Routing {
         })
     }
 
-    /// What has to happen before a copy is there and holds its partition; `None` where it does, or where there is no such
-    /// copy.
+    /// What has to happen before a copy is there and holds its partition; `None` where it does, or where
+    /// there is no such copy.
     pub(super) fn missing(&self, number: Partition, role: Role) -> Option<String> {
         let place = self.place_of(number, role)?;
         match self.copy(number, role) {
@@ -262,7 +264,8 @@ impl Routing {
         }
     }
 
-    /// What the operator can do about a partition that is down because a copy of it was rolled back; `None` where none was.
+    /// What the operator can do about a partition that is down because a copy of it was rolled back; `None`
+    /// where none was.
     fn operators_choice(&self, number: Partition) -> Option<String> {
         let rolled_back = Role::ALL.into_iter().find_map(|role| {
             let rollback = self.report(number, role)?.rollback?;

@@ -1,11 +1,11 @@
 //! The unreplicated tail: acknowledged writes of a partition that its other copy is not known to have.
 //!
-//! The lead acknowledges when a write is on its own disk; the other copy follows a moment later. Until it has, the
-//! gateway keeps the write here. When the lead is lost, the tail is handed to the other copy, which then holds every
-//! acknowledged write.
+//! The lead acknowledges when a write is on its own disk; the other copy follows a moment later. Until it
+//! has, the gateway keeps the write here. When the lead is lost, the tail is handed to the other copy, which
+//! then holds every acknowledged write.
 //!
-//! The tail is bounded. When it overflows (because the other copy is away), the oldest writes are let go, and the tail
-//! no longer covers what the other copy lacks until that has caught up beyond them.
+//! The tail is bounded. When it overflows (because the other copy is away), the oldest writes are let go, and
+//! the tail no longer covers what the other copy lacks until that has caught up beyond them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,13 +23,14 @@ struct Acknowledged {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Tail {
-    /// Every acknowledged write with a higher sequence than this is in `entries`: a copy that has applied this much
-    /// lacks nothing else.
+    /// Every acknowledged write with a higher sequence than this is in `entries`: a copy that has applied
+    /// this much lacks nothing else.
     base: u64,
-    /// In sequence order without gaps, the first one `base + 1`. Each by itself: so the queue can grow to hundreds of thousands while
-    /// callers wait, and what it leaves is given back.
+    /// In sequence order without gaps, the first one `base + 1`. Each by itself: so the queue can grow to
+    /// hundreds of thousands while callers wait, and what it leaves is given back.
     entries: VecDeque<Box<Acknowledged>>,
-    /// When the oldest write was acknowledged that was let go for want of room and that the other copy is not known to have.
+    /// When the oldest write was acknowledged that was let go for want of room and that the other copy is not
+    /// known to have.
     let_go: Option<Duration>,
     bytes: usize,
     limit: usize,
@@ -60,7 +61,8 @@ impl Tail {
         self.let_go.or_else(|| self.entries.front().map(|entry| entry.at))
     }
 
-    /// Forgets everything: a lead has registered with `head` as its last entry, and nobody here knows all of them.
+    /// Forgets everything: a lead has registered with `head` as its last entry, and nobody here knows all of
+    /// them.
     pub(super) fn restart(&mut self, head: u64) -> impl Iterator<Item = UserId> {
         self.base = head;
         self.bytes = 0;
@@ -68,7 +70,8 @@ impl Tail {
         std::mem::take(&mut self.entries).into_iter().map(|entry| entry.write.id)
     }
 
-    /// Adds a write that was acknowledged at `now`. Returns whom the tail had to let go to stay within its bound.
+    /// Adds a write that was acknowledged at `now`. Returns whom the tail had to let go to stay within its
+    /// bound.
     pub(super) fn push(&mut self, now: Duration, sequence: u64, write: Versioned) -> Vec<UserId> {
         let mut dropped = Vec::new();
         if sequence != self.head() + 1 {
@@ -84,7 +87,8 @@ impl Tail {
         dropped
     }
 
-    /// The other copy has applied everything up to `sequence`. Returns whose writes were let go, once for each write.
+    /// The other copy has applied everything up to `sequence`. Returns whose writes were let go, once for
+    /// each write.
     pub(super) fn release(&mut self, sequence: u64) -> Vec<UserId> {
         let mut released = Vec::new();
         if sequence >= self.base {

@@ -1,24 +1,24 @@
 //! The view: who leads each partition, and which processes keep it.
 //!
-//! There is one gateway and it alone makes views, so while it lives, what it knows is the view. What has to be right is
-//! what a gateway finds out that has just started. Two rules fit together:
+//! There is one gateway and it alone makes views, so while it lives, what it knows is the view. What has to
+//! be right is what a gateway finds out that has just started. Two rules fit together:
 //!
-//! * A copy leads only when the view that says so is *kept*: by the process of that copy, and with it by a majority of
-//!   the ring or by the process of the other copy. In a ring of two, by the process of that copy.
-//! * A gateway that starts believes the newest view that it is told, for one partition at a time: once a majority of the
-//!   ring has registered, or both processes that have copies of that partition. In a ring of two, once both have. An
-//!   emptied process does not count, for it has forgotten what it was told.
+//! * A copy leads only when the view that says so is *kept*: by the process of that copy, and with it by a
+//!   majority of the ring or by the process of the other copy. In a ring of two, by the process of that copy.
+//! * A gateway that starts believes the newest view that it is told, for one partition at a time: once a
+//!   majority of the ring has registered, or both processes that have copies of that partition. In a ring of
+//!   two, once both have. An emptied process does not count, for it has forgotten what it was told.
 //!
-//! Any two majorities share a process, and the process of a copy that leads keeps the view that says so. So a view that
-//! a lead relied on is never overlooked. A view that is found though nobody ever relied on it is harmless. If it says
-//! *promoting*, nobody leads by it before both copies have exchanged what they have; otherwise the copy that it names had
-//! everything when the view was made, and has missed nothing since.
+//! Any two majorities share a process, and the process of a copy that leads keeps the view that says so. So a
+//! view that a lead relied on is never overlooked. A view that is found though nobody ever relied on it is
+//! harmless. If it says *promoting*, nobody leads by it before both copies have exchanged what they have;
+//! otherwise the copy that it names had everything when the view was made, and has missed nothing since.
 //!
-//! Nor does it hide one that was relied on: a gateway that goes on with a ring leaves a gap before its first view, so that
-//! its views are newer than those that the one before it made and that nobody told it of.
+//! Nor does it hide one that was relied on: a gateway that goes on with a ring leaves a gap before its first
+//! view, so that its views are newer than those that the one before it made and that nobody told it of.
 //!
-//! So a view that says *promoting* may be made, and kept, while the last lead still serves. That is how a move is
-//! *announced*: what takes long, the disks of many, is over before any write has to wait.
+//! So a view that says *promoting* may be made, and kept, while the last lead still serves. That is how a
+//! move is *announced*: what takes long, the disks of many, is over before any write has to wait.
 
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ use super::event::{Command, RingEvent, SessionId};
 use super::partition::Announced;
 use super::session::Session;
 
-/// More views than a gateway makes of which those that are told who leads know nothing: each of them needs somebody who
-/// could keep it, and is sent at once.
+/// More views than a gateway makes of which those that are told who leads know nothing: each of them needs
+/// somebody who could keep it, and is sent at once.
 const GAP: u64 = 1_000;
 
 impl Routing {
@@ -76,8 +76,8 @@ impl Routing {
             || self.holders(number).iter().flatten().all(remembers)
     }
 
-    /// Whether a process may be told the view. One that has forgotten it is told only what is certain: otherwise it would
-    /// count as a witness of what it was told when the next gateway starts.
+    /// Whether a process may be told the view. One that has forgotten it is told only what is certain:
+    /// otherwise it would count as a witness of what it was told when the next gateway starts.
     pub(super) fn may_be_told(&self, place: Place, ring: Ring) -> bool {
         let session = self.sessions.get(&place);
         let joined = session.and_then(|session| session.ring).is_some_and(|theirs| theirs.id == ring.id);

@@ -79,7 +79,8 @@ impl Routing {
             let version = write.version;
             let early = partition.answered(write.id, version);
             if !early.is_empty() {
-                // What saw a delete saw no user, and where there was none to delete, that was so without it, too.
+                // What saw a delete saw no user, and where there was none to delete, that was so without it,
+                // too.
                 let finds_none = answer.outcome == Outcome::NotFound && write.operation == Operation::Delete;
                 seen.push((answer.outcome == Outcome::Applied || finds_none, early));
             }

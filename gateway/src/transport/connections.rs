@@ -27,8 +27,8 @@ impl Connections {
         self.lock().remove(&session);
     }
 
-    /// Sends a message. Returns false where it cannot leave: the connection is gone, or so much is waiting on it that
-    /// the peer must be hanging.
+    /// Sends a message. Returns false where it cannot leave: the connection is gone, or so much is waiting on
+    /// it that the peer must be hanging.
     pub fn send(&self, session: SessionId, message: &ToProcess) -> bool {
         let Some(socket) = self.lock().get(&session).cloned() else {
             return false;
@@ -53,7 +53,8 @@ impl Connections {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, SocketRef>> {
-        // The map is whole after each of the single calls made under the lock, so a panic elsewhere cannot harm it.
+        // The map is whole after each of the single calls made under the lock, so a panic elsewhere cannot
+        // harm it.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

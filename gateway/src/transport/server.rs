@@ -30,7 +30,8 @@ use crate::routing::{Answer, Event, FromProcess, SessionId};
 /// What a frame may hold at most; a batch is closed well before.
 const MAX_PAYLOAD: usize = 2 << 20;
 
-/// Packets that may wait for one connection. The windows of the lanes keep far below it, unless the peer hangs.
+/// Packets that may wait for one connection. The windows of the lanes keep far below it, unless the peer
+/// hangs.
 const MAX_WAITING_PACKETS: usize = 4096;
 
 /// Lines that one connection may cause in the log by sending nonsense.
@@ -74,8 +75,8 @@ impl fmt::Display for NotAdmitted {
     }
 }
 
-/// Serves socket.io on `listener` until `shutdown`, and sends everything that arrives to `events`, in the order of each
-/// connection.
+/// Serves socket.io on `listener` until `shutdown`, and sends everything that arrives to `events`, in the
+/// order of each connection.
 ///
 /// # Errors
 /// If the listener fails.
@@ -129,8 +130,8 @@ fn address_of(socket: &SocketRef) -> Option<SocketAddr> {
     socket.req_parts().extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
 }
 
-/// Numbers a connection and listens to it. The work is done before each handler's future: those are spawned, and would
-/// lose the order in which messages came.
+/// Numbers a connection and listens to it. The work is done before each handler's future: those are spawned,
+/// and would lose the order in which messages came.
 fn welcome(socket: &SocketRef, connections: &Connections, events: &UnboundedSender<Event>) {
     let session = connections.add(socket.clone());
     let host = address_of(socket).map_or_else(String::new, |address| address.ip().to_canonical().to_string());
@@ -220,8 +221,8 @@ impl Inbox {
         });
     }
 
-    /// One line for what cannot be understood; what it says came from outside and may be anything, so it is cut short
-    /// and never shown beyond its kind.
+    /// One line for what cannot be understood; what it says came from outside and may be anything, so it is
+    /// cut short and never shown beyond its kind.
     fn complain(&self, event: &str, error: &str) {
         if self.complaints.fetch_add(1, Ordering::Relaxed) < MAX_COMPLAINTS {
             let event: String = event.chars().take(32).collect();

@@ -200,7 +200,8 @@ async fn a_body_that_breaks_off_ends_with_a_line_that_says_so() {
     assert_eq!((&results[2]["last_line"], results[2].get("line")), (&json!(2), None));
 }
 
-/// It sends all before it reads anything, and more than there is room for: what was done is told, and what was not.
+/// It sends all before it reads anything, and more than there is room for: what was done is told, and what
+/// was not.
 #[tokio::test]
 async fn who_does_not_read_is_told_what_was_not_looked_at() {
     const LINES: u64 = 300_000;
@@ -257,8 +258,8 @@ async fn a_caller_that_goes_away_makes_room_for_others() {
     assert_eq!(status_and_line(&results(&answer.await.expect("room"))), [(1, 400)]);
 }
 
-/// As `curl -T file | slow`, or a library that sends the whole body first: more than the sockets hold. An answer to
-/// HTTP/1.0 ends with the connection.
+/// As `curl -T file | slow`, or a library that sends the whole body first: more than the sockets hold. An
+/// answer to HTTP/1.0 ends with the connection.
 #[tokio::test]
 async fn all_results_reach_a_caller_that_sends_all_first_and_closes_its_side() {
     const LINES: u64 = 120_000;

@@ -1,7 +1,7 @@
 //! The document of the API: whether it is the one that is kept, and whether it tells the truth.
 //!
-//! Every answer that any test of this program sees is held against the document ([`check`]), so a status or a problem that
-//! is missing in it fails the test that provoked it.
+//! Every answer that any test of this program sees is held against the document ([`check`]), so a status or a
+//! problem that is missing in it fails the test that provoked it.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;

@@ -1,4 +1,5 @@
-//! A test double of the ring: it answers the coordinator's channel from one map, with the real records and versions.
+//! A test double of the ring: it answers the coordinator's channel from one map, with the real records and
+//! versions.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -148,7 +149,8 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
         records: HashMap::new(),
         clock: VersionClock::default(),
     };
-    // A question that is never answered still has to stay: dropping it would say that the coordinator is gone.
+    // A question that is never answered still has to stay: dropping it would say that the coordinator is
+    // gone.
     let mut unanswered = Vec::new();
     let mut gathered = Vec::new();
     while let Some(question) = questions.recv().await {

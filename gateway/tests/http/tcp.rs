@@ -75,7 +75,8 @@ async fn what_is_no_http_is_refused_and_harms_no_other_caller() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
 }
 
-/// Requests may be sent before the answers to those before them have come. What is no request is answered in its turn.
+/// Requests may be sent before the answers to those before them have come. What is no request is answered in
+/// its turn.
 #[tokio::test]
 async fn nonsense_behind_a_request_is_refused_after_the_answer() {
     let server = Server::start().await;

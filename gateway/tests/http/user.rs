@@ -113,7 +113,8 @@ async fn names_are_kept_in_normal_form_and_texts_survive_as_they_are() {
         ("\"e\u{301}\"", "\u{e9}"),
         (r#""\ud83d\ude00 \"quoted\" \\ \/ <b>""#, "\u{1f600} \"quoted\" \\ / <b>"),
         ("\"\u{2028}\"", "\u{2028}"),
-        // Right to left, marks that change the direction, an emoji of several characters, and a letter with many marks.
+        // Right to left, marks that change the direction, an emoji of several characters, and a letter with
+        // many marks.
         (
             "\"\u{202e}\u{5d0}\u{5d3}\u{5d4}\u{202c} \u{627}\u{62f}\u{627}\"",
             "\u{202e}\u{5d0}\u{5d3}\u{5d4}\u{202c} \u{627}\u{62f}\u{627}",

@@ -4,7 +4,8 @@
 //! - [`run`]: all of what follows around the work of a process
 //! - [`start_log`]: daily files and stdout
 //! - [`shutdown_on_signal`]: SIGTERM and Ctrl-C become a token that is cancelled
-//! - [`abort_on_panic`]: a bug ends the process, where it would otherwise end one task and leave a half of it at work
+//! - [`abort_on_panic`]: a bug ends the process, where it would otherwise end one task and leave a half of it
+//!   at work
 //! - [`probe`]: asks a process on this machine whether it is well
 //!
 //! Nothing here knows what the processes do.
@@ -18,8 +19,8 @@ mod secret;
 mod settings;
 mod signal;
 
-/// The allocator of everything that uses this crate, RocksDB included. A process of this ring allocates small pieces on one
-/// thread and frees them on another all the time, which is what jemalloc is good at.
+/// The allocator of everything that uses this crate, RocksDB included. A process of this ring allocates small
+/// pieces on one thread and frees them on another all the time, which is what jemalloc is good at.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -11,14 +11,15 @@ use tracing_subscriber::{EnvFilter, fmt, registry};
 use crate::log_files::LogFiles;
 use crate::settings::{CommonSettings, NodeEnv};
 
-/// So many lines may wait for the disk, and as many for the reader of stdout. Room for them is taken at the start, 32 bytes each; the
-/// default of `tracing-appender` is eight times as much.
+/// So many lines may wait for the disk, and as many for the reader of stdout. Room for them is taken at the
+/// start, 32 bytes each; the default of `tracing-appender` is eight times as much.
 const LINES_WAITING: usize = 16_000;
 
 /// The crates of this workspace, whose lines are wanted; libraries are heard from `warn` on.
 const OUR_CRATES: [&str; 5] = ["corro", "db_process", "gateway", "process", "protocol"];
 
-/// The threads that write the log. They are kept here and not in the [`LogGuard`], so that a panic can flush them, too.
+/// The threads that write the log. They are kept here and not in the [`LogGuard`], so that a panic can flush
+/// them, too.
 static WRITERS: Mutex<Vec<WorkerGuard>> = Mutex::new(Vec::new());
 
 /// Flushes the log when it is dropped: keep it until `main` ends.
@@ -42,8 +43,8 @@ pub(crate) fn flush() {
 /// Starts the log of this process: `<log_dir>/<process>.<date>.log`, a file a day (UTC), and stdout. Fourteen
 /// days are kept, within the bytes that the settings allow.
 ///
-/// Lines are written by threads of their own; where the disk or the reader of stdout cannot follow, lines are dropped,
-/// so that no request waits for the log. `RUST_LOG` chooses other lines than `NODE_ENV` does.
+/// Lines are written by threads of their own; where the disk or the reader of stdout cannot follow, lines are
+/// dropped, so that no request waits for the log. `RUST_LOG` chooses other lines than `NODE_ENV` does.
 ///
 /// # Errors
 /// Where the folder cannot be made or written, `RUST_LOG` is not understood, or the log was started already.

@@ -4,8 +4,8 @@ use std::panic::PanicHookInfo;
 
 /// From now on a panic in any thread or task is logged and ends the process with SIGABRT.
 ///
-/// Without it a panic ends one task, silently, and the others go on beside a hole: a restart is better, as the ring is
-/// built for restarts.
+/// Without it a panic ends one task, silently, and the others go on beside a hole: a restart is better, as
+/// the ring is built for restarts.
 pub fn abort_on_panic() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

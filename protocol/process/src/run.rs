@@ -8,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{CommonSettings, abort_on_panic, shutdown_on_signal, start_log};
 
-/// Runs `work` with all that a process has around it: a log under the name of the process, an end at the first panic,
-/// a runtime of one thread, and a token that SIGTERM and Ctrl-C cancel. `work` returns when it has put all in order.
+/// Runs `work` with all that a process has around it: a log under the name of the process, an end at the
+/// first panic, a runtime of one thread, and a token that SIGTERM and Ctrl-C cancel. `work` returns when it
+/// has put all in order.
 ///
 /// The exit code says whether it went well; an error is logged here, and nowhere before.
 pub fn run<E: Display>(
@@ -28,7 +29,8 @@ pub fn run<E: Display>(
     let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
             let outcome = runtime.block_on(async { work(shutdown_on_signal()).await });
-            // A blocking call that nobody waits for any more, such as the look-up of a name, does not hold up the end.
+            // A blocking call that nobody waits for any more, such as the look-up of a name, does not hold up
+            // the end.
             runtime.shutdown_timeout(Duration::from_millis(100));
             outcome.map_err(|error| format!("{error:#}"))
         }

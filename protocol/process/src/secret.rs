@@ -24,7 +24,8 @@ impl Secret {
 impl FromStr for Secret {
     type Err = &'static str;
 
-    /// An empty secret would look like protection and be none: it is refused, where leaving it unset is a choice.
+    /// An empty secret would look like protection and be none: it is refused, where leaving it unset is a
+    /// choice.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.is_empty() {
             Err("it must not be empty; leave it unset instead")

@@ -44,7 +44,8 @@ pub enum NodeEnv {
     Production,
 }
 
-/// Parses flags and environment. `--help` works as usual; a bad value ends the process with exit code 2 and one line.
+/// Parses flags and environment. `--help` works as usual; a bad value ends the process with exit code 2 and
+/// one line.
 pub fn settings<T: Parser>() -> T {
     T::try_parse().unwrap_or_else(|error| {
         if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -106,7 +107,8 @@ fn find<'a>(command: &'a Command, shown: &str) -> Option<&'a Arg> {
         .or_else(|| command.get_subcommands().find_map(|subcommand| find(subcommand, shown)))
 }
 
-/// What a number may be: for those, the reason that clap gives ("invalid digit found in string") helps nobody.
+/// What a number may be: for those, the reason that clap gives ("invalid digit found in string") helps
+/// nobody.
 fn whole_number(arg: &Arg) -> Option<&'static str> {
     let kind = arg.get_value_parser().type_id();
     let of = |number: TypeId| kind == number;

@@ -3,8 +3,8 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A token that is cancelled at the first SIGTERM or SIGINT. Call it inside a tokio runtime, once, and early: from then
-/// on those signals no longer end the process by themselves.
+/// A token that is cancelled at the first SIGTERM or SIGINT. Call it inside a tokio runtime, once, and early:
+/// from then on those signals no longer end the process by themselves.
 pub fn shutdown_on_signal() -> CancellationToken {
     let token = CancellationToken::new();
     let mut terminate =

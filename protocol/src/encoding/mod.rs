@@ -1,16 +1,16 @@
-//! Records and op-log entries as bytes, in a database (`db-process/src/store/encoding`) and on the way from one copy to the other
-//! ([`crate::message::packed`]).
+//! Records and op-log entries as bytes, in a database (`db-process/src/store/encoding`) and on the way from
+//! one copy to the other ([`crate::message::packed`]).
 //!
-//! The first byte of every value is the number of its format, so that a later program can change the format and still
-//! read what an earlier one wrote. Numbers are big endian.
+//! The first byte of every value is the number of its format, so that a later program can change the format
+//! and still read what an earlier one wrote. Numbers are big endian.
 //!
 //! | value | bytes after the format number |
 //! |---|---|
 //! | record | flags, version of *alive*, then of name, email and group where theirs differ, group, the request with its version where there is one, name, email |
 //! | op-log entry | flags, version, id, then the registers that it sets, or up to where it forgets them; its sequence is not in it |
 //!
-//! A text is its length (LEB128) and its UTF-8 bytes. A record that one create wrote, the usual case, costs 16 bytes more
-//! than its texts.
+//! A text is its length (LEB128) and its UTF-8 bytes. A record that one create wrote, the usual case, costs
+//! 16 bytes more than its texts.
 //!
 //! What it does not do: it finds no flipped bits inside a text. The checksums of RocksDB and of TCP do that.
 

@@ -1,4 +1,5 @@
-//! Between the gateway and a db-process. The db-process connects and sends [`Register`]; everything else follows.
+//! Between the gateway and a db-process. The db-process connects and sends [`Register`]; everything else
+//! follows.
 
 use std::fmt;
 
@@ -44,8 +45,8 @@ impl Role {
     }
 }
 
-/// A place in a copy's op-log: everything up to and including `sequence`. A copy whose database is made anew has a new
-/// incarnation, so an old position never means something in a new op-log.
+/// A place in a copy's op-log: everything up to and including `sequence`. A copy whose database is made anew
+/// has a new incarnation, so an old position never means something in a new op-log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// Of the copy whose op-log this is.
@@ -61,14 +62,14 @@ pub struct Ring {
     pub id: Uuid,
     /// n, the number of db-processes and of partitions. It never changes.
     pub size: u16,
-    /// Whether every member is known to have joined. No user exists before that, so a ring that no member remembers
-    /// as formed can be formed again without loss.
+    /// Whether every member is known to have joined. No user exists before that, so a ring that no member
+    /// remembers as formed can be formed again without loss.
     pub formed: bool,
 }
 
-/// Who leads each partition, as of one epoch. The gateway makes views, one after the other; every db-process keeps the
-/// newest that it was told, and a view counts for a partition only once enough of them have (see the gateway's
-/// `routing::view`). So a gateway that starts can find out who leads.
+/// Who leads each partition, as of one epoch. The gateway makes views, one after the other; every db-process
+/// keeps the newest that it was told, and a view counts for a partition only once enough of them have (see
+/// the gateway's `routing::view`). So a gateway that starts can find out who leads.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
     /// Counts up with every change; 0 is the view with which a ring is formed: every primary leads.
@@ -89,14 +90,16 @@ impl View {
 pub struct Lead {
     /// Which of the two.
     pub role: Role,
-    /// It is about to lead and may still lack acknowledged writes, which only the gateway that made the view has. A
-    /// gateway that starts and finds this lets nobody lead until both copies have exchanged what they have.
+    /// It is about to lead and may still lack acknowledged writes, which only the gateway that made the view
+    /// has. A gateway that starts and finds this lets nobody lead until both copies have exchanged what they
+    /// have.
     pub promoting: bool,
 }
 
-/// A commit of a copy's database that is on its disk. Each commit has a number, its *LSN* (log sequence number), and none is
-/// given twice in a database. Whatever relies on what a copy has on disk remembers a flush point, in the same step. A copy
-/// that later shows a lower one has been rolled back: its disk has lost what it had (see [`Rollback`]).
+/// A commit of a copy's database that is on its disk. Each commit has a number, its *LSN* (log sequence
+/// number), and none is given twice in a database. Whatever relies on what a copy has on disk remembers a
+/// flush point, in the same step. A copy that later shows a lower one has been rolled back: its disk has lost
+/// what it had (see [`Rollback`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlushPoint {
     /// Of the copy.
@@ -115,9 +118,10 @@ impl FlushPoint {
     }
 }
 
-/// A copy came back with less than was known to be on its disk: the end of RocksDB's log was damaged or cut off, or the folder
-/// was restored from an older copy. It is treated like a copy on an emptied disk: it does not lead and does not serve. What
-/// only its op-log has is followed by the other copy; then it is discarded and filled anew.
+/// A copy came back with less than was known to be on its disk: the end of RocksDB's log was damaged or cut
+/// off, or the folder was restored from an older copy. It is treated like a copy on an emptied disk: it does
+/// not lead and does not serve. What only its op-log has is followed by the other copy; then it is discarded
+/// and filled anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollback {
     /// What the two numbers count.
@@ -153,8 +157,8 @@ impl fmt::Display for Rollback {
 pub struct CopyReport {
     /// Made with the copy's database.
     pub incarnation: Uuid,
-    /// Whether it holds all of its partition: true from the forming of the ring, or once it was filled from the other copy,
-    /// unless it was rolled back since. A copy that is not complete answers no requests.
+    /// Whether it holds all of its partition: true from the forming of the ring, or once it was filled from
+    /// the other copy, unless it was rolled back since. A copy that is not complete answers no requests.
     pub complete: bool,
     /// Last entry of its own op-log; 0 where there is none.
     pub head: u64,
@@ -176,8 +180,8 @@ impl CopyReport {
         FlushPoint { incarnation: self.incarnation, lsn: self.flushed }
     }
 
-    /// Whether the copy has lost something, by what is known of its disk (`flushed`) and by how far the other copy has
-    /// followed its op-log (`followed`).
+    /// Whether the copy has lost something, by what is known of its disk (`flushed`) and by how far the other
+    /// copy has followed its op-log (`followed`).
     pub fn compare(&self, flushed: Option<FlushPoint>, followed: Option<Position>) -> Option<Rollback> {
         let flushed = flushed.filter(|known| known.incarnation == self.incarnation).map(|known| known.lsn);
         let followed = followed.filter(|known| known.incarnation == self.incarnation);
@@ -237,7 +241,8 @@ pub struct Register {
     pub ring: Option<Ring>,
     /// The newest view that it was told; the first one for a folder that never joined a ring.
     pub view: View,
-    /// Where its neighbours can follow its copies. Without a host: at the address from which this connection came.
+    /// Where its neighbours can follow its copies. Without a host: at the address from which this connection
+    /// came.
     pub replication: ReplicationAddress,
     /// State of both copies.
     pub copies: CopyReports,
@@ -259,8 +264,8 @@ pub struct Registered {
     pub size: u16,
 }
 
-/// Gateway → db-process: the registration does not stand. The db-process drops the connection, and tries again unless
-/// the reason is final.
+/// Gateway → db-process: the registration does not stand. The db-process drops the connection, and tries
+/// again unless the reason is final.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     /// Why, for the log of the db-process.
@@ -304,10 +309,10 @@ impl Refusal {
     }
 }
 
-/// Gateway → db-process, after [`Registered`] and before anything else: what is known of the disk of one of its copies, where
-/// that is more than it has said. If the copy has it, the db-process answers with [`Compared`]. A copy that has less was rolled
-/// back: the db-process answers nothing any more, ends the connection, keeps that in mind and registers again, with a copy that
-/// is not complete.
+/// Gateway → db-process, after [`Registered`] and before anything else: what is known of the disk of one of
+/// its copies, where that is more than it has said. If the copy has it, the db-process answers with
+/// [`Compared`]. A copy that has less was rolled back: the db-process answers nothing any more, ends the
+/// connection, keeps that in mind and registers again, with a copy that is not complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
     /// Which copy.
@@ -325,11 +330,12 @@ pub struct Compared {
     pub role: Role,
 }
 
-/// Gateway → db-process, after registration and at every change: what the ring looks like from its place. It states all
-/// of it each time, so a lost or repeated notice does no harm.
+/// Gateway → db-process, after registration and at every change: what the ring looks like from its place. It
+/// states all of it each time, so a lost or repeated notice does no harm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingNotice {
-    /// The ring that it belongs to; the db-process keeps it, and answers with [`CopiesChanged`] when it is news.
+    /// The ring that it belongs to; the db-process keeps it, and answers with [`CopiesChanged`] when it is
+    /// news.
     pub ring: Ring,
     /// Who leads; kept and answered in the same way when its epoch is higher than what was kept before.
     pub view: View,
@@ -362,13 +368,15 @@ pub enum Grant {
     Wait,
     /// Count as complete as it is: the ring is being formed and has no users.
     Empty,
-    /// Copy everything from the other copy, and then count as complete. A copy that was rolled back is discarded first.
+    /// Copy everything from the other copy, and then count as complete. A copy that was rolled back is
+    /// discarded first.
     Fill,
     /// Count as complete as it is: the operator accepts what a rolled back copy has lost.
     Accept,
 }
 
-/// db-process → gateway: what [`Register`] said has changed; a copy was filled, or the ring or a view is kept.
+/// db-process → gateway: what [`Register`] said has changed; a copy was filled, or the ring or a view is
+/// kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopiesChanged {
     /// As it is kept now.
@@ -379,7 +387,8 @@ pub struct CopiesChanged {
     pub copies: CopyReports,
 }
 
-/// db-process → gateway: a copy has applied more of the other's op-log. Sent after each batch; the newest counts.
+/// db-process → gateway: a copy has applied more of the other's op-log. Sent after each batch; the newest
+/// counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// The copy that follows.
@@ -388,8 +397,9 @@ pub struct Applied {
     pub position: Position,
 }
 
-/// db-process → gateway: which of its copies follow the other copy of their partition now. Sent after the registration and
-/// whenever it changes, so that a link between two neighbours that is down does not go unnoticed while nothing is written.
+/// db-process → gateway: which of its copies follow the other copy of their partition now. Sent after the
+/// registration and whenever it changes, so that a link between two neighbours that is down does not go
+/// unnoticed while nothing is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Following {
     /// Whether its primary follows the replica of the partition.
@@ -427,7 +437,8 @@ pub struct ReadBatch {
     pub replica: Vec<UserId>,
 }
 
-/// db-process → gateway: the users found, first all of `primary`, then all of `replica`, each in the order asked.
+/// db-process → gateway: the users found, first all of `primary`, then all of `replica`, each in the order
+/// asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ReadAnswers {
     /// Of the [`ReadBatch`].
@@ -447,7 +458,8 @@ impl Found {
     }
 }
 
-/// Gateway → db-process: operations for one copy, in version order. Answered by [`WriteAnswers`] once they are on disk.
+/// Gateway → db-process: operations for one copy, in version order. Answered by [`WriteAnswers`] once they
+/// are on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteBatch {
     /// Returned in the answer.
@@ -473,7 +485,8 @@ pub struct Write {
     /// `If-Match`, decided together with the operation.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<Condition>,
-    /// Whoever asked does not want to see the user that it leaves: where it is applied, the answer carries none.
+    /// Whoever asked does not want to see the user that it leaves: where it is applied, the answer carries
+    /// none.
     #[serde(rename = "q", default, skip_serializing_if = "is_false")]
     pub quiet: bool,
 }
@@ -504,14 +517,14 @@ pub struct WriteAnswer {
     /// Op-log entry of the write where it was applied, otherwise the last entry that the decision rests on.
     #[serde(rename = "s")]
     pub sequence: u64,
-    /// The user after the write, with its version; `None` where there is no live user to show, or where a quiet write was
-    /// applied: its version is the one of the user then.
+    /// The user after the write, with its version; `None` where there is no live user to show, or where a
+    /// quiet write was applied: its version is the one of the user then.
     #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
     pub user: Option<Found>,
 }
 
-/// Gateway → db-process: acknowledged writes that the copy may lack, from the unreplicated tail of a lead that is gone.
-/// To be merged and fsynced; answered by [`Merged`].
+/// Gateway → db-process: acknowledged writes that the copy may lack, from the unreplicated tail of a lead
+/// that is gone. To be merged and fsynced; answered by [`Merged`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MergeBatch {
     /// Returned in the answer.
@@ -550,8 +563,8 @@ pub struct Merged {
     pub lsn: u64,
 }
 
-/// db-process → gateway: it was asked to stop. The gateway moves the lead of its partitions elsewhere first, if it can,
-/// and answers with [`Released`]. The db-process serves on until then.
+/// db-process → gateway: it was asked to stop. The gateway moves the lead of its partitions elsewhere first,
+/// if it can, and answers with [`Released`]. The db-process serves on until then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaving {}
 
@@ -559,8 +572,8 @@ pub struct Leaving {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {}
 
-/// Gateway → db-process, at a fixed interval; the db-process answers each with [`Alive`] through the same queues as its
-/// work, so silence on either side means that no work gets done.
+/// Gateway → db-process, at a fixed interval; the db-process answers each with [`Alive`] through the same
+/// queues as its work, so silence on either side means that no work gets done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
     /// Counts up; returned in the answer.

@@ -1,10 +1,11 @@
 //! What travels on the links.
 //!
-//! Every message is one socket.io event with **one argument: a string that holds JSON**. The string form passes both
-//! libraries untouched (JSON escapes all control bytes, and nothing is decoded twice), and one event can carry a whole
-//! batch. JSON in a JSON string would have each of its many quotes escaped, and unescaped on the other side. So quotes and
-//! apostrophes change places on the way, and the frames say `{'beat':7}`. No acknowledgements of the transport are used: a batch carries an id of its own and is answered by an event
-//! with the results in the same order.
+//! Every message is one socket.io event with **one argument: a string that holds JSON**. The string form
+//! passes both libraries untouched (JSON escapes all control bytes, and nothing is decoded twice), and one
+//! event can carry a whole batch. JSON in a JSON string would have each of its many quotes escaped, and
+//! unescaped on the other side. So quotes and apostrophes change places on the way, and the frames say
+//! `{'beat':7}`. No acknowledgements of the transport are used: a batch carries an id of its own and is
+//! answered by an event with the results in the same order.
 //!
 //! * [`link`]: between the gateway and a db-process.
 //! * [`query`]: on the same connection, questions about a whole copy.
@@ -37,18 +38,20 @@ pub const MAX_BATCH: usize = 256;
 /// A batch is closed once it holds this many bytes of JSON, or before.
 pub const MAX_FRAME_BYTES: usize = 1 << 20;
 
-/// A message with the name of the event that carries it. The name says the direction too: no two messages share one.
+/// A message with the name of the event that carries it. The name says the direction too: no two messages
+/// share one.
 pub trait Message: Serialize + DeserializeOwned {
     /// Name of the socket.io event.
     const EVENT: &'static str;
 
-    /// Whether quotes stay in their place: what two processes say before they know that they speak the same revision.
+    /// Whether quotes stay in their place: what two processes say before they know that they speak the same
+    /// revision.
     const PLAIN: bool = false;
 
     /// The argument of the event.
     fn encode(&self) -> String {
-        // Serialisation to a string fails only on maps with keys that are no strings and on errors of a custom
-        // `Serialize`; the messages have neither.
+        // Serialisation to a string fails only on maps with keys that are no strings and on errors of a
+        // custom `Serialize`; the messages have neither.
         let json = serde_json::to_string(self).unwrap_or_default();
         if Self::PLAIN { json } else { with_quotes_swapped(json) }
     }

@@ -1,8 +1,9 @@
-//! Lists of records and of op-log entries within a message: the bytes of all of them ([`crate::encoding`]), one behind the other,
-//! as one text in Base64 (RFC 4648, section 4, without padding).
+//! Lists of records and of op-log entries within a message: the bytes of all of them ([`crate::encoding`]),
+//! one behind the other, as one text in Base64 (RFC 4648, section 4, without padding).
 //!
-//! A neighbour that becomes whole again is sent hundreds of thousands of them a second. As objects they would be longer,
-//! and names, numbers and quotes would be written and read one by one. It is for `#[serde(with = "…")]`.
+//! A neighbour that becomes whole again is sent hundreds of thousands of them a second. As objects they would
+//! be longer, and names, numbers and quotes would be written and read one by one. It is for `#[serde(with =
+//! "…")]`.
 
 use std::fmt;
 

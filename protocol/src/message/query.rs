@@ -1,8 +1,9 @@
-//! Questions of the gateway about a whole copy: pages of users, counts, changes, digests. They travel on the same
-//! connection as the work of [`super::link`], one frame each, without the lanes that form batches: they are few.
+//! Questions of the gateway about a whole copy: pages of users, counts, changes, digests. They travel on the
+//! same connection as the work of [`super::link`], one frame each, without the lanes that form batches: they
+//! are few.
 //!
-//! Each question has a number, which its answer repeats; answers come in any order. Every answer describes one moment of the
-//! copy: it is read from one snapshot.
+//! Each question has a number, which its answer repeats; answers come in any order. Every answer describes
+//! one moment of the copy: it is read from one snapshot.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -94,9 +95,9 @@ pub struct ChangesQuery {
 
 /// db-process → gateway: what the op-log of the copy holds of the changes asked for.
 ///
-/// A partition's changes are in the op-logs of its two copies, each in the one that led then. All of them after some
-/// version are known when that is not below the `floor` of either copy. Where only one copy is there, its op-log alone has
-/// all of them when the version is not below its `foreign` either.
+/// A partition's changes are in the op-logs of its two copies, each in the one that led then. All of them
+/// after some version are known when that is not below the `floor` of either copy. Where only one copy is
+/// there, its op-log alone has all of them when the version is not below its `foreign` either.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangesAnswer {
     /// Of the [`ChangesQuery`].
@@ -105,8 +106,8 @@ pub struct ChangesAnswer {
     pub changes: Vec<Versioned>,
     /// Whether there are more of them, up to the version asked for. Where there are, `changes` is not empty.
     pub more: bool,
-    /// The op-log holds all that was ever accepted at this place above this version. What it held at or below may have
-    /// been trimmed, or lost with an earlier database.
+    /// The op-log holds all that was ever accepted at this place above this version. What it held at or below
+    /// may have been trimmed, or lost with an earlier database.
     pub floor: Version,
     /// The highest version of anything in the copy that did not come by its own op-log.
     pub foreign: Version,
@@ -155,8 +156,8 @@ pub struct DigestQuery {
     pub scan: bool,
 }
 
-/// db-process → gateway: what the copy holds, in short. Two copies of a partition that have exchanged all they have hold
-/// the same: then `digests`, `users` and `records` are equal.
+/// db-process → gateway: what the copy holds, in short. Two copies of a partition that have exchanged all
+/// they have hold the same: then `digests`, `users` and `records` are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DigestAnswer {
     /// Of the [`DigestQuery`].
@@ -171,7 +172,8 @@ pub struct DigestAnswer {
     pub users: u64,
     /// Number of live users and tombstones.
     pub records: u64,
-    /// [`BUCKETS`] digests, each the exclusive or over the records of a bucket, kept up to date with every write.
+    /// [`BUCKETS`] digests, each the exclusive or over the records of a bucket, kept up to date with every
+    /// write.
     pub digests: Vec<u64>,
     /// What a scan found wrong; empty without a scan.
     pub damage: Vec<Damage>,
@@ -194,8 +196,8 @@ pub enum Damage {
     Unreadable(String),
 }
 
-/// Gateway → db-process: a copy is not what it should be, and is made good from the other one. Not answered: what came of it
-/// shows in [`super::link::CopiesChanged`] and in the next digests.
+/// Gateway → db-process: a copy is not what it should be, and is made good from the other one. Not answered:
+/// what came of it shows in [`super::link::CopiesChanged`] and in the next digests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renew {
     /// The copy.
@@ -210,8 +212,8 @@ pub struct Renew {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Renewal {
-    /// What is stored is damaged. The process leaves the ring as if it were to stop, sets the database aside, and comes back
-    /// with an empty one, to be filled.
+    /// What is stored is damaged. The process leaves the ring as if it were to stop, sets the database aside,
+    /// and comes back with an empty one, to be filled.
     Discard,
     /// It differs from the other copy: it takes everything from that once more, and merges it.
     Recopy,

@@ -1,5 +1,5 @@
-//! Between the two copies of a partition, db-process to db-process. The copy that follows connects to the other's
-//! process, one connection for each copy, and sends [`Follow`].
+//! Between the two copies of a partition, db-process to db-process. The copy that follows connects to the
+//! other's process, one connection for each copy, and sends [`Follow`].
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -11,8 +11,8 @@ use crate::user::UserId;
 use crate::version::Version;
 
 /// Follower → source, first message on every connection: asks for everything after `position`. Answered by
-/// [`LogBatch`]es for as long as the connection stands, before them [`CopyChunk`]s where the op-log does not reach back
-/// that far, or by [`Declined`].
+/// [`LogBatch`]es for as long as the connection stands, before them [`CopyChunk`]s where the op-log does not
+/// reach back that far, or by [`Declined`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Follow {
     /// [`super::REVISION`] of the sender.
@@ -21,9 +21,11 @@ pub struct Follow {
     pub ring: Uuid,
     /// Name of the sender.
     pub instance: InstanceName,
-    /// The copy of the receiver that is to be followed; it belongs to the same partition as the sender's other role.
+    /// The copy of the receiver that is to be followed; it belongs to the same partition as the sender's
+    /// other role.
     pub role: Role,
-    /// Of the copy that follows. Nil where it wants everything once more, whatever the source remembers of it.
+    /// Of the copy that follows. Nil where it wants everything once more, whatever the source remembers of
+    /// it.
     pub incarnation: Uuid,
     /// How far it has applied the source's op-log; `None` where it never followed it.
     pub position: Option<Position>,
@@ -46,8 +48,8 @@ pub struct Declined {
 pub enum Decline {
     /// It is not complete itself, or has nothing that the follower lacks.
     Incomplete,
-    /// The source knows of more on the follower's disk than the follower has said. If it has less, it was rolled back; otherwise
-    /// it asks again.
+    /// The source knows of more on the follower's disk than the follower has said. If it has less, it was
+    /// rolled back; otherwise it asks again.
     Expects(FlushPoint),
     /// It belongs to another ring.
     AnotherRing,
@@ -57,7 +59,8 @@ pub enum Decline {
     Revision,
 }
 
-/// Source → follower: entries of the op-log, without gaps. At most four unanswered; answered by [`Confirmed`].
+/// Source → follower: entries of the op-log, without gaps. At most four unanswered; answered by
+/// [`Confirmed`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogBatch {
     /// The copy whose op-log this is.
@@ -90,8 +93,8 @@ pub struct CopyChunk {
     /// In id order; live users and tombstones.
     #[serde(with = "super::packed::records")]
     pub records: Vec<(UserId, Record)>,
-    /// The operations applied lately that made these records and those of the chunks before. Records do not tell of all
-    /// of them, and one that arrives again must not be decided anew.
+    /// The operations applied lately that made these records and those of the chunks before. Records do not
+    /// tell of all of them, and one that arrives again must not be decided anew.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub applied: Vec<Version>,
     /// In the last chunk: the position in the source's op-log that the copy stands for.
@@ -105,7 +108,8 @@ fn is_zero(lsn: &u64) -> bool {
     *lsn == 0
 }
 
-/// Follower → source: the records of a [`CopyChunk`] are merged (and with the last one the position is on disk).
+/// Follower → source: the records of a [`CopyChunk`] are merged (and with the last one the position is on
+/// disk).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkMerged {
     /// Of the [`CopyChunk`].

@@ -5,7 +5,8 @@ use anyhow::{Context, bail};
 /// No answer to what is asked here has more headers.
 const MAX_HEADERS: usize = 32;
 
-/// The status of the answer at the beginning of `bytes` and its whole length; `None` where it is not all there yet.
+/// The status of the answer at the beginning of `bytes` and its whole length; `None` where it is not all
+/// there yet.
 ///
 /// # Errors
 /// Where it is not HTTP, or of a length that only the end of the connection would tell.

@@ -31,13 +31,16 @@ const TIMER: u64 = u64::MAX;
 pub(super) struct Engine {
     address: SocketAddr,
     epoll: OwnedFd,
-    /// Wakes for the next request that is due: the timeout of `epoll` itself is in whole milliseconds, in which several are.
+    /// Wakes for the next request that is due: the timeout of `epoll` itself is in whole milliseconds, in
+    /// which several are.
     timer: OwnedFd,
     connections: Vec<Connection>,
-    /// Those without a request under way, the one that has rested longest first, so that none rests until it is closed.
+    /// Those without a request under way, the one that has rested longest first, so that none rests until it
+    /// is closed.
     idle: VecDeque<usize>,
     requests: Requests,
-    /// Open loop: the moments at which requests were due that wait for a connection, and when the next one is.
+    /// Open loop: the moments at which requests were due that wait for a connection, and when the next one
+    /// is.
     waiting: VecDeque<Instant>,
     next_due: Option<Instant>,
     interval: Option<Duration>,
@@ -150,8 +153,8 @@ impl Engine {
         Ok((Instant::now(), before))
     }
 
-    /// Sends and receives, until then or until so many users are taken. Returns true where there is nothing more to send and
-    /// all is answered.
+    /// Sends and receives, until then or until so many users are taken. Returns true where there is nothing
+    /// more to send and all is answered.
     fn go_on_until(&mut self, end: Option<Instant>, taken: u64) -> anyhow::Result<bool> {
         let mut events = Vec::with_capacity(self.connections.len());
         loop {
@@ -249,7 +252,8 @@ impl Engine {
         };
         let connection = &mut self.connections[place];
         connection.under_way = Some((counts_from, expected));
-        // The connection is empty, and a request far smaller than its buffer: what cannot be written is a lost connection.
+        // The connection is empty, and a request far smaller than its buffer: what cannot be written is a
+        // lost connection.
         if let Err(error) = connection.stream.write_all(&self.request) {
             self.broken(place, &error.to_string())?;
         }
@@ -299,8 +303,8 @@ impl Engine {
         self.measured.first_error.get_or_insert(what);
     }
 
-    /// Makes a connection anew. Its request is not repeated. One that had none under way was closed for resting too long:
-    /// that is no error, and it rests on.
+    /// Makes a connection anew. Its request is not repeated. One that had none under way was closed for
+    /// resting too long: that is no error, and it rests on.
     fn broken(&mut self, place: usize, what: &str) -> anyhow::Result<()> {
         let rested = self.connections[place].under_way.is_none();
         self.connections[place] = self.connect(place)?;

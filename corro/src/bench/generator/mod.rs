@@ -1,9 +1,10 @@
-//! `corro bench-generator`: the load, in a process of its own. It reads a [`Spec`] from its input, and prints an [`Outcome`].
+//! `corro bench-generator`: the load, in a process of its own. It reads a [`Spec`] from its input, and prints
+//! an [`Outcome`].
 //!
-//! One thread, one `epoll` over all connections, and two system calls a request, one that writes it and one that reads the
-//! answer: no runtime, no task and no allocation for each request. It is made to cost little on a
-//! machine that it shares with what it measures. It does not pipeline: a connection has one request under way, as clients
-//! have.
+//! One thread, one `epoll` over all connections, and two system calls a request, one that writes it and one
+//! that reads the answer: no runtime, no task and no allocation for each request. It is made to cost little
+//! on a machine that it shares with what it measures. It does not pipeline: a connection has one request
+//! under way, as clients have.
 //!
 //! [`requests`] writes the requests, [`answers`] finds the end of an answer, [`engine`] is the loop.
 

@@ -1,7 +1,7 @@
 //! Requests as bytes, and the users that they are about.
 //!
-//! A user of the load follows from a number: its id, its name, its email, its group. The ids are as good as random, so that
-//! they spread over the partitions and over each database. As JSON each user has 120 bytes.
+//! A user of the load follows from a number: its id, its name, its email, its group. The ids are as good as
+//! random, so that they spread over the partitions and over each database. As JSON each user has 120 bytes.
 
 use std::io::Write;
 

@@ -1,5 +1,5 @@
-//! A demo as driver. One started for the drill is a process like any other demo, in a temporary folder and on free ports; so
-//! the drill needs but one way to its ring, the control socket.
+//! A demo as driver. One started for the drill is a process like any other demo, in a temporary folder and on
+//! free ports; so the drill needs but one way to its ring, the control socket.
 
 use std::fs::File;
 use std::io;
@@ -88,7 +88,8 @@ impl DemoRing {
         Ok(Self::new(layout, ring, None))
     }
 
-    /// Starts a demo of so many db-processes with this executable. Call it on the main thread: see [`crate::parent::end_with`].
+    /// Starts a demo of so many db-processes with this executable. Call it on the main thread: see
+    /// [`crate::parent::end_with`].
     ///
     /// # Errors
     /// Where it does not start, with what it said.
@@ -159,8 +160,8 @@ impl DemoRing {
         Ok(processes.into_iter().filter_map(|status| Some((status.process, status.pid?))).collect())
     }
 
-    /// Sets a copy of the data aside where they are to be taken back. The process stands still meanwhile, so the copy is what a
-    /// disk has at one moment.
+    /// Sets a copy of the data aside where they are to be taken back. The process stands still meanwhile, so
+    /// the copy is what a disk has at one moment.
     pub(super) async fn prepare(&self, Cycle { fault, process }: &Cycle) -> anyhow::Result<()> {
         if *fault != Fault::Rollback {
             return Ok(());
@@ -211,7 +212,8 @@ impl DemoRing {
         send(&self.layout, order).await.map(drop)
     }
 
-    /// Ends one that was started here, and removes what it wrote. With `keep` that stays, and where it is is returned.
+    /// Ends one that was started here, and removes what it wrote. With `keep` that stays, and where it is is
+    /// returned.
     ///
     /// # Errors
     /// Where it does not end.

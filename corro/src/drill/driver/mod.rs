@@ -78,7 +78,8 @@ impl Driver {
         }
     }
 
-    /// Ends what was started for the drill, and removes what it wrote. With `keep` that stays, and where it is is returned.
+    /// Ends what was started for the drill, and removes what it wrote. With `keep` that stays, and where it
+    /// is is returned.
     pub(crate) async fn close(self, keep: bool) -> anyhow::Result<Option<PathBuf>> {
         match self {
             Self::Demo(demo) => demo.close(keep).await,

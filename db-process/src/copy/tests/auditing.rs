@@ -161,7 +161,8 @@ fn a_scan_finds_what_is_not_what_was_written() {
 }
 
 fn run_on_disk(copy: &mut Copy<RocksStore>) {
-    // What the first batch changes is in the indexes once the second one is written, and what that changes is not yet.
+    // What the first batch changes is in the indexes once the second one is written, and what that changes is
+    // not yet.
     for users in [1..9, 9..10] {
         copy.write(users.map(|n| create(n, u128::from(n))).collect()).expect("a database");
         copy.commit().expect("a database");

@@ -56,7 +56,8 @@ fn the_memory_is_read_back_from_the_op_log() {
 #[test]
 fn what_was_accepted_elsewhere_is_remembered_after_a_restart() {
     let mut source = new_copy(1);
-    // The update is overwritten in all that it set, so no record tells of it; decided anew, it would be refused.
+    // The update is overwritten in all that it set, so no record tells of it; decided anew, it would be
+    // refused.
     let only_once = only_if(&[10], update(11, 1, group(2)));
     let writes = vec![create(10, 1), only_once.clone(), update(12, 1, group(3))];
     let first = run(&mut source, writes.clone());

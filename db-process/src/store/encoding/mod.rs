@@ -1,8 +1,8 @@
-//! The bytes on disk: one encoding each for records, op-log entries and the state of a copy. The first two travel as well, and are in
-//! [`protocol::encoding`], where it says what all of them have in common.
+//! The bytes on disk: one encoding each for records, op-log entries and the state of a copy. The first two
+//! travel as well, and are in [`protocol::encoding`], where it says what all of them have in common.
 //!
-//! `golden.txt` beside this file holds the bytes of some values for ever: a change that breaks the reading of existing databases
-//! fails a test.
+//! `golden.txt` beside this file holds the bytes of some values for ever: a change that breaks the reading of
+//! existing databases fails a test.
 //!
 //! | value | bytes after the format number |
 //! |---|---|
@@ -13,8 +13,8 @@
 //! | number of users of a group | the number |
 //! | page of pending changes | how many places (4 bytes), each one byte for its kind and whether it is taken, then the group or the hash, then the id; then how many groups (0) |
 //!
-//! A state without the part that begins with the number of users was written by an earlier program, which kept nothing of
-//! what follows from the records.
+//! A state without the part that begins with the number of users was written by an earlier program, which
+//! kept nothing of what follows from the records.
 
 mod pages;
 mod state;

@@ -66,7 +66,8 @@ pub fn changed(
     bytes
 }
 
-/// Reads of what [`changed()`] wrote each user, and where in these bytes its record is; an empty place says that it is gone.
+/// Reads of what [`changed()`] wrote each user, and where in these bytes its record is; an empty place says
+/// that it is gone.
 ///
 /// # Errors
 /// If the bytes are not such a page.

@@ -1,8 +1,8 @@
 //! Makes what follows from the records, for a database that has records and nothing of it.
 //!
-//! It goes through all records once and writes as it goes, so it needs no memory to speak of. The digests are written last
-//! and on disk: as long as they are missing, whatever else is there is what an attempt that was cut short left, and is
-//! removed first. The database is not in use meanwhile.
+//! It goes through all records once and writes as it goes, so it needs no memory to speak of. The digests are
+//! written last and on disk: as long as they are missing, whatever else is there is what an attempt that was
+//! cut short left, and is removed first. The database is not in use meanwhile.
 
 use std::time::Instant;
 

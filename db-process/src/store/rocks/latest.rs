@@ -1,11 +1,13 @@
-//! The last entries of the op-log, in memory: a follower that keeps up asks for nothing older, so it costs no search on disk.
+//! The last entries of the op-log, in memory: a follower that keeps up asks for nothing older, so it costs no
+//! search on disk.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use protocol::message::replication::LogEntry;
 
-/// So many entries are remembered: more than can be in flight to a follower. At 150 bytes each they take little memory.
+/// So many entries are remembered: more than can be in flight to a follower. At 150 bytes each they take
+/// little memory.
 pub const CAPACITY: usize = 4_096;
 
 /// The last entries, without gaps. Those of the last batch that was written are there, or nothing is.

@@ -26,8 +26,8 @@ pub(super) fn check_complete(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A copy's database as it was when it was opened, for tools that look at it: it takes no lock and writes nothing, so the
-/// process that owns it may be running.
+/// A copy's database as it was when it was opened, for tools that look at it: it takes no lock and writes
+/// nothing, so the process that owns it may be running.
 pub struct ReadOnlyStore(RocksStore);
 
 impl ReadOnlyStore {
@@ -42,8 +42,8 @@ impl ReadOnlyStore {
         }
         let mut options = Options::default();
         options.set_max_open_files(64);
-        // Its owner verifies its log. RocksDB 11.8 crashes where a database that it verified is opened without that, to read
-        // only.
+        // Its owner verifies its log. RocksDB 11.8 crashes where a database that it verified is opened
+        // without that, to read only.
         options.set_track_and_verify_wals_in_manifest(true);
         // The owner may drop a file while it is being opened here; the next attempt sees what replaced it.
         let mut attempts = 0;
@@ -77,5 +77,28 @@ impl ReadOnlyStore {
     /// As for [`Store::snapshot`].
     pub fn snapshot(&self) -> Result<impl Snapshot, StoreError> {
         self.0.snapshot()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Batch, BlockCache, Durability};
+
+    /// Such a database lists its finished log files, which RocksDB compares when it is opened.
+    #[test]
+    fn a_database_whose_log_is_verified_can_be_looked_at() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut store = RocksStore::open(folder.path(), &BlockCache::default()).expect("a database");
+        for lsn in 1..=3 {
+            let mut batch = Batch::new(store.meta().expect("a database"));
+            batch.meta.lsn = lsn;
+            store.commit(&batch, Durability::Synced).expect("room on the disk");
+            // It begins another file of the log.
+            store.flush().expect("room on the disk");
+            store.commit(&batch, Durability::Synced).expect("room on the disk");
+            let look = ReadOnlyStore::open(folder.path()).expect("a database");
+            assert_eq!(look.snapshot().expect("a database").meta().lsn, lsn);
+        }
     }
 }

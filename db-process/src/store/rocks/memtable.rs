@@ -1,18 +1,20 @@
-//! Changes of records that are on disk as pages and not yet in their column family: memtables of our own, as in a log-structured
-//! merge-tree (O'Neil, Cheng, Gawlick and O'Neil, 1996).
+//! Changes of records that are on disk as pages and not yet in their column family: memtables of our own, as
+//! in a log-structured merge-tree (O'Neil, Cheng, Gawlick and O'Neil, 1996).
 //!
-//! RocksDB has memtables, too, and keeps every key in a skip list, where each step on the way to a place is a miss of the
-//! processor's cache. The changed users of a batch are everywhere, so that was a tenth of all that a change cost. So a batch
-//! leaves its records as one *page* in `meta`, where pages follow on each other and cost next to nothing, and the same bytes
-//! stay in memory, found through a B-tree: as durable, and several times as fast to change and to read.
+//! RocksDB has memtables, too, and keeps every key in a skip list, where each step on the way to a place is a
+//! miss of the processor's cache. The changed users of a batch are everywhere, so that was a tenth of all
+//! that a change cost. So a batch leaves its records as one *page* in `meta`, where pages follow on each
+//! other and cost next to nothing, and the same bytes stay in memory, found through a B-tree: as durable, and
+//! several times as fast to change and to read.
 //!
-//! There is one **active** memtable. When it has pages of [`FLUSH`] bytes it becomes **immutable**, and a thread writes it as a
-//! sorted table, which RocksDB takes in as it is ([`tables`](super::tables)). A later batch drops its pages. Until then pages, memtable
-//! and table say the same, so it makes no difference when that happens. The memtable itself stays until the next one takes its
-//! place: whoever was changed lately is often asked for again.
+//! There is one **active** memtable. When it has pages of [`FLUSH`] bytes it becomes **immutable**, and a
+//! thread writes it as a sorted table, which RocksDB takes in as it is ([`tables`](super::tables)). A later
+//! batch drops its pages. Until then pages, memtable and table say the same, so it makes no difference when
+//! that happens. The memtable itself stays until the next one takes its place: whoever was changed lately is
+//! often asked for again.
 //!
-//! A memtable keeps every change of a user, by page, and not only the last one: so a snapshot, which is the database as of a page,
-//! can look at it while it goes on changing ([`View`]).
+//! A memtable keeps every change of a user, by page, and not only the last one: so a snapshot, which is the
+//! database as of a page, can look at it while it goes on changing ([`View`]).
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -31,11 +33,12 @@ use crate::store::{DecodeError, StoreError, encoding};
 /// A memtable with pages of about so many bytes ([`Scatter`]) is flushed: some 40,000 changes.
 const FLUSH: usize = if cfg!(test) { 1 << 10 } else { 4 << 20 };
 
-/// So many users are copied out of a memtable at a time, by whoever goes through all of it: meanwhile nobody can write.
+/// So many users are copied out of a memtable at a time, by whoever goes through all of it: meanwhile nobody
+/// can write.
 const STEP: usize = if cfg!(test) { 3 } else { 256 };
 
-/// Bits of a [`Filter`]: a dozen for each user of a full memtable, so that it is wrong of one in ten, and fits into the cache of a
-/// processor.
+/// Bits of a [`Filter`]: a dozen for each user of a full memtable, so that it is wrong of one in ten, and
+/// fits into the cache of a processor.
 const FILTER: usize = 1 << 19;
 
 /// What the key of a page begins with.
@@ -68,7 +71,8 @@ struct Place {
     offset: u32,
     /// None at all is gone.
     length: u32,
-    /// The place before it, if there is one, is so far from the beginning of the earlier ones, counted from 1.
+    /// The place before it, if there is one, is so far from the beginning of the earlier ones, counted
+    /// from 1.
     before: u32,
 }
 
@@ -121,7 +125,8 @@ impl Memtable {
         self.bytes >= self.capacity
     }
 
-    /// The record of a user after that page, as bytes; none at all where it is gone, `None` where nothing changed it.
+    /// The record of a user after that page, as bytes; none at all where it is gone, `None` where nothing
+    /// changed it.
     fn get(&self, id: &UserId, upto: u64) -> Option<&[u8]> {
         let number = id.as_u128();
         let latest =
@@ -152,8 +157,8 @@ impl Memtable {
     }
 }
 
-/// Tells of most users that they are not in a memtable, which is cheaper than to look for them: a Bloom filter (Bloom, 1970) with
-/// one hash.
+/// Tells of most users that they are not in a memtable, which is cheaper than to look for them: a Bloom
+/// filter (Bloom, 1970) with one hash.
 struct Filter(Vec<u64>);
 
 impl Default for Filter {
@@ -229,7 +234,8 @@ impl Memtables {
         Self(RwLock::new(stack))
     }
 
-    /// This is the last user in the column family, where there is any, and whatever gets there from now on is frozen here first.
+    /// This is the last user in the column family, where there is any, and whatever gets there from now on is
+    /// frozen here first.
     pub(super) fn last_kept(&self, id: Option<UserId>) {
         let mut stack = self.0.write().unwrap_or_else(PoisonError::into_inner);
         stack.kept_upto = id.map_or(0, |id| id.as_u128());
@@ -255,9 +261,9 @@ impl Memtables {
         Arc::ptr_eq(&self.0.read().unwrap_or_else(PoisonError::into_inner).active, view.latest())
     }
 
-    /// Looks users up, in their order, as they are now: `None` is not known here, `Some(None)` is nowhere. That is said of whoever has
-    /// a higher id than anybody in the column family, too: ids rise with time, so most new users have, and a copy is filled in the
-    /// order of the ids.
+    /// Looks users up, in their order, as they are now: `None` is not known here, `Some(None)` is nowhere.
+    /// That is said of whoever has a higher id than anybody in the column family, too: ids rise with time, so
+    /// most new users have, and a copy is filled in the order of the ids.
     ///
     /// # Errors
     /// If a record is damaged.
@@ -296,7 +302,8 @@ impl Memtables {
         stack.flushing && read(&stack.active).is_full()
     }
 
-    /// Makes the active one immutable, if it is full and the one before is flushed. Returns it with its pages.
+    /// Makes the active one immutable, if it is full and the one before is flushed. Returns it with its
+    /// pages.
     pub(super) fn freeze(&self) -> Option<(Shared, RangeInclusive<u64>)> {
         self.freeze_if(Memtable::is_full)
     }
@@ -373,7 +380,8 @@ impl View {
         Ok(found)
     }
 
-    /// All users of higher ids that are known here, in id order, with the bytes of their records; `None` is gone.
+    /// All users of higher ids that are known here, in id order, with the bytes of their records; `None` is
+    /// gone.
     pub(super) fn after(&self, after: Option<UserId>) -> impl Iterator<Item = (UserId, Option<Box<[u8]>>)> {
         let mut after = Some(after);
         let steps = std::iter::from_fn(move || {

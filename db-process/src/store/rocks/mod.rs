@@ -1,5 +1,5 @@
-//! The store on disk: one RocksDB database a copy, with five column families that share one write-ahead log. So a batch
-//! that touches all of them is one append, and one fsync where it is asked for.
+//! The store on disk: one RocksDB database a copy, with five column families that share one write-ahead log.
+//! So a batch that touches all of them is one append, and one fsync where it is asked for.
 //!
 //! | column family | key | value |
 //! |---|---|---|
@@ -16,21 +16,23 @@
 //! | `by_group` | the group, 4 bytes in the order of the numbers, then the id of a live user | nothing |
 //! | `by_email` | the hash of the folded email, 8 bytes big endian, then the id of a live user | nothing |
 //!
-//! The log is verified when the database is opened: its checksums, and that no file of it is missing or short. If it is damaged,
-//! the database is opened as of the last commit before that, which the process says.
+//! The log is verified when the database is opened: its checksums, and that no file of it is missing or
+//! short. If it is damaged, the database is opened as of the last commit before that, which the process says.
 //!
-//! A batch that asks for a sync is visible to readers only once it is on disk: RocksDB writes and syncs the log first and
-//! its memtable then, and ours come after that. So whoever reads an op-log entry can rely on its number never meaning something else.
+//! A batch that asks for a sync is visible to readers only once it is on disk: RocksDB writes and syncs the
+//! log first and its memtable then, and ours come after that. So whoever reads an op-log entry can rely on
+//! its number never meaning something else.
 //!
-//! The digests are those in `digests` with what the pages behind `digested` change in them. They are written whole in the batch
-//! that drops pages.
+//! The digests are those in `digests` with what the pages behind `digested` change in them. They are written
+//! whole in the batch that drops pages.
 //!
-//! A database without `digests` comes from a program that kept nothing of what follows from the records. It is made from
-//! them when the database is opened ([`build`]).
+//! A database without `digests` comes from a program that kept nothing of what follows from the records. It
+//! is made from them when the database is opened ([`build`]).
 //!
-//! The settings ([`options`]) are for small machines. What is replayed when a database is opened is bounded by the
-//! memtables, so opening takes a fraction of a second however much is stored. The op-log is trimmed by deleting ranges, and so
-//! are the pages of applied operations. Many small ranges would make reads slow, so whoever trims does it in large steps.
+//! The settings ([`options`]) are for small machines. What is replayed when a database is opened is bounded
+//! by the memtables, so opening takes a fraction of a second however much is stored. The op-log is trimmed by
+//! deleting ranges, and so are the pages of applied operations. Many small ranges would make reads slow, so
+//! whoever trims does it in large steps.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -90,7 +92,8 @@ pub struct RocksStore {
     pending: Arc<Mutex<Pending>>,
     /// What is on its way from there into the indexes.
     folding: Arc<Mutex<Option<Folding>>>,
-    /// Pages of changed records were dropped, and the memtable of `meta` still holds them. For the writer alone.
+    /// Pages of changed records were dropped, and the memtable of `meta` still holds them. For the writer
+    /// alone.
     holds_dropped: bool,
     /// More tables than usual come together before they are merged. For the writer alone.
     merges_later: bool,
@@ -98,7 +101,8 @@ pub struct RocksStore {
 }
 
 impl RocksStore {
-    /// Opens the database in that folder, or makes it with a new incarnation. Whoever has it open keeps others out.
+    /// Opens the database in that folder, or makes it with a new incarnation. Whoever has it open keeps
+    /// others out.
     ///
     /// # Errors
     /// If it is in use, or cannot be read or written.
@@ -164,7 +168,8 @@ impl RocksStore {
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
-        // It is changed in single steps, after what they stand for was written, so a panic elsewhere cannot harm it.
+        // It is changed in single steps, after what they stand for was written, so a panic elsewhere cannot
+        // harm it.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -194,8 +199,8 @@ impl RocksStore {
         last.map(|item| record_key(&item?.0)).transpose()
     }
 
-    /// Pages are numbered behind the last one that is there, and from 1 on where there is none. So `digested` may be the number
-    /// of a page that is yet to come.
+    /// Pages are numbered behind the last one that is there, and from 1 on where there is none. So `digested`
+    /// may be the number of a page that is yet to come.
     fn count_pages_from(&self, digested: u64) -> Result<(), StoreError> {
         let last = self.memtables.next_page() - 1;
         if digested > last {
@@ -392,9 +397,9 @@ fn joined<const N: usize>(first: &[u8], second: &[u8]) -> [u8; N] {
     key
 }
 
-/// Opens a database whose log is sound, or that ends before the place where it is damaged: then the log of the process says so.
-/// What was lost behind that place is found out by the number of the last commit (see [`crate::copy::rollback`]): a power cut may
-/// damage what was never synced.
+/// Opens a database whose log is sound, or that ends before the place where it is damaged: then the log of
+/// the process says so. What was lost behind that place is found out by the number of the last commit (see
+/// [`crate::copy::rollback`]): a power cut may damage what was never synced.
 fn open_database(options: &Options, path: &Path, cache: &BlockCache) -> Result<DB, StoreError> {
     let open = |options: &Options| {
         let families = FAMILIES.map(|name| (name, options::family(name, cache)));
@@ -479,7 +484,8 @@ mod tests {
         assert_eq!(synced_by(&mut |store| store.sync().expect("a working disk")), 1);
     }
 
-    /// Such a program wrote all digests in each batch, and numbered its pages from 1 on after an orderly stop.
+    /// Such a program wrote all digests in each batch, and numbered its pages from 1 on after an orderly
+    /// stop.
     #[test]
     fn digests_of_an_earlier_program_are_taken_as_they_are() {
         let folder = tempfile::tempdir().expect("a temporary folder");

@@ -9,11 +9,12 @@ use super::{BY_EMAIL, BY_GROUP, META, OPLOG, RECORDS};
 
 const MIB: usize = 1 << 20;
 
-/// RocksDB's memtables of all databases of a process together. With them goes the log that is replayed at a start.
+/// RocksDB's memtables of all databases of a process together. With them goes the log that is replayed at a
+/// start.
 const WRITTEN: usize = 128 * MIB;
 
-/// Memory for blocks read from disk and for RocksDB's memtables, which have the first claim to it; the databases of a process share
-/// one.
+/// Memory for blocks read from disk and for RocksDB's memtables, which have the first claim to it; the
+/// databases of a process share one.
 #[derive(Clone)]
 pub struct BlockCache {
     blocks: Cache,
@@ -21,14 +22,16 @@ pub struct BlockCache {
 }
 
 impl BlockCache {
-    /// Its size in MiB where nobody says another one: what the page cache of the system holds beside it need not be here.
+    /// Its size in MiB where nobody says another one: what the page cache of the system holds beside it need
+    /// not be here.
     pub const DEFAULT_MIB: u32 = 64;
 
     /// At most this many bytes.
     pub fn new(bytes: usize) -> Self {
         let mut options = LruCacheOptions::default();
         options.set_capacity(bytes);
-        // Memtables are counted 256 KiB at a time, each in one shard: it has to have room for several, and for blocks.
+        // Memtables are counted 256 KiB at a time, each in one shard: it has to have room for several, and
+        // for blocks.
         options.set_num_shard_bits(4);
         let blocks = Cache::new_lru_cache_opts(&options);
         let memtables =
@@ -46,8 +49,9 @@ impl Default for BlockCache {
 pub(super) fn database(cache: &BlockCache) -> Options {
     let mut options = Options::default();
     if let Ok(mut env) = Env::new() {
-        // Compactions, of all databases of the process: nobody waits for one but a writer that is far ahead of them. Flushes keep the
-        // usual priority: a writer may have to wait for one, and it would wait for compactions.
+        // Compactions, of all databases of the process: nobody waits for one but a writer that is far ahead
+        // of them. Flushes keep the usual priority: a writer may have to wait for one, and it would wait for
+        // compactions.
         env.lower_thread_pool_cpu_priority();
         options.set_env(&env);
     }
@@ -129,12 +133,14 @@ fn listed() -> BlockBasedOptions {
     table
 }
 
-/// Of the records, and of a table that is to be taken into them: it is soon written again, and not compressed before.
+/// Of the records, and of a table that is to be taken into them: it is soon written again, and not compressed
+/// before.
 pub(super) fn records() -> Options {
     let mut options = Options::default();
     options.set_block_based_table_factory(&found_by_key());
     options.set_compression_type(DBCompressionType::None);
-    // As many records as usual come together before those of the next level are written again: the tables are smaller.
+    // As many records as usual come together before those of the next level are written again: the tables are
+    // smaller.
     options.set_level_zero_file_num_compaction_trigger(before_merge(RECORDS, false));
     options.set_level_zero_slowdown_writes_trigger(40);
     options.set_level_zero_stop_writes_trigger(64);
@@ -143,9 +149,9 @@ pub(super) fn records() -> Options {
 
 /// Of an index, and of a table that is to be taken into it.
 ///
-/// Nobody looks for a single key, so there is no filter; keys that are half hashes do not get shorter; and few look at all, so
-/// the order may be worse than that of the records, and the work for it less: tables are merged when there are several of a
-/// size.
+/// Nobody looks for a single key, so there is no filter; keys that are half hashes do not get shorter; and
+/// few look at all, so the order may be worse than that of the records, and the work for it less: tables are
+/// merged when there are several of a size.
 pub(super) fn index() -> Options {
     let mut options = Options::default();
     options.set_block_based_table_factory(&listed());

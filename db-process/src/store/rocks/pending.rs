@@ -1,16 +1,20 @@
-//! Changes of indexes and of the numbers of groups that are on disk, and not yet in the column families where they belong.
+//! Changes of indexes and of the numbers of groups that are on disk, and not yet in the column families where
+//! they belong.
 //!
-//! A new user takes a place in two indexes and adds one to the number of a group: three insertions into memtables, each
-//! somewhere else, and each costs as much as that of the record itself. None of them is looked for often. So a batch leaves its changes as one *page* in `meta`
-//! instead, where pages follow on each other and cost next to nothing. When [`FOLD`] changes have come together they are put
-//! where they belong, all at once, and what changed twice is put once. It is the idea of the buffers of a Bε-tree (Brodal and
-//! Fagerberg, 2003), with one buffer. Sorted as they are, the places of an index are a table of RocksDB already, which is taken
-//! in as it is ([`tables`](super::tables)), without log, memtable and flush, on a thread of its own.
+//! A new user takes a place in two indexes and adds one to the number of a group: three insertions into
+//! memtables, each somewhere else, and each costs as much as that of the record itself. None of them is
+//! looked for often. So a batch leaves its changes as one *page* in `meta` instead, where pages follow on
+//! each other and cost next to nothing. When [`FOLD`] changes have come together they are put where they
+//! belong, all at once, and what changed twice is put once. It is the idea of the buffers of a Bε-tree
+//! (Brodal and Fagerberg, 2003), with one buffer. Sorted as they are, the places of an index are a table of
+//! RocksDB already, which is taken in as it is ([`tables`](super::tables)), without log, memtable and flush,
+//! on a thread of its own.
 //!
-//! A page is in the same batch as the records that it follows from. The tables are taken in before the batch that drops the
-//! pages, and what they hold the pages say as well, so for whoever reads both it makes no difference when that happens. So
-//! after every crash, and in every snapshot, the column families together with the pages are what follows from the records.
-//! Whoever reads an index lays the pages over it ([`overlaid`]), and whoever asks for a number adds what they say.
+//! A page is in the same batch as the records that it follows from. The tables are taken in before the batch
+//! that drops the pages, and what they hold the pages say as well, so for whoever reads both it makes no
+//! difference when that happens. So after every crash, and in every snapshot, the column families together
+//! with the pages are what follows from the records. Whoever reads an index lays the pages over it
+//! ([`overlaid`]), and whoever asks for a number adds what they say.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::iter::Peekable;
@@ -18,12 +22,13 @@ use std::ops::RangeInclusive;
 
 use crate::store::{Derived, IndexKey, StoreError};
 
-/// About so many changes ([`Scatter`](super::tables::Scatter)) are folded. Whoever lists a group looks through up to twice as many in memory, which takes a fraction of a
-/// millisecond; the database reads them when it is opened.
+/// About so many changes ([`Scatter`](super::tables::Scatter)) are folded. Whoever lists a group looks
+/// through up to twice as many in memory, which takes a fraction of a millisecond; the database reads them
+/// when it is opened.
 const FOLD: usize = if cfg!(test) { 8 } else { 32_768 };
 
-/// Where very many come one after the other, so many times as many are: nobody lists that copy, and there are fewer tables to be
-/// merged.
+/// Where very many come one after the other, so many times as many are: nobody lists that copy, and there are
+/// fewer tables to be merged.
 const BULK: usize = 2;
 
 /// What the key of a page begins with.
@@ -32,8 +37,8 @@ pub(super) const PENDING: &[u8] = b"pending";
 /// The key of the number of the last page that was folded.
 pub(super) const FOLDED: &[u8] = b"folded";
 
-/// About so many changes are enough for a fold. In bulk one begins when a memtable of the records is frozen: by the time that `meta` is
-/// written out without its pages, those of the changes are dropped as well.
+/// About so many changes are enough for a fold. In bulk one begins when a memtable of the records is frozen:
+/// by the time that `meta` is written out without its pages, those of the changes are dropped as well.
 pub(super) fn enough(bulk: bool, freezes: bool) -> usize {
     match (bulk, freezes) {
         (false, _) => FOLD,
@@ -42,8 +47,8 @@ pub(super) fn enough(bulk: bool, freezes: bool) -> usize {
     }
 }
 
-/// Where so many have come together, a writer waits for those before to be folded. At 40 bytes each they take a few MiB, and as much
-/// again for those that are being folded.
+/// Where so many have come together, a writer waits for those before to be folded. At 40 bytes each they take
+/// a few MiB, and as much again for those that are being folded.
 pub(super) fn most(bulk: bool) -> usize {
     2 * enough(bulk, false)
 }
@@ -130,8 +135,8 @@ impl Pending {
     }
 }
 
-/// What is kept, in order, with newer changes laid over it: `None` is what is kept no more. An error comes first, and is the
-/// end.
+/// What is kept, in order, with newer changes laid over it: `None` is what is kept no more. An error comes
+/// first, and is the end.
 pub(super) fn overlaid<K: Ord + Copy, V>(
     kept: impl Iterator<Item = Result<(K, V), StoreError>>,
     changes: Result<BTreeMap<K, Option<V>>, StoreError>,

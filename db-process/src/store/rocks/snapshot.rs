@@ -30,8 +30,8 @@ pub(super) struct RocksSnapshot<'a> {
 
 impl<'a> RocksSnapshot<'a> {
     pub(super) fn of(store: &'a RocksStore) -> Result<Self, StoreError> {
-        // The memtables first: what leaves them meanwhile is in this as well. But where one was filled and flushed
-        // behind these, they would hide what is newer.
+        // The memtables first: what leaves them meanwhile is in this as well. But where one was filled and
+        // flushed behind these, they would hide what is newer.
         let (changed, known, inner) = loop {
             let changed = store.memtables.view();
             let known = changed.last();
@@ -76,7 +76,8 @@ impl<'a> RocksSnapshot<'a> {
         })
     }
 
-    /// Number of the page as of which the digests were written whole; 0 where they are as of all pages that there are.
+    /// Number of the page as of which the digests were written whole; 0 where they are as of all pages that
+    /// there are.
     pub(super) fn digested(&self) -> Result<u64, StoreError> {
         self.page_number(DIGESTED, "the number of the page of the digests")
     }

@@ -1,8 +1,9 @@
-//! Taking changes in as sorted tables, on a thread of its own: it waits for the disk several times, and nobody should have to
-//! wait for that.
+//! Taking changes in as sorted tables, on a thread of its own: it waits for the disk several times, and
+//! nobody should have to wait for that.
 //!
-//! To write a table takes tens of milliseconds, and whoever does it [gives way](crate::background). To sync the log and to take a table
-//! in takes one, but a writer may have to wait for it: so that is done at the priority of a writer.
+//! To write a table takes tens of milliseconds, and whoever does it [gives way](crate::background). To sync
+//! the log and to take a table in takes one, but a writer may have to wait for it: so that is done at the
+//! priority of a writer.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,9 +40,9 @@ pub(super) type Flushing = Task<()>;
 /// The new number of live users of each group in which it changes, in order.
 pub(super) type Groups = BTreeMap<i32, u64>;
 
-/// Lets bounds differ, by a quarter at most, from database to database and from time to time. All copies of a ring take about as
-/// many writes, so otherwise all of them would write their tables at the same moment, every few seconds, and callers would wait
-/// for the lot.
+/// Lets bounds differ, by a quarter at most, from database to database and from time to time. All copies of a
+/// ring take about as many writes, so otherwise all of them would write their tables at the same moment,
+/// every few seconds, and callers would wait for the lot.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Scatter(u64);
 
@@ -129,8 +130,9 @@ impl<T> Drop for Task<T> {
     }
 }
 
-/// Puts places where they belong, on disk when it returns. What the pages say is not on disk for certain, and no place may be
-/// there without its record, so that comes first. Returns what the numbers of the groups become.
+/// Puts places where they belong, on disk when it returns. What the pages say is not on disk for certain, and
+/// no place may be there without its record, so that comes first. Returns what the numbers of the groups
+/// become.
 fn fold_in(db: &DB, index: Vec<(IndexKey, bool)>) -> Result<Groups, StoreError> {
     let (groups, files) = written("write-fold", || write_fold(db, index))?;
     db.flush_wal(true)?;
@@ -140,7 +142,8 @@ fn fold_in(db: &DB, index: Vec<(IndexKey, bool)>) -> Result<Groups, StoreError> 
     Ok(groups)
 }
 
-/// Writes the tables of both indexes, those that change. Returns with them what the numbers of the groups become.
+/// Writes the tables of both indexes, those that change. Returns with them what the numbers of the groups
+/// become.
 fn write_fold(db: &DB, index: Vec<(IndexKey, bool)>) -> Result<(Groups, Vec<Written>), StoreError> {
     let meta = db.cf_handle(META).expect("the database was opened with all its column families");
     let mut groups = BTreeMap::new();
@@ -167,7 +170,8 @@ fn written<T: Send>(
     giving_way(name.to_owned(), write).map_err(StoreError::no_thread)?
 }
 
-/// Puts records where they belong, on disk when it returns. Here, too, what the pages say has to be on disk first.
+/// Puts records where they belong, on disk when it returns. Here, too, what the pages say has to be on disk
+/// first.
 pub(super) fn flush(db: &DB, table: &Memtable) -> Result<(), StoreError> {
     let file = file(db, RECORDS);
     written("write-flush", || write_records(&file, table.all()))?;
@@ -216,8 +220,9 @@ fn tables(mut index: Vec<(IndexKey, bool)>) -> [Vec<(IndexKey, bool)>; 2] {
 
 /// Puts changes in the order of the places. Of several changes of a place the last one stays the last.
 ///
-/// All at once that would take tens of milliseconds. So others may go first between runs that are sorted at once, and then between
-/// longer and longer ones: what is sorted already the standard library only merges (driftsort).
+/// All at once that would take tens of milliseconds. So others may go first between runs that are sorted at
+/// once, and then between longer and longer ones: what is sorted already the standard library only merges
+/// (driftsort).
 fn sort_gently(index: &mut [(IndexKey, bool)]) {
     let mut run = 2_048;
     loop {
@@ -257,7 +262,8 @@ fn write_records<'a>(
     })
 }
 
-/// The same items, between which whoever waits for this processor goes first: a table takes tens of milliseconds to write.
+/// The same items, between which whoever waits for this processor goes first: a table takes tens of
+/// milliseconds to write.
 fn gently<T>(items: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
     items.enumerate().map(|(n, item)| {
         if n % 256 == 255 {
@@ -273,8 +279,9 @@ fn write(
     options: &Options,
     fill: impl FnOnce(&mut SstFileWriter<'_>) -> Result<(), rocksdb::Error>,
 ) -> Result<(), StoreError> {
-    // To take a table in, RocksDB gives it another name and then removes this one. A process that was killed in between has left a
-    // second name of what is a table of the database by now: it must not be overwritten.
+    // To take a table in, RocksDB gives it another name and then removes this one. A process that was killed
+    // in between has left a second name of what is a table of the database by now: it must not be
+    // overwritten.
     match fs::remove_file(file) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(StoreError::LeftOver { path: file.to_owned(), kind: error.kind() });

@@ -1,5 +1,6 @@
-//! What goes on beside the batches of the writer. Records and places of indexes are put where they belong by threads of their own
-//! ([`tables`]): that begins after the batch that makes it due, and ends with a later one, which drops their pages.
+//! What goes on beside the batches of the writer. Records and places of indexes are put where they belong by
+//! threads of their own ([`tables`]): that begins after the batch that makes it due, and ends with a later
+//! one, which drops their pages.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -28,7 +29,8 @@ impl RocksStore {
         Ok(())
     }
 
-    /// The fold whose places are in the indexes by now. It is waited for where too much has come together meanwhile.
+    /// The fold whose places are in the indexes by now. It is waited for where too much has come together
+    /// meanwhile.
     pub(super) fn finished_fold(&self, bulk: bool) -> Result<Option<Done<Groups>>, StoreError> {
         finished(&self.folding, self.pending().len() >= pending::most(bulk))
     }
@@ -74,9 +76,9 @@ impl RocksStore {
         Ok(true)
     }
 
-    /// In bulk more tables come together before they are merged: nobody reads a copy that has some way to go, so what it is merged for
-    /// can wait until all is there. RocksDB writes its settings to disk each time, so that changes with a memtable and not with a batch;
-    /// a database that is opened has the usual ones.
+    /// In bulk more tables come together before they are merged: nobody reads a copy that has some way to go,
+    /// so what it is merged for can wait until all is there. RocksDB writes its settings to disk each time,
+    /// so that changes with a memtable and not with a batch; a database that is opened has the usual ones.
     fn merge_later(&mut self, bulk: bool) -> Result<(), StoreError> {
         if self.merges_later != bulk {
             for name in [RECORDS, BY_GROUP, BY_EMAIL] {
@@ -109,8 +111,8 @@ impl RocksStore {
         folding.as_ref().is_some_and(|folding| !folding.is_finished())
     }
 
-    /// Writes the memtable of `meta` out where nearly all that it holds is dropped pages: later there would be more to write. So it
-    /// is with those of a fold that is under way.
+    /// Writes the memtable of `meta` out where nearly all that it holds is dropped pages: later there would
+    /// be more to write. So it is with those of a fold that is under way.
     fn write_meta_out(&mut self) -> Result<(), StoreError> {
         let folds = self.folding.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         if self.holds_dropped && !folds {
@@ -149,7 +151,8 @@ mod tests {
     fn in_bulk_tables_are_merged_later() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut store = RocksStore::open(folder.path(), &BlockCache::default()).expect("a database");
-        // Each fills a memtable; two are one table where the one before is still being written. And none of the tables lies beside another one.
+        // Each fills a memtable; two are one table where the one before is still being written. And none of
+        // the tables lies beside another one.
         let write = |store: &mut RocksStore, bulk| {
             let mut batch = Batch::new(store.meta().expect("a database"));
             for user in [Uuid::nil(), Uuid::max()] {

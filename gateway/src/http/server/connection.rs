@@ -109,8 +109,8 @@ impl Activity {
     }
 }
 
-/// A handler at work, until it is dropped. Handlers end by themselves: most have a deadline, a scan of all records
-/// may take minutes.
+/// A handler at work, until it is dropped. Handlers end by themselves: most have a deadline, a scan of all
+/// records may take minutes.
 struct Handling(Arc<Activity>);
 
 impl Handling {

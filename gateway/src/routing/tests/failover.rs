@@ -13,8 +13,8 @@ fn lead(script: &Script, partition: usize) -> Option<(String, Role)> {
 }
 
 impl Script {
-    /// A user is created, and read before the lead's answer comes. Returns the read, and the number of the frame that has no
-    /// answer.
+    /// A user is created, and read before the lead's answer comes. Returns the read, and the number of the
+    /// frame that has no answer.
     fn create_seen_early(&mut self, id: UserId) -> (RequestId, u64) {
         self.create(id);
         let read = self.read(id);
@@ -573,7 +573,8 @@ fn a_lead_that_answers_beats_but_no_writes_is_given_up_where_another_copy_can_le
     script.apply_writes(1, Role::Replica);
     assert!(matches!(script.write_result(write), Some(Ok(_))), "the caller sees latency, nothing else");
 
-    // Its connection works, and its copy lacks little; but it does not get the lead back while it keeps nothing.
+    // Its connection works, and its copy lacks little; but it does not get the lead back while it keeps
+    // nothing.
     script.connect(0);
     let epoch = script.routing.status().epoch;
     script.pass(3_000, &[]);

@@ -145,7 +145,8 @@ fn whoever_waits_too_long_is_told_what_it_waits_for() {
     assert!(matches!(script.start_of(subscriber), Some(Err(Unserved::Unavailable { .. }))));
 }
 
-/// The clock of the gateway before was ahead, and one of its processes comes back only after others were served.
+/// The clock of the gateway before was ahead, and one of its processes comes back only after others were
+/// served.
 #[test]
 fn places_below_what_was_found_too_late_say_nothing() {
     let mut script = Script::formed(3);
