@@ -17,8 +17,8 @@
 //! first minute at most, and later about twice a minute.
 //!
 //! What it does not do: it ends no connection (`failover` gives up a disk that hangs), and it compares no
-//! copies of which one is away or far behind, since then nobody could take the leader's place. It forgets all
-//! when the gateway restarts.
+//! copies of which one is away or far behind, since then no copy could take the leader's place. It forgets
+//! all when the gateway restarts.
 
 use std::time::Duration;
 

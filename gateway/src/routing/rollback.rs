@@ -1,6 +1,6 @@
 //! Copies that were rolled back: their disks have lost something (see [`protocol::message::link::Rollback`]).
 //!
-//! The gateway remembers of each copy what it has said to be on its disk, and is told by each copy what that
+//! The gateway remembers of each copy what it has said to be on its disk, and hears from each copy what that
 //! knows of the other one. When a process registers, whatever is known beyond its report is sent to it
 //! ([`Expected`]), before anything else. The process compares, since only it knows what it has by now, and
 //! says so; until then the copy counts as not complete. If it has less, it ends the connection, before it
@@ -29,7 +29,7 @@ use super::partition::has_all_of;
 const WITNESS_WITHIN: Duration = Duration::from_millis(1_500);
 
 impl Routing {
-    /// A process has registered: each side is told what the other one knows of its disk.
+    /// A process has registered: each side gets what the other one knows of its disk.
     pub(super) fn compare_disks(&mut self, place: Place, commands: &mut Vec<Command>) {
         for role in Role::ALL {
             let Some(number) = self.partition_at(place, role) else { continue };
