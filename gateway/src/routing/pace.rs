@@ -210,7 +210,8 @@ impl Pace {
             if slow[role] {
                 let cause = if trips[role] > LATE { Cause::Link } else { Cause::Disk };
                 news |= copy.was_slow(passed, now, cause);
-            } else if over {
+            } else if round.took[role].is_some() {
+                // Also where the other one is still awaited: all that time it was not slow.
                 news |= copy.was_not_slow(passed, now);
             }
         }

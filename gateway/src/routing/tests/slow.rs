@@ -189,6 +189,18 @@ fn a_leader_whose_disk_is_slow_loses_the_lead_until_that_has_been_fast_for_a_whi
     assert_eq!((busy.leads(), busy.slow()), (HOME, vec![None, None]));
 }
 
+/// Whatever is slow is compared with a copy that answers at once, which makes up for what it was slow before.
+#[test]
+fn a_slow_leader_loses_the_lead_to_a_copy_that_was_slow_for_a_moment_before() {
+    let mut busy = Busy::new();
+    busy.pass(1_000, |_| FAST);
+    // The other copy of partition 1, and the leader of partition 2.
+    busy.pass(2_500, but(2, Time { disk: 900, link: 0 }));
+    assert_eq!((busy.leads(), busy.slow()), (HOME, vec![None, None]));
+    busy.pass(10_000, but(1, Time { disk: 1_900, link: 0 }));
+    assert_eq!(busy.leads(), AWAY);
+}
+
 #[test]
 fn the_view_and_the_log_say_why_a_lead_moved() {
     let mut busy = Busy::new();
