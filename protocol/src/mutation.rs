@@ -55,13 +55,11 @@ pub enum Mutation {
     IncarnationKept,
     /// A copy that is known to be rolled back leads and serves on.
     RollbackServes,
-    /// A copy that was rolled back is discarded before the other one has what only it has.
-    DiscardUndrained,
 }
 
 impl Mutation {
     /// All of them; the simulation finds each.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 25] = [
         Self::TailNotReplayed,
         Self::PromoteUncovered,
         Self::AnswerBeforeSync,
@@ -87,7 +85,6 @@ impl Mutation {
         Self::StartNotCompared,
         Self::IncarnationKept,
         Self::RollbackServes,
-        Self::DiscardUndrained,
     ];
 }
 

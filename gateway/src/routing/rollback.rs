@@ -107,7 +107,7 @@ impl Routing {
     /// What a copy may do that was rolled back, while the other one leads or does not.
     pub(super) fn grant_rolled_back(&self, number: Number, role: Role, other_leads: bool) -> Grant {
         let (copy, other) = (self.report(number, role), self.report(number, role.other()));
-        let drained = has_all_of(other.as_ref(), copy.as_ref()) || mutation::is(Mutation::DiscardUndrained);
+        let drained = has_all_of(other.as_ref(), copy.as_ref());
         let accepted = self.partitions[usize::from(number)].accepted;
         match copy {
             Some(copy) if accepted == Some(copy.incarnation) => Grant::Accept,
