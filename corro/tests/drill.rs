@@ -91,7 +91,7 @@ fn a_drill_that_cannot_be_done_says_why_and_ends_with_2() {
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
     };
-    assert!(line(&["--faults=dance"]).contains("allowed: stop, kill, hang, wipe, gateway"));
+    assert!(line(&["--faults=dance"]).contains("allowed: stop, kill, hang, wipe, rollback, gateway"));
     assert!(line(&["--driver=compose", "--faults=wipe"]).contains("cannot do wipe"));
     assert!(line(&["--target=nobody"]).contains("allowed: all, random, db-0"));
     assert!(line(&["--cycles=0"]).contains("cycles"));

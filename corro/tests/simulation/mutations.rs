@@ -1,4 +1,5 @@
 //! Deliberate bugs: the simulation finds each of those listed, and nothing without them.
+//! `CORRO_MUTATION=SlowLeads` looks for that one alone.
 
 use protocol::mutation::{Mutation, make};
 
@@ -12,7 +13,9 @@ fn mutations_are_found() {
     // Every find is a panic; their texts are printed below.
     std::panic::set_hook(Box::new(|_| ()));
     let mut missed = Vec::new();
-    for mutation in Mutation::ALL {
+    let only = std::env::var("CORRO_MUTATION").ok();
+    let wanted = |mutation: &Mutation| only.as_ref().is_none_or(|only| *only == format!("{mutation:?}"));
+    for mutation in Mutation::ALL.into_iter().filter(wanted) {
         match search(1, SEEDS, || make(Some(mutation)), |_, _| ()) {
             Some((seed, why)) => {
                 let why: String = why.lines().next().unwrap_or_default().chars().take(150).collect();
