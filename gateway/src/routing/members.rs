@@ -66,7 +66,8 @@ impl Routing {
         let view = register.view.clone();
         self.sessions.insert(place, Session::new(id, host, register, now));
         self.compare_disks(place, commands);
-        self.hear_of_disks(place, commands);
+        self.hear_of_disks(place);
+        self.report_rollbacks(place, commands);
         self.form(commands);
         self.open();
         for role in Role::ALL {
@@ -180,7 +181,7 @@ impl Routing {
         session.epoch = changed.epoch;
         session.copies = changed.copies;
         self.observe(&changed.copies);
-        self.hear_of_disks(place, commands);
+        self.hear_of_disks(place);
         self.form(commands);
         self.open();
         self.find_known();
@@ -203,8 +204,11 @@ impl Routing {
     ) {
         let Some(session) = self.sessions.get_mut(&place) else { return };
         session.copies.get_mut(applied.role).position = Some(applied.position);
-        if let Some(number) = self.partition_at(place, applied.role) {
-            self.reconsider(now, number, commands);
+        let Some(number) = self.partition_at(place, applied.role) else { return };
+        self.reconsider(now, number, commands);
+        if self.report(number, applied.role.other()).is_some_and(|other| other.rollback.is_some()) {
+            // This may have been all that the other copy was kept for.
+            self.notify(commands);
         }
     }
 

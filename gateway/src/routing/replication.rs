@@ -147,8 +147,10 @@ impl Routing {
             return false;
         };
         let partition = &self.partitions[usize::from(number)];
-        // One that is not complete is filled from the lead, and waits while there is none.
-        let should = follower.report.complete || partition.serves() && partition.lead != role;
+        // One that is not complete is filled from the lead, and waits while there is none. One that was rolled
+        // back is to be discarded first.
+        let should = follower.report.rollback.is_none()
+            && (follower.report.complete || partition.serves() && partition.lead != role);
         let following = self.session(follower.session).and_then(|session| session.following);
         should && source.report.complete && following.is_some_and(|following| !following.get(role))
     }

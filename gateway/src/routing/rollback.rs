@@ -79,21 +79,25 @@ impl Routing {
         }
     }
 
-    /// Takes note of what the copies of a process say to be on their disks, and says which were rolled back.
-    pub(super) fn hear_of_disks(&mut self, place: Place, commands: &mut Vec<Command>) {
+    /// Takes note of what the copies of a process say to be on their disks.
+    pub(super) fn hear_of_disks(&mut self, place: Place) {
         for role in Role::ALL {
             let Some(number) = self.partition_at(place, role) else { continue };
             let Some(report) = self.report(number, role) else { continue };
             self.partitions[usize::from(number)].hear_flushed(role, report.flush_point());
-            if let Some(rollback) = report.rollback {
-                let instance = self.name_of(place);
-                commands.push(Command::Report(RingEvent::RolledBack {
-                    instance,
-                    partition: number,
-                    role,
-                    rollback,
-                }));
-            }
+        }
+    }
+
+    /// Says which copies of a process were rolled back.
+    pub(super) fn report_rollbacks(&mut self, place: Place, commands: &mut Vec<Command>) {
+        for role in Role::ALL {
+            let Some(number) = self.partition_at(place, role) else { continue };
+            let Some(rollback) = self.report(number, role).and_then(|report| report.rollback) else {
+                continue;
+            };
+            let instance = self.name_of(place);
+            let event = RingEvent::RolledBack { instance, partition: number, role, rollback };
+            commands.push(Command::Report(event));
         }
     }
 

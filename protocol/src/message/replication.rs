@@ -66,6 +66,7 @@ pub struct LogBatch {
     /// The copy whose op-log this is.
     pub incarnation: Uuid,
     /// What is on the source's disk, at least.
+    #[serde(default)]
     pub lsn: u64,
     /// In sequence order, the first one right after what was sent before.
     #[serde(with = "super::packed::entries")]

@@ -100,17 +100,6 @@ fn it_is_not_discarded_before_the_other_copy_has_what_only_it_has() {
     script.confirm_merges(1);
     assert_eq!(script.last_notice(0).primary, Grant::Wait);
     script.follow(0, 3);
-    script.pass(20, &[]);
-    script.routing.status();
-    let incarnation = script.primary(0).incarnation;
-    script.message(
-        1,
-        FromProcess::Applied(Applied {
-            role: Role::Replica,
-            position: Position { incarnation, sequence: 3 },
-        }),
-    );
-    script.copies_changed(1);
     assert_eq!(script.last_notice(0).primary, Grant::Fill);
 }
 
