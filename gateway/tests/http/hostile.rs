@@ -12,8 +12,7 @@ use crate::tcp::{Server, post, rest};
 const LIVE: &[u8] = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n";
 
 /// Limits that a test can wait for.
-const SHORT: Limits =
-    Limits { connections: 8, head: Duration::from_millis(300), idle: Duration::from_millis(900) };
+const SHORT: Limits = Limits { connections: 8, idle: Duration::from_millis(300) };
 
 fn impatient() -> HttpSettings {
     HttpSettings { deadline: Duration::from_millis(100), ..HttpSettings::default() }

@@ -12,7 +12,7 @@ use axum::http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -56,8 +56,6 @@ pub(super) async fn run(
     });
     let mut connection = pin!(
         Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.head)
             // A caller that has sent all may close that side, and read on: many lines may not have their
             // results yet.
             .half_close(true)
@@ -81,7 +79,7 @@ pub(super) async fn run(
             }
             _ = idle.tick() => {
                 if activity.is_idle() {
-                    debug!("a connection is closed: no byte has moved");
+                    debug!("a connection is closed: it is idle");
                     return;
                 }
             }
@@ -93,11 +91,13 @@ pub(super) async fn run(
     }
 }
 
-/// What distinguishes an idle connection from one at work.
+/// What distinguishes an idle connection from one at work. Bytes that are read without a handler do not count:
+/// they belong to a head, which is given up when it takes longer than a connection may be idle. hyper's own
+/// timer for heads would be set anew with every request.
 #[derive(Debug, Default)]
 struct Activity {
-    /// Whether a byte has moved since the last look.
-    moved: AtomicBool,
+    /// Whether a byte was written, or a handler began or ended, since the last look.
+    worked: AtomicBool,
     /// Handlers at work.
     handlers: AtomicUsize,
 }
@@ -105,7 +105,7 @@ struct Activity {
 impl Activity {
     /// Whether nothing has happened since the last look.
     fn is_idle(&self) -> bool {
-        !self.moved.swap(false, Relaxed) && self.handlers.load(Relaxed) == 0
+        !self.worked.swap(false, Relaxed) && self.handlers.load(Relaxed) == 0
     }
 }
 
@@ -122,12 +122,12 @@ impl Handling {
 
 impl Drop for Handling {
     fn drop(&mut self) {
-        self.0.moved.store(true, Relaxed);
+        self.0.worked.store(true, Relaxed);
         self.0.handlers.fetch_sub(1, Relaxed);
     }
 }
 
-/// The bytes of a connection, which notes when they move.
+/// The bytes of a connection, which notes when it writes some.
 #[derive(Debug)]
 struct Stream {
     tcp: TcpStream,
@@ -142,11 +142,7 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.tcp).poll_read(context, buffer);
-        if read.is_ready() {
-            self.activity.moved.store(true, Relaxed);
-        }
-        read
+        Pin::new(&mut self.tcp).poll_read(context, buffer)
     }
 }
 
@@ -158,7 +154,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.tcp).poll_write(context, bytes);
         if written.is_ready() {
-            self.activity.moved.store(true, Relaxed);
+            self.activity.worked.store(true, Relaxed);
         }
         written
     }
@@ -170,7 +166,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.tcp).poll_write_vectored(context, slices);
         if written.is_ready() {
-            self.activity.moved.store(true, Relaxed);
+            self.activity.worked.store(true, Relaxed);
         }
         written
     }

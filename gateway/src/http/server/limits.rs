@@ -16,18 +16,14 @@ const RESERVED_FILES: u64 = 512;
 pub struct Limits {
     /// Open connections.
     pub connections: usize,
-    /// From the moment at which a connection can take a request to the last byte of its head. So it is also
-    /// how long a caller may keep a connection without a request.
-    pub head: Duration,
-    /// Without a byte in either direction while no handler works. It is noticed after twice that time at the
-    /// latest.
+    /// How long a connection may stay without a handler at work or a byte of an answer, so also how long a head
+    /// may take. It is noticed after twice that time at the latest.
     pub idle: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        let minute = Duration::from_secs(60);
-        Self { connections: MAX_CONNECTIONS, head: minute, idle: minute }
+        Self { connections: MAX_CONNECTIONS, idle: Duration::from_secs(60) }
     }
 }
 
