@@ -1,10 +1,10 @@
 //! Requests that may be sent twice: what is remembered of a create with an `Idempotency-Key`.
 //!
 //! A caller that got no answer sends the same request again, with the same key. The id of the user follows
-//! from the key alone, so a repetition meets the user that the first one made, wherever that is stored and
-//! whoever leads there by now. The record keeps a [`Fingerprint`] of the request, so it tells a repetition
-//! (answered as the first one was) from another request under the same key (refused). It stays in the
-//! tombstone: a repetition that comes after the user was deleted does not bring the user back.
+//! from the key alone, so a repetition meets the user that the first one made, wherever that is stored. The
+//! record keeps a [`Fingerprint`] of the request, which separates a repetition (answered as the first one
+//! was) from another request under the same key (refused). It stays in the tombstone: a repetition that comes
+//! after the user was deleted does not bring the user back.
 //!
 //! What it does not do: it keeps no keys and no bodies, and it does not end. A key is known for as long as
 //! the record is.
@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::record::Change;
 use crate::user::UserId;
 
 /// The namespace of ids that follow from keys (RFC 9562, section 5.5). Never to be changed: the ids of users
@@ -32,15 +31,16 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Of a create with that key. `chosen` is the id in the body, if there is one.
-    pub fn of(key: &str, chosen: Option<UserId>, change: &Change) -> Self {
+    /// Of a create with that key. `chosen` is the id in the body, if there is one; `texts` are name and
+    /// email.
+    pub fn of(key: &str, chosen: Option<UserId>, texts: [&str; 2], group: i32) -> Self {
         let mut body = Xxh3::new();
         body.update(chosen.unwrap_or_default().as_bytes());
-        for text in [&change.name, &change.email].into_iter().flatten() {
+        for text in texts {
             body.update(&(text.len() as u64).to_le_bytes());
             body.update(text.as_bytes());
         }
-        body.update(&change.group.unwrap_or_default().to_le_bytes());
+        body.update(&group.to_le_bytes());
         Self { key: xxh3_64(key.as_bytes()), body: body.digest() }
     }
 }
@@ -66,36 +66,26 @@ pub fn id_from_key(key: &str) -> UserId {
 mod tests {
     use super::*;
 
-    fn change(name: &str, email: &str, group: i32) -> Change {
-        Change {
-            alive: Some(true),
-            name: Some(name.to_owned()),
-            email: Some(email.to_owned()),
-            group: Some(group),
-            ..Change::default()
-        }
-    }
-
     /// Users in the world have these ids, and their records these numbers.
     #[test]
     fn ids_and_fingerprints_are_pinned() {
         let id = id_from_key("order-4711");
         assert_eq!(id.to_string(), "20f0d6cf-3cad-52ca-ad89-51090001281c");
-        let fingerprint = Fingerprint::of("order-4711", None, &change("Ada", "ada@example.org", 7));
+        let fingerprint = Fingerprint::of("order-4711", None, ["Ada", "ada@example.org"], 7);
         let pinned = Fingerprint { key: 16_960_172_012_904_434_784, body: 1_317_040_840_050_087_153 };
         assert_eq!(fingerprint, pinned);
     }
 
     #[test]
     fn every_part_of_a_request_counts() {
-        let known = Fingerprint::of("k", None, &change("ab", "c", 7));
-        assert_eq!(known, Fingerprint::of("k", None, &change("ab", "c", 7)));
+        let known = Fingerprint::of("k", None, ["ab", "c"], 7);
+        assert_eq!(known, Fingerprint::of("k", None, ["ab", "c"], 7));
         for other in [
-            Fingerprint::of("l", None, &change("ab", "c", 7)),
-            Fingerprint::of("k", Some(Uuid::max()), &change("ab", "c", 7)),
-            Fingerprint::of("k", None, &change("a", "bc", 7)),
-            Fingerprint::of("k", None, &change("ab", "d", 7)),
-            Fingerprint::of("k", None, &change("ab", "c", 8)),
+            Fingerprint::of("l", None, ["ab", "c"], 7),
+            Fingerprint::of("k", Some(Uuid::max()), ["ab", "c"], 7),
+            Fingerprint::of("k", None, ["a", "bc"], 7),
+            Fingerprint::of("k", None, ["ab", "d"], 7),
+            Fingerprint::of("k", None, ["ab", "c"], 8),
         ] {
             assert_ne!(other, known);
         }

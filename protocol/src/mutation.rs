@@ -10,7 +10,7 @@ pub enum Mutation {
     PromoteUncovered,
     /// Answers leave before what they tell is on disk.
     AnswerBeforeSync,
-    /// What was in flight to a lost lead is sent again as new operations.
+    /// What was in flight to a lost leader is sent again as new operations.
     ResendAsNew,
     /// The position in the other's op-log is written in another batch than the data.
     PositionApart,
@@ -20,15 +20,15 @@ pub enum Mutation {
     ReadUnanswered,
     /// A copy answers reads when the tail is on its way to it, not when it has it.
     ReadBeforeMerged,
-    /// A read that only the lead could answer waits for it, however silent that is.
+    /// A read that only the leader could answer waits for it, however silent that is.
     WaitForSilent,
-    /// The lead moves while the old one still has writes to decide.
+    /// The leader changes while the old one still has writes to decide.
     MoveUndrained,
-    /// A leader keeps the lead however slow it is.
+    /// A leader stays leader however slow it is.
     SlowLeads,
     /// A merge takes the older register.
     MergeOlder,
-    /// A gateway that starts believes the first view that it is told.
+    /// A gateway that starts believes the first view that it hears of.
     BelieveFirstView,
     /// A copy may be filled from one that does not lead.
     FillFromAny,
@@ -36,14 +36,14 @@ pub enum Mutation {
     TargetIgnored,
     /// A copy that led before is not asked for what only it knows.
     ExchangeIgnored,
-    /// A copy that hands the lead to one with an empty op-log counts as one that lacks something, until it
+    /// A copy that hands leadership to one with an empty op-log counts as one that lacks something, until it
     /// follows that.
     HandedUnknown,
     /// A change is published before older ones are settled.
     PublishEarly,
     /// A tombstone is purged although something older may still come.
     PurgeUnexchanged,
-    /// A copy keeps what the lead has purged.
+    /// A copy keeps what the leader has purged.
     PurgeNotFollowed,
     /// A process registers without a look at what is known of its disk.
     RegistrationNotCompared,

@@ -29,7 +29,7 @@ pub enum Operation {
 
 impl Operation {
     /// The registers that the operation sets when it is allowed: they follow from the operation alone, so
-    /// whoever knows that it was applied knows what was written.
+    /// that it was applied says what was written.
     pub fn change(&self) -> Change {
         self.clone().into_change()
     }
@@ -45,7 +45,7 @@ impl Operation {
         }
     }
 
-    /// The same as [`Self::change`], for whoever needs the operation no longer.
+    /// The same as [`Self::change`], for a caller that needs the operation no longer.
     pub fn into_change(self) -> Change {
         match self {
             Self::Create(change) | Self::Update(change) => change,

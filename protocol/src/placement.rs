@@ -87,7 +87,8 @@ pub struct NotAnInstanceName;
 impl fmt::Display for NotAnInstanceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "a name of 1 to 64 letters, digits, '-', '_' and '.' that ends with its place in the ring (db-0, db-1, …, db-999)",
+            "a name of 1 to 64 letters, digits, '-', '_' and '.' that ends with its place in the ring \
+             (db-0, db-1, …, db-999)",
         )
     }
 }

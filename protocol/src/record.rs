@@ -94,7 +94,7 @@ impl Record {
         User { id, name: self.name.1.clone(), email: self.email.1.clone(), group: self.group.1 }
     }
 
-    /// The same, for whoever needs the record no longer.
+    /// The same, for a caller that needs the record no longer.
     pub fn into_user(self, id: UserId) -> User {
         User { id, name: self.name.1, email: self.email.1, group: self.group.1 }
     }
@@ -152,8 +152,8 @@ impl Record {
         }
     }
 
-    /// The record of a user of whom only `change` is known. Registers that it does not set have version zero,
-    /// so whatever another copy knows of them wins; without `alive` in the change the user counts as absent.
+    /// The record of a user of which only `change` is known. Registers that it does not set have version
+    /// zero, so what another copy knows of them wins; without `alive` in the change the user counts as absent.
     pub fn from_change(version: Version, change: &Change) -> Self {
         let mut record = Self {
             alive: Register::unset(),
@@ -195,6 +195,19 @@ impl Change {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// One operation that a copy accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Its number in the op-log, from 1 on.
+    pub sequence: u64,
+    /// Of the operation.
+    pub version: Version,
+    /// The user.
+    pub id: UserId,
+    /// The registers set.
+    pub change: Change,
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! at once: the identity of the operation, its place in the order of its partition, and the user's `ETag`.
 //!
 //! The clock never goes back. A wall clock that is set back makes it count on from where it was, and a
-//! restarted gateway is told at registration the highest version that any copy holds
+//! restarted gateway learns at registration the highest version that any copy holds
 //! ([`VersionClock::observe`]).
 //!
 //! What it does not do: it says nothing about the order of writes of two gateways that are active at once.

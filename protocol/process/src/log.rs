@@ -1,4 +1,4 @@
-//! The log: daily files for later, and stdout for whoever watches.
+//! The log: daily files for later, and stdout for those who watch.
 
 use std::io::{Error, ErrorKind, IsTerminal, Write, stdout};
 use std::sync::{Mutex, PoisonError};

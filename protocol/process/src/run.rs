@@ -29,8 +29,8 @@ pub fn run<E: Display>(
     let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
             let outcome = runtime.block_on(async { work(shutdown_on_signal()).await });
-            // A blocking call that nobody waits for any more, such as the look-up of a name, does not hold up
-            // the end.
+            // A blocking call that is no longer awaited, such as the look-up of a name, does not hold up the
+            // end.
             runtime.shutdown_timeout(Duration::from_millis(100));
             outcome.map_err(|error| format!("{error:#}"))
         }

@@ -107,8 +107,8 @@ fn find<'a>(command: &'a Command, shown: &str) -> Option<&'a Arg> {
         .or_else(|| command.get_subcommands().find_map(|subcommand| find(subcommand, shown)))
 }
 
-/// What a number may be: for those, the reason that clap gives ("invalid digit found in string") helps
-/// nobody.
+/// What a number may be: for those, the reason that clap gives ("invalid digit found in string")
+/// helps no one.
 fn whole_number(arg: &Arg) -> Option<&'static str> {
     let kind = arg.get_value_parser().type_id();
     let of = |number: TypeId| kind == number;
@@ -177,7 +177,8 @@ mod tests {
         /// HTTP
         #[arg(long, env = "EXPLAIN_TEST_PORT", default_value_t = 3001)]
         rest_port: u16,
-        #[arg(long, env = "EXPLAIN_TEST_SIZE", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=255))]
+        #[arg(long, env = "EXPLAIN_TEST_SIZE", default_value_t = 3)]
+        #[arg(value_parser = clap::value_parser!(u16).range(1..=255))]
         size: u16,
         #[command(flatten)]
         common: CommonSettings,
@@ -196,11 +197,13 @@ mod tests {
         );
         assert_eq!(
             said(&["--rest-port", "http"]),
-            r#"EXPLAIN_TEST_PORT (--rest-port): "http" is not allowed; allowed: a whole number from 0 to 65535"#
+            r#"EXPLAIN_TEST_PORT (--rest-port): "http" is not allowed; allowed: "#.to_owned()
+                + "a whole number from 0 to 65535"
         );
         assert_eq!(
             said(&["--rest-port", "70000"]),
-            r#"EXPLAIN_TEST_PORT (--rest-port): "70000" is not allowed; allowed: a whole number from 0 to 65535"#
+            r#"EXPLAIN_TEST_PORT (--rest-port): "70000" is not allowed; allowed: "#.to_owned()
+                + "a whole number from 0 to 65535"
         );
         assert_eq!(
             said(&["--log-max-mib", "0"]),

@@ -6,8 +6,10 @@
 //!
 //! | value | bytes after the format number |
 //! |---|---|
-//! | record | flags, version of *alive*, then of name, email and group where theirs differ, group, the request with its version where there is one, name, email |
-//! | op-log entry | flags, version, id, then the registers that it sets, or up to where it forgets them; its sequence is not in it |
+//! | record | flags; version of *alive*; of name, email, group if they differ; group; request; name; email |
+//! | op-log entry | flags; version; id; the registers that it sets, or up to where it forgets them |
+//!
+//! A request is two hashes and its version. The sequence of an op-log entry is not in its value.
 //!
 //! A text is its length (LEB128) and its UTF-8 bytes. A record that one create wrote, the usual case, costs
 //! 16 bytes more than its texts.

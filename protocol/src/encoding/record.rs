@@ -1,8 +1,7 @@
 //! Records, and the op-log's entries.
 
 use super::{DecodeError, FORMAT, Reader, flag, put_request, put_text};
-use crate::message::replication::LogEntry;
-use crate::{Change, Record, Register};
+use crate::record::{Change, LogEntry, Record, Register};
 
 mod record_flags {
     pub(super) const ALIVE: u8 = 1;

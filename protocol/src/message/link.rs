@@ -1,8 +1,6 @@
 //! Between the gateway and a db-process. The db-process connects and sends [`Register`]; everything else
 //! follows.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
@@ -11,214 +9,11 @@ use crate::message::Message;
 use crate::operation::{Condition, Operation, Outcome};
 use crate::placement::InstanceName;
 use crate::record::Change;
+pub use crate::ring::{
+    CopyReport, CopyReports, Counted, FlushPoint, Lead, Position, Ring, Role, Rollback, View,
+};
 use crate::user::{User, UserId};
 use crate::version::Version;
-
-/// Which of its two copies a message to or from a db-process is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Of the process's own partition.
-    Primary,
-    /// Of its predecessor's partition.
-    Replica,
-}
-
-impl Role {
-    /// Both, in the order in which they are always listed.
-    pub const ALL: [Self; 2] = [Self::Primary, Self::Replica];
-
-    /// The role that the other copy of the partition has, on the neighbouring process.
-    pub fn other(self) -> Self {
-        match self {
-            Self::Primary => Self::Replica,
-            Self::Replica => Self::Primary,
-        }
-    }
-
-    /// As it is written on the wire, in folder names and in logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Primary => "primary",
-            Self::Replica => "replica",
-        }
-    }
-}
-
-/// A place in a copy's op-log: everything up to and including `sequence`. A copy whose database is made anew
-/// has a new incarnation, so an old position never means something in a new op-log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
-    /// Of the copy whose op-log this is.
-    pub incarnation: Uuid,
-    /// Number of the last entry included; 0 where none is. Entries count from 1, without gaps.
-    pub sequence: u64,
-}
-
-/// Which ring a db-process belongs to. It keeps this beside its data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ring {
-    /// Made when the ring was.
-    pub id: Uuid,
-    /// n, the number of db-processes and of partitions. It never changes.
-    pub size: u16,
-    /// Whether every member is known to have joined. No user exists before that, so a ring that no member
-    /// remembers as formed can be formed again without loss.
-    pub formed: bool,
-}
-
-/// Who leads each partition, as of one epoch. The gateway makes views, one after the other; every db-process
-/// keeps the newest that it was told, and a view counts for a partition only once enough of them have (see
-/// the gateway's `routing::view`). So a gateway that starts can find out who leads.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct View {
-    /// Counts up with every change; 0 is the view with which a ring is formed: every primary leads.
-    pub epoch: u64,
-    /// By partition.
-    pub leads: Vec<Lead>,
-}
-
-impl View {
-    /// The view with which a ring of `size` is formed.
-    pub fn first(size: u16) -> Self {
-        Self { epoch: 0, leads: vec![Lead { role: Role::Primary, promoting: false }; usize::from(size)] }
-    }
-}
-
-/// The copy of a partition that takes its writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lead {
-    /// Which of the two.
-    pub role: Role,
-    /// It is about to lead and may still lack acknowledged writes, which only the gateway that made the view
-    /// has. A gateway that starts and finds this lets nobody lead until both copies have exchanged what they
-    /// have.
-    pub promoting: bool,
-}
-
-/// A commit of a copy's database that is on its disk. Each commit has a number, its *LSN* (log sequence
-/// number), and none is given twice in a database. Whatever relies on what a copy has on disk remembers a
-/// flush point, in the same step. A copy that later shows a lower one has been rolled back: its disk has lost
-/// what it had (see [`Rollback`]).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FlushPoint {
-    /// Of the copy.
-    pub incarnation: Uuid,
-    /// Of the last commit on disk.
-    pub lsn: u64,
-}
-
-impl FlushPoint {
-    /// Takes note of what is known of a copy: the highest point of the incarnation that was heard of last.
-    pub fn advance(known: &mut Option<Self>, heard: Self) {
-        match known {
-            Some(known) if known.incarnation == heard.incarnation => known.lsn = known.lsn.max(heard.lsn),
-            _ => *known = Some(heard),
-        }
-    }
-}
-
-/// A copy came back with less than was known to be on its disk: the end of RocksDB's log was damaged or cut
-/// off, or the folder was restored from an older copy. It is treated like a copy on an emptied disk: it does
-/// not lead and does not serve. What only its op-log has is followed by the other copy; then it is discarded
-/// and filled anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rollback {
-    /// What the two numbers count.
-    pub of: Counted,
-    /// The last one that is there.
-    pub found: u64,
-    /// One that was on disk before.
-    pub known: u64,
-}
-
-/// What shows that a copy was rolled back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Counted {
-    /// Commits of its database.
-    Commit,
-    /// Entries of its op-log.
-    Entry,
-}
-
-impl fmt::Display for Rollback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { of, found, known } = self;
-        match of {
-            Counted::Commit => write!(f, "its database ends at commit {found}, and had commit {known}"),
-            Counted::Entry => write!(f, "its op-log ends at entry {found}, and had entry {known}"),
-        }
-    }
-}
-
-/// State of one copy, as its process knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CopyReport {
-    /// Made with the copy's database.
-    pub incarnation: Uuid,
-    /// Whether it holds all of its partition: true from the forming of the ring, or once it was filled from
-    /// the other copy, unless it was rolled back since. A copy that is not complete answers no requests.
-    pub complete: bool,
-    /// Last entry of its own op-log; 0 where there is none.
-    pub head: u64,
-    /// How far it has applied the other copy's op-log; `None` where it never followed it.
-    pub position: Option<Position>,
-    /// The highest version in it, or on its way into it.
-    pub version: Version,
-    /// LSN of the last commit that is on its disk.
-    pub flushed: u64,
-    /// What it knows to be on the disk of the other copy.
-    pub other: Option<FlushPoint>,
-    /// Set where it was rolled back, until it is discarded or the operator accepts it as it is.
-    pub rollback: Option<Rollback>,
-}
-
-impl CopyReport {
-    /// What is on the copy's disk.
-    pub fn flush_point(&self) -> FlushPoint {
-        FlushPoint { incarnation: self.incarnation, lsn: self.flushed }
-    }
-
-    /// Whether the copy has lost something, by what is known of its disk (`flushed`) and by how far the other
-    /// copy has followed its op-log (`followed`).
-    pub fn compare(&self, flushed: Option<FlushPoint>, followed: Option<Position>) -> Option<Rollback> {
-        let flushed = flushed.filter(|known| known.incarnation == self.incarnation).map(|known| known.lsn);
-        let followed = followed.filter(|known| known.incarnation == self.incarnation);
-        let less = |of, found, known: Option<u64>| {
-            known.filter(|&known| known > found).map(|known| Rollback { of, found, known })
-        };
-        less(Counted::Entry, self.head, followed.map(|position| position.sequence))
-            .or_else(|| less(Counted::Commit, self.flushed, flushed))
-    }
-}
-
-/// Both copies of a db-process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CopyReports {
-    /// Of its own partition.
-    pub primary: CopyReport,
-    /// Of its predecessor's partition; in a ring of one it stays empty and is never used.
-    pub replica: CopyReport,
-}
-
-impl CopyReports {
-    /// The report of one of the copies.
-    pub fn get(&self, role: Role) -> &CopyReport {
-        match role {
-            Role::Primary => &self.primary,
-            Role::Replica => &self.replica,
-        }
-    }
-
-    /// The report of one of the copies, to be brought up to date.
-    pub fn get_mut(&mut self, role: Role) -> &mut CopyReport {
-        match role {
-            Role::Primary => &mut self.primary,
-            Role::Replica => &mut self.replica,
-        }
-    }
-}
 
 /// Sent with the socket.io connect packet by both kinds of client, before anything else is accepted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -239,7 +34,7 @@ pub struct Register {
     pub incarnation: Uuid,
     /// `None` for a folder that never joined a ring.
     pub ring: Option<Ring>,
-    /// The newest view that it was told; the first one for a folder that never joined a ring.
+    /// The newest view that it persists; the first one for a folder that never joined a ring.
     pub view: View,
     /// Where its neighbours can follow its copies. Without a host: at the address from which this connection
     /// came.
@@ -303,7 +98,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Whether to try again is pointless: somebody has to change a setting or a data folder.
+    /// Whether to try again is pointless: a setting or a data folder has to be changed.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Revision { .. } | Self::OutsideRing { .. } | Self::AnotherRing { .. })
     }
@@ -337,7 +132,8 @@ pub struct RingNotice {
     /// The ring that it belongs to; the db-process keeps it, and answers with [`CopiesChanged`] when it is
     /// news.
     pub ring: Ring,
-    /// Who leads; kept and answered in the same way when its epoch is higher than what was kept before.
+    /// Which copies lead; persisted and answered in the same way when its epoch is higher than that of the
+    /// view before.
     pub view: View,
     /// Holder of the replica of its own partition, where that is connected.
     pub successor: Option<Peer>,
@@ -376,12 +172,12 @@ pub enum Grant {
 }
 
 /// db-process → gateway: what [`Register`] said has changed; a copy was filled, or the ring or a view is
-/// kept.
+/// persisted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopiesChanged {
-    /// As it is kept now.
+    /// As it is persisted now.
     pub ring: Option<Ring>,
-    /// Of the view that is kept now.
+    /// Of the view that is persisted now.
     pub epoch: u64,
     /// State of both copies.
     pub copies: CopyReports,
@@ -485,8 +281,7 @@ pub struct Write {
     /// `If-Match`, decided together with the operation.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<Condition>,
-    /// Whoever asked does not want to see the user that it leaves: where it is applied, the answer carries
-    /// none.
+    /// The caller does not want to see the user that it leaves: where it is applied, the answer carries none.
     #[serde(rename = "q", default, skip_serializing_if = "is_false")]
     pub quiet: bool,
 }
@@ -523,7 +318,7 @@ pub struct WriteAnswer {
     pub user: Option<Found>,
 }
 
-/// Gateway → db-process: acknowledged writes that the copy may lack, from the unreplicated tail of a lead
+/// Gateway → db-process: acknowledged writes that the copy may lack, from the unreplicated tail of a leader
 /// that is gone. To be merged and fsynced; answered by [`Merged`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MergeBatch {
@@ -563,8 +358,8 @@ pub struct Merged {
     pub lsn: u64,
 }
 
-/// db-process → gateway: it was asked to stop. The gateway moves the lead of its partitions elsewhere first,
-/// if it can, and answers with [`Released`]. The db-process serves on until then.
+/// db-process → gateway: it was asked to stop. The gateway makes the other copies leaders first, if it
+/// can, and answers with [`Released`]. The db-process serves on until then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaving {}
 

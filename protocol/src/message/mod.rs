@@ -50,9 +50,8 @@ pub trait Message: Serialize + DeserializeOwned {
 
     /// The argument of the event.
     fn encode(&self) -> String {
-        // Serialisation to a string fails only on maps with keys that are no strings and on errors of a
-        // custom `Serialize`; the messages have neither.
-        let json = serde_json::to_string(self).unwrap_or_default();
+        // Only maps with other keys than strings, and errors of a custom `Serialize`, cannot be written.
+        let json = serde_json::to_string(self).expect("a message has neither");
         if Self::PLAIN { json } else { with_quotes_swapped(json) }
     }
 

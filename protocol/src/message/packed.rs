@@ -46,7 +46,7 @@ pub(super) mod records {
 pub(super) mod entries {
     use super::{Deserializer, Serializer, read, write};
     use crate::encoding::{log_entry, read_log_entry};
-    use crate::message::replication::LogEntry;
+    use crate::record::LogEntry;
 
     pub(in super::super) fn serialize<S: Serializer>(
         entries: &[LogEntry],

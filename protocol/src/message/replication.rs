@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::link::{FlushPoint, Position, Role};
 use crate::placement::InstanceName;
-use crate::record::{Change, Record};
+pub use crate::record::LogEntry;
+use crate::record::Record;
 use crate::user::UserId;
 use crate::version::Version;
 
@@ -71,19 +72,6 @@ pub struct LogBatch {
     /// In sequence order, the first one right after what was sent before.
     #[serde(with = "super::packed::entries")]
     pub entries: Vec<LogEntry>,
-}
-
-/// One operation that a copy accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogEntry {
-    /// Its number in the op-log, from 1 on.
-    pub sequence: u64,
-    /// Of the operation.
-    pub version: Version,
-    /// The user.
-    pub id: UserId,
-    /// The registers set.
-    pub change: Change,
 }
 
 /// Source → follower: part of a full copy. At most four unanswered; answered by [`ChunkMerged`].

@@ -31,7 +31,8 @@ pub(in crate::http) fn identify(
     let Some(key) = key(headers)? else {
         return Ok(chosen.unwrap_or_else(Uuid::now_v7));
     };
-    change.request = Some(Fingerprint::of(key, chosen, change));
+    let [name, email] = [&change.name, &change.email].map(|text| text.as_deref().unwrap_or_default());
+    change.request = Some(Fingerprint::of(key, chosen, [name, email], change.group.unwrap_or_default()));
     Ok(chosen.unwrap_or_else(|| id_from_key(key)))
 }
 
