@@ -4,8 +4,8 @@
 .PHONY: help demo test simulate build lint deny test-compose test-api ci setup
 .DEFAULT_GOAL := help
 
-# ccache first, so that compiling RocksDB again (another checkout, a changed flag) takes a minute; a Rust that was installed
-# a moment ago is found before the next login.
+# ccache first, so that compiling RocksDB again (another checkout, a changed flag) takes a minute; a Rust that
+# was installed a moment ago is found before the next login.
 export PATH := /usr/lib/ccache:$(PATH):$(HOME)/.cargo/bin
 
 corro = "$${CARGO_TARGET_DIR:-target}/release/corro"
@@ -33,10 +33,10 @@ lint: setup ## Check format and lints
 deny: ## Check licences, sources and known faults of the dependencies; needs cargo-deny
 	cargo deny check
 
-test-compose: ## Run the ring in containers, stop one under load, and count failed reads; needs docker and docker-compose
+test-compose: ## Run the ring in containers, stop one under load, count failed reads; needs docker
 	corro/tests/compose.sh
 
-test-api: build ## Let Schemathesis look for answers that the OpenAPI document does not allow; left out where PyPI cannot be reached
+test-api: build ## Let Schemathesis look for answers that the OpenAPI document forbids; needs PyPI
 	@corro/tests/schemathesis.sh $(arguments) || [ $$? -eq 77 ]
 
 ci: ## All that is checked before a change is taken

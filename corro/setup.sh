@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what building needs and this machine lacks (Debian, Ubuntu), and says what it does. Does nothing where all of it
-# is there, and needs no rights then.
+# Installs what building needs and this machine lacks (Debian, Ubuntu), and says what it does. Does nothing
+# where all of it is there, and needs no rights then.
 set -eu
 
 say() { printf '%s\n' "$*" >&2; }
@@ -16,7 +16,8 @@ if ! have cargo; then
 fi
 rust=$(cargo --version | cut -d ' ' -f 2)
 if [ "$(printf '%s\n%s\n' "$wanted_rust" "$rust" | sort -V | head -n 1)" != "$wanted_rust" ]; then
-    say "Rust $wanted_rust or newer is needed, and cargo is version $rust: run 'rustup update', or install it from https://rustup.rs."
+    say "Rust $wanted_rust or newer is needed, and cargo is version $rust:" \
+        "run 'rustup update', or install it from https://rustup.rs."
     exit 1
 fi
 
@@ -27,8 +28,10 @@ have pkg-config || need pkg-config
 { have pkg-config && pkg-config --exists openssl; } || need libssl-dev
 # bindgen loads libclang, and libclang needs the headers that belong to it.
 if [ -z "${LIBCLANG_PATH:-}" ]; then
-    { any /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang*.so* /usr/lib/libclang*.so* &&
-        any /usr/lib/llvm-*/lib/clang/*/include/stddef.h /usr/lib*/clang/*/include/stddef.h; } || need libclang-dev
+    { any /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang*.so* \
+        /usr/lib/libclang*.so* &&
+        any /usr/lib/llvm-*/lib/clang/*/include/stddef.h /usr/lib*/clang/*/include/stddef.h; } ||
+        need libclang-dev
 fi
 
 install=$missing
@@ -42,7 +45,8 @@ if [ -n "$install" ]; then
         installed=yes
         { $as_root apt-get update -qq &&
             # shellcheck disable=SC2086
-            $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $install; } >&2 ||
+            $as_root env DEBIAN_FRONTEND=noninteractive \
+                apt-get install -qq -y --no-install-recommends $install; } >&2 ||
             installed=no
         # Installed together with the compiler, ccache does not see all of its names.
         if [ -x /usr/sbin/update-ccache-symlinks ]; then $as_root /usr/sbin/update-ccache-symlinks || true; fi

@@ -1,12 +1,13 @@
-"""A client of the feed: python-socketio, as anybody would use it. One line of JSON for each event that it hears.
+"""A client of the feed: python-socketio, as anyone would use it. One line of JSON for each event.
 
 Usage: changes.py URL websocket|polling [TOKEN]
 
-It connects again by itself when the connection breaks, and goes on after the last event that it has seen. It is the
-asynchronous client of the library: the other one calls handlers on many threads, and so loses the order of the events.
+It connects again by itself when the connection breaks, and goes on after the last event that it has seen.
+It is the asynchronous client of the library: the other one calls handlers on many threads, and so loses
+the order of the events.
 
-Who polls gets all that has happened since the last poll in one answer. The library refuses one with more than 16 packets, so
-that is raised to more than the gateway ever puts into one.
+A client that polls gets all that has happened since the last poll in one answer. The library refuses one
+with more than 16 packets, so that is raised to more than the gateway ever puts into one.
 """
 
 import asyncio

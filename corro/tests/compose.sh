@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# The ring in real containers, as docker-compose.yaml starts it: db-1 is stopped for ten seconds and started again while
-# users are read and written, and no read may fail or be older than what was acknowledged. Then `corro drill` stops, kills
-# and pauses containers in turn, and the gateway's as well, and has to come to the same verdict as with a ring of processes.
+# The ring in real containers, as docker-compose.yaml starts it: db-1 is stopped for ten seconds and started
+# again while users are read and written, and no read may fail or be older than what was acknowledged. Then
+# `corro drill` stops, kills and pauses containers in turn, and the gateway's as well, and has to come to the
+# same verdict as with a ring of processes.
 #
-# Needs docker, docker-compose (1.29 or v2), python3 and cargo. Where the base images of the Dockerfiles are neither here nor to be
-# pulled, it makes them from Debian packages and this machine's Rust, which takes root. It leaves nothing behind.
+# Needs docker, docker-compose (1.29 or v2), python3 and cargo. Where the base images of the Dockerfiles are
+# neither here nor to be pulled, it makes them from Debian packages and this machine's Rust, which takes root.
+# It leaves nothing behind.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -61,13 +63,14 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-# --- base images ---------------------------------------------------------------------------------------------------
+# --- base images ------------------------------------------------------------------------------------------
 
 present() { docker image inspect "$1" >/dev/null 2>&1 || timeout 120 docker pull -q "$1" >/dev/null 2>&1; }
 
 make_debian() {
     say "$1 cannot be pulled: making it with debootstrap"
-    command -v debootstrap >/dev/null || { apt-get update -q && apt-get install -q -y debootstrap; } >"$work/log" 2>&1 ||
+    command -v debootstrap >/dev/null ||
+        { apt-get update -q && apt-get install -q -y debootstrap; } >"$work/log" 2>&1 ||
         { cat "$work/log"; die 'debootstrap is missing'; }
     debootstrap --variant=minbase bookworm "$work/debian" >"$work/log" 2>&1 ||
         { tail "$work/log"; die 'debootstrap failed'; }
@@ -78,7 +81,8 @@ make_debian() {
     made+=("$1")
 }
 
-# As the image of that name is: Rust beside the usual tools of C. And what this machine has compiled of RocksDB before.
+# As the image of that name is: Rust beside the usual tools of C. And what this machine has compiled of
+# RocksDB before.
 make_rust() {
     say "$1 cannot be pulled: making it from Debian packages and this machine's Rust"
     local context=$work/rust cache
@@ -99,7 +103,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends \
 COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY toolchain /usr/local/rust
 COPY ccache /root/.cache/ccache
-ENV PATH=/usr/lib/ccache:/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin $language
+ENV PATH=/usr/lib/ccache:/usr/local/rust/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin $language
 DOCKERFILE
     docker build -q -t "$1" "$context" >"$work/log" 2>&1 || { cat "$work/log"; die 'it could not be made'; }
     rm -rf "$context"
@@ -111,10 +115,12 @@ rust=$(sed -n 's/^FROM \(rust:[^ ]*\) .*/\1/p' db-process/Dockerfile)
 present "$debian" || make_debian "$debian"
 present "$rust" || make_rust "$rust"
 
-# --- the ring ------------------------------------------------------------------------------------------------------
+# --- the ring ---------------------------------------------------------------------------------------------
 
 say 'building the images'
-compose build >"$work/build" 2>&1 || { tail -n 60 "$work/build"; die 'the images could not be built'; }
+# What is tested here is how the containers work together; whole-program optimisation would take minutes more.
+compose build --build-arg LTO=false --build-arg CODEGEN_UNITS=16 >"$work/build" 2>&1 ||
+    { tail -n 60 "$work/build"; die 'the images could not be built'; }
 
 begun=$SECONDS
 compose up -d >"$work/log" 2>&1 || { cat "$work/log"; die 'up failed'; }
@@ -145,7 +151,8 @@ ready_to_stop || { cat "$work/load"; die 'the load did not start'; }
 say 'stopping db-1'
 compose stop db-1 >/dev/null 2>&1
 sleep "$seconds_down"
-[ "$(docker inspect -f '{{.State.Running}}' db-1)" = false ] || die 'db-1 runs: the restart policy undid the stop'
+[ "$(docker inspect -f '{{.State.Running}}' db-1)" = false ] ||
+    die 'db-1 runs: the restart policy undid the stop'
 say "starting db-1, which was away for $seconds_down s"
 compose start db-1 >/dev/null 2>&1
 ready 30 || die 'the ring was not ready again within 30 s'
@@ -159,9 +166,10 @@ cat "$work/load"
 [ "$outcome" -eq 0 ] || die 'reads failed'
 
 say "a drill of $cycles cycles by corro"
-(cd "$here" && cargo build --release -p corro) >"$work/build" 2>&1 || { tail -n 60 "$work/build"; die 'corro could not be built'; }
-"${CARGO_TARGET_DIR:-$here/target}/release/corro" drill --driver compose --url "$api" --cycles "$cycles" --target random \
-    --faults stop,kill,hang,gateway --seed 7 || die 'the drill failed'
+(cd "$here" && cargo build --release -p corro) >"$work/build" 2>&1 ||
+    { tail -n 60 "$work/build"; die 'corro could not be built'; }
+"${CARGO_TARGET_DIR:-$here/target}/release/corro" drill --driver compose --url "$api" --cycles "$cycles" \
+    --target random --faults stop,kill,hang,gateway --seed 7 || die 'the drill failed'
 
 for name in gateway db-0 db-1 db-2; do
     user=$(docker exec "$name" id -u)

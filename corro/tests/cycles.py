@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Fails where the modules of a crate import each other in a cycle.
 
-    corro/tests/cycles.py [FOLDER...]        cycles with a module below one of the folders; without any, all cycles
+    corro/tests/cycles.py [FOLDER...]     cycles with a module below one of the folders; without any, all
 
-Within each module, the modules that it contains must have an order in which each imports only from those before it; an
-import counts for all modules from the file that has it up to the one that contains both ends. An import is a path that
-begins with `crate`, `super`, `self` or a module declared in the file, in a `use` or anywhere else in the code. A `pub use`
-is followed to where it leads. A file is a part of the modules that contain it, so what it uses of these is no import; nor is
-what only tests use. A path that a macro puts together is not seen.
+Within each module, the modules that it contains must have an order in which each imports only from those
+before it; an import counts for all modules from the file that has it up to the one that contains both
+ends. An import is a path that begins with `crate`, `super`, `self` or a module declared in the file, in a
+`use` or anywhere else in the code. A `pub use` is followed to where it leads. A file is a part of the
+modules that contain it, so what it uses of these is no import; nor is what only tests use. A path that a
+macro puts together is not seen.
 
 Each run first checks itself on small crates with and without a cycle.
 """
@@ -18,7 +19,9 @@ import tempfile
 from pathlib import Path
 
 CRATES = ["protocol", "protocol/process", "gateway", "db-process", "corro"]
-DEFINITION = re.compile(r"\b(?:fn|struct|enum|union|trait|impl|const|static|type|macro_rules!)\b|\bmacro_rules!")
+DEFINITION = re.compile(
+    r"\b(?:fn|struct|enum|union|trait|impl|const|static|type|macro_rules!)\b|\bmacro_rules!"
+)
 PATH = re.compile(r"(?<![\w:$])((?:r#)?[a-z_]\w*(?:\s*::\s*\w+)+)")
 USE = re.compile(r"(?:(\bpub(?:\s*\([^)]*\))?)\s+)?\buse\s+([^;]+);")
 MOD = re.compile(r"((?:#\[[^\]]*\]\s*)*)(?:pub(?:\s*\([^)]*\))?\s+)?\bmod\s+(\w+)\s*;")
@@ -30,7 +33,7 @@ def code_of(text):
         r"""//[^\n]*|/\*.*?\*/|b?r(\#*)".*?"\1|b?"(?:\\.|[^"\\])*"|b?'(?:\\.[^']*|[^'\\\n])'""", re.S
     )
     text = token.sub(lambda match: " " if match[0].startswith("/") else '""', text)
-    while (match := re.search(r"#\[cfg\((?:test|all\(test)[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*[^{;]*([{;])", text)):
+    while match := re.search(r"#\[cfg\((?:test|all\(test)[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*[^{;]*([{;])", text):
         end = match.end()
         if match[1] == "{":
             depth = 1
@@ -187,7 +190,8 @@ def check_itself():
         "a/mod.rs": "//! use crate::b::B;\nmod one;\nmod two;\npub use one::One;\npub use two::Two;\n",
         "a/one.rs": 'pub struct One;\nconst TEXT: &str = "crate::b::B";\n',
         "a/two.rs": "use super::One;\npub struct Two(One);\n",
-        "b.rs": "use crate::a::{self, Two};\npub struct B(Two);\n#[cfg(test)]\nmod tests { use crate::c::C; }\n",
+        "b.rs": "use crate::a::{self, Two};\npub struct B(Two);\n"
+        "#[cfg(test)]\nmod tests { use crate::c::C; }\n",
     }
     planted = [
         {"a/one.rs": "use crate::b::B;\npub struct One(B);\n"},
@@ -198,7 +202,10 @@ def check_itself():
     ]
     allowed = [
         {},
-        {"a/mod.rs": base["a/mod.rs"] + "pub struct A(One);\n", "a/one.rs": "pub struct One(Box<super::A>);\n"},
+        {
+            "a/mod.rs": base["a/mod.rs"] + "pub struct A(One);\n",
+            "a/one.rs": "pub struct One(Box<super::A>);\n",
+        },
     ]
     for change in allowed + planted:
         with tempfile.TemporaryDirectory() as folder:

@@ -3,9 +3,11 @@
 
     load.py URL [READERS] [WRITERS]
 
-Each user has one writer, which counts its writes in the user's group, so a reader knows what it may not see any more: a
-number below the one that was acknowledged before it asked. Exit code 1 where a read failed or was older than that.
+Each user has one writer, which counts its writes in the user's group, so a reader knows what it may not
+see any more: a number below the one that was acknowledged before it asked. Exit code 1 where a read
+failed or was older than that.
 """
+
 import http.client
 import json
 import random
@@ -93,7 +95,9 @@ def write(users):
 def create(count):
     client, users = Client(), []
     for number in range(count):
-        status, body = client.call("POST", "/api/user/", {"name": f"User {number}", "email": f"u{number}@example.com"})
+        status, body = client.call(
+            "POST", "/api/user/", {"name": f"User {number}", "email": f"u{number}@example.com"}
+        )
         if status != 201:
             sys.exit(f"a user could not be created: {status} {body[:200]!r}")
         users.append(json.loads(body)["id"])
@@ -115,7 +119,10 @@ def main():
         task.join()
     for kind in ("failed reads", "stale reads", "failed writes"):
         counts[kind] += 0
-    print(f"{time.monotonic() - begun:.0f} s: " + ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items())))
+    print(
+        f"{time.monotonic() - begun:.0f} s: "
+        + ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items()))
+    )
     print("\n".join(examples))
     sys.exit(1 if counts["failed reads"] or counts["stale reads"] or counts["failed writes"] else 0)
 

@@ -1,4 +1,4 @@
-"""What Schemathesis cannot know of this API from its document: what one part of a request means for another."""
+"""What the document of this API cannot say: what one part of a request means for another."""
 
 import json
 import re
@@ -17,19 +17,29 @@ def before_call(context, case, kwargs):
         key = headers.get("Idempotency-Key")
         if isinstance(key, str) and 0 < len(key) < 200:
             headers["Idempotency-Key"] = f"{key}-{uuid.uuid4().hex}"
-        # Requests that are meant to be right carry `If-Match: 0` in the coverage phase of 4.32, which the pattern excludes.
+        # Requests that are meant to be right carry `If-Match: 0` in the coverage phase of 4.32, which the
+        # pattern excludes.
         for name in ("If-Match", "If-None-Match"):
-            if case.meta and case.meta.generation.mode.is_positive and not TAG.fullmatch(headers.get(name, "*")):
+            if (
+                case.meta
+                and case.meta.generation.mode.is_positive
+                and not TAG.fullmatch(headers.get(name, "*"))
+            ):
                 del headers[name]
         # To create a user takes more than to change one.
-        if headers.get("If-None-Match") == "*" and isinstance(body, dict) and not {"name", "email"} <= body.keys():
+        if (
+            headers.get("If-None-Match") == "*"
+            and isinstance(body, dict)
+            and not {"name", "email"} <= body.keys()
+        ):
             del headers["If-None-Match"]
     if isinstance(body, dict):
         # An id in the body has to be the one in the path.
         in_path = (case.path_parameters or {}).get("id")
         if is_uuid(body.get("id")) and is_uuid(in_path):
             body["id"] = in_path
-        # To JSON Schema 1.0 is an integer; here a fraction is an error, as in most programs that would read it.
+        # To JSON Schema 1.0 is an integer; here a fraction is an error, as in most programs that would read
+        # it.
         group = body.get("group")
         if isinstance(group, float) and group.is_integer():
             body["group"] = int(group)

@@ -23,7 +23,8 @@ local function base64(text)
       local index = math.floor(bits / shift) % 64
       return alphabet:sub(index + 1, index + 1)
     end
-    parts[#parts + 1] = sextet(262144) .. sextet(4096) .. (b and sextet(64) or "=") .. (c and sextet(1) or "=")
+    parts[#parts + 1] = sextet(262144) .. sextet(4096)
+    parts[#parts + 1] = (b and sextet(64) or "=") .. (c and sextet(1) or "=")
   end
   return table.concat(parts)
 end
@@ -32,7 +33,8 @@ local function send(method, path, body)
   if not body then
     return method .. " " .. path .. head .. "\r\n"
   end
-  return method .. " " .. path .. head .. "Content-Type: application/json\r\nContent-Length: " .. #body .. "\r\n\r\n" .. body
+  head = head .. "Content-Type: application/json\r\nContent-Length: " .. #body
+  return method .. " " .. path .. head .. "\r\n\r\n" .. body
 end
 
 local any = {}
@@ -40,7 +42,8 @@ local any = {}
 any.corro = {
   read = function(number) return send("GET", "/api/user/" .. id(number)) end,
   write = function(number, group)
-    return send("PUT", "/api/user/", string.format('{"id":"%s","name":"Ada Lovelace %06d","email":"u%08d@example.org","group":%d}',
+    local form = '{"id":"%s","name":"Ada Lovelace %06d","email":"u%08d@example.org","group":%d}'
+    return send("PUT", "/api/user/", string.format(form,
       id(number), number % 1000000, number % 100000000, group))
   end,
 }
@@ -53,7 +56,8 @@ any.webdis = {
 any.etcd = {
   read = function(number) return send("POST", "/v3/kv/range", '{"key":"' .. base64(id(number)) .. '"}') end,
   write = function(number, group)
-    return send("POST", "/v3/kv/put", '{"key":"' .. base64(id(number)) .. '","value":"' .. base64(user(number, group)) .. '"}')
+    local key, value = base64(id(number)), base64(user(number, group))
+    return send("POST", "/v3/kv/put", '{"key":"' .. key .. '","value":"' .. value .. '"}')
   end,
 }
 
@@ -61,7 +65,7 @@ function init(args)
   store, operation, users = args[1], args[2], tonumber(args[3])
   math.randomseed(tonumber(args[4]))
   head = " HTTP/1.1\r\nHost: " .. wrk.host .. "\r\n"
-  -- As many requests as are needed for variety, made beforehand: what the generator takes is taken from the store.
+  -- Enough requests for variety, made beforehand: what the generator takes is taken from the store.
   counter = 0
   requests = {}
   for place = 1, 20000 do

@@ -4,13 +4,15 @@
     apt-get install wrk redis-server webdis etcd-server
     resources/bench/peers.py target/release/corro
 
-Each is what somebody would take who wants users over HTTP that survive a loss of power: Redis with `appendfsync always`
-behind webdis, etcd with three nodes by its JSON gateway, and a ring of three. All keep the same users of 120 bytes; all are
-asked by the same wrk with keep-alive connections. Rounds alternate, so that what the machine does meanwhile befalls all of
-them; medians are printed. The ceiling is what `corro bench` measures a ring against. What they promise differs: webdis has one copy and checks nothing, etcd writes to a majority
-before it answers and reads through its leader.
+Each is what one would take for users over HTTP that survive a loss of power: Redis with
+`appendfsync always` behind webdis, etcd with three nodes by its JSON gateway, and a ring of three. All
+keep the same users of 120 bytes; all are asked by the same wrk with keep-alive connections. Rounds
+alternate, so that what the machine does meanwhile befalls all of them; medians are printed. The ceiling
+is what `corro bench` measures a ring against. What they promise differs: webdis has one copy and checks
+nothing, etcd writes to a majority before it answers and reads through its leader.
 
-Everything is started here on free ports of this machine, with its data in a temporary folder, and is ended here.
+Everything is started here on free ports of this machine, with its data in a temporary folder, and is
+ended here.
 """
 
 import argparse
@@ -66,7 +68,11 @@ class Peer:
         log = open(self.folder / f"{len(self.children)}.log", "wb")
         child = subprocess.Popen(
             [str(part) for part in command],
-            cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env,
+            cwd=self.folder,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            env=env,
         )
         self.children.append(child)
 
@@ -111,8 +117,13 @@ class Corro(Peer):
 
     def begin(self, options):
         self.start(
-            options.corro, "demo", f"--rest-port={self.port}", "--socket-port=0", "--db-processes=3",
-            f"--folder={self.folder / 'ring'}", env=os.environ | {"NODE_ENV": "production"},
+            options.corro,
+            "demo",
+            f"--rest-port={self.port}",
+            "--socket-port=0",
+            "--db-processes=3",
+            f"--folder={self.folder / 'ring'}",
+            env=os.environ | {"NODE_ENV": "production"},
         )
         self.until("/health/ready")
         self.send(("POST", "/api/user/", compact(user(number)[1])) for number in range(options.users))
@@ -144,13 +155,32 @@ class Webdis(Peer):
     def begin(self, options):
         redis = free_port()
         self.start(
-            "redis-server", "--port", redis, "--bind", "127.0.0.1", "--dir", self.folder, "--save", "",
-            "--appendonly", "yes", "--appendfsync", "always",
+            "redis-server",
+            "--port",
+            redis,
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            self.folder,
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
         )
         config = {
-            "redis_host": "127.0.0.1", "redis_port": redis, "http_host": "127.0.0.1", "http_port": self.port,
-            "threads": options.webdis_threads, "pool_size": 10, "daemonize": False, "websockets": False,
-            "verbosity": 0, "logfile": str(self.folder / "webdis.log"), "acl": [{"disabled": []}],
+            "redis_host": "127.0.0.1",
+            "redis_port": redis,
+            "http_host": "127.0.0.1",
+            "http_port": self.port,
+            "threads": options.webdis_threads,
+            "pool_size": 10,
+            "daemonize": False,
+            "websockets": False,
+            "verbosity": 0,
+            "logfile": str(self.folder / "webdis.log"),
+            "acl": [{"disabled": []}],
         }
         (self.folder / "webdis.json").write_text(json.dumps(config))
         self.start("webdis", self.folder / "webdis.json")
@@ -169,10 +199,16 @@ class Etcd(Peer):
         cluster = ",".join(f"n{place}=http://127.0.0.1:{port}" for place, port in enumerate(peers))
         for place, (peer, client) in enumerate(zip(peers, clients)):
             self.start(
-                "etcd", f"--name=n{place}", f"--data-dir={self.folder / f'n{place}'}", "--logger=zap",
-                f"--listen-peer-urls=http://127.0.0.1:{peer}", f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
-                f"--listen-client-urls=http://127.0.0.1:{client}", f"--advertise-client-urls=http://127.0.0.1:{client}",
-                f"--initial-cluster={cluster}", "--log-level=error",
+                "etcd",
+                f"--name=n{place}",
+                f"--data-dir={self.folder / f'n{place}'}",
+                "--logger=zap",
+                f"--listen-peer-urls=http://127.0.0.1:{peer}",
+                f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
+                f"--listen-client-urls=http://127.0.0.1:{client}",
+                f"--advertise-client-urls=http://127.0.0.1:{client}",
+                f"--initial-cluster={cluster}",
+                "--log-level=error",
             )
         encode = lambda text: base64.b64encode(text.encode()).decode()
         self.until("/v3/kv/range", compact({"key": encode("x")}).encode())
@@ -180,7 +216,9 @@ class Etcd(Peer):
         def transactions():
             for first in range(0, options.users, 100):
                 pairs = [user(number) for number in range(first, min(first + 100, options.users))]
-                puts = [{"requestPut": {"key": encode(i), "value": encode(compact(value))}} for i, value in pairs]
+                puts = [
+                    {"requestPut": {"key": encode(i), "value": encode(compact(value))}} for i, value in pairs
+                ]
                 yield "POST", "/v3/kv/txn", compact({"success": puts})
 
         self.send(transactions())
@@ -189,8 +227,19 @@ class Etcd(Peer):
 def wrk(peer, operation, options, seed):
     """Requests a second, and the 99th percentile in milliseconds."""
     command = [
-        "wrk", "--latency", "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "-s", HERE / "peers.lua",
-        f"http://127.0.0.1:{peer.port}", "--", peer.speaks, operation, options.users, seed,
+        "wrk",
+        "--latency",
+        "-t1",
+        f"-c{options.connections}",
+        f"-d{options.seconds}s",
+        "-s",
+        HERE / "peers.lua",
+        f"http://127.0.0.1:{peer.port}",
+        "--",
+        peer.speaks,
+        operation,
+        options.users,
+        seed,
     ]
     said = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)", said)
@@ -202,14 +251,18 @@ def wrk(peer, operation, options, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("corro", type=lambda path: Path(path).resolve(), help="the executable")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--users", type=int, default=10_000)
     parser.add_argument("--webdis-threads", type=int, default=2)
-    parser.add_argument("--peers", default="corro,webdis,etcd,ceiling", help="which of them, separated by commas")
+    parser.add_argument(
+        "--peers", default="corro,webdis,etcd,ceiling", help="which of them, separated by commas"
+    )
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory(prefix="corro-peers-") as folder:
@@ -222,21 +275,29 @@ def main():
             for seed in range(options.rounds):
                 for operation in ("read", "write"):
                     for peer in peers:
-                        figures.setdefault((operation, peer.name), []).append(wrk(peer, operation, options, seed))
+                        figures.setdefault((operation, peer.name), []).append(
+                            wrk(peer, operation, options, seed)
+                        )
         finally:
             for peer in peers:
                 peer.stop()
 
     first = peers[0].name
-    print(f"{options.connections} connections, medians of {options.rounds} rounds of {options.seconds} s, {options.users} users")
+    print(
+        f"{options.connections} connections, medians of {options.rounds} rounds of {options.seconds} s, "
+        f"{options.users} users"
+    )
     for operation in ("read", "write"):
         base = [speed for speed, _ in figures[operation, first]]
         for peer in peers:
             speeds, p99 = zip(*figures[operation, peer.name])
             ratio = statistics.median(one / other for one, other in zip(base, speeds))
             versus = "" if peer.name == first else f"{first} is {ratio:.2f} times as fast"
-            print(f"{operation:<6}{peer.name:<8}{statistics.median(speeds):>9.0f}/s  p99 {statistics.median(p99):>7.2f} ms"
-                  f"  {versus:<32}{peer.promise}")
+            print(
+                f"{operation:<6}{peer.name:<8}{statistics.median(speeds):>9.0f}/s"
+                f"  p99 {statistics.median(p99):>7.2f} ms"
+                f"  {versus:<32}{peer.promise}"
+            )
 
 
 if __name__ == "__main__":

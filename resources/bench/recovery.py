@@ -3,11 +3,13 @@
 
     resources/bench/recovery.py target/release/corro
 
-A ring of three with some million users. db-1 is killed and comes back with an emptied disk, so both its copies are filled in full;
-then it is killed, as many users are created meanwhile, and it follows two op-logs. Each of the two first alone, then beside
-`corro bench --mix get` at a steady rate, whose rounds of a second are told apart: those before, and those meanwhile.
+A ring of three with some million users. db-1 is killed and comes back with an emptied disk, so both its
+copies are filled in full; then it is killed, as many users are created meanwhile, and it follows two
+op-logs. Each of the two first alone, then beside `corro bench --mix get` at a steady rate, whose rounds
+of a second are told apart: those before, and those meanwhile.
 
-Everything is started here on free ports of this machine, with its data in a temporary folder, and is ended here.
+Everything is started here on free ports of this machine, with its data in a temporary folder, and is
+ended here.
 """
 
 import argparse
@@ -29,10 +31,21 @@ ROUND = 1.0
 class Ring:
     def __init__(self, corro, folder, processes):
         self.corro, self.folder = corro, folder
-        command = [corro, "demo", "--rest-port=0", "--socket-port=0", f"--db-processes={processes}", f"--folder={folder}"]
+        command = [
+            corro,
+            "demo",
+            "--rest-port=0",
+            "--socket-port=0",
+            f"--db-processes={processes}",
+            f"--folder={folder}",
+        ]
         log = open(folder.with_suffix(".log"), "wb")
         self.demo = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | {"NODE_ENV": "production"}
+            command,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=os.environ | {"NODE_ENV": "production"},
         )
         self.url = None
         for line in self.demo.stdout:
@@ -42,7 +55,9 @@ class Ring:
                 break
 
     def tell(self, order):
-        subprocess.run([self.corro, "demo", f"--folder={self.folder}", order, AWAY], check=True, capture_output=True)
+        subprocess.run(
+            [self.corro, "demo", f"--folder={self.folder}", order, AWAY], check=True, capture_output=True
+        )
 
     def stop(self):
         self.demo.send_signal(signal.SIGTERM)
@@ -63,8 +78,21 @@ class Ring:
     def create(self, name, users):
         """In one request. Returns the seconds that it took."""
         begun = time.monotonic()
-        command = ["curl", "-sS", "-T", "-", "-X", "POST", "-H", "content-type: application/x-ndjson",
-                   "-o", os.devnull, "-w", "%{http_code}", self.url + "/api/user/bulk"]
+        command = [
+            "curl",
+            "-sS",
+            "-T",
+            "-",
+            "-X",
+            "POST",
+            "-H",
+            "content-type: application/x-ndjson",
+            "-o",
+            os.devnull,
+            "-w",
+            "%{http_code}",
+            self.url + "/api/user/bulk",
+        ]
         curl = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for number in range(users):
             curl.stdin.write(
@@ -79,7 +107,9 @@ class Ring:
 
 def memory(ring):
     """The most that the processes ever had resident, in MiB, by name."""
-    children = subprocess.run(["pgrep", "-P", str(ring.demo.pid)], capture_output=True, text=True).stdout.split()
+    children = subprocess.run(
+        ["pgrep", "-P", str(ring.demo.pid)], capture_output=True, text=True
+    ).stdout.split()
     peaks = {}
     for child in children:
         words = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
@@ -95,8 +125,25 @@ class Callers:
 
     def __init__(self, ring, options, rounds):
         self.json = ring.folder.with_suffix(".json")
-        command = [ring.corro, "bench", "--url", ring.url, "--no-ceiling", "--mix", options.mix, "--connections", "64",
-                   "--users", str(options.read), "--rounds", str(rounds), "--seconds", str(ROUND), "--json", self.json]
+        command = [
+            ring.corro,
+            "bench",
+            "--url",
+            ring.url,
+            "--no-ceiling",
+            "--mix",
+            options.mix,
+            "--connections",
+            "64",
+            "--users",
+            str(options.read),
+            "--rounds",
+            str(rounds),
+            "--seconds",
+            str(ROUND),
+            "--json",
+            self.json,
+        ]
         command += ["--rate", str(options.rate)] if options.rate else []
         self.bench = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
         for line in self.bench.stdout:
@@ -137,22 +184,36 @@ def measure(what, ring, options, records, prepare):
         ring.whole()
         whole = time.monotonic()
         took = whole - restarted
-        print(f"  {what}, {'beside callers' if beside else 'alone'}: {records():,} in {took:.1f} s, {records() / took:,.0f}/s")
+        print(
+            f"  {what}, {'beside callers' if beside else 'alone'}: {records():,} in {took:.1f} s, "
+            f"{records() / took:,.0f}/s"
+        )
         if callers:
             rounds = callers.rounds()
             print(f"    before:    {percentiles([one for one in rounds if one[1] < restarted])}")
-            print(f"    meanwhile: {percentiles([one for one in rounds if one[1] > restarted and one[0] < whole])}")
+            print(
+                "    meanwhile: "
+                + percentiles([one for one in rounds if one[1] > restarted and one[0] < whole])
+            )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("corro", type=lambda path: Path(path).resolve(), help="the executable")
-    parser.add_argument("--users", type=int, default=2_000_000, help="in the ring at first, and created while one is away")
+    parser.add_argument(
+        "--users", type=int, default=2_000_000, help="in the ring at first, and created while one is away"
+    )
     parser.add_argument("--read", type=int, default=100_000, help="users that the callers read")
     parser.add_argument("--mix", default="get", help="as for corro bench")
-    parser.add_argument("--rate", type=int, default=8_000, help="requests a second; 0: as many as 64 connections can")
+    parser.add_argument(
+        "--rate", type=int, default=8_000, help="requests a second; 0: as many as 64 connections can"
+    )
     parser.add_argument("--rounds", type=int, default=25, help="of a second each")
-    parser.add_argument("--before", type=float, default=8, help="seconds of callers before the process is restarted")
+    parser.add_argument(
+        "--before", type=float, default=8, help="seconds of callers before the process is restarted"
+    )
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--only", choices=["disk", "log"])
     options = parser.parse_args()
@@ -161,7 +222,10 @@ def main():
     ring = Ring(options.corro, folder / "ring", options.processes)
     try:
         took = ring.create("first", options.users)
-        print(f"{options.users:,} users created in {took:.1f} s, {options.users / took:,.0f}/s; memory at most, MiB: {memory(ring)}")
+        print(
+            f"{options.users:,} users created in {took:.1f} s, {options.users / took:,.0f}/s; "
+            f"memory at most, MiB: {memory(ring)}"
+        )
         held = 2 / options.processes  # each process holds two copies
 
         def emptied():
@@ -171,8 +235,13 @@ def main():
             ring.create(f"while-away-{time.monotonic_ns()}", options.users)
 
         if options.only != "log":
-            measure("an emptied disk, records", ring, options,
-                    lambda: int(ring.get("/api/user/count")["count"] * held), emptied)
+            measure(
+                "an emptied disk, records",
+                ring,
+                options,
+                lambda: int(ring.get("/api/user/count")["count"] * held),
+                emptied,
+            )
         if options.only != "disk":
             measure("two op-logs, entries", ring, options, lambda: int(options.users * held), created)
         print(f"memory at most, MiB: {memory(ring)}")
