@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use protocol::message::link::{ReplicationAddress, Role};
+use protocol::message::link::{CopyReports, ReplicationAddress, Role};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -19,15 +19,15 @@ use tracing::{error, info, warn};
 use crate::config::DbProcessConfig;
 use crate::identity::DataDir;
 use crate::link::gateway::{GatewayLink, LinkError};
-use crate::node::{Node, NoticeError, PerRole};
+use crate::node::{Node, PerRole};
 use crate::remedy::Owner;
-use crate::replication::follower::Follower;
+use crate::replication::client::Follower;
 use crate::replication::server::ReplicationServer;
 use crate::store::trash::Trash;
 use crate::store::{BlockCache, RocksStore, StoreError};
 use crate::worker::{self, CopyFailure, CopyHandle};
 
-/// How long the gateway may take to let this process go.
+/// How long the gateway may take to release this process.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(3);
 
 /// How long what still reads in a database may take to end, when that is to be opened again.
@@ -37,7 +37,7 @@ const REOPEN_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_millis(1200);
 
 /// What both commands that can be a db-process do: checks the settings, or the health of the db-process that
-/// runs with them, or runs it until SIGTERM. An error is told in one line.
+/// runs with them, or runs it until SIGTERM. An error is printed in one line.
 pub fn main(config: DbProcessConfig) -> ExitCode {
     if let Err(line) = config.check() {
         eprintln!("{line}");
@@ -80,61 +80,23 @@ async fn run_once(
     shutdown: CancellationToken,
     discard: Option<Role>,
 ) -> anyhow::Result<Option<Role>> {
-    let (failed, mut failures) = unbounded_channel();
     let (name, folder) = (config.db_instance_id.clone(), config.data_dir());
-    let (opened, trash) = {
+    let (failed, mut failures) = unbounded_channel();
+    let (node, trash) = {
         let (folder, name, cache) = (folder.clone(), name.clone(), BlockCache::new(config.cache_bytes()));
-        spawn_blocking(move || open(&folder, &name, &cache, &failed, discard))
-            .await
-            .context("opening its data")??
+        let open = spawn_blocking(move || open(&folder, &name, &cache, &failed, discard));
+        open.await.context("opening its data")??
     };
-    let node = Arc::new(opened);
+    let node = Arc::new(node);
     let (listener, address) = listen(config.replication_port).await?;
-    let (primary, replica) = (node.reports().primary, node.reports().replica);
-    info!(
-        %name, incarnation = %node.incarnation(), folder = %folder.display(),
-        replication_port = address.port(),
-        primary_complete = primary.complete, primary_head = primary.head,
-        replica_complete = replica.complete, replica_head = replica.head,
-        "opened"
-    );
-
+    log_opened(&node, &folder, address);
     let leave = shutdown.child_token();
-    // Until the gateway lets go of it, everything has to work on.
+    // Until the gateway releases the process, everything has to work on.
     let stop = CancellationToken::new();
-    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    let secret = config.common.cluster_secret;
-    let server = ReplicationServer { secret: secret.clone(), node: Arc::clone(&node) };
-    tasks.spawn({
-        let stop = stop.clone();
-        async move { server.run(listener, stop).await.context("the replication port") }
-    });
-    for role in Role::ALL {
-        let follower = Follower { role, secret: secret.clone(), node: Arc::clone(&node) };
-        let stop = stop.clone();
-        tasks.spawn(async move {
-            follower.run(stop).await;
-            Ok(())
-        });
-    }
-    let replication = ReplicationAddress { host: config.replication_address, port: address.port() };
-    let link = GatewayLink { url: config.socket_server_url, secret, replication, node: Arc::clone(&node) };
-    tasks.spawn({
-        let (leave, stop) = (leave.clone(), stop.clone());
-        async move { Ok(link.run(leave, stop).await?) }
-    });
-
-    let mut to_discard = node.discard();
-    let leave_deadline = async {
-        tokio::select! {
-            () = shutdown.cancelled() => info!(%name, "asked to stop"),
-            Ok(_) = to_discard.wait_for(Option::is_some) => leave.cancel(),
-        }
-        sleep(LEAVE_DEADLINE).await;
-    };
+    let mut tasks = start_tasks(config, &node, (listener, address), &leave, &stop);
     let mut failed = None;
     let outcome = tokio::select! {
-        () = leave_deadline => Ok(()),
+        () = leave_deadline(&node, &shutdown, &leave) => Ok(()),
         failure = failures.recv() => {
             failed = failure;
             Ok(())
@@ -153,11 +115,60 @@ async fn run_once(
     info!(%name, "closed");
     let failed = failed.into_iter().chain(iter::from_fn(|| failures.try_recv().ok()));
     let outcome = outcome.map_err(|error| match error.downcast() {
-        Ok(LinkError::Notice(NoticeError::Identity(error))) => owner.of_folder(error),
+        Ok(LinkError::Identity(error)) => owner.of_folder(error),
         Ok(other) => other.into(),
         Err(other) => other,
     });
     check_failures(&owner, failed, discard).and(outcome).map(|()| discard)
+}
+
+fn log_opened(node: &Node, folder: &Path, address: SocketAddr) {
+    let CopyReports { primary, replica } = node.reports();
+    info!(
+        name = %node.name(), incarnation = %node.incarnation(), folder = %folder.display(),
+        replication_port = address.port(),
+        primary_complete = primary.complete, primary_head = primary.head,
+        replica_complete = replica.complete, replica_head = replica.head,
+        "opened"
+    );
+}
+
+/// Starts the link to the gateway, and all that follows neighbours and is followed by them.
+fn start_tasks(
+    config: DbProcessConfig,
+    node: &Arc<Node>,
+    (listener, address): (TcpListener, SocketAddr),
+    leave: &CancellationToken,
+    stop: &CancellationToken,
+) -> JoinSet<anyhow::Result<()>> {
+    let mut tasks = JoinSet::new();
+    let secret = config.common.cluster_secret;
+    let server = ReplicationServer { secret: secret.clone(), node: Arc::clone(node) };
+    let stopped = stop.clone();
+    tasks.spawn(async move { server.run(listener, stopped).await.context("the replication port") });
+    for role in Role::ALL {
+        let follower = Follower { role, secret: secret.clone(), node: Arc::clone(node) };
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            follower.run(stopped).await;
+            Ok(())
+        });
+    }
+    let replication = ReplicationAddress { host: config.replication_address, port: address.port() };
+    let link = GatewayLink { url: config.socket_server_url, secret, replication, node: Arc::clone(node) };
+    let (leave, stopped) = (leave.clone(), stop.clone());
+    tasks.spawn(async move { Ok(link.run(leave, stopped).await?) });
+    tasks
+}
+
+/// Waits until the process is to leave the ring, and then for as long as the gateway may take to release it.
+async fn leave_deadline(node: &Node, shutdown: &CancellationToken, leave: &CancellationToken) {
+    let mut to_discard = node.discard();
+    tokio::select! {
+        () = shutdown.cancelled() => info!(name = %node.name(), "asked to stop"),
+        Ok(_) = to_discard.wait_for(Option::is_some) => leave.cancel(),
+    }
+    sleep(LEAVE_DEADLINE).await;
 }
 
 /// An error where a copy failed that is not to be discarded. Here and not at the end of a task: that of the

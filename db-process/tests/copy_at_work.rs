@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use db_process::copy::FollowStart;
+use db_process::copy::follow::start_for;
 use db_process::store::{BlockCache, ReadOnlyStore, RocksStore, Snapshot, StoreError};
 use db_process::worker::{self, CopyFailure, CopyHandle, CopyState};
 use protocol::message::link::{Found, Position, Role, Versioned, Write, WriteAnswer};
@@ -65,7 +66,7 @@ impl Fixture {
 
     fn send(&self, writes: Vec<Write>) -> Receiver<Vec<WriteAnswer>> {
         let (answered, answers) = channel();
-        self.copy.write(writes, move |answers, _| answered.send(answers).expect("somebody waits"));
+        self.copy.write(writes, move |answers, _| answered.send(answers).expect("a receiver"));
         answers
     }
 
@@ -87,7 +88,7 @@ impl Fixture {
 
     fn merge_chunk(&self, chunk: CopyChunk) {
         let (merged, done) = channel();
-        self.copy.merge_chunk(chunk, move || merged.send(()).expect("somebody waits"));
+        self.copy.merge_chunk(chunk, move || merged.send(()).expect("a receiver"));
         done.recv_timeout(DEADLINE).expect("the chunk is merged");
     }
 
@@ -208,7 +209,7 @@ async fn a_copy_follows_another_and_has_it_on_disk_soon_after() {
     let end = Some(Position { incarnation: source.copy.report().incarnation, sequence: total });
     let state = follower.wait_for("catching up", |state| state.report.position == end).await;
     assert_eq!(state.gaps, 1);
-    follower.wait_for("the fsync that nobody asked for", |state| state.durable == total).await;
+    follower.wait_for("the fsync that no job needs", |state| state.durable == total).await;
     assert_eq!(follower.records(), source.records());
 
     let ask = |position| Follow {
@@ -221,8 +222,9 @@ async fn a_copy_follows_another_and_has_it_on_disk_soon_after() {
         flushed: follower.copy.report().flushed,
         other: None,
     };
-    assert_eq!(source.copy.start_for(&ask(end)), Ok(Ok(FollowStart::Log { after: total })));
-    assert_eq!(source.copy.start_for(&ask(None)), Ok(Ok(FollowStart::FullCopy)));
+    let meta = source.copy.meta().expect("a sound database");
+    assert_eq!(start_for(&meta, &ask(end)), FollowStart::Log { after: total });
+    assert_eq!(start_for(&meta, &ask(None)), FollowStart::FullCopy);
 }
 
 #[tokio::test]
@@ -248,7 +250,7 @@ async fn a_full_copy_comes_in_chunks_and_merges() {
     source.copy.full_copy(|chunk| chunk, send.clone());
     chunks.recv().await.expect("a chunk");
     drop(chunks);
-    tokio::time::timeout(DEADLINE, send.closed()).await.expect("it ends when nobody listens");
+    tokio::time::timeout(DEADLINE, send.closed()).await.expect("it ends without a receiver");
 }
 
 #[tokio::test]
@@ -259,7 +261,7 @@ async fn merged_changes_are_there_when_told() {
         Versioned { version: Version(version), id, change: operation.change() }
     });
     let (merged, done) = channel();
-    fixture.copy.merge(changes.collect(), None, move |_| merged.send(()).expect("somebody waits"));
+    fixture.copy.merge(changes.collect(), None, move |_| merged.send(()).expect("a receiver"));
     done.recv_timeout(DEADLINE).expect("the changes are merged");
     assert!(fixture.copy.read(&id(3)).expect("a sound database").is_some());
     assert_eq!((fixture.copy.report().head, fixture.copy.report().version), (0, Version(3)));
@@ -297,7 +299,7 @@ async fn a_copy_whose_database_fails_never_answers_again() {
         };
         assert!(refused);
         let failure =
-            tokio::time::timeout(DEADLINE, fixture.failures.recv()).await.expect("a failure is told");
+            tokio::time::timeout(DEADLINE, fixture.failures.recv()).await.expect("a failure is reported");
         let failure = failure.expect("a failure");
         assert!(matches!(failure.error, StoreError::Unreadable { .. }), "{failure:?}");
         assert_eq!(failure.role, Role::Primary);
@@ -309,7 +311,7 @@ async fn a_copy_whose_database_fails_never_answers_again() {
             "no answer, and the promise is dropped"
         );
         fixture.copy.stop();
-        assert!(fixture.failures.try_recv().is_err(), "it is told once");
+        assert!(fixture.failures.try_recv().is_err(), "it is reported once");
         let head = ReadOnlyStore::open(&fixture.folder.path().join("primary"))
             .expect("a database")
             .snapshot()

@@ -55,7 +55,7 @@ fn write(copy: &CopyHandle, users: Range<u64>, batch: u64, window: usize) -> Dur
     for first in users.clone().step_by(batch as usize) {
         let answered = answered.clone();
         let writes = (first..(first + batch).min(users.end)).map(create).collect();
-        copy.write(writes, move |_, _| answered.send(()).expect("somebody waits"));
+        copy.write(writes, move |_, _| answered.send(()).expect("a receiver"));
         waiting += 1;
         while waiting >= window {
             answers.recv().expect("an answer");
@@ -204,7 +204,7 @@ async fn measure() {
     let (merged, done) = channel();
     while let Some(chunk) = chunks.recv().await {
         let merged = merged.clone();
-        follower.merge_chunk(chunk, move || merged.send(()).expect("somebody waits"));
+        follower.merge_chunk(chunk, move || merged.send(()).expect("a receiver"));
         done.recv().expect("the chunk is merged");
     }
     rate("full copy, records", USERS, started.elapsed());

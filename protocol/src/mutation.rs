@@ -55,11 +55,17 @@ pub enum Mutation {
     IncarnationKept,
     /// A copy that is known to be rolled back leads and serves on.
     RollbackServes,
+    /// A source sends a follower as much as there is.
+    WindowIgnored,
+    /// A follower reports what it has received as applied.
+    ConfirmUnapplied,
+    /// A link to the gateway passes the newest notice over for one that came before it.
+    StaleNotice,
 }
 
 impl Mutation {
     /// All of them; the simulation finds each.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::TailNotReplayed,
         Self::PromoteUncovered,
         Self::AnswerBeforeSync,
@@ -85,6 +91,9 @@ impl Mutation {
         Self::StartNotCompared,
         Self::IncarnationKept,
         Self::RollbackServes,
+        Self::WindowIgnored,
+        Self::ConfirmUnapplied,
+        Self::StaleNotice,
     ];
 }
 

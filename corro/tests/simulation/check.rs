@@ -18,10 +18,10 @@ use crate::world::{MILLI, SECOND, Time, World};
 /// later.
 const READ_WITHIN: Time = 100 * MILLI;
 
-/// A process that is slow keeps nobody waiting that comes later than this.
+/// No request waits for a process that has been slow for this time.
 const SLOW_AT_MOST: Time = 10 * SECOND;
 
-/// Whoever comes later waits no longer, although that process is slow.
+/// Later requests wait no longer than this, although that process is slow.
 const ANSWER_WITHIN: Time = 500 * MILLI;
 
 /// A question that has no answer yet.
@@ -55,7 +55,7 @@ pub(crate) struct Checks {
     purged: BTreeMap<UserId, Version>,
     /// Batches of writes that were sent: by connection, role and number.
     sent: BTreeMap<(u64, Role, u64), Vec<Write>>,
-    /// The applied writes of the answers that the routing is being told.
+    /// The applied writes of the answers that the engine is being given.
     pub(crate) arriving: VecDeque<Option<Versioned>>,
     /// What a copy came to for an operation that it applied. A version is given once in a partition: a
     /// gateway that starts with a clock that was set back serves a partition only when it knows the versions
@@ -96,14 +96,13 @@ impl Checks {
         }
     }
 
-    /// Whether a store has a record, or something newer of each of its registers; what is purged need not be
+    /// Whether `ours` is a record, or something newer of each of its registers; what is purged need not be
     /// there.
-    fn holds(&self, store: &MemoryStore, user: &UserId, record: &Record) -> bool {
+    fn holds(&self, ours: Option<&Record>, user: &UserId, record: &Record) -> bool {
         let mut record = record.clone();
         let purge = Change { purge: self.purged.get(user).copied(), ..Change::default() };
         record.apply(Version::ZERO, &purge);
-        let ours = store.get(user).expect("a store in memory can be read");
-        record.is_nothing() || ours.is_some_and(|mut ours| !ours.merge(&record))
+        record.is_nothing() || ours.is_some_and(|ours| !ours.clone().merge(&record))
     }
 
     fn acknowledged_of(&self, partition: Partition) -> impl Iterator<Item = (&UserId, &Record)> {
@@ -112,7 +111,7 @@ impl Checks {
 }
 
 impl World {
-    /// Invariants 1 and 2: whoever is asked to decide writes holds every acknowledged write of the partition,
+    /// Invariants 1 and 2: a copy that is asked to decide writes holds every acknowledged write of the partition,
     /// on disk.
     pub(crate) fn check_sent(&mut self, id: u64, message: &ToProcess) {
         let ToProcess::Writes(batch) = message else { return };
@@ -130,10 +129,9 @@ impl World {
         }
         let partition = partition_of(&batch.writes[0].id, self.config.size);
         let store = process.store(batch.role);
-        let disk = store.clone().crash(0);
         for (user, record) in self.checks.acknowledged_of(partition) {
             assert!(
-                self.checks.holds(&disk, user, record),
+                self.checks.holds(store.synced_record(user), user, record),
                 "the {:?} of {} leads without an acknowledged write of user {} on disk: has {:?}, acknowledged {record:?}",
                 batch.role,
                 connection.place,
@@ -143,7 +141,7 @@ impl World {
         }
     }
 
-    /// The routing is told these outcomes; for each that it hands on, a write is acknowledged.
+    /// The engine is given these outcomes; for each that it passes on, a write is acknowledged.
     pub(crate) fn expect_answers(&mut self, id: u64, answers: &WriteAnswers) {
         let writes = self.checks.sent.get(&(id, answers.role, answers.batch)).cloned().unwrap_or_default();
         let applied = writes.into_iter().zip(&answers.results).map(|(write, answer)| {
@@ -158,7 +156,7 @@ impl World {
     pub(crate) fn acknowledged(&mut self, user: UserId, answer: &WriteAnswer) -> Option<Version> {
         let written = self.checks.arriving.pop_front().expect("an answer comes from a copy");
         let Some(Versioned { version, id, change }) = written else {
-            assert_ne!(answer.outcome, Outcome::Applied, "nobody applied that");
+            assert_ne!(answer.outcome, Outcome::Applied, "no copy applied that");
             return None;
         };
         assert_eq!((id, answer.outcome), (user, Outcome::Applied), "answers are in the order of the writes");
@@ -195,7 +193,7 @@ impl World {
         is_heard: bool,
     ) {
         let process = &self.processes[usize::from(place)];
-        let (disk, started) = (process.store(role).clone().crash(0), process.started);
+        let (store, started) = (process.store(role), process.started);
         for (write, answer) in writes.iter().zip(&answers.results) {
             let partition = partition_of(&write.id, self.config.size);
             let document = answer.user.as_ref().map(|found| found.1.get().to_owned());
@@ -227,7 +225,7 @@ impl World {
             }
             let written = Record::from_change(write.version, &write.operation.change());
             assert!(
-                self.checks.holds(&disk, &write.id, &written),
+                self.checks.holds(store.synced_record(&write.id), &write.id, &written),
                 "{place} answers {} of user {}, which is not on disk",
                 write.version,
                 write.id.as_u128()
@@ -319,8 +317,9 @@ impl World {
             }
             for (user, record) in self.checks.acknowledged_of(partition) {
                 let store = self.processes[usize::from(primary_of(partition))].store(Role::Primary);
+                let ours = store.get(user).expect("a store in memory can be read");
                 assert!(
-                    self.checks.holds(store, user, record),
+                    self.checks.holds(ours.as_ref(), user, record),
                     "an acknowledged write of {} is lost",
                     user.as_u128()
                 );

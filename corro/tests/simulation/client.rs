@@ -1,4 +1,4 @@
-//! The clients: each asks one thing after the other, and remembers what it was told.
+//! The clients: each asks one thing after the other, and remembers the replies.
 
 use gateway::routing::{Event, RequestId, Unserved};
 use protocol::message::link::{Found, WriteAnswer};
@@ -6,7 +6,7 @@ use protocol::{Change, Condition, Operation, Outcome, User, UserId, Version};
 
 use crate::check::Question;
 use crate::config::Mode;
-use crate::history::{Asked, Live, Match, Op, Told};
+use crate::history::{Asked, Live, Match, Op, Reply};
 use crate::world::{Happening, MILLI, SECOND, World};
 
 /// One client.
@@ -58,7 +58,7 @@ impl World {
             format!("client {client} asks {request}: {asked:?} of {} if {condition:?}", user.as_u128())
         });
         let called = self.number();
-        let op = Op { called, answered: u64::MAX, asked, condition, told: Told::Unknown };
+        let op = Op { called, answered: u64::MAX, asked, condition, reply: Reply::Unknown };
         self.checks.open.insert(request, Question { client, user, asked: self.now, op });
         self.clients[client].asking = Some(request);
         let life = self.gateway.life;
@@ -105,11 +105,11 @@ impl World {
 
     pub(crate) fn read_answered(&mut self, request: u64, result: Result<Option<Found>, Unserved>) {
         let question = self.close(request);
-        let told = match result {
-            Ok(found) => Told::Seen(found.map(|found| self.seen(question.user, &found))),
+        let reply = match result {
+            Ok(found) => Reply::Seen(found.map(|found| self.seen(question.user, &found))),
             Err(unserved) => return self.refused(request, question, &unserved),
         };
-        self.answered(request, question, told);
+        self.answered(request, question, reply);
     }
 
     pub(crate) fn write_answered(&mut self, request: u64, result: Result<WriteAnswer, Unserved>) {
@@ -120,24 +120,24 @@ impl World {
         };
         let applied = self.acknowledged(question.user, &answer);
         let live = answer.user.as_ref().map(|found| self.seen(question.user, found));
-        // What newer operations have made of it, where nobody knows any more what this one left.
+        // What newer operations have made of it, where it is not known any more what this one left.
         if let (Some(version), Some(Found(shown, _))) = (applied, &answer.user)
             && version != *shown
         {
-            let (asked, told, answered) = (Asked::Read, Told::Seen(live), self.number());
-            let read = Op { called: question.op.called, answered, asked, condition: None, told };
+            let (asked, reply, answered) = (Asked::Read, Reply::Seen(live), self.number());
+            let read = Op { called: question.op.called, answered, asked, condition: None, reply };
             self.checks.histories.entry(question.user).or_default().push(read);
-            return self.answered(request, question, Told::AppliedUnseen);
+            return self.answered(request, question, Reply::AppliedUnseen);
         }
-        let told = match answer.outcome {
-            Outcome::Applied => Told::Applied(live),
-            Outcome::Unchanged => Told::Unchanged(live),
-            Outcome::Exists => Told::Exists,
-            Outcome::NotFound => Told::NotFound,
-            Outcome::PreconditionFailed => Told::PreconditionFailed,
+        let reply = match answer.outcome {
+            Outcome::Applied => Reply::Applied(live),
+            Outcome::Unchanged => Reply::Unchanged(live),
+            Outcome::Exists => Reply::Exists,
+            Outcome::NotFound => Reply::NotFound,
+            Outcome::PreconditionFailed => Reply::PreconditionFailed,
             Outcome::Repeated | Outcome::KeyReused => panic!("no create has an Idempotency-Key: {answer:?}"),
         };
-        self.answered(request, question, told);
+        self.answered(request, question, reply);
     }
 
     fn close(&mut self, request: u64) -> Question {
@@ -145,13 +145,13 @@ impl World {
         question.unwrap_or_else(|| panic!("question {request} is answered twice, or was never asked"))
     }
 
-    fn answered(&mut self, request: u64, question: Question, told: Told) {
-        self.note(|| format!("answer to {request} of {}: {told:?}", question.user.as_u128()));
+    fn answered(&mut self, request: u64, question: Question, reply: Reply) {
+        self.note(|| format!("answer to {request} of {}: {reply:?}", question.user.as_u128()));
         self.mix(request);
         let answered = self.number();
         self.check_time(&question);
         let Question { client, user, op, .. } = question;
-        self.checks.histories.entry(user).or_default().push(Op { answered, told, ..op });
+        self.checks.histories.entry(user).or_default().push(Op { answered, reply, ..op });
         self.go_on(client, request);
     }
 
@@ -186,7 +186,7 @@ impl World {
         }
     }
 
-    /// A document that a client got, by the numbers of who wrote it.
+    /// A document that a client got, by the numbers of the writes that it shows.
     pub(crate) fn seen(&mut self, user: UserId, found: &Found) -> Live {
         let Found(version, document) = found;
         let document: User = serde_json::from_str(document.get()).expect("a user");

@@ -1,5 +1,9 @@
 //! What a seed stands for: how large the ring is, how much its parts keep, and what will go wrong.
 
+use std::time::Duration;
+
+use db_process::replication::source_state::SourceLimits;
+
 use crate::rng::Rng;
 
 /// How hard a run is.
@@ -21,7 +25,7 @@ pub(crate) enum Mode {
 pub(crate) enum Fault {
     /// `kill -9`: what was committed is there afterwards.
     Kill,
-    /// The machine loses power: what was not synced is gone, and nobody is told.
+    /// The machine loses power: what was not synced is gone, and no connection is closed.
     Power,
     /// The process ends, and comes back with an empty disk.
     Wipe,
@@ -95,8 +99,8 @@ pub(crate) struct Config {
     pub(crate) round: u64,
     /// Milliseconds after which tombstones may go, where they do.
     pub(crate) purge_after: Option<u64>,
-    /// Shortest time between two frames of an op-log, in microseconds.
-    pub(crate) pace: u64,
+    /// How a follower is fed.
+    pub(crate) source: SourceLimits,
 }
 
 impl Config {
@@ -130,7 +134,12 @@ impl Config {
             late: 3,
             round: rng.pick(&[300, 3_000, 15_000]),
             purge_after: rng.percent(60).then(|| rng.pick(&[0, 5, 50, 300])),
-            pace: rng.pick(&[0, 10_000]),
+            source: SourceLimits {
+                pace: Duration::from_millis(rng.pick(&[0, 10])),
+                far: rng.pick(&[10, 4_096]),
+                at_once: rng.pick(&[5, 256]),
+                ..SourceLimits::default()
+            },
         }
     }
 }

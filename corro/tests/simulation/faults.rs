@@ -8,6 +8,7 @@
 use db_process::copy::rollback;
 use db_process::node::PerRole;
 use db_process::store::{MemoryStore, Meta, Store};
+use db_process::worker::rounds::Marked;
 use gateway::routing::Routing;
 use protocol::message::link::{FlushPoint, Role};
 use protocol::placement::{replica_of, replicated_at};
@@ -102,12 +103,12 @@ impl World {
         self.after(MILLI, pause * MILLI, Happening::Fault);
     }
 
-    /// Whether the network is as everybody takes it to be: a break that nobody has noticed yet is a failure
+    /// Whether the network is as all processes take it to be: a break that no process has noticed yet is a failure
     /// that lasts.
     fn is_connected(&self) -> bool {
         let linked = |process: &Process| {
             let connection = process.link.connection.and_then(|id| self.connections.get(&id));
-            process.link.registered
+            process.link.is_registered()
                 && connection.is_some_and(|connection| connection.gateway_open && !connection.cut)
         };
         let follows = |process: &Process, role: Role| {
@@ -258,7 +259,7 @@ impl World {
                     && (harsh || calm && self.config.tail_bytes > 1_000)
                     && (calm
                         || self.gateway.was_ready
-                            && process.link.registered
+                            && process.link.is_registered()
                             && self.neighbours_are_well(place))
             }
             // With the disk of another, or the tail, something acknowledged would be gone.
@@ -266,13 +267,13 @@ impl World {
             _ => true,
         };
         // Nothing that could tell of a disk that went back may be lost, or late, before it has.
-        let told = match fault {
+        let remembered = match fault {
             _ if self.faults.rolled_back.is_empty() => true,
             Fault::CutReplication => true,
             Fault::Kill => self.faults.rolled_back.iter().any(|(of, ..)| *of == place),
             _ => false,
         };
-        possible && fair && told
+        possible && fair && remembered
     }
 
     /// Whether the processes that hold the other copies of those at that place are there.
@@ -282,7 +283,7 @@ impl World {
             let process = &self.processes[usize::from(place)];
             let connection = process.link.connection.and_then(|id| self.connections.get(&id));
             let linked = connection.is_some_and(|connection| connection.gateway_open && !connection.cut);
-            process.is_well() && process.link.registered && linked
+            process.is_well() && process.link.is_registered() && linked
         })
     }
 
@@ -324,11 +325,14 @@ impl World {
             let marked = process.marks.get_mut(role);
             if restored {
                 // The file went back together with the database.
-                let lsn = meta.lsn;
-                *marked = marked.map(|mark| FlushPoint { lsn: mark.lsn.min(lsn), ..mark });
+                *marked = marked.map(|Marked { flushed, version }| Marked {
+                    flushed: FlushPoint { lsn: flushed.lsn.min(meta.lsn), ..flushed },
+                    version: version.min(meta.version),
+                });
             }
-            let tells =
-                marked.is_some_and(|mark| mark.incarnation == meta.incarnation && mark.lsn > meta.lsn);
+            let tells = marked.is_some_and(|Marked { flushed, .. }| {
+                flushed.incarnation == meta.incarnation && flushed.lsn > meta.lsn
+            });
             *process.disks.get_mut(role) = Some(back);
             if !tells && meta.lsn < before.lsn {
                 gateway_is_needed |= !self.other_tells(place, role, &meta);

@@ -9,7 +9,7 @@ use protocol::message::link::Versioned;
 /// What is expected of the feed of one gateway.
 #[derive(Debug, Default)]
 pub(crate) struct Feed {
-    /// Whether somebody listens, or has asked to.
+    /// Whether there is a subscriber, or one has asked to be.
     pub(crate) asked: bool,
     /// From here on everything has to be published.
     after: Option<Version>,

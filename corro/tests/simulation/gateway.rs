@@ -79,7 +79,7 @@ impl World {
         self.checks.feed = Feed::default();
     }
 
-    /// Somebody always listens, as soon as the gateway lets it.
+    /// There is always a subscriber, as soon as the gateway allows it.
     fn hear_changes(&mut self) {
         if !self.checks.feed.asked {
             self.checks.feed.asked = true;
@@ -236,7 +236,7 @@ impl World {
                     self.note(|| format!("published: {news:?}"));
                     news.into_iter().for_each(|published| self.checks.feed.publish(published));
                 }
-                Command::AnswerSize { .. } => unreachable!("n is known here, nobody asks"),
+                Command::AnswerSize { .. } => unreachable!("n is known here"),
                 Command::Report(event) => self.report(&event),
             }
         }

@@ -1,22 +1,21 @@
-//! Lists and counts: one caller who asks for pages while the others write.
+//! Lists and counts: one caller that asks for pages while the others write.
 //!
-//! A page is as good as a read of every user that it covers: whom it shows, and whom it does not show
+//! A page is as good as a read of every user that it covers: which it shows, and which it does not show
 //! although the id is within it. So each page becomes such reads in the histories, and what it must not show
 //! or miss is found there.
 
 use std::collections::BTreeMap;
 
-use db_process::copy::asking;
 use db_process::store::Store;
-use gateway::routing::{Answer, Event, FromProcess, Query, Question, RequestId, Unserved};
+use gateway::routing::{Answer, Event, Question, RequestId, Unserved};
 use protocol::UserId;
 use protocol::message::link::{Found, Role};
-use protocol::message::query::{CountAnswer, Filter, PageAnswer};
+use protocol::message::query::{Filter, PageAnswer};
 use protocol::placement::{Partition, partition_of, primary_of};
 
 use crate::config::Mode;
-use crate::history::{Asked, Op, Told};
-use crate::world::{Happening, MILLI, Time, Up, World};
+use crate::history::{Asked, Op, Reply};
+use crate::world::{Happening, MILLI, Time, World};
 
 const SOUND: &str = "a store in memory can be read";
 
@@ -99,11 +98,11 @@ impl World {
             users.into_iter().map(|user| (user.0, Found(user.1, user.2))).collect();
         for id in covered {
             let seen = shown.remove(&id).map(|found| self.seen(id, &found));
-            let told = Told::Seen(seen);
-            let op = Op { called, answered, asked: Asked::Read, condition: None, told };
+            let reply = Reply::Seen(seen);
+            let op = Op { called, answered, asked: Asked::Read, condition: None, reply };
             self.checks.histories.entry(id).or_default().push(op);
         }
-        assert!(shown.is_empty(), "a page shows whom it does not cover: {shown:?}");
+        assert!(shown.is_empty(), "a page shows users that it does not cover: {shown:?}");
     }
 
     /// What was asked of a gateway that died is never answered.
@@ -122,33 +121,5 @@ impl World {
         while !self.lister.counts.is_empty() {
             self.advance();
         }
-    }
-
-    /// A process is asked about one of its copies.
-    pub(crate) fn answer_query(&mut self, place: u16, id: u64, query: &Query) {
-        let store = |role| self.processes[usize::from(place)].store(role);
-        let answer = match query {
-            Query::Page(query) => {
-                let snapshot = store(query.role).snapshot().expect(SOUND);
-                Answer::Page(asking::page(&snapshot, query).expect(SOUND))
-            }
-            Query::Count(query) => {
-                let count = store(query.role).meta().expect(SOUND).users;
-                Answer::Count(CountAnswer { query: query.query, count })
-            }
-            Query::Changes(query) => {
-                let snapshot = store(query.role).snapshot().expect(SOUND);
-                Answer::Changes(asking::changes(&snapshot, query).expect(SOUND))
-            }
-            Query::Tombstones(query) => {
-                let snapshot = store(query.role).snapshot().expect(SOUND);
-                Answer::Tombstones(asking::tombstones(&snapshot, query).expect(SOUND))
-            }
-            Query::Digests(query) => {
-                let snapshot = store(query.role).snapshot().expect(SOUND);
-                Answer::Digests(asking::digests(&snapshot, query.query).expect(SOUND))
-            }
-        };
-        self.send_up(id, Up::Message(FromProcess::Answer(answer)));
     }
 }

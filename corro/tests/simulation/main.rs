@@ -1,14 +1,15 @@
-//! A seeded simulation of a whole ring: the real routing of the gateway and the real copies, over a network,
-//! disks and a clock that are made up.
+//! A seeded simulation of a whole ring: the gateway's engine and the db-processes' copies, workers, links and
+//! replication as they are in production, over a network, disks and a clock that are made up.
 //!
 //! One seed decides everything: the ring, its load, what goes wrong and when, and the order of whatever
 //! happens at once. So a run repeats exactly. `CORRO_SEED=<n>` runs that seed alone and prints what happened
 //! last where it fails, with `CORRO_TRACE` all that happened; `CORRO_SEEDS=<count>` and `CORRO_FIRST_SEED`
 //! choose how many seeds are run.
 //!
-//! * [`world`]: the queue of events and the network. [`gateway`], [`process`], [`worker`], [`replication`],
-//!   [`client`], [`lister`]: who takes part. Their decisions are the real ones; what stands around them does
-//!   what the real loops do, without sockets.
+//! * [`world`]: the queue of events and the network.
+//! * [`gateway`], [`process`], [`worker`], [`link`], [`replication`]: drive the state machines of production,
+//!   and carry their commands out without sockets, threads and files.
+//! * [`client`], [`lister`]: the callers.
 //! * [`config`] and [`faults`]: what a seed stands for, and what goes wrong.
 //! * [`check`], [`history`] and [`feed`]: what must be true.
 //! * `mutations`: deliberate bugs, each of which is found; built with the feature of that name.
@@ -22,6 +23,7 @@ mod faults;
 mod feed;
 mod gateway;
 mod history;
+mod link;
 mod lister;
 #[cfg(feature = "mutations")]
 mod mutations;
@@ -32,8 +34,10 @@ mod worker;
 mod world;
 
 use std::any::Any;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use config::{Config, Mode};
 use world::World;
@@ -69,9 +73,9 @@ fn run(world: &mut World) -> Done {
     Done { hash: world.hash, steps: world.steps, asked, refused, whole, slowest_read }
 }
 
-/// Runs a seed; an error says which promise was broken.
-fn try_seed(seed: u64) -> Result<Done, String> {
-    catch_unwind(|| run(&mut World::new(Config::new(seed), false))).map_err(text_of)
+/// Makes a run; an error says which promise was broken.
+fn try_run(config: Config) -> Result<Done, String> {
+    catch_unwind(|| run(&mut World::new(config, false))).map_err(text_of)
 }
 
 fn text_of(panic: Box<dyn Any + Send>) -> String {
@@ -97,14 +101,16 @@ fn setting(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
 }
 
-/// Runs seeds on all cores. Returns the first that failed of those that were run.
+/// Makes the runs of seeds on all cores, until `deadline` at most. Returns the first seed that failed of those
+/// that were run.
 fn search(
-    first: u64,
-    count: u64,
+    seeds: Range<u64>,
+    deadline: Option<Instant>,
+    config: impl Fn(u64) -> Config + Sync,
     prepare: impl Fn() + Sync,
-    looked: impl Fn(u64, &Done) + Sync,
+    passed: impl Fn(&Done) + Sync,
 ) -> Option<(u64, String)> {
-    let next = AtomicU64::new(first);
+    let next = AtomicU64::new(seeds.start);
     let failed = std::sync::Mutex::new(None::<(u64, String)>);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -113,13 +119,13 @@ fn search(
                 prepare();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + count {
+                    if seed >= seeds.end || deadline.is_some_and(|deadline| Instant::now() > deadline) {
                         return;
                     }
-                    match try_seed(seed) {
-                        Ok(done) => looked(seed, &done),
+                    match try_run(config(seed)) {
+                        Ok(done) => passed(&done),
                         Err(why) => {
-                            next.store(first + count, Ordering::Relaxed);
+                            next.store(seeds.end, Ordering::Relaxed);
                             let mut failed = failed.lock().expect("no thread panics here");
                             if failed.as_ref().is_none_or(|(other, _)| seed < *other) {
                                 *failed = Some((seed, why));
@@ -136,7 +142,7 @@ fn search(
 #[test]
 fn no_seed_breaks_a_promise() {
     if let Some(seed) = setting("CORRO_SEED") {
-        match try_seed(seed) {
+        match try_run(Config::new(seed)) {
             Ok(done) => return println!("seed {seed}: {done:?}"),
             Err(_) => explain(seed),
         }
@@ -146,10 +152,11 @@ fn no_seed_breaks_a_promise() {
     let totals = [const { AtomicU64::new(0) }; 4];
     let slowest = AtomicU64::new(0);
     let failed = search(
-        first,
-        count,
+        first..first + count,
+        None,
+        Config::new,
         || (),
-        |_, done| {
+        |done| {
             let values = [done.steps, done.asked, done.refused, u64::from(!done.whole)];
             for (total, value) in totals.iter().zip(values) {
                 total.fetch_add(value, Ordering::Relaxed);
@@ -159,7 +166,8 @@ fn no_seed_breaks_a_promise() {
     );
     let [steps, asked, refused, down] = totals.map(AtomicU64::into_inner);
     println!(
-        "{count} seeds from {first}: {steps} events, {asked} questions, {refused} refused, {down} ended without a whole ring"
+        "{count} seeds from {first}: {steps} events, {asked} questions, {refused} refused, \
+         {down} ended without a whole ring"
     );
     println!("slowest read where one process fails at a time: {} ms", slowest.into_inner() / 1_000);
     if let Some((seed, _)) = failed {
@@ -198,10 +206,10 @@ fn no_write_waits_for_a_disk_that_hangs() {
     assert!(slowest <= 2_200_000, "a write took {slowest} µs");
 }
 
-/// Whoever comes when a disk or a link has been slow for a while does not wait for it, however long it stays
-/// so.
+/// A request that comes when a disk or a link has been slow for a while does not wait for it, however long it
+/// stays so.
 #[test]
-fn nobody_waits_for_a_disk_or_a_link_that_stays_slow() {
+fn no_request_waits_for_a_disk_or_a_link_that_stays_slow() {
     for kind in [config::Fault::SlowDisk, config::Fault::SlowLink] {
         let slowest = (1..=100).map(|seed| {
             let (mode, kinds) = (Mode::Single, vec![kind]);
@@ -213,14 +221,14 @@ fn nobody_waits_for_a_disk_or_a_link_that_stays_slow() {
         });
         let slowest = slowest.max().unwrap_or_default();
         println!("slowest request after ten seconds of a {kind:?}: {slowest} µs");
-        assert!(slowest > 0, "nobody asked for anything then");
+        assert!(slowest > 0, "there was no request then");
     }
 }
 
 #[test]
 fn a_seed_repeats_exactly() {
     for seed in 1..30 {
-        assert_eq!(try_seed(seed), try_seed(seed), "seed {seed}");
+        assert_eq!(try_run(Config::new(seed)), try_run(Config::new(seed)), "seed {seed}");
     }
 }
 

@@ -1,125 +1,154 @@
-//! Following the other copy, and being followed: what `db_process::replication` does, without sockets.
+//! Replication: the real rules of the follower and of the source, over streams that are made up.
 
 use std::collections::VecDeque;
-use std::mem;
 use std::ops::ControlFlow;
 
-use db_process::copy::rollback::{self, Comparison, has_nothing_for};
-use db_process::copy::{FollowStart, follow};
-use db_process::store::Store;
-use protocol::message::REVISION;
-use protocol::message::link::{FlushPoint, Peer, Position, Role};
-use protocol::message::replication::{CopyChunk, Follow, LogBatch};
-use protocol::placement::{replica_of, replicated_at};
-use uuid::Uuid;
+use db_process::copy::follow;
+use db_process::link::retry::Backoff;
+use db_process::replication::follower_state::{self, FollowerState, Read};
+use db_process::replication::source_state::{self, Declines, Event, Source, SourceState, admit};
+use db_process::store::{Meta, Store};
+use db_process::worker::rounds::Job;
+use protocol::message::link::{Peer, Role};
+use protocol::message::replication::{Confirmed, CopyChunk, Decline, Follow, LogBatch};
 
 use crate::process::{Process, Todo};
-use crate::worker::Job;
-use crate::world::{Happening, MILLI, Replicated, Time, Towards, World};
+use crate::world::{Happening, Replicated, Time, Towards, World};
 
-/// How many frames may be unanswered.
-const WINDOW: usize = 2;
+const SOUND: &str = "a store in memory can be read";
 
-/// What a copy knows of the one that it follows.
-#[derive(Debug, Default)]
-pub(crate) struct Following {
-    pub(crate) peer: Option<Peer>,
-    /// Counts the attempts: a late one is not meant any more.
-    attempt: u64,
+/// A copy that follows.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    state: FollowerState,
+    /// The tick that is scheduled.
+    tick: Option<Time>,
+    /// The attempt to connect that is under way.
+    attempt: Option<u64>,
     pub(crate) stream: Option<u64>,
     /// Whether the source has sent anything of its copy.
     pub(crate) follows: bool,
-    source: Option<Uuid>,
-    gaps: u64,
-    confirmed: Option<(u64, u64)>,
 }
 
-/// One follower, as its source sees it.
+impl Follower {
+    pub(crate) fn new(place: u16, role: Role, seed: u64) -> Self {
+        let state = FollowerState::new(Process::name(place), role, Backoff::with_jitter_seed(seed));
+        Self { state, tick: None, attempt: None, stream: None, follows: false }
+    }
+}
+
+/// One follower, as its source has it.
 #[derive(Debug)]
-pub(crate) struct Feeder {
+pub(crate) struct Feed {
     role: Role,
-    /// Incarnation of the copy that follows.
-    follower: Uuid,
-    /// Chunks of a full copy that have not left.
-    chunks: VecDeque<CopyChunk>,
-    unmerged: VecDeque<u64>,
-    /// Where the full copy ends.
-    end: Option<Position>,
-    /// The op-log is sent up to here; `None` during a full copy.
-    sent: Option<u64>,
+    state: SourceState,
+    tick: Option<Time>,
+    /// What another thread reads, while one does.
+    frames: Option<VecDeque<(Replicated, Event)>>,
+    /// Numbers of the frames that the follower has not answered, as a check.
     unanswered: VecDeque<u64>,
-    /// No frame of the op-log leaves before.
-    rested: Time,
-    /// Whether it waits for that.
-    rests: bool,
 }
 
 impl World {
     pub(crate) fn set_peer(&mut self, place: u16, role: Role, peer: Option<Peer>) {
-        let following = self.process(place).following.get_mut(role);
-        if following.peer == peer {
-            return;
-        }
-        following.peer = peer;
-        self.stop_following(place, role);
-        self.follow_later(place, role, 0);
+        self.step_follower(place, role, follower_state::Event::Peer(peer));
     }
 
-    fn follow_later(&mut self, place: u16, role: Role, millis: u64) {
-        let following = self.process(place).following.get_mut(role);
-        following.attempt += 1;
-        let attempt = following.attempt;
-        if following.peer.is_some() {
-            self.todo(place, millis * MILLI + 1, (2 * millis + 1) * MILLI, Todo::Follow(role, attempt));
+    pub(crate) fn step_follower(&mut self, place: u16, role: Role, event: follower_state::Event) {
+        let (now, mut commands) = (self.instant(), Vec::new());
+        self.process(place).following.get_mut(role).state.step(now, event, &mut commands);
+        for command in commands {
+            self.follower_does(place, role, command);
+        }
+        let follower = self.process(place).following.get_mut(role);
+        let (deadline, tick) = (follower.state.deadline(), follower.tick);
+        if let Some(at) = self.next_tick(deadline, tick) {
+            self.process(place).following.get_mut(role).tick = Some(at);
+            self.todo_at(place, at, Todo::TickFollower(role, at));
         }
     }
 
-    fn stop_following(&mut self, place: u16, role: Role) {
-        let following = self.process(place).following.get_mut(role);
-        let Some(id) = following.stream.take() else { return };
-        following.follows = false;
-        self.tell_following(place);
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.follower_open = false;
-            if !stream.cut {
-                self.replicate(id, Towards::Source, Replicated::End);
+    pub(crate) fn tick_follower(&mut self, place: u16, role: Role, at: Time) {
+        let follower = self.process(place).following.get_mut(role);
+        if follower.tick == Some(at) {
+            follower.tick = None;
+            self.step_follower(place, role, follower_state::Event::Tick);
+        }
+    }
+
+    fn follower_does(&mut self, place: u16, role: Role, command: follower_state::Command) {
+        use follower_state::Command;
+        self.note(|| format!("{place} {role:?} follows: {command:?}"));
+        let stream = self.process(place).following.get(role).stream;
+        match (command, stream) {
+            (Command::Connect(peer), _) => {
+                let attempt = self.number();
+                self.process(place).following.get_mut(role).attempt = Some(attempt);
+                self.todo(place, 1, 1_000, Todo::OpenStream(role, attempt, peer));
             }
+            (Command::Disconnect, stream) => {
+                let follower = self.process(place).following.get_mut(role);
+                (follower.attempt, follower.stream) = (None, None);
+                if let Some(id) = stream
+                    && let Some(stream) = self.streams.get_mut(&id)
+                {
+                    stream.follower_open = false;
+                    if !stream.cut {
+                        self.replicate(id, Towards::Source, Replicated::End);
+                    }
+                }
+            }
+            (Command::Follow(follow), Some(id)) => {
+                self.replicate(id, Towards::Source, Replicated::Follow(*follow));
+            }
+            (Command::ChunkMerged(answer), Some(id)) => {
+                self.replicate(id, Towards::Source, Replicated::ChunkMerged(answer));
+            }
+            (Command::Confirm(confirmed), Some(id)) => {
+                self.check_confirmed(place, role, &confirmed);
+                self.replicate(id, Towards::Source, Replicated::Confirmed(confirmed));
+            }
+            (Command::Compare(known), _) => {
+                self.compare_disk(place, role, Some(known), None);
+            }
+            (Command::Follows(follows), _) => {
+                self.process(place).following.get_mut(role).follows = follows;
+                self.tell_following(place);
+            }
+            (command, _) => unreachable!("{command:?} without a stream, or of a repair"),
         }
     }
 
-    pub(crate) fn follow(&mut self, place: u16, role: Role, attempt: u64) {
+    /// What is reported as applied is in the store, and what is reported as durable is on disk.
+    fn check_confirmed(&self, place: u16, role: Role, confirmed: &Confirmed) {
+        let store = self.processes[usize::from(place)].store(role);
+        let position = |meta: &Meta| meta.position.map_or(0, |at| at.sequence);
+        let (applied, durable) = (position(&store.meta().expect(SOUND)), position(store.synced_meta()));
+        assert!(
+            confirmed.applied <= applied && confirmed.durable <= durable,
+            "the {role:?} of {place} confirms {confirmed:?}, has applied {applied} and on disk {durable}"
+        );
+    }
+
+    /// An attempt to connect ends.
+    pub(crate) fn open_follower(&mut self, place: u16, role: Role, attempt: u64, peer: &Peer) {
         let process = self.process(place);
-        let following = process.following.get(role);
-        if following.attempt != attempt {
+        if process.following.get(role).attempt != Some(attempt) {
             return;
         }
-        let Some(peer) = following.peer.clone() else { return };
-        let Some(ring) = process.membership.as_ref().map(|kept| kept.ring) else { return };
-        let life = process.life;
-        let state = process.worker(role).state;
+        let ring = process.membership.as_ref().expect("no neighbour is known outside a ring").ring.id;
+        let (life, copy) = (process.life, process.worker(role).state);
         let source = peer.instance.place();
         let there = self.process(source);
         if !there.up || there.port() != peer.port {
-            return self.follow_later(place, role, 100);
+            let lost = follower_state::Event::Lost("refused".to_owned());
+            return self.step_follower(place, role, lost);
         }
         let source_life = there.life;
         let id = self.open_stream((place, life, role), (source, source_life));
-        let following = self.process(place).following.get_mut(role);
-        following.stream = Some(id);
-        following.source = None;
-        following.confirmed = None;
-        following.gaps = state.gaps;
-        let follow = Follow {
-            revision: REVISION,
-            ring: ring.id,
-            instance: Process::name(place),
-            role: role.other(),
-            incarnation: state.report.incarnation,
-            position: state.report.position,
-            flushed: state.report.flushed,
-            other: state.report.other,
-        };
-        self.replicate(id, Towards::Source, Replicated::Follow(follow));
+        let follower = self.process(place).following.get_mut(role);
+        (follower.attempt, follower.stream) = (None, Some(id));
+        self.step_follower(place, role, follower_state::Event::Connected { ring, copy });
     }
 
     /// All streams of a process that has ended, end or are cut.
@@ -163,197 +192,259 @@ impl World {
         }
     }
 
+    /// Does what `db_process::replication::client` and its reader do with a message.
     fn follower_hears(&mut self, place: u16, role: Role, id: u64, message: Replicated) {
         self.note(|| format!("{place} {role:?} follows #{id} ← {message:?}"));
-        if matches!(message, Replicated::Log(_) | Replicated::Chunk(_)) {
-            self.process(place).following.get_mut(role).follows = true;
-            self.tell_following(place);
-        }
         match message {
             Replicated::Log(batch) => {
-                let following = self.process(place).following.get_mut(role);
-                if following.source.is_some_and(|source| source != batch.incarnation) {
-                    panic!("the op-log of two copies on one connection");
-                }
-                following.source = Some(batch.incarnation);
-                if !batch.entries.is_empty() {
+                self.step_follower(place, role, follower_state::Event::Heard);
+                let (source, entries) = (batch.incarnation, batch.entries.len());
+                if entries > 0 {
                     self.give(place, role, Job::Apply(batch));
                 }
+                let read = Read::Log { source, entries };
+                self.step_follower(place, role, follower_state::Event::Read(read));
             }
             Replicated::Chunk(chunk) => {
-                self.give(place, role, Job::Chunk { stream: id, chunk });
+                self.step_follower(place, role, follower_state::Event::Heard);
+                self.give_chunk(place, role, id, chunk);
             }
-            Replicated::Declined(_) | Replicated::End => {
-                if let Replicated::Declined(Some(known)) = message {
-                    self.compare_disk(place, role, Some(known), None);
-                }
-                self.stop_following(place, role);
-                self.follow_later(place, role, 50);
+            Replicated::Declined(reason) => {
+                self.step_follower(place, role, follower_state::Event::Declined(reason));
             }
-            Replicated::Follow(_) | Replicated::ChunkMerged(_) | Replicated::Confirmed { .. } => {
+            Replicated::End => {
+                self.step_follower(place, role, follower_state::Event::Lost("it left".to_owned()));
+            }
+            Replicated::Follow(_) | Replicated::ChunkMerged(_) | Replicated::Confirmed(_) => {
                 unreachable!("a source does not send {message:?}")
             }
         }
-        self.confirm_progress(place, role);
     }
 
-    /// A copy tells its source how far it is.
-    pub(crate) fn confirm_progress(&mut self, place: u16, role: Role) {
-        let state = self.process(place).worker(role).state;
-        let following = self.process(place).following.get_mut(role);
-        let Some(id) = following.stream else { return };
-        if state.gaps != following.gaps {
-            self.stop_following(place, role);
-            return self.follow_later(place, role, 50);
-        }
-        let position = state.report.position.filter(|at| Some(at.incarnation) == following.source);
-        let progress = position.map(|at| (at.sequence, state.durable));
-        if let Some((applied, durable)) = progress.filter(|_| progress != following.confirmed) {
-            following.confirmed = progress;
-            let lsn = state.report.flushed;
-            self.replicate(id, Towards::Source, Replicated::Confirmed { applied, durable, lsn });
+    /// Part of a full copy is merged.
+    pub(crate) fn chunk_merged(&mut self, place: u16, role: Role, stream: u64, read: Read) {
+        if self.process(place).following.get(role).stream == Some(stream) {
+            self.step_follower(place, role, follower_state::Event::Read(read));
         }
     }
 
     fn source_hears(&mut self, place: u16, id: u64, message: Replicated) {
         self.note(|| format!("{place} feeds #{id} ← {message:?}"));
         match message {
-            Replicated::Follow(asked) => self.admit(place, id, &asked),
-            Replicated::ChunkMerged(chunk) => {
-                let Some(feeder) = self.feeder(id) else { return };
-                assert_eq!(feeder.unmerged.pop_front(), Some(chunk), "chunks are answered in order");
-                self.feed(place, id);
-            }
-            Replicated::Confirmed { applied, durable, lsn } => {
-                let Some(feeder) = self.feeder(id) else { return };
-                let Some(sent) = feeder.sent else { return };
-                assert!(durable <= applied, "nothing is on disk before it is applied");
-                if applied > sent {
-                    // It had frames of an earlier stream in its queue.
-                    return self.let_go(id, Replicated::End);
+            Replicated::Follow(asked) => self.admit(place, id, asked),
+            Replicated::ChunkMerged(merged) => {
+                if let Some(feed) = self.feed(id) {
+                    feed.unanswered.pop_front();
                 }
-                while feeder.unanswered.front().is_some_and(|last| *last <= applied) {
-                    feeder.unanswered.pop_front();
-                }
-                let (role, incarnation) = (feeder.role, feeder.follower);
-                self.give(place, role, Job::Confirm(durable, FlushPoint { incarnation, lsn }));
-                self.feed(place, id);
+                self.step_source(place, id, Event::ChunkMerged(merged));
             }
-            Replicated::End => {
-                if let Some(stream) = self.streams.get_mut(&id) {
-                    stream.source_open = false;
-                    stream.feeder = None;
+            Replicated::Confirmed(confirmed) => {
+                if let Some(feed) = self.feed(id) {
+                    while feed.unanswered.front().is_some_and(|last| *last <= confirmed.applied) {
+                        feed.unanswered.pop_front();
+                    }
                 }
+                self.step_source(place, id, Event::Confirmed(confirmed));
             }
+            Replicated::End => self.close_source(id),
             Replicated::Declined(_) | Replicated::Log(_) | Replicated::Chunk(_) => {
                 unreachable!("a follower does not send {message:?}")
             }
         }
     }
 
-    fn feeder(&mut self, id: u64) -> Option<&mut Feeder> {
-        self.streams.get_mut(&id)?.feeder.as_mut()
+    fn feed(&mut self, id: u64) -> Option<&mut Feed> {
+        self.streams.get_mut(&id)?.feed.as_deref_mut()
     }
 
-    /// A follower is not served any longer.
-    fn let_go(&mut self, id: u64, why: Replicated) {
+    fn close_source(&mut self, id: u64) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.source_open = false;
-            stream.feeder = None;
+            stream.feed = None;
         }
-        self.replicate(id, Towards::Follower, why);
     }
 
-    fn admit(&mut self, place: u16, id: u64, asked: &Follow) {
-        let size = self.config.size;
+    fn admit(&mut self, place: u16, id: u64, follow: Follow) {
+        let (limits, now) = (self.config.source.clone(), self.instant());
         let process = self.process(place);
-        let ours = process.membership.as_ref().is_some_and(|kept| kept.ring.id == asked.ring);
-        let neighbour = match asked.role {
-            Role::Primary => replica_of(place, size),
-            Role::Replica => replicated_at(place, size),
-        };
-        assert_eq!(neighbour, Some(asked.instance.place()), "only neighbours follow");
-        let report = process.worker(asked.role).state.report;
-        if !ours || !(report.complete || report.rollback.is_some()) {
-            return self.let_go(id, Replicated::Declined(None));
-        }
-        let meta = *process.worker(asked.role).copy.meta();
-        match rollback::compare(&meta, asked) {
-            Comparison::Sound if has_nothing_for(&meta, asked) => {
-                return self.let_go(id, Replicated::Declined(None));
+        let role = follow.role;
+        let ring = process.membership.as_ref().map(|kept| kept.ring);
+        let meta = process.store(role).meta().expect(SOUND);
+        match admit(&Source { place, ring, meta }, &follow) {
+            Ok(start) => {
+                let mut commands = Vec::new();
+                let state = SourceState::new(limits, follow, start, now, &mut commands);
+                let feed = Feed { role, state, tick: None, frames: None, unanswered: VecDeque::new() };
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    stream.feed = Some(Box::new(feed));
+                }
+                self.carry_out_source(place, id, commands);
+                self.feed_followers(place, role);
             }
-            Comparison::Sound => {}
-            Comparison::Follower(known) => {
-                return self.let_go(id, Replicated::Declined(Some(known)));
-            }
-            Comparison::Source(rollback) => {
-                self.give(place, asked.role, Job::MarkRolledBack(rollback));
-                return self.let_go(id, Replicated::Declined(None));
+            Err(Declines { reason, rollback }) => {
+                assert!(!matches!(reason, Decline::NotANeighbour | Decline::Revision), "{reason:?}");
+                if let Some(rollback) = rollback {
+                    self.give(place, role, Job::MarkRolledBack(rollback));
+                }
+                self.replicate(id, Towards::Follower, Replicated::Declined(reason));
+                self.close_source(id);
             }
         }
-        let process = self.process(place);
-        let meta = process.store(asked.role).meta().expect("a store in memory can be read");
-        let start = follow::start_for(&meta, asked);
-        let role = asked.role;
-        let feeder = Feeder {
-            role,
-            follower: asked.incarnation,
-            chunks: VecDeque::new(),
-            unmerged: VecDeque::new(),
-            end: None,
-            sent: None,
-            unanswered: VecDeque::new(),
-            rested: 0,
-            rests: false,
-        };
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.feeder = Some(feeder);
-        }
-        self.start_feeding(place, id, role, start);
     }
 
-    fn start_feeding(&mut self, place: u16, id: u64, role: Role, start: FollowStart) {
-        let lsn = self.process(place).worker(role).state.report.flushed;
-        let chunks = match start {
-            FollowStart::Log { .. } => VecDeque::new(),
-            FollowStart::Adopt { end } => {
-                VecDeque::from([CopyChunk { end: Some(end), lsn, ..CopyChunk::default() }])
-            }
-            FollowStart::FullCopy => self.full_copy(place, role),
+    /// A copy has changed, or its lead: its followers may get more.
+    pub(crate) fn feed_followers(&mut self, place: u16, role: Role) {
+        let life = self.process(place).life;
+        let feeds = |stream: &crate::world::Stream| {
+            stream.source == (place, life) && stream.feed.as_ref().is_some_and(|feed| feed.role == role)
         };
-        let Some(feeder) = self.feeder(id) else { return };
-        feeder.end = chunks.back().and_then(|last| last.end);
-        feeder.chunks = chunks;
-        feeder.unanswered.clear();
-        feeder.sent = match start {
-            FollowStart::Log { after } => Some(after),
-            _ => None,
-        };
-        if let FollowStart::Log { .. } = start {
-            // Whoever follows learns at once whose op-log it is.
-            let store = self.process(place).store(role);
-            let incarnation = store.meta().expect("a store in memory can be read").incarnation;
-            let entries = Vec::new();
-            self.replicate(id, Towards::Follower, Replicated::Log(LogBatch { incarnation, lsn, entries }));
+        let ids: Vec<u64> =
+            self.streams.iter().filter(|(_, stream)| feeds(stream)).map(|(id, _)| *id).collect();
+        let moving = self.process(place).is_moved(role);
+        let head = self.process(place).worker(role).state.report.head;
+        for id in ids {
+            self.step_source(place, id, Event::Moving(moving));
+            self.step_source(place, id, Event::Head(head));
         }
-        self.feed(place, id);
+    }
+
+    pub(crate) fn tick_source(&mut self, place: u16, id: u64, at: Time) {
+        let Some(feed) = self.feed(id) else { return };
+        if feed.tick == Some(at) {
+            feed.tick = None;
+            self.step_source(place, id, Event::Tick);
+        }
+    }
+
+    fn step_source(&mut self, place: u16, id: u64, event: Event) {
+        let (now, mut commands) = (self.instant(), Vec::new());
+        let Some(feed) = self.feed(id) else { return };
+        feed.state.step(now, event, &mut commands);
+        self.carry_out_source(place, id, commands);
+    }
+
+    /// Does what `db_process::replication::server` does: carries commands out, and what they lead to.
+    fn carry_out_source(&mut self, place: u16, id: u64, mut commands: Vec<source_state::Command>) {
+        loop {
+            let mut events = Vec::new();
+            for command in commands.drain(..) {
+                events.extend(self.source_does(place, id, command));
+            }
+            let Some(feed) = self.feed(id) else { return };
+            if events.is_empty() && feed.state.has_room() {
+                match feed.frames.as_mut().map(VecDeque::pop_front) {
+                    Some(Some((message, sent))) => {
+                        self.send_frame(id, message);
+                        events.push(sent);
+                    }
+                    Some(None) => {
+                        feed.frames = None;
+                        events.push(Event::ReadToEnd);
+                    }
+                    None => {}
+                }
+            }
+            if events.is_empty() {
+                break;
+            }
+            let now = self.instant();
+            let Some(feed) = self.feed(id) else { return };
+            for event in events {
+                feed.state.step(now, event, &mut commands);
+            }
+        }
+        let Some(feed) = self.feed(id) else { return };
+        let (deadline, tick) = (feed.state.deadline(), feed.tick);
+        if let Some(at) = self.next_tick(Some(deadline), tick) {
+            if let Some(feed) = self.feed(id) {
+                feed.tick = Some(at);
+            }
+            self.todo_at(place, at, Todo::TickSource(id, at));
+        }
+    }
+
+    fn source_does(&mut self, place: u16, id: u64, command: source_state::Command) -> Option<Event> {
+        use source_state::Command;
+        let role = self.feed(id)?.role;
+        let report = self.process(place).worker(role).state.report;
+        let (incarnation, lsn) = (report.incarnation, report.flushed);
+        match command {
+            Command::KeepAlive => {
+                let batch = LogBatch { incarnation, lsn, entries: Vec::new() };
+                self.replicate(id, Towards::Follower, Replicated::Log(batch));
+            }
+            Command::SendLog(after) => {
+                let most = self.rng.between(1, 9) as usize;
+                let entries = self.process(place).store(role).log_after(after, most).expect(SOUND);
+                let Some(entries) = entries else { return Some(Event::Trimmed) };
+                let last = entries.last()?.sequence;
+                self.send_frame(id, Replicated::Log(LogBatch { incarnation, lsn, entries }));
+                return Some(Event::LogSent(last));
+            }
+            Command::ReadToHead(after) => {
+                let most = self.rng.between(1, 9) as usize;
+                let entries = self.process(place).store(role).log_after(after, usize::MAX).expect(SOUND);
+                let frames = entries.unwrap_or_default();
+                // What does not fill a frame is left.
+                let frames = frames.chunks_exact(most).map(|entries| {
+                    let last = entries.last().expect("no frame is empty").sequence;
+                    let batch = LogBatch { incarnation, lsn, entries: entries.to_vec() };
+                    (Replicated::Log(batch), Event::LogSent(last))
+                });
+                self.feed(id)?.frames = Some(frames.collect());
+            }
+            Command::ReadEverything => {
+                let parts = self.full_copy(place, role).into_iter().map(|part| {
+                    let sent = Event::ChunkSent { chunk: part.chunk, end: part.end };
+                    (Replicated::Chunk(part), sent)
+                });
+                let feed = self.feed(id)?;
+                feed.frames = Some(parts.collect());
+                feed.unanswered.clear();
+            }
+            Command::Adopt(end) => {
+                let chunk = CopyChunk { end: Some(end), lsn, ..CopyChunk::default() };
+                self.send_frame(id, Replicated::Chunk(chunk));
+            }
+            Command::Trim { upto, other } => self.process(place).worker(role).trim(upto, other),
+            Command::Close(what) => {
+                self.note(|| format!("{place} feeds #{id} no more: it sent {what}"));
+                self.close_source(id);
+            }
+            Command::Stop => unreachable!("a store in memory can be read"),
+        }
+        None
+    }
+
+    /// Sends a frame that the follower answers; of those the protocol allows four at a time.
+    fn send_frame(&mut self, id: u64, message: Replicated) {
+        let number = match &message {
+            Replicated::Log(batch) => batch.entries.last().expect("a frame has entries").sequence,
+            Replicated::Chunk(chunk) => chunk.chunk,
+            other => unreachable!("{other:?} is not answered"),
+        };
+        if let Some(feed) = self.feed(id) {
+            feed.unanswered.push_back(number);
+            assert!(feed.unanswered.len() <= 4, "frames {:?} are unanswered at once", feed.unanswered);
+        }
+        self.replicate(id, Towards::Follower, message);
     }
 
     /// Everything as of now, in small chunks.
     fn full_copy(&mut self, place: u16, role: Role) -> VecDeque<CopyChunk> {
         let most = self.rng.between(1, 4) as usize;
         let recent = self.config.recent;
-        let worker = self.process(place).worker(role);
         // What is copied has to last here as well: the follower will be taken to have nothing that this copy
         // lacks.
-        worker.copy.sync().expect("a store in memory does not fail");
+        self.sync_now(place, role);
         let mut whole = Vec::new();
-        let snapshot = worker.copy.store().snapshot().expect("a store in memory can be read");
+        let worker = self.process(place).worker(role);
+        let snapshot = worker.rounds.copy().store().snapshot().expect(SOUND);
         let copied = follow::full_copy(&snapshot, recent, |chunk| {
             whole.push(chunk);
             ControlFlow::Continue(())
         });
-        copied.expect("a store in memory can be read");
+        copied.expect(SOUND);
         let (end, lsn) = whole.last().map_or((None, 0), |last| (last.end, last.lsn));
         let applied = whole.iter().flat_map(|chunk| chunk.applied.clone()).collect();
         let records: Vec<_> = whole.into_iter().flat_map(|chunk| chunk.records).collect();
@@ -365,82 +456,5 @@ impl World {
         let chunk = chunks.len() as u64;
         chunks.push_back(CopyChunk { chunk, records: Vec::new(), applied, end, lsn });
         chunks
-    }
-
-    /// A copy has changed: whoever follows it gets what is new.
-    pub(crate) fn feed_followers(&mut self, place: u16, role: Role) {
-        let life = self.process(place).life;
-        let feeds = |stream: &crate::world::Stream| {
-            stream.source == (place, life)
-                && stream.source_open
-                && stream.feeder.as_ref().is_some_and(|feeder| feeder.role == role)
-        };
-        let ids: Vec<u64> =
-            self.streams.iter().filter(|(_, stream)| feeds(stream)).map(|(id, _)| *id).collect();
-        for id in ids {
-            self.feed(place, id);
-        }
-    }
-
-    /// The time has come for another frame.
-    pub(crate) fn feed_again(&mut self, place: u16, id: u64) {
-        if let Some(feeder) = self.feeder(id) {
-            feeder.rests = false;
-            self.feed(place, id);
-        }
-    }
-
-    /// Sends what there is to send, as far as the window has room and it is time.
-    fn feed(&mut self, place: u16, id: u64) {
-        let (now, pace) = (self.now, self.config.pace);
-        let Some(feeder) = self.feeder(id) else { return };
-        let (role, rested) = (feeder.role, feeder.rested);
-        if feeder.sent.is_some() && now < rested && !self.process(place).is_moved(role) {
-            let rests = self.feeder(id).map(|feeder| mem::replace(&mut feeder.rests, true));
-            if rests == Some(false) {
-                self.todo(place, rested - now, rested - now + 1, Todo::Feed(id));
-            }
-            return;
-        }
-        let limit = self.rng.between(1, 9) as usize;
-        loop {
-            let Some(feeder) = self.feeder(id) else { return };
-            let role = feeder.role;
-            let Some(sent) = feeder.sent else {
-                if feeder.unmerged.len() < WINDOW
-                    && let Some(chunk) = feeder.chunks.pop_front()
-                {
-                    feeder.unmerged.push_back(chunk.chunk);
-                    self.replicate(id, Towards::Follower, Replicated::Chunk(chunk));
-                } else if feeder.unmerged.is_empty() && feeder.chunks.is_empty() {
-                    feeder.sent = feeder.end.map(|end| end.sequence);
-                    // Whoever follows learns at once whose op-log it is.
-                    let incarnation = feeder.end.expect("a full copy has an end").incarnation;
-                    let (lsn, entries) = (0, Vec::new());
-                    let batch = LogBatch { incarnation, lsn, entries };
-                    self.replicate(id, Towards::Follower, Replicated::Log(batch));
-                } else {
-                    return;
-                }
-                continue;
-            };
-            if feeder.unanswered.len() >= WINDOW {
-                return;
-            }
-            let store = self.process(place).store(role);
-            let incarnation = store.meta().expect("a store in memory can be read").incarnation;
-            let Some(entries) = store.log_after(sent, limit).expect("a store in memory can be read") else {
-                self.start_feeding(place, id, role, FollowStart::FullCopy);
-                return;
-            };
-            let Some(last) = entries.last().map(|entry| entry.sequence) else { return };
-            if let Some(feeder) = self.feeder(id) {
-                feeder.sent = Some(last);
-                feeder.unanswered.push_back(last);
-                feeder.rested = now + pace;
-            }
-            let lsn = self.process(place).worker(role).state.report.flushed;
-            self.replicate(id, Towards::Follower, Replicated::Log(LogBatch { incarnation, lsn, entries }));
-        }
     }
 }

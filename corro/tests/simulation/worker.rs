@@ -1,91 +1,56 @@
-//! A copy at work, as `db_process::worker` drives it: rounds of everything that is queued, one commit, then
-//! the answers.
+//! A copy at work: the real rounds, on a store in memory, with the time that they take.
 
 use std::collections::VecDeque;
 use std::mem;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
-use db_process::copy::{Copy, FollowError, report};
+use db_process::copy::Limits;
+use db_process::link::messages::ToGateway;
+use db_process::link::session_state::{Event, SessionId, Work};
+use db_process::replication::follower_state::{self, Read};
 use db_process::store::MemoryStore;
-use gateway::routing::FromProcess;
+use db_process::worker::CopyState;
+use db_process::worker::rounds::{Confirmed, Job, Marked, Rounds};
 use protocol::Version;
 use protocol::message::link::{
-    CopyReport, FlushPoint, Merged, Role, Rollback, Versioned, Write, WriteAnswers,
+    CopyReport, FlushPoint, MergeBatch, Merged, Role, Write, WriteAnswers, WriteBatch,
 };
-use protocol::message::replication::{CopyChunk, LogBatch};
-use uuid::Uuid;
+use protocol::message::replication::{ChunkMerged, CopyChunk};
 
 use crate::process::Todo;
-use crate::world::{MILLI, Replicated, Towards, Up, World};
+use crate::world::{Time, World};
 
-/// Something to do for a copy.
+const SOUND: &str = "a store in memory does not fail";
+
+/// A job is completed.
 #[derive(Debug)]
-pub(crate) enum Job {
-    Write { connection: u64, batch: u64, writes: Vec<Write> },
-    Merge { connection: u64, batch: u64, changes: Vec<Versioned>, other: Option<FlushPoint> },
-    Apply(LogBatch),
-    Chunk { stream: u64, chunk: CopyChunk },
-    CountAsComplete,
-    MarkRolledBack(Rollback),
-    AcceptRollback(Uuid),
-    Confirm(u64, FlushPoint),
-}
-
-impl Job {
-    /// The highest version of what is in it.
-    fn version(&self) -> Version {
-        let versions: Vec<Version> = match self {
-            Self::Write { writes, .. } => writes.iter().map(|write| write.version).collect(),
-            Self::Merge { changes, .. } => changes.iter().map(|change| change.version).collect(),
-            Self::Apply(batch) => batch.entries.iter().map(|entry| entry.version).collect(),
-            Self::Chunk { chunk, .. } => chunk.records.iter().map(|(_, record)| record.version()).collect(),
-            Self::CountAsComplete | Self::MarkRolledBack(_) | Self::AcceptRollback(_) | Self::Confirm(..) => {
-                Vec::new()
-            }
-        };
-        versions.into_iter().max().unwrap_or(Version::ZERO)
-    }
-}
-
-/// What leaves after the commit.
-#[derive(Debug)]
-enum Promise {
-    Written { connection: u64, answers: WriteAnswers, writes: Vec<Write> },
-    Merged { connection: u64, merged: Merged },
-    Chunk { stream: u64, chunk: u64 },
-}
-
-/// What a copy tells continuously.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct State {
-    pub(crate) report: CopyReport,
-    pub(crate) durable: u64,
-    pub(crate) gaps: u64,
-}
-
-impl State {
-    fn of(copy: &Copy<MemoryStore>, gaps: u64) -> Self {
-        Self { report: report(copy.meta(), copy.flushed()), durable: copy.durable(), gaps }
-    }
+pub(crate) enum Completed {
+    Written { session: SessionId, answers: WriteAnswers, writes: Vec<Write> },
+    Merged { session: SessionId, merged: Merged },
+    Chunk { stream: u64, read: Read },
 }
 
 /// See the module.
 pub(crate) struct Worker {
-    pub(crate) copy: Copy<MemoryStore>,
+    pub(crate) rounds: Rounds<MemoryStore>,
     queue: VecDeque<Job>,
+    confirmed: Confirmed,
     /// The highest version of all that was ever queued.
     received: Version,
     busy: bool,
-    promises: Vec<Promise>,
-    pub(crate) state: State,
-    gaps: u64,
-    sync_due: bool,
+    pub(crate) state: CopyState,
+    /// The sync that is scheduled.
+    sync: Option<Time>,
+    completing: Sender<Completed>,
+    completed: Receiver<Completed>,
 }
 
 impl Worker {
-    pub(crate) fn new(copy: Copy<MemoryStore>) -> Self {
-        let state = State::of(&copy, 0);
-        let (queue, promises) = (VecDeque::new(), Vec::new());
-        Self { copy, queue, received: Version::ZERO, busy: false, promises, state, gaps: 0, sync_due: false }
+    pub(crate) fn open(role: Role, store: MemoryStore, limits: Limits, marked: Option<Marked>) -> Self {
+        let (rounds, received) = Rounds::open(role, store, limits, marked).expect(SOUND);
+        let (completing, completed) = channel();
+        let (state, queue, confirmed) = (rounds.state(), VecDeque::new(), Confirmed::default());
+        Self { rounds, queue, confirmed, received, busy: false, state, sync: None, completing, completed }
     }
 
     /// The state, with the version of what is queued.
@@ -93,53 +58,14 @@ impl Worker {
         CopyReport { version: self.state.report.version.max(self.received), ..self.state.report }
     }
 
-    /// Whether it has writes that it has not answered.
-    pub(crate) fn writes(&self) -> bool {
-        self.queue.iter().any(|job| matches!(job, Job::Write { .. }))
-            || self.promises.iter().any(|promise| matches!(promise, Promise::Written { .. }))
-    }
-
-    /// Takes everything that is queued, and commits once.
-    fn work(&mut self, role: Role) {
-        for job in mem::take(&mut self.queue) {
-            self.stage(role, job);
-        }
-        self.copy.commit().expect("a store in memory does not fail");
-    }
-
-    fn stage(&mut self, role: Role, job: Job) {
-        const SOUND: &str = "a store in memory does not fail";
-        match job {
-            Job::Write { connection, batch, writes } => {
-                let results = self.copy.write(writes.clone()).expect(SOUND);
-                // What is on disk then is known when it leaves.
-                let answers = WriteAnswers { batch, role, lsn: 0, results };
-                self.promises.push(Promise::Written { connection, answers, writes });
-            }
-            Job::Merge { connection, batch, changes, other } => {
-                self.copy.merge(changes, other).expect(SOUND);
-                self.promises.push(Promise::Merged { connection, merged: Merged { batch, role, lsn: 0 } });
-            }
-            Job::Apply(batch) => match self.copy.apply(batch) {
-                Ok(()) => {}
-                Err(FollowError::Gap(_)) => self.gaps += 1,
-                Err(FollowError::Store(error)) => panic!("{SOUND}: {error}"),
-            },
-            Job::Chunk { stream, chunk } => {
-                let number = chunk.chunk;
-                self.copy.merge_chunk(chunk).expect(SOUND);
-                self.promises.push(Promise::Chunk { stream, chunk: number });
-            }
-            Job::CountAsComplete => self.copy.count_as_complete(),
-            Job::MarkRolledBack(rollback) => self.copy.mark_rolled_back(rollback),
-            Job::AcceptRollback(incarnation) => self.copy.accept_rollback(incarnation),
-            Job::Confirm(upto, other) => self.copy.confirm(upto, Some(other)),
-        }
+    /// The follower has that on disk.
+    pub(crate) fn trim(&mut self, upto: u64, other: Option<FlushPoint>) {
+        self.confirmed.advance(upto, other);
     }
 
     /// Publishes the state. Returns whether it is news.
     fn publish(&mut self) -> bool {
-        let now = State::of(&self.copy, self.gaps);
+        let now = self.rounds.state();
         mem::replace(&mut self.state, now) != now
     }
 }
@@ -155,106 +81,159 @@ impl World {
         }
     }
 
+    pub(crate) fn give_writes(&mut self, place: u16, session: SessionId, batch: WriteBatch) {
+        let WriteBatch { batch, role, writes } = batch;
+        let (completing, decided) = (self.process(place).worker(role).completing.clone(), writes.clone());
+        let done = Box::new(move |results, lsn| {
+            let answers = WriteAnswers { batch, role, lsn, results };
+            drop(completing.send(Completed::Written { session, answers, writes: decided }));
+        });
+        self.give(place, role, Job::Write { writes, done });
+    }
+
+    pub(crate) fn give_merge(&mut self, place: u16, session: SessionId, batch: MergeBatch) {
+        let MergeBatch { batch, role, changes, other } = batch;
+        let completing = self.process(place).worker(role).completing.clone();
+        let done = Box::new(move |lsn| {
+            drop(completing.send(Completed::Merged { session, merged: Merged { batch, role, lsn } }));
+        });
+        self.give(place, role, Job::Merge { changes, other, done });
+    }
+
+    pub(crate) fn give_chunk(&mut self, place: u16, role: Role, stream: u64, chunk: CopyChunk) {
+        let (answer, last) = (ChunkMerged { chunk: chunk.chunk }, chunk.end.is_some());
+        let filled = last && (chunk.chunk > 0 || !chunk.records.is_empty());
+        let completing = self.process(place).worker(role).completing.clone();
+        let done = Box::new(move |_| {
+            drop(completing.send(Completed::Chunk { stream, read: Read::Merged { answer, last, filled } }));
+        });
+        self.give(place, role, Job::Chunk { chunk, done });
+    }
+
+    /// A round begins: it is committed at once here, and known only when the disk would be done.
     pub(crate) fn round(&mut self, place: u16, role: Role) {
         let (slow, most) = (self.disk_takes(place), self.config.round);
-        let worker = self.process(place).worker(role);
-        worker.work(role);
-        // Where nothing was promised to anybody, nothing was synced.
-        let slow = slow.filter(|_| !worker.promises.is_empty());
-        self.remember_flushed(place, role);
-        let (least, most) = slow.unwrap_or((20, most));
+        self.work(place, role);
+        // A round that has not to last is not synced.
+        let synced = self.process(place).worker(role).rounds.sync_at().is_none();
+        let (least, most) = slow.filter(|_| synced).unwrap_or((20, most));
         self.todo(place, least, most, Todo::Tell(role));
+    }
+
+    fn work(&mut self, place: u16, role: Role) {
+        let now = self.instant();
+        let Worker { rounds, queue, confirmed, .. } = self.process(place).worker(role);
+        if rounds.sync_at().is_some_and(|at| at <= now) {
+            rounds.sync().expect(SOUND);
+        }
+        while !rounds.is_full()
+            && let Some(job) = queue.pop_front()
+        {
+            rounds.stage(job).expect(SOUND);
+        }
+        rounds.commit(now, *confirmed).expect(SOUND);
+        self.remember_flushed(place, role);
     }
 
     pub(crate) fn tell(&mut self, place: u16, role: Role) {
         let worker = self.process(place).worker(role);
         let news = worker.publish();
-        let promises = mem::take(&mut worker.promises);
-        let again = !worker.queue.is_empty();
-        worker.busy = again;
-        let sync = worker.copy.unsynced() && !mem::replace(&mut worker.sync_due, true);
-        if again {
+        worker.rounds.complete();
+        let completed: Vec<Completed> = worker.completed.try_iter().collect();
+        worker.busy = !worker.queue.is_empty();
+        if worker.busy {
             self.todo(place, 1, 50, Todo::Round(role));
         }
-        if sync {
-            self.todo(place, 50 * MILLI, 51 * MILLI, Todo::Sync(role));
-        }
+        self.schedule_sync(place, role);
         if news {
             self.spread(place, role);
         }
-        for promise in promises {
-            self.keep_promise(place, role, promise);
+        for completed in completed {
+            self.complete(place, role, completed);
         }
     }
 
-    fn keep_promise(&mut self, place: u16, role: Role, promise: Promise) {
-        let linked = self.process(place).link.connection;
-        let flushed = self.process(place).worker(role).copy.flushed();
-        match promise {
-            Promise::Written { connection, answers, writes } => {
-                let answers = WriteAnswers { lsn: flushed, ..answers };
+    fn complete(&mut self, place: u16, role: Role, completed: Completed) {
+        match completed {
+            Completed::Written { session, answers, writes } => {
+                let link = &self.process(place).link;
+                let (linked, connection) = (link.open(session).is_some(), link.connection_of(session));
                 let open =
                     self.connections.get(&connection).is_some_and(|connection| connection.gateway_open);
-                self.check_on_disk(place, role, &writes, &answers, linked == Some(connection) && open);
-                if linked == Some(connection) {
-                    self.send_up(connection, Up::Message(FromProcess::Written(answers)));
-                }
+                self.check_on_disk(place, role, &writes, &answers, linked && open);
+                let (work, answer) = (Work::Writes, ToGateway::Written(answers));
+                self.step_link(place, Event::Done { session, work, answer });
             }
-            Promise::Merged { connection, merged } => {
-                let merged = Merged { lsn: flushed, ..merged };
-                if linked == Some(connection) {
-                    self.send_up(connection, Up::Message(FromProcess::Merged(merged)));
-                }
+            Completed::Merged { session, merged } => {
+                let answer = ToGateway::Merged(merged);
+                self.step_link(place, Event::Done { session, work: Work::Merge, answer });
             }
-            Promise::Chunk { stream, chunk } => {
-                if self.process(place).following.get(role).stream == Some(stream) {
-                    self.replicate(stream, Towards::Source, Replicated::ChunkMerged(chunk));
-                }
-            }
+            Completed::Chunk { stream, read } => self.chunk_merged(place, role, stream, read),
         }
     }
 
-    pub(crate) fn sync(&mut self, place: u16, role: Role) {
-        let slow = self.disk_takes(place);
+    fn schedule_sync(&mut self, place: u16, role: Role) {
         let worker = self.process(place).worker(role);
-        if let Some((least, most)) = slow {
-            // One thread does both: a sync comes after the round, and rounds wait for it.
-            if worker.busy {
-                return self.todo(place, MILLI, 2 * MILLI, Todo::Sync(role));
-            }
-            worker.busy = true;
+        let (sync_at, sync) = (worker.rounds.sync_at(), worker.sync);
+        if let Some(at) = self.next_tick(sync_at, sync) {
+            self.process(place).worker(role).sync = Some(at);
+            self.todo_at(place, at, Todo::Sync(role, at));
+        }
+    }
+
+    pub(crate) fn sync(&mut self, place: u16, role: Role, at: Time) {
+        let now = self.instant();
+        let worker = self.process(place).worker(role);
+        if worker.sync != Some(at) {
+            return;
+        }
+        worker.sync = None;
+        // One thread does both: during a round it is not done.
+        if worker.busy {
+            return;
+        }
+        if worker.rounds.sync_at().is_some_and(|at| at <= now) {
+            self.sync_now(place, role);
+        } else {
+            self.schedule_sync(place, role);
+        }
+    }
+
+    /// Brings to disk what was committed. It is known when the disk would be done.
+    pub(crate) fn sync_now(&mut self, place: u16, role: Role) {
+        let (least, most) = self.disk_takes(place).unwrap_or((1, 20));
+        let worker = self.process(place).worker(role);
+        worker.rounds.sync().expect(SOUND);
+        let busy = mem::replace(&mut worker.busy, true);
+        self.remember_flushed(place, role);
+        if !busy {
             self.todo(place, least, most, Todo::Tell(role));
         }
-        let worker = self.process(place).worker(role);
-        worker.sync_due = false;
-        worker.copy.sync().expect("a store in memory does not fail");
-        self.remember_flushed(place, role);
-        let worker = self.process(place).worker(role);
-        if !worker.busy && worker.publish() {
-            self.spread(place, role);
-        }
     }
 
-    /// Whoever watches the copy gets to know: the gateway, the source that it follows, its followers.
+    /// The state of a copy is published to the gateway, the source that it follows, and its followers.
     fn spread(&mut self, place: u16, role: Role) {
         self.todo(place, 1, 100, Todo::Report(role));
-        self.confirm_progress(place, role);
+        let state = self.process(place).worker(role).state;
+        self.step_follower(place, role, follower_state::Event::Copy(state));
         self.feed_followers(place, role);
     }
 
     /// Finishes what is queued and writes everything out, when the process ends in order.
     pub(crate) fn finish(&mut self, place: u16, role: Role) {
-        let worker = self.process(place).worker(role);
-        worker.work(role);
-        worker.copy.sync().expect("a store in memory does not fail");
+        self.work(place, role);
+        while !self.process(place).worker(role).queue.is_empty() {
+            self.process(place).worker(role).rounds.complete();
+            self.work(place, role);
+        }
+        self.process(place).worker(role).rounds.sync().expect(SOUND);
         self.remember_flushed(place, role);
     }
 
     /// The process remembers beside the database what is on disk.
     fn remember_flushed(&mut self, place: u16, role: Role) {
         let process = self.process(place);
-        let copy = &process.worker(role).copy;
-        let mark = FlushPoint { incarnation: copy.meta().incarnation, lsn: copy.flushed() };
-        *process.marks.get_mut(role) = Some(mark);
+        let marked = process.worker(role).rounds.marked();
+        *process.marks.get_mut(role) = Some(marked);
     }
 }

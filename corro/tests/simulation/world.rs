@@ -1,4 +1,4 @@
-//! The world: the queue of what happens next, the network, and the way from an event to whom it concerns.
+//! The world: the queue of what happens next, the network, and the way of an event.
 //!
 //! Everything happens at a time, in microseconds, and what happens at the same time happens in an order that
 //! the seed decides. A connection keeps the order of its messages and nothing else does. When it ends in
@@ -7,10 +7,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 use gateway::routing::{Event, FromProcess, ToProcess};
-use protocol::message::link::{FlushPoint, Register};
-use protocol::message::replication::{CopyChunk, Follow, LogBatch};
+use protocol::message::link::Register;
+use protocol::message::replication::{ChunkMerged, Confirmed, CopyChunk, Decline, Follow, LogBatch};
 
 use crate::check::Checks;
 use crate::client::Client;
@@ -19,7 +20,7 @@ use crate::faults::Faults;
 use crate::gateway::Gateway;
 use crate::lister::Lister;
 use crate::process::{Process, Todo};
-use crate::replication::Feeder;
+use crate::replication::Feed;
 use crate::rng::Rng;
 
 /// Microseconds since the beginning of the run.
@@ -82,16 +83,11 @@ pub(crate) enum Towards {
 #[derive(Debug)]
 pub(crate) enum Replicated {
     Follow(Follow),
-    /// With what is known of the follower's disk, if that is why.
-    Declined(Option<FlushPoint>),
+    Declined(Decline),
     Log(LogBatch),
     Chunk(CopyChunk),
-    ChunkMerged(u64),
-    Confirmed {
-        applied: u64,
-        durable: u64,
-        lsn: u64,
-    },
+    ChunkMerged(ChunkMerged),
+    Confirmed(Confirmed),
     End,
 }
 
@@ -116,7 +112,7 @@ pub(crate) struct Stream {
     pub(crate) follower_open: bool,
     pub(crate) source_open: bool,
     pub(crate) cut: bool,
-    pub(crate) feeder: Option<Feeder>,
+    pub(crate) feed: Option<Box<Feed>>,
     to_follower_free: Time,
     to_source_free: Time,
 }
@@ -126,6 +122,8 @@ pub(crate) struct World {
     pub(crate) config: Config,
     pub(crate) rng: Rng,
     pub(crate) now: Time,
+    /// What the state machines get for time zero.
+    epoch: Instant,
     queue: BTreeMap<(Time, u64, u64), Happening>,
     scheduled: u64,
     pub(crate) gateway: Gateway,
@@ -144,7 +142,7 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     pub(crate) numbers: u64,
     pub(crate) steps: u64,
-    /// The last lines, where somebody wants to read them.
+    /// The last lines, where they will be read.
     trace: Option<VecDeque<String>>,
     /// Of everything that happened.
     pub(crate) hash: u64,
@@ -166,6 +164,7 @@ impl World {
             faults: Faults::default(),
             rng,
             now: 0,
+            epoch: Instant::now(),
             queue: BTreeMap::new(),
             scheduled: 0,
             gateway,
@@ -193,6 +192,18 @@ impl World {
         world.after(10 * MILLI, 100 * MILLI, Happening::List);
         world.after(200 * MILLI, 400 * MILLI, Happening::Fault);
         world
+    }
+
+    /// The time, as the state machines get it.
+    pub(crate) fn instant(&self) -> Instant {
+        self.epoch + Duration::from_micros(self.now)
+    }
+
+    /// When a state machine with that deadline has to look at the time, unless a tick is scheduled before.
+    pub(crate) fn next_tick(&self, deadline: Option<Instant>, scheduled: Option<Time>) -> Option<Time> {
+        let at = (deadline? - self.epoch).as_nanos().div_ceil(1_000) as Time;
+        let at = at.max(self.now + 1);
+        scheduled.is_none_or(|scheduled| at < scheduled).then_some(at)
     }
 
     /// Schedules something for a moment between `from` and `to` from now.
@@ -359,7 +370,7 @@ impl World {
             follower_open: true,
             source_open: true,
             cut: false,
-            feeder: None,
+            feed: None,
             to_follower_free: 0,
             to_source_free: 0,
         };
@@ -428,11 +439,14 @@ impl World {
         self.unreachable || self.late.is_some() || self.now < self.reconnected + 100 * MILLI
     }
 
-    /// A connection between two processes is cut; both notice within the time of their pings.
+    /// A connection between two processes is cut: the source notices by its pings, the follower perhaps only
+    /// by the silence.
     pub(crate) fn cut_stream(&mut self, id: u64) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.cut = true;
-        self.after(MILLI, 3 * SECOND, Happening::Replication(id, Towards::Follower, Replicated::End));
+        if self.rng.percent(50) {
+            self.after(MILLI, 3 * SECOND, Happening::Replication(id, Towards::Follower, Replicated::End));
+        }
         self.after(MILLI, 4 * SECOND, Happening::Replication(id, Towards::Source, Replicated::End));
     }
 }

@@ -4,10 +4,9 @@
 //!
 //! - Connecting and sending have deadlines. Sending that is stuck means that the other side does not read.
 //! - The library reconnects by itself, or not at all, depending on how a connection ended. Here it never
-//!   does: whoever holds the [`Connection`] drops it, and opens another.
+//!   does: the owner of the [`Connection`] drops it, and opens another.
 //! - When its stream ends cleanly the library calls no callback, and the server's pings never surface. So the
-//!   other side has to say something now and then ([`Connection::next`] takes how long it may be silent), and
-//!   the socket beneath is looked at in between.
+//!   other side has to send something now and then, and the socket beneath is looked at in between.
 //! - Dropping a [`Connection`] closes its TCP connection at once, even if the other side hangs.
 //! - Callbacks run inside the library's read loop, where a slow one delays the answer to the server's pings:
 //!   they only queue.
@@ -15,9 +14,11 @@
 //! A message is one event with one string argument that holds JSON (see [`protocol::message`]). The library's
 //! acknowledgements and binary attachments are not used; both have bugs.
 //!
-//! What it does not do: it does not know what the messages mean, and it does not try again.
+//! What it does not do: it does not know what the messages mean nor how long the other side may be silent, and
+//! it does not try again.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -49,7 +50,7 @@ const LOOK_AFTER: Duration = Duration::from_millis(300);
 /// Why a connection is over, or did not come about. Drop it and open another.
 #[derive(Debug, Error)]
 pub enum Lost {
-    /// There is no such host, nobody listens there, or it is no socket.io server.
+    /// There is no such host, no listener, or it is no socket.io server.
     #[error("cannot connect to {url}: {reason}")]
     Unreachable {
         /// Where to.
@@ -63,9 +64,6 @@ pub enum Lost {
     /// The server, or something on the way, has ended it.
     #[error("the connection was closed: {0}")]
     Closed(String),
-    /// Nothing was heard for that long.
-    #[error("nothing heard for {0:?}")]
-    Silent(Duration),
     /// Nothing could be sent for that long.
     #[error("the other side has not read for {0:?}")]
     Stuck(Duration),
@@ -94,8 +92,8 @@ enum Incoming {
 pub struct Connection {
     client: Client,
     incoming: UnboundedReceiver<Incoming>,
-    /// When something arrived last.
-    heard: Instant,
+    /// When the socket beneath is looked at next.
+    look_at: Instant,
     tcp: TcpHandle,
 }
 
@@ -114,7 +112,7 @@ impl Connection {
         let fails = |error: &dyn std::fmt::Display| unreachable(url, error.to_string());
         let peers = addresses(url).await?;
         let (queue, incoming) = unbounded_channel();
-        // Two new connections to one server cannot be told apart by looking at them: one after the other,
+        // Two new connections to one server cannot be distinguished by looking at them: one after the other,
         // then.
         let turn = turn(url);
         let turn = turn.lock().await;
@@ -131,7 +129,7 @@ impl Connection {
             return Err(fails(&"the connection did not last"));
         };
         let tcp = TcpHandle::take(socket).map_err(|error| fails(&error))?;
-        let mut connection = Self { client, incoming, heard: Instant::now(), tcp };
+        let mut connection = Self { client, incoming, look_at: Instant::now() + LOOK_AFTER, tcp };
         match connection.incoming.recv().await {
             Some(Incoming::Connected) => Ok(connection),
             Some(Incoming::Ended(reason)) => Err(Lost::TurnedAway(reason)),
@@ -144,8 +142,12 @@ impl Connection {
     /// # Errors
     /// If the connection is over, or the other side does not read for [`SEND_DEADLINE`].
     pub async fn send<M: Message>(&self, message: &M) -> Result<(), Lost> {
-        let argument = Payload::Text(vec![Value::String(message.encode())]);
-        match timeout(SEND_DEADLINE, self.client.emit(M::EVENT, argument)).await {
+        self.send_text(M::EVENT, message.encode()).await
+    }
+
+    async fn send_text(&self, event: &str, text: String) -> Result<(), Lost> {
+        let argument = Payload::Text(vec![Value::String(text)]);
+        match timeout(SEND_DEADLINE, self.client.emit(event, argument)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Lost::Closed(with_causes(&error))),
             Err(_) => Err(Lost::Stuck(SEND_DEADLINE)),
@@ -155,24 +157,84 @@ impl Connection {
     /// The next event. Nothing is lost if the future is dropped.
     ///
     /// # Errors
-    /// If the connection is over, or nothing at all has arrived for `silence`.
-    pub async fn next(&mut self, silence: Duration) -> Result<Frame, Lost> {
+    /// If the connection is over.
+    pub async fn next(&mut self) -> Result<Frame, Lost> {
         loop {
-            let look_at = (Instant::now() + LOOK_AFTER).min(self.heard + silence);
-            let frame = match timeout_at(look_at, self.incoming.recv()).await {
-                Ok(Some(Incoming::Frame(frame))) => frame,
-                Ok(Some(Incoming::Connected)) => continue,
-                // The library's own words say less.
+            let incoming = timeout_at(self.look_at, self.incoming.recv()).await;
+            self.look_at = Instant::now() + LOOK_AFTER;
+            match incoming {
+                Ok(Some(Incoming::Frame(frame))) => return Ok(frame),
+                Ok(Some(Incoming::Connected)) => {}
+                // What the library says tells less.
                 Ok(Some(Incoming::Ended(_))) | Err(_) if self.tcp.is_closed() => {
                     return Err(Lost::Closed("the other side left".to_owned()));
                 }
                 Ok(Some(Incoming::Ended(reason))) => return Err(Lost::Closed(reason)),
                 Ok(None) => return Err(Lost::Closed("the library gave up".to_owned())),
-                Err(_) if self.heard.elapsed() >= silence => return Err(Lost::Silent(silence)),
-                Err(_) => continue,
-            };
-            self.heard = Instant::now();
-            return Ok(frame);
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// The place of a connection that comes and goes.
+#[derive(Default)]
+pub enum Socket {
+    /// There is none.
+    #[default]
+    Closed,
+    /// It is being opened.
+    Opening(BoxFuture<'static, Result<Connection, Lost>>),
+    /// It is open.
+    Open(Connection),
+}
+
+/// What comes of a [`Socket`].
+#[derive(Debug)]
+pub enum FromSocket {
+    /// It is open now.
+    Opened,
+    /// An event arrived.
+    Frame(Frame),
+    /// It could not be opened, or is over.
+    Lost(Lost),
+}
+
+impl Socket {
+    /// Begins to open a connection.
+    pub fn connect(&mut self, url: Url, secret: Option<Secret>) {
+        *self = Self::Opening(Box::pin(async move { Connection::open(&url, secret.as_ref()).await }));
+    }
+
+    /// The next thing that comes of it; nothing as long as it is closed. Nothing is lost if the future is
+    /// dropped.
+    pub async fn next(&mut self) -> FromSocket {
+        match self {
+            Self::Closed => pending().await,
+            Self::Opening(opening) => match opening.await {
+                Ok(connection) => {
+                    *self = Self::Open(connection);
+                    FromSocket::Opened
+                }
+                Err(lost) => {
+                    *self = Self::Closed;
+                    FromSocket::Lost(lost)
+                }
+            },
+            Self::Open(connection) => {
+                connection.next().await.map_or_else(FromSocket::Lost, FromSocket::Frame)
+            }
+        }
+    }
+
+    /// Sends an event; nowhere if it is not open.
+    ///
+    /// # Errors
+    /// As for [`Connection::send`].
+    pub async fn send(&mut self, event: &str, text: String) -> Result<(), Lost> {
+        match self {
+            Self::Open(connection) => connection.send_text(event, text).await,
+            Self::Closed | Self::Opening(_) => Ok(()),
         }
     }
 }
@@ -209,7 +271,7 @@ async fn addresses(url: &Url) -> Result<Vec<SocketAddr>, Lost> {
     }
 }
 
-/// Whose turn it is to connect to that server.
+/// Held while connecting to that server.
 fn turn(url: &Url) -> Arc<tokio::sync::Mutex<()>> {
     static TURNS: LazyLock<Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>> =
         LazyLock::new(Mutex::default);
@@ -227,7 +289,7 @@ fn turn(url: &Url) -> Arc<tokio::sync::Mutex<()>> {
 fn builder(url: &Url, secret: Option<&Secret>, queue: UnboundedSender<Incoming>) -> ClientBuilder {
     let auth = Auth { secret: secret.map(|secret| secret.expose().to_owned()) };
     let put = move |incoming| -> BoxFuture<'static, ()> {
-        // Nobody is there to hear it if the connection was dropped meanwhile.
+        // The receiver is gone if the connection was dropped meanwhile.
         let _ = queue.send(incoming);
         ready(()).boxed()
     };

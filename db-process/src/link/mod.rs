@@ -2,13 +2,17 @@
 //! neighbours.
 //!
 //! * [`client`]: one connection, and everything that can end it.
-//! * [`gateway`]: registers with the gateway and serves it, again and again.
-//! * [`retry`]: how long to wait before the next attempt, and how often to say so.
-//! * [`tcp`]: the TCP socket beneath, which the library hides.
+//! * [`messages`]: what the gateway and a db-process send each other.
+//! * [`session_state`]: the rules of the link to the gateway.
+//! * [`gateway`]: carries them out over a socket.
+//! * [`retry`]: how long to wait before the next attempt, and how often to log it.
+//! * `tcp`: the TCP socket beneath, which the library hides.
 
 pub mod client;
 pub mod gateway;
+pub mod messages;
 pub mod retry;
+pub mod session_state;
 mod tcp;
 
-pub use client::{Connection, Frame, Lost};
+pub use client::{Connection, Frame, FromSocket, Lost, Socket};

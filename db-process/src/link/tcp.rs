@@ -1,7 +1,7 @@
 //! The TCP socket beneath a connection of rust_socketio, which has no way to reach it.
 //!
 //! It is needed for three things: `TCP_NODELAY` (with Nagle's algorithm an exchange can stall for 44 ms),
-//! noticing that the other side has closed (the library ends its stream then, and tells nobody), and closing
+//! noticing that the other side has closed (the library then ends its stream silently), and closing
 //! it for sure (the library closes politely, which takes for ever when the other side hangs).
 //!
 //! So it is looked up among the open files of this process, by the address that it is connected to.
@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, RawFd};
 
 use socket2::{SockRef, Socket};
 
-/// A second handle on a socket of this process; dropping it ends the connection, whoever holds the first.
+/// A second handle on a socket of this process; dropping it ends the connection, although the library holds the first.
 #[derive(Debug)]
 pub(super) struct TcpHandle(Socket);
 
@@ -55,13 +55,12 @@ impl TcpHandle {
 
 impl Drop for TcpHandle {
     fn drop(&mut self) {
-        // Whoever reads or writes it fails at once, and lets go of it. An error means that it is closed
-        // already.
+        // Reads and writes on it fail at once. An error means that it is closed already.
         let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 
-/// Address of this end, by which one socket is told from another to the same peer.
+/// Address of this end, which differs between two sockets to the same peer.
 pub(super) fn local_address(socket: &Socket) -> Option<SocketAddr> {
     socket.local_addr().ok()?.as_socket()
 }
@@ -73,8 +72,8 @@ fn open_files() -> io::Result<Vec<RawFd>> {
     Ok(folder.filter_map(number).collect())
 }
 
-/// Whether it is a socket that is connected to one of them. Files of other kinds are told apart here, and
-/// must not be duplicated: closing the duplicate of a file can release a lock that the process holds on it.
+/// Whether it is a socket that is connected to one of them. Files of other kinds must not be
+/// duplicated: closing the duplicate of a file can release a lock that the process holds on it.
 fn is_socket_to(file: BorrowedFd<'_>, peers: &[SocketAddr]) -> bool {
     let peer = SockRef::from(&file).peer_addr().ok().and_then(|address| address.as_socket());
     peer.is_some_and(|peer| peers.contains(&peer))

@@ -34,11 +34,11 @@ pub struct Node {
     name: InstanceName,
     incarnation: Uuid,
     copies: PerRole<CopyHandle>,
-    /// As it is kept on disk.
+    /// As it is on disk.
     membership: Mutex<Option<Membership>>,
-    /// Whether the lead of each copy's partition is being moved.
+    /// Whether the leader of each copy's partition is being changed.
     moving: PerRole<watch::Sender<bool>>,
-    /// Whom each copy is to follow.
+    /// The neighbour that each copy is to follow.
     peers: PerRole<watch::Sender<Option<Peer>>>,
     /// Which copies follow the one that they are to follow.
     following: watch::Sender<Following>,
@@ -47,8 +47,6 @@ pub struct Node {
     recopy: PerRole<watch::Sender<bool>>,
     /// The copy that is to be set aside.
     discard: watch::Sender<Option<Role>>,
-    /// Of whoever takes a notice: one of an earlier connection may still be on its way to the disk.
-    turn: tokio::sync::Mutex<()>,
     /// Last, so that the folder is unlocked when the databases are closed.
     data: Mutex<DataDir>,
 }
@@ -59,7 +57,7 @@ pub enum NoticeError {
     /// It cannot be true.
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
-    /// The ring could not be kept.
+    /// The ring could not be persisted.
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }
@@ -82,7 +80,6 @@ impl Node {
             registered: AtomicBool::new(false),
             recopy: PerRole::both(|_| watch::Sender::new(false)),
             discard: watch::Sender::new(None),
-            turn: tokio::sync::Mutex::default(),
             data: Mutex::new(data),
         }
     }
@@ -102,27 +99,27 @@ impl Node {
         self.copies.get(role)
     }
 
-    /// The ring that it belongs to, as it is kept on disk.
+    /// The ring that it belongs to, as it is on disk.
     pub fn ring(&self) -> Option<Ring> {
         lock(&self.membership).as_ref().map(|kept| kept.ring)
     }
 
-    /// The view that is kept of it; the first one before it joined any.
+    /// The newest view of it that is on disk; the first one before it joined any.
     pub fn view(&self) -> View {
         lock(&self.membership).as_ref().map(|kept| kept.view.clone()).unwrap_or_default()
     }
 
-    /// Whether the lead of a copy's partition is being moved; tells of every change.
+    /// Whether the leader of a copy's partition is being changed.
     pub fn moving(&self, role: Role) -> watch::Receiver<bool> {
         self.moving.get(role).subscribe()
     }
 
-    /// Whom a copy is to follow; tells of every change.
+    /// The neighbour that a copy is to follow.
     pub fn peer(&self, role: Role) -> watch::Receiver<Option<Peer>> {
         self.peers.get(role).subscribe()
     }
 
-    /// Which copies follow the other copy of their partition; tells of every change.
+    /// Which copies follow the other copy of their partition.
     pub fn following(&self) -> watch::Receiver<Following> {
         self.following.subscribe()
     }
@@ -133,7 +130,7 @@ impl Node {
             .send_if_modified(|following| mem::replace(following.get_mut(role), follows) != follows);
     }
 
-    /// Whether a copy is to take everything from the other one once more; tells of every change.
+    /// Whether a copy is to take everything from the other one once more.
     pub fn recopy(&self, role: Role) -> watch::Receiver<bool> {
         self.recopy.get(role).subscribe()
     }
@@ -144,7 +141,7 @@ impl Node {
         self.copy(role).recopy(false);
     }
 
-    /// The copy that is to be set aside, where there is one; tells of every change.
+    /// The copy that is to be set aside, where there is one.
     pub fn discard(&self) -> watch::Receiver<Option<Role>> {
         self.discard.subscribe()
     }
@@ -189,24 +186,23 @@ impl Node {
         }
     }
 
-    /// What a gateway is told when something of the registration has changed.
+    /// What is sent to the gateway when something of the registration has changed.
     pub fn changes(&self) -> CopiesChanged {
         CopiesChanged { ring: self.ring(), epoch: self.view().epoch, copies: self.reports() }
     }
 
-    /// Does what a notice asks for, in the order of the calls. The ring and the view in it are kept then.
+    /// Carries out a notice; one at a time. Returns the ring and the epoch of the view that are on disk then.
     ///
     /// # Errors
-    /// If the notice cannot be true; nothing has changed then. Or if the ring cannot be kept.
-    pub async fn take(self: &Arc<Self>, notice: RingNotice) -> Result<(), NoticeError> {
-        let _turn = self.turn.lock().await;
-        let Plan { keep, count_as_complete, accept, discard, follow } =
+    /// If the notice cannot be true; nothing has changed then. Or if the ring cannot be persisted.
+    pub async fn take(self: &Arc<Self>, notice: RingNotice) -> Result<(Option<Ring>, u64), NoticeError> {
+        let Plan { persist, count_as_complete, accept, discard, follow } =
             plan(lock(&self.membership).as_ref(), &self.reports(), notice)?;
         // First of all: a copy that counts as complete without its ring would be complete in any ring.
-        if let Some(membership) = keep {
+        if let Some(membership) = persist {
             let Membership { ring, view } = &membership;
             tracing::info!(ring = %ring.id, size = ring.size, formed = ring.formed, epoch = view.epoch, "ring kept");
-            self.keep(membership).await?;
+            self.persist(membership).await?;
         }
         for role in count_as_complete {
             tracing::info!(copy = role.as_str(), "counts as complete: the ring is new");
@@ -230,7 +226,7 @@ impl Node {
         for (role, source) in follow.into_pairs() {
             let peer = match source {
                 Source::AsBefore => continue,
-                Source::Nobody => None,
+                Source::Nothing => None,
                 Source::Peer(peer) => Some(peer),
             };
             self.peers.get(role).send_if_modified(|now| {
@@ -239,10 +235,10 @@ impl Node {
                 changed
             });
         }
-        Ok(())
+        Ok((self.ring(), self.view().epoch))
     }
 
-    async fn keep(self: &Arc<Self>, membership: Membership) -> Result<(), IdentityError> {
+    async fn persist(self: &Arc<Self>, membership: Membership) -> Result<(), IdentityError> {
         let node = Arc::clone(self);
         let kept = tokio::task::spawn_blocking(move || {
             let mut data = lock(&node.data);

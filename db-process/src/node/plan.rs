@@ -10,8 +10,8 @@ use crate::identity::Membership;
 /// What to do, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Keep this on disk.
-    pub keep: Option<Membership>,
+    /// Write this to disk.
+    pub persist: Option<Membership>,
     /// These copies count as complete as they are.
     pub count_as_complete: Vec<Role>,
     /// These copies were rolled back, and the operator accepts them as they are.
@@ -19,16 +19,16 @@ pub struct Plan {
     /// This copy was rolled back, and the other one has all that was only here: it is discarded, and filled
     /// anew.
     pub discard: Option<Role>,
-    /// Whom each copy follows from now on.
+    /// What each copy follows from now on.
     pub follow: PerRole<Source>,
 }
 
-/// Whom a copy follows.
+/// What a copy follows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Source {
-    /// Nobody: there is no other copy, or this one is to wait.
+    /// Nothing: there is no other copy, or this one is to wait.
     #[default]
-    Nobody,
+    Nothing,
     /// The other copy, at this neighbour.
     Peer(Peer),
     /// The other copy, where it was last known to be. A neighbour that has lost its gateway may well be
@@ -40,27 +40,27 @@ pub enum Source {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Contradiction {
     /// It speaks of another ring than the one that these data belong to.
-    #[error("the gateway speaks of ring {told}, the data belong to ring {kept}")]
+    #[error("the gateway speaks of ring {claimed}, the data belong to ring {kept}")]
     AnotherRing {
         /// Whose data these are.
         kept: Uuid,
         /// In the notice.
-        told: Uuid,
+        claimed: Uuid,
     },
     /// It speaks of another n, which never changes.
-    #[error("the gateway speaks of {told} processes, the ring has {kept}")]
+    #[error("the gateway speaks of {claimed} processes, the ring has {kept}")]
     AnotherSize {
         /// n.
         kept: u16,
         /// In the notice.
-        told: u16,
+        claimed: u16,
     },
     /// It takes a copy for complete as it is, in a ring that may have users.
     #[error("the gateway takes an empty {} for complete, and the ring has been formed", .0.as_str())]
     EmptyInFormedRing(Role),
 }
 
-/// Decides what `notice` means for a process that has kept `kept`, and whose copies are in that state.
+/// Decides what `notice` means for a process that has persisted `kept`, and whose copies are in that state.
 ///
 /// # Errors
 /// If the notice contradicts what is known. Then nothing of it is to be done.
@@ -70,7 +70,7 @@ pub fn plan(
     notice: RingNotice,
 ) -> Result<Plan, Contradiction> {
     let kept_ring = kept.map(|kept| kept.ring);
-    let new_ring = ring_to_keep(kept_ring, notice.ring)?;
+    let new_ring = ring_to_persist(kept_ring, notice.ring)?;
     let ring = new_ring.or(kept_ring).unwrap_or(notice.ring);
     let formed = ring.formed;
     // A view of a ring that was given up means nothing in the next one.
@@ -80,13 +80,13 @@ pub fn plan(
         Some(_) | None => notice.view,
     };
     let now = Membership { ring, view };
-    let keep = (Some(&now) != kept).then_some(now);
+    let persist = (Some(&now) != kept).then_some(now);
     let PerRole { primary, replica } = PerRole {
         primary: (Role::Primary, notice.primary, notice.successor),
         replica: (Role::Replica, notice.replica, notice.predecessor),
     };
     let mut plan = Plan {
-        keep,
+        persist,
         count_as_complete: Vec::new(),
         accept: Vec::new(),
         discard: None,
@@ -123,14 +123,14 @@ pub fn plan(
 
 /// The ring of the notice, if it is news. A ring that was formed stays so, whatever an older gateway may
 /// think; one that was not has no users, and may be given up for another.
-fn ring_to_keep(kept: Option<Ring>, told: Ring) -> Result<Option<Ring>, Contradiction> {
+fn ring_to_persist(kept: Option<Ring>, claimed: Ring) -> Result<Option<Ring>, Contradiction> {
     match kept {
-        Some(kept) if kept.id == told.id && kept.size != told.size => {
-            Err(Contradiction::AnotherSize { kept: kept.size, told: told.size })
+        Some(kept) if kept.id == claimed.id && kept.size != claimed.size => {
+            Err(Contradiction::AnotherSize { kept: kept.size, claimed: claimed.size })
         }
-        Some(kept) if kept.id == told.id => Ok((told.formed && !kept.formed).then_some(told)),
-        Some(kept) if kept.formed => Err(Contradiction::AnotherRing { kept: kept.id, told: told.id }),
-        Some(_) | None => Ok(Some(told)),
+        Some(kept) if kept.id == claimed.id => Ok((claimed.formed && !kept.formed).then_some(claimed)),
+        Some(kept) if kept.formed => Err(Contradiction::AnotherRing { kept: kept.id, claimed: claimed.id }),
+        Some(_) | None => Ok(Some(claimed)),
     }
 }
 
@@ -191,70 +191,76 @@ mod tests {
     fn a_new_process_joins_a_new_ring() {
         let plan =
             plan(None, &copies(false, false), notice(ring(1, false), Grant::Empty, Grant::Empty)).unwrap();
-        assert_eq!(plan.keep, Some(member(ring(1, false))));
+        assert_eq!(plan.persist, Some(member(ring(1, false))));
         assert_eq!(plan.count_as_complete, [Role::Primary, Role::Replica]);
         assert_eq!(plan.follow, PerRole { primary: source("db-2"), replica: source("db-0") });
     }
 
     #[test]
     fn complete_copies_follow_and_are_not_counted_again() {
-        let told = notice(ring(1, true), Grant::Empty, Grant::Wait);
-        let plan = plan(Some(&member(ring(1, true))), &copies(true, true), told).unwrap();
-        assert_eq!((plan.keep, plan.count_as_complete), (None, vec![]));
+        let notified = notice(ring(1, true), Grant::Empty, Grant::Wait);
+        let plan = plan(Some(&member(ring(1, true))), &copies(true, true), notified).unwrap();
+        assert_eq!((plan.persist, plan.count_as_complete), (None, vec![]));
         assert_eq!(plan.follow, PerRole { primary: source("db-2"), replica: source("db-0") });
     }
 
     #[test]
     fn an_emptied_process_fills_what_it_may() {
-        let told = notice(ring(1, true), Grant::Wait, Grant::Fill);
-        let plan = plan(None, &copies(false, false), told).unwrap();
-        assert_eq!((plan.keep, plan.count_as_complete), (Some(member(ring(1, true))), vec![]));
-        assert_eq!(plan.follow, PerRole { primary: Source::Nobody, replica: source("db-0") });
+        let notified = notice(ring(1, true), Grant::Wait, Grant::Fill);
+        let plan = plan(None, &copies(false, false), notified).unwrap();
+        assert_eq!((plan.persist, plan.count_as_complete), (Some(member(ring(1, true))), vec![]));
+        assert_eq!(plan.follow, PerRole { primary: Source::Nothing, replica: source("db-0") });
     }
 
     #[test]
     fn nothing_in_a_formed_ring_is_taken_for_complete_because_it_is_empty() {
         for kept in [None, Some(member(ring(1, true)))] {
-            let told = notice(ring(1, true), Grant::Fill, Grant::Empty);
-            let error = plan(kept.as_ref(), &copies(false, false), told).unwrap_err();
+            let notified = notice(ring(1, true), Grant::Fill, Grant::Empty);
+            let error = plan(kept.as_ref(), &copies(false, false), notified).unwrap_err();
             assert_eq!(error, Contradiction::EmptyInFormedRing(Role::Replica));
         }
         // A gateway that has forgotten that the ring was formed is not believed either.
-        let told = notice(ring(1, false), Grant::Empty, Grant::Fill);
-        let error = plan(Some(&member(ring(1, true))), &copies(false, false), told).unwrap_err();
+        let notified = notice(ring(1, false), Grant::Empty, Grant::Fill);
+        let error = plan(Some(&member(ring(1, true))), &copies(false, false), notified).unwrap_err();
         assert_eq!(error, Contradiction::EmptyInFormedRing(Role::Primary));
     }
 
     #[test]
     fn a_formed_ring_stays_formed_and_is_never_exchanged() {
         let wait = |ring| notice(ring, Grant::Wait, Grant::Wait);
-        let keep = |kept: Option<Ring>, told| {
-            let plan = plan(kept.map(member).as_ref(), &copies(true, true), wait(told));
-            plan.map(|plan| plan.keep.map(|kept| kept.ring))
+        let keep = |kept: Option<Ring>, notified| {
+            let plan = plan(kept.map(member).as_ref(), &copies(true, true), wait(notified));
+            plan.map(|plan| plan.persist.map(|kept| kept.ring))
         };
         assert_eq!(keep(Some(ring(1, false)), ring(1, true)), Ok(Some(ring(1, true))));
         assert_eq!(keep(Some(ring(1, true)), ring(1, false)), Ok(None));
         assert_eq!(keep(Some(ring(1, false)), ring(2, false)), Ok(Some(ring(2, false))));
-        let (kept, told) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        assert_eq!(keep(Some(ring(1, true)), ring(2, true)), Err(Contradiction::AnotherRing { kept, told }));
+        let (kept, claimed) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        assert_eq!(
+            keep(Some(ring(1, true)), ring(2, true)),
+            Err(Contradiction::AnotherRing { kept, claimed })
+        );
         let larger = Ring { size: 4, ..ring(1, true) };
-        let differs = Contradiction::AnotherSize { kept: 3, told: 4 };
+        let differs = Contradiction::AnotherSize { kept: 3, claimed: 4 };
         assert_eq!(keep(Some(ring(1, false)), larger), Err(differs));
     }
 
     #[test]
     fn a_neighbour_that_the_gateway_does_not_see_is_followed_where_it_was() {
-        let told = RingNotice { successor: None, ..notice(ring(1, true), Grant::Wait, Grant::Wait) };
-        let plan = plan(Some(&member(ring(1, true))), &copies(true, true), told).unwrap();
+        let notified = RingNotice { successor: None, ..notice(ring(1, true), Grant::Wait, Grant::Wait) };
+        let plan = plan(Some(&member(ring(1, true))), &copies(true, true), notified).unwrap();
         assert_eq!(plan.follow, PerRole { primary: Source::AsBefore, replica: source("db-0") });
     }
 
     #[test]
     fn the_newest_view_is_kept_and_an_older_one_is_not() {
-        let told =
+        let notified =
             |epoch| RingNotice { view: view(epoch), ..notice(ring(1, true), Grant::Wait, Grant::Wait) };
         let keep = |kept: Membership, epoch| {
-            plan(Some(&kept), &copies(true, true), told(epoch)).unwrap().keep.map(|kept| kept.view.epoch)
+            plan(Some(&kept), &copies(true, true), notified(epoch))
+                .unwrap()
+                .persist
+                .map(|kept| kept.view.epoch)
         };
         assert_eq!(keep(member(ring(1, true)), 4), Some(4));
         assert_eq!(keep(member(ring(1, true)), 3), None);

@@ -1,9 +1,11 @@
-//! Where the neighbours of this process connect to follow its copies, and where it can be asked whether it is
-//! well.
+//! Where the neighbours of this process connect to follow its copies, as [`SourceState`] says; and where it
+//! can be asked for its health.
 //!
 //! Handlers of socketioxide run as tasks of their own, in any order. So what arrives is decoded and queued in
-//! the part of the handler that runs in place; one task a follower does the rest, in order.
+//! the part of the handler that runs in place; one task per follower does the rest, in order.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,11 +18,15 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use axum::serve::ListenerExt;
 use process::Secret;
-use protocol::message::MAX_FRAME_BYTES;
-use protocol::message::link::Auth;
-use socketioxide::extract::{Event, SocketRef, TryData};
+use protocol::message::link::{Auth, CopyReport};
+use protocol::message::replication::{
+    ChunkMerged, Confirmed, CopyChunk, Decline, Declined, Follow, LogBatch, LogEntry,
+};
+use protocol::message::{MAX_FRAME_BYTES, Message};
+use socketioxide::extract::{self, SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
 use socketioxide::{SocketIo, TransportType};
+use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -28,15 +34,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::feeder::{Ended, Feeder, FromFollower};
-use crate::link::retry::Seldom;
+use super::source_state::{Command, Declines, Event, Source, SourceLimits, SourceState, admit};
+use crate::link::retry::{LogThrottle, sleep_until};
 use crate::node::Node;
+use crate::store::StoreError;
+use crate::worker::CopyHandle;
 
 /// How often a follower has to prove that it is there, and how long it may take.
 const PING: Duration = Duration::from_secs(2);
 
 /// Messages of one follower that may wait; it sends at most a few for each frame that it gets.
 const INBOX: usize = 1024;
+
+/// How long a follower may take to say what it wants.
+const FOLLOW_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long open connections may take to end when the process stops.
 const CLOSE_DEADLINE: Duration = Duration::from_millis(500);
@@ -50,29 +61,29 @@ pub struct ReplicationServer {
 }
 
 /// What every connection needs.
-struct Door {
+struct Server {
     secret: Option<Secret>,
     /// Weak, as socketioxide keeps its handlers for ever when it is closed while clients are there. The
     /// databases have to close all the same.
     node: Weak<Node>,
-    feeders: TaskTracker,
+    followers: TaskTracker,
     shutdown: CancellationToken,
-    seldom: Mutex<Seldom>,
+    throttle: Mutex<LogThrottle>,
 }
 
 impl ReplicationServer {
-    /// Serves until `shutdown`. When it returns, all followers have been let go.
+    /// Serves until `shutdown`. When it returns, no follower is served any more.
     ///
     /// # Errors
     /// If the listener fails.
     pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
-        let feeders = TaskTracker::new();
-        let door = Arc::new(Door {
+        let followers = TaskTracker::new();
+        let server = Arc::new(Server {
             secret: self.secret,
             node: Arc::downgrade(&self.node),
-            feeders: feeders.clone(),
+            followers: followers.clone(),
             shutdown: shutdown.clone(),
-            seldom: Mutex::default(),
+            throttle: Mutex::default(),
         });
         let (layer, io) = SocketIo::builder()
             .transports([TransportType::Websocket])
@@ -82,11 +93,11 @@ impl ReplicationServer {
             .max_payload(2 * MAX_FRAME_BYTES as u64)
             .max_buffer_size(1024)
             .build_layer();
-        let doorkeeper = Arc::clone(&door);
+        let admission = Arc::clone(&server);
         let admit = move |socket: SocketRef, TryData(auth): TryData<Option<Auth>>| {
-            ready(doorkeeper.admit(&socket, auth.ok().flatten()))
+            ready(admission.admit(&socket, auth.ok().flatten()))
         };
-        io.ns("/", (move |socket: SocketRef| door.enter(socket)).with(admit));
+        io.ns("/", (move |socket: SocketRef| server.serve(socket)).with(admit));
         let app = Router::new()
             .route("/health/live", get(|| ready("live\n")))
             .route("/health/ready", get(readiness))
@@ -102,8 +113,8 @@ impl ReplicationServer {
             axum::serve(listener, app).with_graceful_shutdown(stopped.cancelled_owned()).into_future();
         let close = async {
             shutdown.cancelled().await;
-            feeders.close();
-            let closed = async { tokio::join!(io.close(), feeders.wait()) };
+            followers.close();
+            let closed = async { tokio::join!(io.close(), followers.wait()) };
             let _ = timeout(CLOSE_DEADLINE, closed).await;
         };
         tokio::pin!(serve);
@@ -123,12 +134,12 @@ async fn readiness(State(node): State<Weak<Node>>) -> (StatusCode, &'static str)
     }
 }
 
-impl Door {
-    /// Whether a client may come in; otherwise what it is told.
+impl Server {
+    /// Whether a client may connect; otherwise what it is answered.
     fn admit(&self, socket: &SocketRef, auth: Option<Auth>) -> Result<(), &'static str> {
         let peer = socket.req_parts().extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
         let offered = auth.and_then(|auth| auth.secret);
-        let admitted = may_enter(self.secret.as_ref(), peer, offered.as_deref());
+        let admitted = may_connect(self.secret.as_ref(), peer, offered.as_deref());
         if let Err(reason) = admitted
             && self.is_time()
         {
@@ -137,38 +148,37 @@ impl Door {
         admitted
     }
 
-    /// Serves a client that was let in. What it sends is queued from here on; the rest is a task of its own.
-    fn enter(self: Arc<Self>, socket: SocketRef) -> impl Future<Output = ()> + Send + use<> {
+    /// Serves a client that was admitted. What it sends is queued from here on; the rest is a task of its own.
+    fn serve(self: Arc<Self>, socket: SocketRef) -> impl Future<Output = ()> + Send + use<> {
         let (queue, inbox) = mpsc::channel(INBOX);
         let gone = self.shutdown.child_token();
-        let (left, full, door) = (gone.clone(), gone.clone(), Arc::clone(&self));
+        let (left, full, server) = (gone.clone(), gone.clone(), Arc::clone(&self));
         socket.on_disconnect(move || {
             left.cancel();
             ready(())
         });
-        socket.on_fallback(move |Event(event): Event, TryData(text): TryData<String>| {
+        socket.on_fallback(move |extract::Event(event): extract::Event, TryData(text): TryData<String>| {
             match text.ok().and_then(|text| FromFollower::decode(&event, &text)) {
                 Some(message) => {
                     if queue.try_send(message).is_err() {
-                        // Full, or nobody takes from it any more: this follower is beyond help, and will come
-                        // back.
+                        // It sends more than it is owed, or is not served any more. It will connect again.
                         full.cancel();
                     }
                 }
-                None => door.ignore(&event),
+                None => server.ignore(&event),
             }
             ready(())
         });
-        let feeders = self.feeders.clone();
-        feeders.spawn(async move {
+        let followers = self.followers.clone();
+        followers.spawn(async move {
             let Some(node) = self.node.upgrade() else { return };
-            let (follow, ended) = Feeder { node: &node, socket: &socket, inbox, gone }.run().await;
+            let (follow, ended) = serve(&node, &socket, inbox, &gone).await;
             drop(node);
             let follower = follow.as_ref().map(|follow| follow.instance.as_str());
             let copy = follow.as_ref().map(|follow| follow.role.as_str());
             match ended {
                 Ended::Declined(_) if !self.is_time() => {}
-                Ended::Copy(_) | Ended::Nonsense(_) | Ended::Stuck | Ended::Unread => {
+                Ended::Copy(_) | Ended::Unexpected(_) | Ended::Stuck => {
                     warn!(follower, copy, reason = %ended, "a follower is let go");
                 }
                 Ended::Left | Ended::Stopped | Ended::Declined(_) => {
@@ -187,12 +197,12 @@ impl Door {
     }
 
     fn is_time(&self) -> bool {
-        self.seldom.lock().unwrap_or_else(PoisonError::into_inner).is_time(Instant::now())
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner).is_time(Instant::now())
     }
 }
 
-/// With a secret, whoever knows it; without one, whoever is on this machine.
-fn may_enter(
+/// With a secret, a client that knows it; without one, a client on this machine.
+fn may_connect(
     secret: Option<&Secret>,
     peer: Option<IpAddr>,
     offered: Option<&str>,
@@ -205,6 +215,194 @@ fn may_enter(
     }
 }
 
+/// What a follower may send.
+#[derive(Debug)]
+enum FromFollower {
+    Follow(Follow),
+    Confirmed(Confirmed),
+    ChunkMerged(ChunkMerged),
+}
+
+impl FromFollower {
+    /// Decodes an event of a follower; `None` if it is none.
+    fn decode(event: &str, text: &str) -> Option<Self> {
+        match event {
+            Follow::EVENT => Follow::decode(text).ok().map(Self::Follow),
+            Confirmed::EVENT => Confirmed::decode(text).ok().map(Self::Confirmed),
+            ChunkMerged::EVENT => ChunkMerged::decode(text).ok().map(Self::ChunkMerged),
+            _ => None,
+        }
+    }
+}
+
+/// Why a follower is not served any longer.
+#[derive(Debug, Error)]
+enum Ended {
+    #[error("it left")]
+    Left,
+    #[error("it cannot follow: {0:?}")]
+    Declined(Decline),
+    #[error("it sent {0}")]
+    Unexpected(&'static str),
+    #[error("it does not read")]
+    Stuck,
+    #[error("the copy was closed")]
+    Stopped,
+    #[error("the copy cannot be read: {0}")]
+    Copy(#[from] StoreError),
+}
+
+/// Serves a follower until it leaves. Returns what it followed and why that ended.
+async fn serve(
+    node: &Node,
+    socket: &SocketRef,
+    mut inbox: mpsc::Receiver<FromFollower>,
+    gone: &CancellationToken,
+) -> (Option<Follow>, Ended) {
+    let first = tokio::select! {
+        first = timeout(FOLLOW_DEADLINE, inbox.recv()) => first.ok().flatten(),
+        () = gone.cancelled() => return (None, Ended::Left),
+    };
+    let Some(FromFollower::Follow(follow)) = first else {
+        return (None, Ended::Unexpected("something else than what it wants to follow"));
+    };
+    let copy = node.copy(follow.role);
+    let Err(ended) = Feed { node, copy, socket, frames: None }.serve(&follow, inbox, gone).await;
+    (Some(follow), ended)
+}
+
+/// A message that another thread has made, and what is to be noted when it was sent.
+type Frame = (&'static str, String, Event);
+
+/// One follower.
+struct Feed<'a> {
+    node: &'a Node,
+    copy: &'a CopyHandle,
+    socket: &'a SocketRef,
+    /// From the thread that reads the op-log or everything, while there is one.
+    frames: Option<mpsc::Receiver<Frame>>,
+}
+
+impl Feed<'_> {
+    async fn serve(
+        mut self,
+        follow: &Follow,
+        mut inbox: mpsc::Receiver<FromFollower>,
+        gone: &CancellationToken,
+    ) -> Result<Infallible, Ended> {
+        let source =
+            Source { place: self.node.name().place(), ring: self.node.ring(), meta: self.copy.meta()? };
+        let start = match admit(&source, follow) {
+            Ok(start) => start,
+            Err(Declines { reason, rollback }) => {
+                rollback.into_iter().for_each(|rollback| self.copy.mark_rolled_back(rollback));
+                self.send(&Declined { reason })?;
+                return Err(Ended::Declined(reason));
+            }
+        };
+        let (mut copy, mut moving) = (self.copy.state(), self.node.moving(follow.role));
+        copy.mark_changed();
+        moving.mark_changed();
+        let mut commands = Vec::new();
+        let limits = SourceLimits::default();
+        let mut state = SourceState::new(limits, follow.clone(), start, Instant::now(), &mut commands);
+        let mut events = VecDeque::new();
+        loop {
+            for command in commands.drain(..) {
+                events.extend(self.execute(command)?);
+            }
+            let event = match events.pop_front() {
+                Some(event) => event,
+                None => tokio::select! {
+                    biased;
+                    () = gone.cancelled() => return Err(Ended::Left),
+                    () = sleep_until(Some(state.deadline())) => Event::Tick,
+                    message = inbox.recv() => match message.ok_or(Ended::Left)? {
+                        FromFollower::Confirmed(confirmed) => Event::Confirmed(confirmed),
+                        FromFollower::ChunkMerged(merged) => Event::ChunkMerged(merged),
+                        FromFollower::Follow(_) => return Err(Ended::Unexpected("another request to follow")),
+                    },
+                    Ok(()) = moving.changed() => Event::Moving(*moving.borrow_and_update()),
+                    changed = copy.changed(), if state.has_window() => {
+                        changed.map_err(|_| Ended::Stopped)?;
+                        Event::Head(copy.borrow_and_update().report.head)
+                    }
+                    frame = next(&mut self.frames), if state.has_room() => match frame {
+                        Some((event, text, sent)) => {
+                            self.send_text(event, &text)?;
+                            sent
+                        }
+                        None => {
+                            self.frames = None;
+                            Event::ReadToEnd
+                        }
+                    },
+                },
+            };
+            state.step(Instant::now(), event, &mut commands);
+        }
+    }
+
+    /// Returns what came of it, where that is known at once.
+    fn execute(&mut self, command: Command) -> Result<Option<Event>, Ended> {
+        let CopyReport { incarnation, flushed: lsn, .. } = self.copy.report();
+        match command {
+            Command::KeepAlive => self.send(&LogBatch { incarnation, lsn, entries: Vec::new() })?,
+            Command::SendLog(after) => {
+                let Some(entries) = self.copy.log_after(after)? else { return Ok(Some(Event::Trimmed)) };
+                let last = entries.last().map(|last| last.sequence);
+                if last.is_some() {
+                    self.send(&LogBatch { incarnation, lsn, entries })?;
+                }
+                return Ok(last.map(Event::LogSent));
+            }
+            Command::ReadToHead(after) => {
+                let (sender, frames) = mpsc::channel(1);
+                let frame = move |entries: Vec<LogEntry>| {
+                    let last = entries.last().expect("no frame is empty").sequence;
+                    let batch = LogBatch { incarnation, lsn, entries };
+                    (LogBatch::EVENT, batch.encode(), Event::LogSent(last))
+                };
+                self.copy.log_to_head(after, frame, sender);
+                self.frames = Some(frames);
+            }
+            Command::ReadEverything => {
+                let (sender, frames) = mpsc::channel(1);
+                // To encode a chunk takes milliseconds, in which this thread has reads to answer.
+                let frame = |part: CopyChunk| {
+                    let sent = Event::ChunkSent { chunk: part.chunk, end: part.end };
+                    (CopyChunk::EVENT, part.encode(), sent)
+                };
+                self.copy.full_copy(frame, sender);
+                self.frames = Some(frames);
+            }
+            Command::Adopt(end) => self.send(&CopyChunk { end: Some(end), lsn, ..CopyChunk::default() })?,
+            Command::Trim { upto, other } => self.copy.trim(upto, other),
+            Command::Close(what) => return Err(Ended::Unexpected(what)),
+            Command::Stop => return Err(Ended::Stopped),
+        }
+        Ok(None)
+    }
+
+    fn send<M: Message>(&self, message: &M) -> Result<(), Ended> {
+        self.send_text(M::EVENT, &message.encode())
+    }
+
+    fn send_text(&self, event: &str, text: &String) -> Result<(), Ended> {
+        // It fails when the session is closed, or when so many messages wait in it that the follower cannot be
+        // reading them.
+        self.socket.emit(event, text).map_err(|_| Ended::Stuck)
+    }
+}
+
+/// The next message of the other thread; for ever where there is none.
+async fn next(frames: &mut Option<mpsc::Receiver<Frame>>) -> Option<Frame> {
+    match frames {
+        Some(frames) => frames.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,15 +411,24 @@ mod tests {
     fn a_secret_is_asked_of_everyone_and_without_one_only_this_machine_is_trusted() {
         let secret: Secret = "sesame".parse().unwrap();
         let at = |text: &str| Some(text.parse::<IpAddr>().unwrap());
-        assert!(may_enter(Some(&secret), at("10.0.0.1"), Some("sesame")).is_ok());
-        assert!(may_enter(Some(&secret), at("127.0.0.1"), Some("barley")).is_err());
-        assert!(may_enter(Some(&secret), at("127.0.0.1"), None).is_err());
+        assert!(may_connect(Some(&secret), at("10.0.0.1"), Some("sesame")).is_ok());
+        assert!(may_connect(Some(&secret), at("127.0.0.1"), Some("barley")).is_err());
+        assert!(may_connect(Some(&secret), at("127.0.0.1"), None).is_err());
         for here in ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"] {
-            assert!(may_enter(None, at(here), None).is_ok(), "{here}");
+            assert!(may_connect(None, at(here), None).is_ok(), "{here}");
         }
         for elsewhere in ["10.0.0.1", "::ffff:10.0.0.1", "2001:db8::1"] {
-            assert!(may_enter(None, at(elsewhere), Some("sesame")).is_err(), "{elsewhere}");
+            assert!(may_connect(None, at(elsewhere), Some("sesame")).is_err(), "{elsewhere}");
         }
-        assert!(may_enter(None, None, None).is_err());
+        assert!(may_connect(None, None, None).is_err());
+    }
+
+    #[test]
+    fn only_what_a_follower_sends_is_decoded() {
+        let confirmed = Confirmed { applied: 2, durable: 1, lsn: 3 };
+        let decoded = FromFollower::decode(Confirmed::EVENT, &confirmed.encode());
+        assert!(matches!(decoded, Some(FromFollower::Confirmed(got)) if got == confirmed));
+        assert!(FromFollower::decode(Confirmed::EVENT, "{}").is_none());
+        assert!(FromFollower::decode(LogBatch::EVENT, "{}").is_none());
     }
 }

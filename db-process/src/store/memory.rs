@@ -108,6 +108,16 @@ impl MemoryStore {
         Self { seen: self.synced.clone(), ..self }
     }
 
+    /// The state that a power cut leaves for certain.
+    pub fn synced_meta(&self) -> &Meta {
+        &self.synced.meta
+    }
+
+    /// What a power cut leaves for certain of a user.
+    pub fn synced_record(&self, id: &UserId) -> Option<&Record> {
+        self.synced.records.get(id)
+    }
+
     /// How many batches were synced since the database was made.
     pub fn synced(&self) -> usize {
         self.history.len()

@@ -23,27 +23,20 @@ use protocol::message::link::FlushPoint;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::rounds::Marked;
+
 const LENGTH: usize = 40;
 
 /// The open file.
 #[derive(Debug)]
-pub(super) struct Mark {
+pub(super) struct MarkFile {
     file: File,
     /// What it says.
-    kept: [u8; LENGTH],
+    written: [u8; LENGTH],
     failed: bool,
 }
 
-/// What a file says of a database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Marked {
-    /// What was on its disk.
-    pub(super) flushed: FlushPoint,
-    /// The highest version in it then.
-    pub(super) version: Version,
-}
-
-impl Mark {
+impl MarkFile {
     /// Opens the file, or makes it. Returns what it says, unless it is new or damaged.
     ///
     /// # Errors
@@ -51,24 +44,24 @@ impl Mark {
     pub(super) fn open(path: &Path) -> io::Result<(Self, Option<Marked>)> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        let mut kept = [0; LENGTH];
-        let marked = match file.read_exact_at(&mut kept, 0) {
-            Ok(()) => decode(&kept),
+        let mut written = [0; LENGTH];
+        let marked = match file.read_exact_at(&mut written, 0) {
+            Ok(()) => decode(&written),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
             Err(error) => return Err(error),
         };
-        Ok((Self { file, kept, failed: false }, marked))
+        Ok((Self { file, written, failed: false }, marked))
     }
 
     /// Writes what is on disk now, where that is news. A file that cannot be written says less than it could,
-    /// which the log tells once.
-    pub(super) fn keep(&mut self, incarnation: Uuid, lsn: u64, version: Version) {
-        let now = encode(&Marked { flushed: FlushPoint { incarnation, lsn }, version });
-        if now == self.kept {
+    /// which is logged once.
+    pub(super) fn write(&mut self, marked: &Marked) {
+        let now = encode(marked);
+        if now == self.written {
             return;
         }
         match self.file.write_all_at(&now, 0) {
-            Ok(()) => self.kept = now,
+            Ok(()) => self.written = now,
             Err(error) if !self.failed => {
                 self.failed = true;
                 tracing::warn!(%error, "what is on disk cannot be remembered beside the database");
@@ -102,15 +95,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_kept_last_is_read_back_unless_it_is_damaged() {
+    fn what_was_written_last_is_read_back_unless_it_is_damaged() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("primary.mark");
-        let open = || Mark::open(&path).expect("a folder that can be written");
+        let open = || MarkFile::open(&path).expect("a folder that can be written");
         let (mut mark, marked) = open();
         assert_eq!(marked, None);
-        mark.keep(Uuid::from_u128(7), 8, Version(9));
-        mark.keep(Uuid::from_u128(7), 10, Version(9));
         let flushed = FlushPoint { incarnation: Uuid::from_u128(7), lsn: 10 };
+        mark.write(&Marked { flushed: FlushPoint { lsn: 8, ..flushed }, version: Version(9) });
+        mark.write(&Marked { flushed, version: Version(9) });
         assert_eq!(open().1, Some(Marked { flushed, version: Version(9) }));
         std::fs::write(&path, &encode(&Marked { flushed, version: Version(9) })[..39]).expect("a file");
         assert_eq!(open().1, None);

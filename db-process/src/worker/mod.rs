@@ -1,7 +1,7 @@
 //! A copy at work: the thread that owns it, and the handle by which everything else reaches it.
 //!
 //! Whatever changes the copy is a job in the queue of its thread (see [`thread`]) and is answered by calling
-//! a closure on that thread, which should do no more than hand the answer on. Reading does not wait for the
+//! a closure on that thread, which should do no more than pass the answer on. Reading does not wait for the
 //! thread: it goes straight to the database, on the thread that asks, and sees what the last finished round
 //! left.
 //!
@@ -9,7 +9,7 @@
 //! is answered, neither writes, whose closures are dropped uncalled, nor reads, which are errors. There is no
 //! way back but a restart.
 //!
-//! What it does not do: it does not bound its queue. Whoever sends work waits for answers before sending
+//! What it does not do: it does not bound its queue. The senders wait for answers before they send
 //! more.
 
 use std::io;
@@ -27,7 +27,7 @@ use protocol::message::query::{
     ChangesAnswer, ChangesQuery, CountAnswer, CountQuery, Damage, DigestAnswer, DigestQuery, PageAnswer,
     PageQuery, TombstoneAnswer, TombstoneQuery,
 };
-use protocol::message::replication::{CopyChunk, Decline, Follow, LogBatch, LogEntry};
+use protocol::message::replication::{CopyChunk, LogBatch, LogEntry};
 use protocol::{Record, UserId, Version};
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 use tokio::sync::watch;
@@ -35,28 +35,18 @@ use uuid::Uuid;
 
 use crate::background::{Helpers, let_others_go_first, spawn};
 use crate::copy::audit::audit;
-use crate::copy::rollback::{self, Comparison, has_nothing_for};
-use crate::copy::{Copy, FollowStart, Limits, asking, document, follow};
-use crate::store::{RocksStore, Store, StoreError};
+use crate::copy::{Limits, asking, document, follow, rollback};
+use crate::store::{Meta, RocksStore, Store, StoreError};
 
 mod mark;
+pub mod rounds;
 mod thread;
 
-use mark::{Mark, Marked};
+pub use rounds::CopyState;
 
-use thread::{Job, Worker};
-
-/// What a copy tells continuously; the latest value wins.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CopyState {
-    /// State of the copy, all of it readable.
-    pub report: CopyReport,
-    /// The part of the report's position (its sequence) that is on disk.
-    pub durable: u64,
-    /// How many batches of the other copy's op-log did not join on to what the copy has, since the start.
-    /// Whoever follows has to ask again from the position when this rises.
-    pub gaps: u64,
-}
+use mark::MarkFile;
+use rounds::{Confirmed, Job, Rounds};
+use thread::Worker;
 
 /// Sent once when the database of a copy fails.
 #[derive(Debug, Clone)]
@@ -76,54 +66,45 @@ pub struct CopyHandle {
 struct Shared {
     role: Role,
     store: RocksStore,
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<Option<Job>>,
     state: watch::Receiver<CopyState>,
-    trust: Arc<Trust>,
+    poison: Arc<Poison>,
     confirmed: Arc<Mutex<Confirmed>>,
     /// The highest version of all that was ever queued.
     received: AtomicU64,
     /// Whether the log says that a record could not be read when tombstones were looked for.
     unreadable: AtomicBool,
-    /// Taken by whoever stops the copy first.
+    /// Taken when the copy is stopped.
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Those who read for a neighbour.
+    /// Threads that read for a neighbour.
     helpers: Helpers,
 }
 
-/// Whether the copy is still to be trusted.
-struct Trust {
+/// Whether the database of the copy has failed.
+struct Poison {
     role: Role,
     poisoned: AtomicBool,
     failed: UnboundedSender<CopyFailure>,
 }
 
-impl Trust {
+impl Poison {
     fn check(&self) -> Result<(), StoreError> {
         if self.poisoned.load(Ordering::Acquire) { Err(StoreError::Poisoned) } else { Ok(()) }
     }
 
-    /// Ends the trust, and tells so the first time.
-    fn end(&self, error: &StoreError) {
+    /// The database has failed. The first time, that is sent to the process.
+    fn set(&self, error: &StoreError) {
         if !self.poisoned.swap(true, Ordering::AcqRel) {
-            // Nobody listens any more when the process is ending.
+            // The receiver is gone when the process is ending.
             let _ = self.failed.send(CopyFailure { role: self.role, error: error.clone() });
         }
     }
 
-    /// Runs something on the database, unless the copy failed before.
+    /// Runs something on the database, unless it failed before.
     fn run<T>(&self, operation: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.check()?;
-        operation().inspect_err(|error| self.end(error))
+        operation().inspect_err(|error| self.set(error))
     }
-}
-
-/// What the other copy has on disk.
-#[derive(Debug, Clone, Copy, Default)]
-struct Confirmed {
-    /// Of the op-log, up to this entry.
-    upto: u64,
-    /// Of its own database.
-    other: Option<FlushPoint>,
 }
 
 /// Opens the copy in that database and starts its thread. `mark` is the file beside the database that
@@ -137,50 +118,37 @@ pub fn start(
     mark: &Path,
     failed: UnboundedSender<CopyFailure>,
 ) -> Result<CopyHandle, StoreError> {
-    let mut copy = Copy::open(store.clone(), Limits::default())?;
-    let (mark, marked) = Mark::open(mark).map_err(|error| StoreError::mark(mark, &error))?;
-    let version = compare_with_mark(role, &mut copy, marked)?;
-    let trust = Arc::new(Trust { role, poisoned: AtomicBool::new(false), failed });
+    let (mark, marked) = MarkFile::open(mark).map_err(|error| StoreError::mark(mark, &error))?;
+    let (rounds, version) = Rounds::open(role, store.clone(), Limits::default(), marked)?;
+    let poison = Arc::new(Poison { role, poisoned: AtomicBool::new(false), failed });
     let (jobs, queue) = mpsc::channel();
+    let (sender, state) = watch::channel(rounds.state());
     let confirmed = Arc::default();
-    let (worker, state) = Worker::new(copy, queue, Arc::clone(&trust), Arc::clone(&confirmed), mark);
+    let worker = Worker {
+        rounds,
+        queue,
+        state: sender,
+        poison: Arc::clone(&poison),
+        confirmed: Arc::clone(&confirmed),
+        mark,
+        stopping: false,
+    };
     let thread =
         spawn(format!("copy-{}", role.as_str()), move || worker.run()).map_err(StoreError::no_thread)?;
-    let thread = Mutex::new(Some(thread));
     Ok(CopyHandle {
         shared: Arc::new(Shared {
             role,
             store,
             jobs,
             state,
-            trust,
+            poison,
             confirmed,
             received: AtomicU64::new(version.0),
             unreadable: AtomicBool::new(false),
-            thread,
+            thread: Mutex::new(Some(thread)),
             helpers: Helpers::default(),
         }),
     })
-}
-
-/// Compares a copy that was just opened with what was remembered of it. Returns the highest version that is
-/// known to have been in it.
-fn compare_with_mark(
-    role: Role,
-    copy: &mut Copy<RocksStore>,
-    marked: Option<Marked>,
-) -> Result<Version, StoreError> {
-    let Some(Marked { flushed, version }) =
-        marked.filter(|marked| marked.flushed.incarnation == copy.meta().incarnation)
-    else {
-        return Ok(Version::ZERO);
-    };
-    if let Some(rollback) = rollback::lost(copy.meta(), Some(flushed), None) {
-        tracing::warn!(copy = role.as_str(), %rollback, "the copy was rolled back: its disk has lost something");
-        copy.mark_rolled_back(rollback);
-        copy.commit()?;
-    }
-    Ok(version)
 }
 
 impl CopyHandle {
@@ -194,7 +162,7 @@ impl CopyHandle {
     /// # Errors
     /// If the database fails, now or before.
     pub fn read(&self, id: &UserId) -> Result<Option<Found>, StoreError> {
-        let record = self.shared.trust.run(|| self.shared.store.get(id))?;
+        let record = self.shared.poison.run(|| self.shared.store.get(id))?;
         Ok(record.and_then(|record| document::live(*id, record)))
     }
 
@@ -203,7 +171,7 @@ impl CopyHandle {
     /// # Errors
     /// As for [`Self::read`].
     pub fn read_many(&self, ids: &[UserId]) -> Result<Vec<Option<Found>>, StoreError> {
-        let records = self.shared.trust.run(|| self.shared.store.get_many(ids))?;
+        let records = self.shared.poison.run(|| self.shared.store.get_many(ids))?;
         let found = |(id, record): (&UserId, Option<Record>)| document::live(*id, record?);
         Ok(ids.iter().zip(records).map(found).collect())
     }
@@ -211,7 +179,6 @@ impl CopyHandle {
     /// Decides writes. `done` gets the answers when what they rest on is on disk, and the LSN of the last
     /// commit there.
     pub fn write(&self, writes: Vec<Write>, done: impl FnOnce(Vec<WriteAnswer>, u64) + Send + 'static) {
-        self.receive(writes.iter().map(|write| write.version));
         self.send(Job::Write { writes, done: Box::new(done) });
     }
 
@@ -223,21 +190,18 @@ impl CopyHandle {
         other: Option<FlushPoint>,
         done: impl FnOnce(u64) + Send + 'static,
     ) {
-        self.receive(changes.iter().map(|change| change.version));
         self.send(Job::Merge { changes, other, done: Box::new(done) });
     }
 
     /// Applies entries of the other copy's op-log. They are readable soon and on disk a little later; both
     /// shows in the state, and so does a batch that does not join on.
     pub fn apply(&self, batch: LogBatch) {
-        self.receive(batch.entries.iter().map(|entry| entry.version));
         self.send(Job::Apply(batch));
     }
 
     /// Merges part of a full copy. With `end`, the last part, `done` is called when all of it is on disk.
     pub fn merge_chunk(&self, chunk: CopyChunk, done: impl FnOnce() + Send + 'static) {
-        self.receive(chunk.records.iter().map(|(_, record)| record.version()));
-        self.send(Job::Chunk { chunk, done: Box::new(done) });
+        self.send(Job::Chunk { chunk, done: Box::new(|_| done()) });
     }
 
     /// Everything is copied from the other copy once more, from now on or no more.
@@ -251,7 +215,7 @@ impl CopyHandle {
     }
 
     /// The copy was rolled back. That is on disk when the state shows it.
-    fn mark_rolled_back(&self, rollback: Rollback) {
+    pub(crate) fn mark_rolled_back(&self, rollback: Rollback) {
         self.send(Job::MarkRolledBack(rollback));
     }
 
@@ -263,20 +227,16 @@ impl CopyHandle {
     /// The other copy has the op-log on disk up to here, and that much of its own database. It is not worth
     /// waking the thread: it sees to it when it next writes.
     pub fn trim(&self, upto: u64, other: Option<FlushPoint>) {
-        let mut confirmed = self.shared.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
-        confirmed.upto = confirmed.upto.max(upto);
-        if let Some(other) = other {
-            FlushPoint::advance(&mut confirmed.other, other);
-        }
+        self.shared.confirmed.lock().unwrap_or_else(PoisonError::into_inner).advance(upto, other);
     }
 
-    /// What the copy tells continuously. A receiver that is cloned for each use sees every later change.
+    /// The state after each round; the latest value counts.
     pub fn state(&self) -> watch::Receiver<CopyState> {
         self.shared.state.clone()
     }
 
     /// The state as of now, with the version of what is still queued: that will be in the copy in a moment,
-    /// whoever sent it, and no other write may get a version below it.
+    /// and no other write may get a version below it.
     pub fn report(&self) -> CopyReport {
         let received = Version(self.shared.received.load(Ordering::Relaxed));
         let report = self.shared.state.borrow().report;
@@ -293,28 +253,19 @@ impl CopyHandle {
         flushed: Option<FlushPoint>,
         followed: Option<Position>,
     ) -> Result<bool, StoreError> {
-        let meta = self.shared.trust.run(|| self.shared.store.meta())?;
+        let meta = self.meta()?;
         let lost = rollback::lost(&meta, flushed, followed);
         lost.into_iter().for_each(|rollback| self.mark_rolled_back(rollback));
         // It may have been found out a moment ago, by the other copy.
         Ok(lost.or(meta.rollback).is_none())
     }
 
-    /// From where the follower that asks is to be served, or why it is not.
+    /// Committed state of the copy.
     ///
     /// # Errors
     /// If the database fails, now or before.
-    pub fn start_for(&self, asked: &Follow) -> Result<Result<FollowStart, Decline>, StoreError> {
-        let meta = self.shared.trust.run(|| self.shared.store.meta())?;
-        Ok(match rollback::compare(&meta, asked) {
-            Comparison::Follower(known) => Err(Decline::Expects(known)),
-            Comparison::Source(rollback) => {
-                self.mark_rolled_back(rollback);
-                Err(Decline::Incomplete)
-            }
-            Comparison::Sound if has_nothing_for(&meta, asked) => Err(Decline::Incomplete),
-            Comparison::Sound => Ok(follow::start_for(&meta, asked)),
-        })
+    pub fn meta(&self) -> Result<Meta, StoreError> {
+        self.shared.poison.run(|| self.shared.store.meta())
     }
 
     /// Entries of the own op-log after `sequence`, as many as fit into one frame: none at the head. `None`
@@ -323,7 +274,7 @@ impl CopyHandle {
     /// # Errors
     /// If the database fails, now or before.
     pub fn log_after(&self, sequence: u64) -> Result<Option<Vec<LogEntry>>, StoreError> {
-        let mut entries = self.shared.trust.run(|| self.shared.store.log_after(sequence, MAX_BATCH))?;
+        let mut entries = self.shared.poison.run(|| self.shared.store.log_after(sequence, MAX_BATCH))?;
         if let Some(entries) = &mut entries {
             follow::fit_frame(entries);
         }
@@ -335,7 +286,7 @@ impl CopyHandle {
     /// # Errors
     /// If the database fails, now or before.
     pub fn page(&self, query: &PageQuery) -> Result<PageAnswer, StoreError> {
-        self.shared.trust.run(|| asking::page(&self.shared.store.snapshot()?, query))
+        self.shared.poison.run(|| asking::page(&self.shared.store.snapshot()?, query))
     }
 
     /// How many live users there are: no more than a look, at what is stored and at what is about to be.
@@ -344,7 +295,7 @@ impl CopyHandle {
     /// If the database fails, now or before.
     pub fn count(&self, query: &CountQuery) -> Result<CountAnswer, StoreError> {
         let store = &self.shared.store;
-        let count = self.shared.trust.run(|| match query.group {
+        let count = self.shared.poison.run(|| match query.group {
             Some(group) => store.group_count(group),
             None => Ok(store.meta()?.users),
         })?;
@@ -356,21 +307,21 @@ impl CopyHandle {
     /// # Errors
     /// If the database fails, now or before.
     pub fn changes(&self, query: &ChangesQuery) -> Result<ChangesAnswer, StoreError> {
-        self.shared.trust.run(|| asking::changes(&self.shared.store.snapshot()?, query))
+        self.shared.poison.run(|| asking::changes(&self.shared.store.snapshot()?, query))
     }
 
-    /// Tombstones among the next records. It takes milliseconds. Nobody asked for those records, so where one
-    /// of them cannot be read there are no tombstones, and the copy is trusted on, as it is by a scan.
+    /// Tombstones among the next records. It takes milliseconds. No client asked for those records, so if
+    /// one of them cannot be read there are no tombstones, and the copy is not poisoned, as with a scan.
     ///
     /// # Errors
     /// If the database failed before.
     pub fn tombstones(&self, query: &TombstoneQuery) -> Result<TombstoneAnswer, StoreError> {
-        let Shared { store, trust, role, .. } = &*self.shared;
-        trust.check()?;
+        let Shared { store, poison, role, .. } = &*self.shared;
+        poison.check()?;
         let found = store.snapshot().and_then(|snapshot| asking::tombstones(&snapshot, query));
         Ok(found.unwrap_or_else(|error| {
             if !self.shared.unreadable.swap(true, Ordering::Relaxed) {
-                tracing::warn!(role = role.as_str(), %error, "deleted users are not forgotten: `corro check --scan` tells more");
+                tracing::warn!(role = role.as_str(), %error, "deleted users are not forgotten: see `corro check --scan`");
             }
             let CopyReport { incarnation, head, .. } = self.report();
             TombstoneAnswer { query: query.query, tombstones: Vec::new(), next: None, incarnation, head }
@@ -378,17 +329,16 @@ impl CopyHandle {
     }
 
     /// What the copy holds, in short. A scan reads everything, which takes seconds for a million users. What
-    /// it cannot read it tells as damage: the copy is trusted on, as far as nobody else comes upon that
-    /// place.
+    /// it cannot read it reports as damage; the copy is not poisoned by that.
     ///
     /// # Errors
     /// If the database failed before, or fails without a scan.
     pub fn digests(&self, query: &DigestQuery) -> Result<DigestAnswer, StoreError> {
-        let (store, trust) = (&self.shared.store, &self.shared.trust);
+        let (store, poison) = (&self.shared.store, &self.shared.poison);
         if !query.scan {
-            return trust.run(|| asking::digests(&store.snapshot()?, query.query));
+            return poison.run(|| asking::digests(&store.snapshot()?, query.query));
         }
-        trust.check()?;
+        poison.check()?;
         let scanned = store.snapshot().and_then(|snapshot| {
             let damage = audit(&snapshot);
             Ok(DigestAnswer { damage, ..asking::digests(&snapshot, query.query)? })
@@ -441,19 +391,19 @@ impl CopyHandle {
         what: &'static str,
         read: impl FnOnce() -> Result<(), StoreError> + Send + 'static,
     ) {
-        let trust = Arc::clone(&self.shared.trust);
-        // An error is told where the trust ends.
-        let started = self.help(what, move || drop(trust.run(read)));
+        let poison = Arc::clone(&self.shared.poison);
+        // An error is reported where the copy is poisoned.
+        let started = self.help(what, move || drop(poison.run(read)));
         if let Err(error) = started {
-            tracing::warn!(role = self.shared.role.as_str(), %error, "nobody reads the {what} for a neighbour");
+            tracing::warn!(role = self.shared.role.as_str(), %error, "no thread reads the {what} for a neighbour");
         }
     }
 
     /// Merges what earlier starts have left in small tables, on a thread of its own.
     pub fn merge_small_tables(&self) {
-        let (store, trust) = (self.shared.store.clone(), Arc::clone(&self.shared.trust));
-        // An error is reported where the trust ends.
-        if let Err(error) = self.help("merge", move || drop(trust.run(|| store.merge_small_tables()))) {
+        let (store, poison) = (self.shared.store.clone(), Arc::clone(&self.shared.poison));
+        // An error is reported where the copy is poisoned.
+        if let Err(error) = self.help("merge", move || drop(poison.run(|| store.merge_small_tables()))) {
             tracing::warn!(role = self.shared.role.as_str(), %error, "small tables are not merged");
         }
     }
@@ -467,11 +417,11 @@ impl CopyHandle {
         self.shared.helpers.start(format!("{what}-{}", self.shared.role.as_str()), work)
     }
 
-    /// Finishes what is queued, writes everything out and ends the thread. Blocks until then, and until those
-    /// have ended who read for a neighbour, which they do when nobody takes what they read. What is sent
+    /// Finishes what is queued, writes everything out and ends the thread. Blocks until then, and until the threads
+    /// have ended that read for a neighbour, which they do when their receiver is gone. What is sent
     /// afterwards is never answered.
     pub fn stop(&self) {
-        self.send(Job::Stop);
+        let _ = self.shared.jobs.send(None);
         let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let ended = thread.is_none_or(|thread| thread.join().is_ok());
         if !(self.shared.helpers.join() && ended) {
@@ -479,19 +429,14 @@ impl CopyHandle {
         }
     }
 
-    fn receive(&self, versions: impl Iterator<Item = Version>) {
-        if let Some(Version(highest)) = versions.max() {
-            self.shared.received.fetch_max(highest, Ordering::Relaxed);
-        }
-    }
-
     fn send(&self, job: Job) {
-        // The thread has ended: the copy failed, which was told, or was stopped.
-        let _ = self.shared.jobs.send(job);
+        self.shared.received.fetch_max(job.version().0, Ordering::Relaxed);
+        // The thread has ended if the copy failed or was stopped.
+        let _ = self.shared.jobs.send(Some(job));
     }
 }
 
-/// Sends that once there is room, and goes on unless nobody takes it any more.
+/// Sends that once there is room, and goes on unless the receiver is gone.
 fn send_on<T>(to: &Sender<T>, what: T) -> ControlFlow<()> {
     let sent = to.blocking_send(what);
     let_others_go_first();

@@ -11,7 +11,6 @@ use tempfile::{TempDir, tempdir};
 use url::Url;
 use uuid::Uuid;
 
-use crate::PATIENCE;
 use crate::gateway::{Gateway, Session, create, id, notice, ring};
 use crate::process::{Process, config};
 use crate::soon;
@@ -274,7 +273,7 @@ impl Stranger {
     async fn receive<M: Message>(&mut self) -> M {
         soon(async {
             loop {
-                let frame = self.0.next(PATIENCE).await.unwrap();
+                let frame = self.0.next().await.unwrap();
                 if frame.event == M::EVENT {
                     return M::decode(&frame.text).unwrap();
                 }
