@@ -1,44 +1,35 @@
-//! `corro check`: whether both copies of every partition of a running ring are what they should be, and
-//! making them good.
+//! `corro check`: compares both copies of every partition of a running ring, and repairs them.
 
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use hyper::{Method, StatusCode};
+use hyper::Method;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::load::client::{Client, Endpoint};
+use crate::client::{Client, GatewayArgs};
 
-/// Where to check, and what.
+/// `corro check`.
 #[derive(Args, Debug)]
 pub(crate) struct CheckArgs {
-    /// Gateway of the ring
-    #[arg(long, default_value = "http://localhost:3001", value_name = "URL")]
-    url: String,
-    /// What the gateway wants to be shown
-    #[arg(long, env = "API_TOKEN", hide_env_values = true, value_name = "TEXT")]
-    token: Option<String>,
+    #[command(flatten)]
+    gateway: GatewayArgs,
     /// Read every record, too: finds what a disk has changed behind the digests, and takes seconds for a
     /// million users
     #[arg(long)]
     scan: bool,
-    /// Make good what is found: a damaged copy is filled anew from the sound one, copies that differ are
-    /// merged
+    /// Repair what is found: a damaged copy is filled anew from the sound one, copies that differ are merged
     #[arg(long)]
     repair: bool,
 }
 
-/// A scan of a large ring takes so long; nothing else does.
-const SCAN_WITHIN: Duration = Duration::from_secs(600);
+/// A scan of a large ring, and a repair, end within this time.
+const WITHIN: Duration = Duration::from_secs(600);
 
-/// What is being repaired is good within this time, or looked at by a person.
-const REPAIR_WITHIN: Duration = Duration::from_secs(600);
-
-/// Between two looks at what is being repaired.
-const GLANCE: Duration = Duration::from_millis(500);
+/// Between two checks during a repair.
+const INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(Deserialize, Debug)]
 struct Check {
@@ -73,110 +64,85 @@ struct CopyFound {
     damage: Vec<Value>,
 }
 
-/// Checks, repairs where that is asked for, and checks again. Returns whether all is well in the end.
+#[derive(Deserialize)]
+struct Repair {
+    begun: Option<String>,
+}
+
+/// Checks, repairs if asked to, and checks again. Returns whether all copies are good in the end.
 ///
 /// # Errors
-/// Where nothing could be said of some partition.
+/// Where a partition could not be checked.
 pub(crate) async fn run(args: CheckArgs) -> anyhow::Result<bool> {
-    let endpoint = Endpoint::parse(&args.url, args.token.as_deref())?;
-    let mut client = Client::patient(endpoint, SCAN_WITHIN);
-    let mut check = look(&mut client, args.scan).await?;
-    tell(&check);
+    let mut client = Client::patient(args.gateway.endpoint()?, WITHIN);
+    let path = format!("/api/cluster/check?scan={}", args.scan);
+    let mut check: Check = client.ask(Method::GET, &path).await.context("the ring cannot be checked")?;
+    print(&check);
     if args.repair && !check.equal {
-        let bad = check.partitions.iter().filter(|each| each.verdict != Verdict::Equal);
-        for partition in bad.map(|each| each.partition).collect::<Vec<_>>() {
-            begin(&mut client, partition).await?;
+        for partition in check.partitions.iter().filter(|each| each.verdict != Verdict::Equal) {
+            repair(&mut client, partition.partition).await?;
         }
-        let deadline = Instant::now() + REPAIR_WITHIN;
+        let deadline = Instant::now() + WITHIN;
         while !check.equal && Instant::now() < deadline {
-            sleep(GLANCE).await;
-            check = look(&mut client, args.scan).await?;
+            sleep(INTERVAL).await;
+            check = client.ask(Method::GET, &path).await.context("the ring cannot be checked")?;
         }
-        tell(&check);
+        print(&check);
     }
     if let Some(unknown) = check.partitions.iter().find(|each| each.verdict == Verdict::Unknown) {
         bail!("partition {} could not be checked", unknown.partition);
     }
     if !check.equal && !args.repair {
         let scan = if args.scan { " --scan" } else { "" };
-        println!("`corro check{scan} --repair` makes this good while the ring serves");
+        println!("`corro check{scan} --repair` repairs this while the ring serves");
     }
     Ok(check.equal)
 }
 
-async fn look(client: &mut Client, scan: bool) -> anyhow::Result<Check> {
-    let path = format!("/api/cluster/check?scan={scan}");
-    let answer = client.send(Method::GET, &path, None).await.context("the gateway does not answer")?;
-    if answer.status != StatusCode::OK {
-        bail!("the ring cannot be checked: {}", reason(answer.status, &answer.body));
-    }
-    serde_json::from_slice(&answer.body).context("the answer to a check is not understood")
-}
-
-async fn begin(client: &mut Client, partition: u16) -> anyhow::Result<()> {
-    let path = format!("/api/cluster/repair/{partition}");
-    let answer = client.send(Method::POST, &path, None).await.context("the gateway does not answer")?;
-    if !answer.status.is_success() {
-        bail!("partition {partition} cannot be repaired: {}", reason(answer.status, &answer.body));
-    }
-    let begun: Value = serde_json::from_slice(&answer.body).context("the answer is not understood")?;
-    println!(
-        "partition {partition}: {}",
-        match begun["begun"].as_str() {
-            Some("refill") => "the damaged copy is being filled anew",
-            Some("exchange") => "the copies are being merged",
-            _ => "nothing is wrong with it any more",
-        }
-    );
+async fn repair(client: &mut Client, partition: u16) -> anyhow::Result<()> {
+    let repair = client.ask(Method::POST, &format!("/api/cluster/repair/{partition}")).await;
+    let repair: Repair = repair.with_context(|| format!("partition {partition} cannot be repaired"))?;
+    let what = match repair.begun.as_deref() {
+        Some("refill") => "the damaged copy is being filled anew",
+        Some("exchange") => "the copies are being merged",
+        _ => "nothing is wrong with it any more",
+    };
+    println!("partition {partition}: {what}");
     Ok(())
 }
 
-/// What a problem says.
-fn reason(status: StatusCode, body: &[u8]) -> String {
-    let problem: Value = serde_json::from_slice(body).unwrap_or_default();
-    problem["detail"].as_str().map_or_else(|| status.to_string(), str::to_owned)
-}
-
-fn tell(check: &Check) {
+fn print(check: &Check) {
     for partition in &check.partitions {
-        println!("{}", line(partition));
+        println!("partition {}: {}", partition.partition, partition.state());
     }
 }
 
-/// A line about a partition, for a person.
-fn line(partition: &Partition) -> String {
-    let number = partition.partition;
-    match partition.verdict {
-        Verdict::Equal => {
-            let users = partition.copies.first().map_or(0, |copy| copy.users);
-            match partition.copies.len() {
-                1 => format!("partition {number}: one copy, {users} users"),
-                _ => format!("partition {number}: equal, {users} users"),
+impl Partition {
+    fn state(&self) -> String {
+        match self.verdict {
+            Verdict::Equal => {
+                let users = self.copies.first().map_or(0, |copy| copy.users);
+                let what = if self.copies.len() == 1 { "one copy" } else { "equal" };
+                format!("{what}, {users} users")
             }
-        }
-        Verdict::Differs => {
-            let copies = partition.copies.iter();
-            let users: Vec<String> = copies
-                .map(|copy| format!("{} users in the {} on {}", copy.users, copy.role, copy.process))
-                .collect();
-            let buckets = partition.buckets.len();
-            format!("partition {number}: the copies differ in {buckets} of 256 buckets; {}", users.join(", "))
-        }
-        Verdict::Damaged => {
-            let damaged = partition.copies.iter().filter(|copy| !copy.damage.is_empty());
-            let copies: Vec<String> = damaged
-                .map(|copy| {
-                    let damage: Vec<String> = copy.damage.iter().map(damage).collect();
-                    format!("the {} on {}: {}", copy.role, copy.process, damage.join(", "))
-                })
-                .collect();
-            format!("partition {number}: damaged is {}", copies.join("; "))
-        }
-        Verdict::Unknown => {
-            format!(
-                "partition {number}: not checked: {}",
-                partition.why.as_deref().unwrap_or("no reason given")
-            )
+            Verdict::Differs => {
+                let users = |copy: &CopyFound| {
+                    format!("{} users in the {} on {}", copy.users, copy.role, copy.process)
+                };
+                let users = self.copies.iter().map(users).collect::<Vec<_>>().join(", ");
+                format!("the copies differ in {} of 256 buckets; {users}", self.buckets.len())
+            }
+            Verdict::Damaged => {
+                let damaged = self.copies.iter().filter(|copy| !copy.damage.is_empty());
+                let copy = |copy: &CopyFound| {
+                    let damage = copy.damage.iter().map(damage).collect::<Vec<_>>().join(", ");
+                    format!("the {} on {}: {damage}", copy.role, copy.process)
+                };
+                format!("damaged is {}", damaged.map(copy).collect::<Vec<_>>().join("; "))
+            }
+            Verdict::Unknown => {
+                format!("not checked: {}", self.why.as_deref().unwrap_or("no reason given"))
+            }
         }
     }
 }
@@ -208,7 +174,8 @@ mod tests {
                     {"role":"primary","process":"db-0","users":7,"records":9,"damage":[]},
                     {"role":"replica","process":"db-1","users":7,"records":9,"damage":[]}]},
                 {"partition":1,"verdict":"damaged","copies":[
-                    {"role":"primary","process":"db-1","users":7,"records":9,"damage":[{"bucket":3},"count",{"unreadable":"x"}]},
+                    {"role":"primary","process":"db-1","users":7,"records":9,
+                     "damage":[{"bucket":3},"count",{"unreadable":"x"}]},
                     {"role":"replica","process":"db-2","users":7,"records":9,"damage":[]}]},
                 {"partition":2,"verdict":"unknown","why":"db-2 has to come back","copies":[]},
                 {"partition":3,"verdict":"differs","buckets":[1,2],"copies":[
@@ -216,14 +183,15 @@ mod tests {
                     {"role":"replica","process":"db-0","users":8,"records":9,"damage":[]}]}]}"#,
         )
         .unwrap();
-        let lines: Vec<String> = check.partitions.iter().map(line).collect();
+        let lines: Vec<String> = check.partitions.iter().map(Partition::state).collect();
         assert_eq!(
             lines,
             [
-                "partition 0: equal, 7 users",
-                "partition 1: damaged is the primary on db-1: bucket 3, count wrong, unreadable (x)",
-                "partition 2: not checked: db-2 has to come back",
-                "partition 3: the copies differ in 2 of 256 buckets; 7 users in the primary on db-3, 8 users in the replica on db-0",
+                "equal, 7 users",
+                "damaged is the primary on db-1: bucket 3, count wrong, unreadable (x)",
+                "not checked: db-2 has to come back",
+                "the copies differ in 2 of 256 buckets; 7 users in the primary on db-3, \
+                 8 users in the replica on db-0",
             ]
         );
     }

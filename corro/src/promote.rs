@@ -1,41 +1,39 @@
-//! `corro promote`: the operator's word that a partition may be led by the copy that is there, though the one
-//! that led last may have writes that nobody else has.
+//! `corro promote`: the operator's decision that the copy that is there may lead a partition, although the
+//! last leader may have writes that no other copy has.
 //!
-//! It says before what the gateway knows: who led, who is away, what the copy that would lead has. It asks,
-//! on a terminal, and it says after what has become of it. Nothing is decided here: whether the partition may
-//! be promoted at all is the gateway's to say, and it refuses where nothing has to be given up.
+//! Before, it prints what the gateway knows: the last leader, which processes are away, what the copy that
+//! would lead has. It asks for confirmation on a terminal, and prints the result. Nothing is decided here:
+//! the gateway decides whether a partition may be promoted, and refuses where nothing has to be given up.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use hyper::{Method, StatusCode};
+use hyper::Method;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
-use crate::load::client::{Answer, Client, Endpoint};
+use crate::client::{Client, GatewayArgs};
+use crate::terminal::say;
 
-/// A copy that may lead does so within milliseconds, when enough disks have kept that.
+/// A copy that may lead does so within milliseconds, once enough disks have persisted the view.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between two looks.
-const GLANCE: Duration = Duration::from_millis(20);
+const INTERVAL: Duration = Duration::from_millis(20);
 
 /// `corro promote`.
 #[derive(Args, Debug)]
 pub(crate) struct PromoteArgs {
     /// Number of the partition, from 0 on
     partition: u16,
-    /// The gateway
-    #[arg(long, default_value = "http://localhost:3001", value_name = "URL")]
-    url: String,
+    #[command(flatten)]
+    gateway: GatewayArgs,
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// What the gateway wants to be shown
-    #[arg(long, env = "API_TOKEN", hide_env_values = true, value_name = "TEXT")]
-    token: Option<String>,
 }
 
 /// The part of `/api/cluster` that matters here.
@@ -72,62 +70,46 @@ struct RolledBack {
     known: u64,
 }
 
-#[derive(Deserialize, Debug)]
-struct Problem {
-    detail: String,
-}
-
-/// Promotes, unless the operator thinks better of it.
+/// Promotes, if the operator confirms it.
 ///
 /// # Errors
-/// Where there is no such gateway or partition, where it is served, or where nobody can lead it.
+/// Where there is no such gateway or partition, where it is served, or where no copy can lead it.
 pub(crate) async fn run(args: PromoteArgs) -> anyhow::Result<()> {
-    let mut client = Client::new(Endpoint::parse(&args.url, args.token.as_deref())?);
-    let partition = look(&mut client, args.partition).await?;
-    if let Some(lead) = &partition.lead {
-        bail!("partition {} is led by {lead}: there is nothing to promote", partition.partition);
+    let mut client = Client::new(args.gateway.endpoint()?);
+    let number = args.partition;
+    let partition = look(&mut client, number).await?;
+    if let Some(leader) = &partition.lead {
+        bail!("partition {number} is led by {leader}: there is nothing to promote");
     }
     say(&partition.before());
-    if !args.yes && !confirmed(args.partition)? {
+    if !args.yes && !confirmed(number)? {
         say("Nothing was changed.");
         return Ok(());
     }
-    let answer = client.send(Method::POST, &format!("/api/cluster/promote/{}", args.partition), None).await?;
-    ensure!(answer.status == StatusCode::OK, "{}", reason(&answer));
+    let _: IgnoredAny = client.ask(Method::POST, &format!("/api/cluster/promote/{number}")).await?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let partition = look(&mut client, args.partition).await?;
-        if let Some(lead) = &partition.lead {
-            say(&partition.after(lead));
+        let partition = look(&mut client, number).await?;
+        if let Some(leader) = &partition.lead {
+            say(&partition.after(leader));
             return Ok(());
         }
-        ensure!(Instant::now() < deadline, "nobody leads partition {} yet: see /api/cluster", args.partition);
-        tokio::time::sleep(GLANCE).await;
+        ensure!(Instant::now() < deadline, "partition {number} has no leader yet: see /api/cluster");
+        tokio::time::sleep(INTERVAL).await;
     }
 }
 
 async fn look(client: &mut Client, number: u16) -> anyhow::Result<Partition> {
-    let answer = client.send(Method::GET, "/api/cluster", None).await?;
-    ensure!(answer.status == StatusCode::OK, "/api/cluster: {}", reason(&answer));
-    let cluster: Cluster =
-        serde_json::from_slice(&answer.body).context("/api/cluster says nothing that is understood")?;
-    let size = cluster.partitions.len();
-    let partition = cluster.partitions.into_iter().find(|partition| partition.partition == number);
+    let Cluster { partitions } = client.ask(Method::GET, "/api/cluster").await?;
+    let size = partitions.len();
+    let partition = partitions.into_iter().find(|partition| partition.partition == number);
     partition.with_context(|| format!("there is no partition {number} in a ring of {size}"))
-}
-
-/// What the gateway says of a request that it refuses.
-fn reason(answer: &Answer) -> String {
-    match serde_json::from_slice::<Problem>(&answer.body) {
-        Ok(problem) => problem.detail,
-        Err(_) => format!("the gateway answers {}", answer.status),
-    }
 }
 
 /// Asks on the terminal.
 fn confirmed(number: u16) -> anyhow::Result<bool> {
     let input = std::io::stdin();
-    ensure!(input.is_terminal(), "there is nobody to ask; --yes promotes without asking");
+    ensure!(input.is_terminal(), "there is no terminal to ask on; --yes promotes without asking");
     print!("Promote partition {number}? [y/N] ");
     std::io::stdout().flush()?;
     let mut line = String::new();
@@ -135,15 +117,10 @@ fn confirmed(number: u16) -> anyhow::Result<bool> {
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }
 
-fn say(text: &str) {
-    // Whoever has closed the output does not want to read it.
-    let _ = writeln!(std::io::stdout(), "{text}");
-}
-
 impl Partition {
     /// What is known before.
     fn before(&self) -> String {
-        let waiting_for = self.waiting_for.as_deref().unwrap_or("nobody knows what it waits for");
+        let waiting_for = self.waiting_for.as_deref().unwrap_or("it is not known what it waits for");
         let mut lines = vec![format!("Partition {} is not served: {waiting_for}.", self.partition)];
         for copy in &self.copies {
             let led = if copy.role == self.role { "led last as far as is known; " } else { "" };
@@ -154,8 +131,9 @@ impl Partition {
             writes => format!("The gateway has {writes} acknowledged writes in hand, and will add them."),
         });
         lines.push(
-            "Acknowledged writes that only the copy has that led last will be missing until it comes back; then they are\n\
-             merged in, each field below what was written meanwhile. If it never comes back, they are lost."
+            "Acknowledged writes that only the copy has that led last will be missing until it comes back; \
+             then they\nare merged in, each field below what was written meanwhile. If it never comes back, \
+             they are lost."
                 .to_owned(),
         );
         lines.join("\n")
@@ -204,8 +182,9 @@ mod tests {
 
     fn partition(lag: &str) -> Partition {
         let text = format!(
-            r#"{{"partition":1,"lead":null,"role":"primary","unreplicated":0,"waiting_for":"db-1 has to come back",
-            "copies":[{{"process":"db-1","role":"primary","connected":false,"complete":false,"version":null,"lag":null}},
+            r#"{{"partition":1,"lead":null,"role":"primary","unreplicated":0,
+            "waiting_for":"db-1 has to come back","copies":[
+            {{"process":"db-1","role":"primary","connected":false,"complete":false,"version":null,"lag":null}},
             {{"process":"db-2","role":"replica","connected":true,"complete":true,"version":77,"lag":{lag}}}]}}"#
         );
         serde_json::from_str(&text).unwrap()

@@ -1,12 +1,15 @@
 //! The demo with real processes: what the drill does to them, and that none is left behind.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use corro::client::{Client, Endpoint};
+use hyper::Method;
+use serde_json::Value;
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -15,7 +18,7 @@ const CORRO: &str = env!("CARGO_BIN_EXE_corro");
 /// Far more than anything here takes, on a busy machine too.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A command without what the shell of whoever runs the tests has set.
+/// A command without what the shell that runs the tests has set.
 fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     for variable in ["REST_PORT", "SOCKET_PORT", "DB_PROCESSES", "NODE_ENV", "API_TOKEN", "RUST_LOG"] {
@@ -81,13 +84,10 @@ impl Demo {
 
     /// Whether no partition waits for anything.
     fn is_whole(&self) -> bool {
-        let mut gateway = TcpStream::connect((Ipv4Addr::LOCALHOST, self.rest_port)).unwrap();
-        gateway.set_read_timeout(Some(DEADLINE)).unwrap();
-        let request = "GET /api/cluster HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-        gateway.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        gateway.read_to_string(&mut answer).unwrap();
-        answer.contains(r#""waiting_for":null"#) && !answer.contains(r#""waiting_for":""#)
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut client = Client::new(Endpoint::local(self.rest_port));
+        let cluster: Value = runtime.block_on(client.ask(Method::GET, "/api/cluster")).unwrap();
+        cluster["partitions"].as_array().unwrap().iter().all(|partition| partition["waiting_for"].is_null())
     }
 
     fn signal(&self, signal: &str) {
@@ -168,7 +168,7 @@ fn a_killed_demo_leaves_no_orphans_and_the_next_finds_the_ring() {
     eventually("the end of its processes", || !pids.iter().any(|pid| runs(*pid)));
     assert!(demo.refused(&["status"]).contains("no demo runs here"));
 
-    // What it left (a socket, a lock file) is in nobody's way, and its ring has the size that it had.
+    // What it left (a socket, a lock file) disturbs nothing, and its ring has the size that it had.
     let output = command(CORRO)
         .args(["demo", "--db-processes=3", "--rest-port=0", "--socket-port=0", "--folder"])
         .arg(demo.folder.path())
@@ -264,8 +264,8 @@ fn a_damaged_database_is_told_with_what_to_do_and_the_demo_goes_on() {
     let first = lines.next().unwrap_or_default();
     let port = first.split(' ').find_map(|word| word.parse().ok());
     demo.rest_port = port.unwrap_or_else(|| panic!("no port in {first:?}"));
-    let told = lines.find(|line| line.starts_with("db-1 ended by itself (exit code 1)")).unwrap();
-    assert!(told.contains(&format!("What to do: {} is damaged", database.display())), "{told}");
+    let text = lines.find(|line| line.starts_with("db-1 ended by itself (exit code 1)")).unwrap();
+    assert!(text.contains(&format!("What to do: {} is damaged", database.display())), "{text}");
     let how = lines.next().unwrap_or_default();
     assert!(
         how.contains("`corro demo restart db-1 --folder ") && how.contains(&demo.rest_port.to_string()),

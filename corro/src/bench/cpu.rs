@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde::{Deserialize, Serialize};
 
 /// A process to be watched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Watched {
     /// Such as `gateway`.
     pub(super) name: String,
@@ -62,7 +61,7 @@ mod tests {
             sum = (0..1_000_000).fold(sum, |sum, number| sum.wrapping_mul(31) ^ number);
         }
         assert_ne!(sum, 0);
-        let nobody = Watched { name: "nobody".to_owned(), pid: u32::MAX };
-        assert!(cpu_times(&[nobody]).is_err());
+        let missing = Watched { name: "missing".to_owned(), pid: u32::MAX };
+        assert!(cpu_times(&[missing]).is_err());
     }
 }

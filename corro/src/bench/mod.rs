@@ -3,15 +3,14 @@
 //! A figure such as "30,000 requests a second" says as much about the machine as about the program. So every
 //! figure here is taken twice in the same run, round about: of the ring, and of the *ceiling*, an HTTP server
 //! with the same routes, the same validation, the same runtime and the same answers, which finds them in a
-//! map in memory (see [`ceiling`]). What the machine does meanwhile befalls both; what is quoted is the
+//! map in memory (see [`ceiling`]). What disturbs the machine meanwhile disturbs both; what is quoted is the
 //! median of the fractions of all rounds.
 //!
-//! The load comes from a process of its own (see [`generator`]): one thread, one loop over all connections,
-//! so that it takes as little as possible from what it measures on the same machine. It is the same for both
-//! sides. *Closed loop*: each connection has one request under way, which finds the most that is served.
-//! *Open loop* (`--rate`): requests are due at fixed moments whether or not the answers come, and latency
-//! counts from the moment at which a request was due, so that a server that stands still cannot hide it by
-//! not being asked.
+//! The load (see [`generator`]) takes as little as possible from what it measures on the same machine, and is
+//! the same for both sides. *Closed loop*: each connection has
+//! one request under way, which finds the most that is served. *Open loop* (`--rate`): requests are due at
+//! fixed moments whether or not the answers come, and latency counts from the moment at which a request was
+//! due, so that a server that stands still cannot hide it by not being asked.
 //!
 //! [`sides`] starts what is measured, [`cpu`] reads what its processes take, [`rounds`] does one round after
 //! the other, [`report`] sums up.
@@ -21,22 +20,21 @@
 
 pub(crate) mod ceiling;
 mod cpu;
-pub(crate) mod generator;
+mod generator;
 mod report;
 mod rounds;
 mod sides;
 
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use serde::{Deserialize, Serialize};
+use clap::builder::RangedU64ValueParser;
 
+use crate::client::Endpoint;
+use crate::terminal::say;
 use report::Report;
-use rounds::Plan;
 use sides::Sides;
 
 /// `corro bench`.
@@ -45,30 +43,32 @@ pub(crate) struct BenchArgs {
     /// Gateway of a running ring [default: a ring of its own, in a temporary folder]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// What the gateway of a running ring wants to be shown
+    /// API token of a running ring
     #[arg(long, env = "API_TOKEN", hide_env_values = true, value_name = "TEXT", requires = "url")]
     api_token: Option<String>,
     /// Size of a ring of its own
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), conflicts_with = "url")]
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = upto::<u16>(64),
+        conflicts_with = "url")]
     processes: u16,
     /// What is asked for, separated by commas: get, post, put, delete, or a mix such as 95/5 (reads/updates,
     /// in percent)
     #[arg(long, value_name = "LOADS", value_delimiter = ',', default_value = "get,post,put,delete,95/5")]
     mix: Vec<Kind>,
     /// Keep-alive connections; several numbers, separated by commas, are measured one after the other
-    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "64", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "64",
+        value_parser = upto::<u32>(10_000))]
     connections: Vec<u32>,
     /// Length of one round, in seconds
     #[arg(long, default_value_t = 3.0, value_name = "SECONDS", value_parser = seconds)]
     seconds: f64,
     /// Rounds of each load, on each side
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = upto::<u32>(1_000))]
     rounds: u32,
     /// Users to begin with
-    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = upto::<u64>(1_000_000_000))]
     users: u64,
     /// Open loop: so many requests a second are due [default: closed loop]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", value_parser = upto::<u32>(1_000_000))]
     rate: Option<u32>,
     /// Measure the ring alone
     #[arg(long)]
@@ -81,6 +81,10 @@ pub(crate) struct BenchArgs {
     json: Option<PathBuf>,
 }
 
+fn upto<T: TryFrom<u64> + Clone + Send + Sync>(most: u64) -> RangedU64ValueParser<T> {
+    RangedU64ValueParser::new().range(1..=most)
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.1..=86_400.0).contains(&seconds) => Ok(seconds),
@@ -89,8 +93,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 /// What a load asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// `GET` of any user.
     Get,
@@ -116,16 +119,11 @@ impl FromStr for Kind {
             "put" => Self::Put,
             "delete" => Self::Delete,
             mix => {
-                let parts =
-                    mix.split_once('/').map(|(reads, updates)| (reads.parse(), updates.parse::<u64>()));
-                match parts {
-                    Some((Ok(reads), Ok(updates)))
-                        if reads <= 100 && updates <= 100 && reads + updates == 100 =>
-                    {
-                        Self::Mix(reads)
-                    }
-                    _ => return Err("allowed: get, post, put, delete, or a mix such as 95/5".to_owned()),
-                }
+                let share = |text: &str| text.parse().ok().filter(|share: &u64| *share <= 100);
+                let shares = mix.split_once('/').and_then(|(reads, rest)| share(reads).zip(share(rest)));
+                let mix = shares.filter(|(reads, updates)| reads + updates == 100);
+                let (reads, _) = mix.ok_or("allowed: get, post, put, delete, or a mix such as 95/5")?;
+                Self::Mix(reads)
             }
         })
     }
@@ -150,21 +148,22 @@ impl std::fmt::Display for Kind {
 /// Where it cannot be carried out, or where requests failed: such figures are worth nothing.
 pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<()> {
     let shutdown = process::shutdown_on_signal();
+    let write = |file: &Path, text: String| {
+        std::fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))
+    };
     if let Some(file) = &args.json {
-        // Better now than after an hour.
-        std::fs::write(file, "").with_context(|| format!("{} cannot be written", file.display()))?;
+        write(file, String::new())?; // better now than after an hour
     }
     let mut sides = Sides::default();
     let report = tokio::select! {
         report = measure(&args, &mut sides) => report,
-        () = shutdown.cancelled() => Err(anyhow::anyhow!("interrupted")),
+        () = shutdown.cancelled() => Err(anyhow!("interrupted")),
     };
     sides.close().await?;
     let report = report?;
     say(&report.table());
     if let Some(file) = &args.json {
-        std::fs::write(file, serde_json::to_string_pretty(&report)?)
-            .with_context(|| format!("{} cannot be written", file.display()))?;
+        write(file, serde_json::to_string_pretty(&report)?)?;
     }
     match report.errors() {
         0 => Ok(()),
@@ -174,7 +173,7 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<()> {
 
 async fn measure(args: &BenchArgs, sides: &mut Sides) -> anyhow::Result<Report> {
     match &args.url {
-        Some(url) => sides.running_ring(url, args.api_token.as_deref())?,
+        Some(url) => sides.running_ring(Endpoint::parse(url, args.api_token.as_deref())?),
         None => sides.own_ring("ring", None, args.processes).await?,
     }
     if !args.no_ceiling {
@@ -183,19 +182,7 @@ async fn measure(args: &BenchArgs, sides: &mut Sides) -> anyhow::Result<Report> 
     if let Some(executable) = &args.against {
         sides.own_ring("against", Some(executable), args.processes).await?;
     }
-    let plan = Plan {
-        loads: args.mix.clone(),
-        connections: args.connections.clone(),
-        round: Duration::from_secs_f64(args.seconds),
-        rounds: args.rounds,
-        users: args.users,
-        rate: args.rate,
-    };
-    rounds::run(&plan, sides).await
-}
-
-fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}"); // nobody may read any more
+    rounds::run(args, &sides.all).await
 }
 
 #[cfg(test)]

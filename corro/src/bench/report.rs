@@ -1,30 +1,20 @@
-//! What was measured: a line for each load, a table at the end, and all of it as JSON.
+//! The figures: medians over the rounds, for a person and as JSON.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::Kind;
 use super::generator::Outcome;
-use super::rounds::Plan;
-use super::sides::Sides;
+use super::sides::Side;
+use super::{BenchArgs, Kind};
+use crate::latencies::median;
 
-/// Above the lines of the table; what is after the errors says itself what it is.
-pub(super) const HEADER: &str = "load   conn.  side      req/s   p50 ms   p99 ms p99.9 ms  errors  requests/s as a fraction; CPU µs a request";
+/// Above the lines of the table; what is after the errors has its name with it.
+pub(super) const HEADER: &str = "load   conn.  side      req/s   p50 ms   p99 ms p99.9 ms  errors  \
+    requests/s as a fraction; CPU µs a request";
 
-/// One round: what came of it on each side, in their order.
-#[derive(Debug, Serialize)]
-pub(super) struct Round(pub(super) Vec<Outcome>);
-
-/// All rounds of one load.
-#[derive(Debug)]
-pub(super) struct Measured {
-    pub(super) kind: Kind,
-    pub(super) connections: u32,
-    pub(super) rate: Option<u32>,
-    pub(super) rounds: Vec<Round>,
-}
+/// All rounds of one load: what came of it on each side, in their order.
+pub(super) type Rounds = Vec<Vec<Outcome>>;
 
 /// Everything.
 #[derive(Debug, Serialize)]
@@ -46,7 +36,7 @@ pub(super) struct Load {
     #[serde(skip_serializing_if = "Option::is_none")]
     rate: Option<u32>,
     by_side: Vec<Summary>,
-    rounds: Vec<Round>,
+    rounds: Rounds,
 }
 
 /// Of one side. Latencies in milliseconds.
@@ -65,50 +55,50 @@ struct Summary {
     cpu_us_per_request: BTreeMap<String, f64>,
 }
 
-impl Measured {
-    fn summary(&self, place: usize, sides: &Sides) -> Summary {
+impl Summary {
+    fn of(rounds: &Rounds, place: usize, sides: &[Side]) -> Self {
         let of = |figure: &dyn Fn(&Outcome) -> f64| {
-            median(self.rounds.iter().map(|Round(all)| figure(&all[place])))
+            median(rounds.iter().map(|round| figure(&round[place]))).unwrap_or_default()
         };
         let fraction = |other: usize| {
-            let fractions = self.rounds.iter().map(|Round(all)| speed(&all[place]) / speed(&all[other]));
-            median(fractions)
+            let fractions = rounds.iter().map(|round| speed(&round[place]) / speed(&round[other]));
+            median(fractions).unwrap_or_default()
         };
-        let others = sides.all.iter().enumerate().filter(|(other, _)| *other != place && place == 0);
-        let names = self.rounds.first().into_iter().flat_map(|Round(all)| all[place].cpu.keys());
-        Summary {
-            side: sides.all[place].name,
+        let others = if place == 0 { 1..sides.len() } else { 0..0 };
+        let cpu = |name: &String| {
+            let micros = of(&|it| it.cpu[name].as_secs_f64() * 1e6 / it.requests.max(1) as f64);
+            (name.clone(), micros)
+        };
+        Self {
+            side: sides[place].name,
             requests_per_second: of(&speed),
-            fraction_of: others.map(|(other, side)| (side.name, fraction(other))).collect(),
+            fraction_of: others.map(|other| (sides[other].name, fraction(other))).collect(),
             p50_ms: of(&|outcome| outcome.p50 * 1e3),
             p99_ms: of(&|outcome| outcome.p99 * 1e3),
             p99_9_ms: of(&|outcome| outcome.p999 * 1e3),
             max_ms: of(&|outcome| outcome.max * 1e3),
-            errors: self.rounds.iter().map(|Round(all)| all[place].errors).sum(),
-            cpu_us_per_request: names
-                .map(|name| {
-                    let micros = |outcome: &Outcome| {
-                        outcome.cpu[name].as_secs_f64() * 1e6 / outcome.requests.max(1) as f64
-                    };
-                    (name.clone(), of(&micros))
-                })
+            errors: rounds.iter().map(|round| round[place].errors).sum(),
+            cpu_us_per_request: rounds
+                .iter()
+                .take(1)
+                .flat_map(|round| round[place].cpu.keys().map(cpu))
                 .collect(),
-        }
-    }
-
-    /// The medians.
-    pub(super) fn into_load(self, sides: &Sides) -> Load {
-        Load {
-            load: self.kind.to_string(),
-            connections: self.connections,
-            rate: self.rate,
-            by_side: (0..sides.all.len()).map(|place| self.summary(place, sides)).collect(),
-            rounds: self.rounds,
         }
     }
 }
 
 impl Load {
+    pub(super) fn new(
+        kind: Kind,
+        connections: u32,
+        args: &BenchArgs,
+        rounds: Rounds,
+        sides: &[Side],
+    ) -> Self {
+        let by_side = (0..sides.len()).map(|place| Summary::of(&rounds, place, sides)).collect();
+        Self { load: kind.to_string(), connections, rate: args.rate, by_side, rounds }
+    }
+
     /// One for each side.
     pub(super) fn lines(&self) -> Vec<String> {
         self.by_side.iter().map(|summary| self.line(summary)).collect()
@@ -127,24 +117,24 @@ impl Load {
             summary.errors,
         );
         for (other, fraction) in &summary.fraction_of {
-            let _ = write!(line, " {:.1} % of {other}", fraction * 100.0); // a string takes all text
+            line += &format!(" {:.1} % of {other}", fraction * 100.0);
         }
         for (process, micros) in &summary.cpu_us_per_request {
-            let _ = write!(line, "  {process} {micros:.1}");
+            line += &format!("  {process} {micros:.1}");
         }
         line
     }
 }
 
 impl Report {
-    pub(super) fn new(plan: &Plan, sides: &Sides, loads: Vec<Load>) -> Self {
+    pub(super) fn new(args: &BenchArgs, sides: &[Side], loads: Vec<Load>) -> Self {
         Self {
-            generator: "corro bench-generator",
+            generator: "corro bench",
             cores: std::thread::available_parallelism().map_or(0, usize::from),
-            users: plan.users,
-            seconds: plan.round.as_secs_f64(),
-            rounds: plan.rounds,
-            sides: sides.all.iter().map(|side| side.name).collect(),
+            users: args.users,
+            seconds: args.seconds,
+            rounds: args.rounds,
+            sides: sides.iter().map(|side| side.name).collect(),
             loads,
         }
     }
@@ -152,8 +142,9 @@ impl Report {
     /// All medians, a line for each load and side.
     pub(super) fn table(&self) -> String {
         let mut table = format!(
-            "\nMedians of {} rounds of {} s each; {} users to begin with; {} cores for everything, the generator included.\n\n{}",
-            self.rounds, self.seconds, self.users, self.cores, HEADER
+            "\nMedians of {} rounds of {} s each; {} users to begin with; {} cores for everything, the \
+             generator included.\n\n{HEADER}",
+            self.rounds, self.seconds, self.users, self.cores
         );
         for line in self.loads.iter().flat_map(Load::lines) {
             table.push('\n');
@@ -170,27 +161,4 @@ impl Report {
 
 fn speed(outcome: &Outcome) -> f64 {
     outcome.requests as f64 / outcome.seconds
-}
-
-/// The middle one; zero where there is none. Of an even number the mean of both.
-fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut sorted: Vec<f64> = figures.collect();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => 0.0,
-        odd if odd % 2 == 1 => sorted[odd / 2],
-        even => f64::midpoint(sorted[even / 2 - 1], sorted[even / 2]),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_middle_of_some() {
-        assert_eq!(median([].into_iter()), 0.0);
-        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
-        assert_eq!(median([4.0, 1.0].into_iter()), 2.5);
-    }
 }

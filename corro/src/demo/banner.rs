@@ -1,8 +1,5 @@
 //! What is printed once the ring is ready: where it is, and lines to paste.
 
-use std::env::split_paths;
-use std::ffi::OsStr;
-use std::path::Path;
 use std::time::Duration;
 
 use protocol::UserId;
@@ -11,7 +8,7 @@ use uuid::Uuid;
 
 use super::children::Ring;
 
-/// All of it. `command` is what calls this executable in the user's shell.
+/// All of it. `command` is what the user has typed for this executable.
 pub(crate) fn banner(ring: &Ring, took: Duration, command: &str) -> String {
     let Ring { layout, rest_port, size, .. } = ring;
     let user = format!("http://localhost:{rest_port}/api/user/");
@@ -68,20 +65,10 @@ fn user_of(place: u16, size: u16) -> UserId {
         .expect("every partition of a ring has users")
 }
 
-/// What a person types for this executable: its bare name where the shell finds it, or else the shortest path
-/// to it.
-pub(crate) fn command(executable: &Path, folder: &Path, search: Option<&OsStr>) -> String {
-    let name = executable.file_name().unwrap_or_default();
-    let found = search
-        .and_then(|search| split_paths(search).map(|folder| folder.join(name)).find(|file| file.exists()));
-    if found.as_deref() == Some(executable) {
-        return name.to_string_lossy().into_owned();
-    }
-    executable.strip_prefix(folder).unwrap_or(executable).display().to_string()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::layout::Layout;
     use super::*;
 
@@ -130,19 +117,5 @@ mod tests {
                 assert_eq!(partition_of(&user_of(place, size), size), place);
             }
         }
-    }
-
-    #[test]
-    fn the_command_is_what_a_person_types() {
-        let folder = tempfile::tempdir().unwrap();
-        let executable = folder.path().join("target/release/corro");
-        std::fs::create_dir_all(executable.parent().unwrap()).unwrap();
-        std::fs::write(&executable, "").unwrap();
-        assert_eq!(command(&executable, folder.path(), Some(OsStr::new("/bin"))), "target/release/corro");
-        assert_eq!(command(&executable, Path::new("/elsewhere"), None), executable.display().to_string());
-        assert_eq!(
-            command(&executable, folder.path(), Some(executable.parent().unwrap().as_os_str())),
-            "corro"
-        );
     }
 }

@@ -1,15 +1,15 @@
 //! How the second terminal reaches a demo: one line of JSON each way through a Unix socket.
 
-use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::layout::Layout;
 
@@ -19,164 +19,140 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// No order and no answer is longer.
 const LONGEST_LINE: u64 = 64 * 1024;
 
-/// What the second terminal asks for.
-#[derive(Serialize, Deserialize, Debug, PartialEq, Eq)]
+/// What can be done to a running demo, from a second terminal in the same folder.
+#[derive(Subcommand, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(tag = "order", rename_all = "snake_case")]
 pub(crate) enum Order {
-    /// End a process as `kill -9` does.
-    Kill {
-        /// Its name.
-        process: String,
-    },
-    /// End a process as SIGTERM does.
-    Stop {
-        /// Its name.
-        process: String,
-    },
-    /// Start a process again.
-    Restart {
-        /// Its name.
-        process: String,
-    },
-    /// Make a process hang, as SIGSTOP does.
-    Pause {
-        /// Its name.
-        process: String,
-    },
-    /// Let a process that hangs go on.
-    Resume {
-        /// Its name.
-        process: String,
-    },
-    /// Say which processes run.
+    /// Kill a process as `kill -9` does
+    Kill(Name),
+    /// Stop a process as SIGTERM does
+    Stop(Name),
+    /// Make a process hang as SIGSTOP does
+    Pause(Name),
+    /// Let a process that hangs continue
+    Resume(Name),
+    /// Start a process again; one that runs is stopped first
+    Restart(Name),
+    /// Say which processes run
     Status,
-    /// Say where the ring is.
-    Ring,
 }
 
-/// What came of it.
+/// Names a process.
+#[derive(Args, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    /// gateway, db-0, db-1, …
+    pub(crate) process: String,
+}
+
+/// What came of an order.
 #[derive(Serialize, Deserialize, Debug, PartialEq, Eq)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub(crate) enum Answer {
-    /// It is done, and this is what was done.
+    /// It is done.
     Done {
-        /// For a person.
+        /// What was done, for a person.
         text: String,
     },
     /// It cannot be done.
     Refused {
-        /// For a person.
+        /// Why, for a person.
         reason: String,
     },
-    /// The processes, the gateway first.
-    Processes {
-        /// One line each.
-        processes: Vec<ProcessStatus>,
-    },
-    /// Where the ring is.
-    Ring(Whereabouts),
+    /// The demo as it is.
+    Status(Status),
 }
 
-/// Where the ring of a demo is.
+/// A demo as it is.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Whereabouts {
+pub(crate) struct Status {
     /// HTTP port of the gateway.
     pub(crate) rest_port: u16,
     /// Number of db-processes.
     pub(crate) size: u16,
     /// Holds a folder of data for each db-process.
     pub(crate) data: PathBuf,
+    /// The gateway first.
+    pub(crate) processes: Vec<ProcessStatus>,
 }
 
-/// One process of the demo.
-#[derive(Serialize, Deserialize, Debug, PartialEq, Eq)]
+/// One process of a demo.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessStatus {
     /// Such as `db-1`.
     pub(crate) process: String,
-    /// Such as `runs as process 4711` or `ended: signal 9 (SIGKILL)`.
+    /// Such as `runs as process 4711`.
     pub(crate) state: String,
     /// While it runs.
     pub(crate) pid: Option<u32>,
 }
 
-/// An order, and the way back for its answer.
-pub(crate) type Ordered = (Order, oneshot::Sender<Answer>);
-
-/// Listens for orders and hands them on, as long as the demo runs.
-pub(crate) async fn serve(listener: UnixListener, orders: mpsc::Sender<Ordered>) {
+/// Listens for orders and has them obeyed, as long as the demo runs.
+pub(crate) async fn serve<A>(listener: UnixListener, obey: impl Fn(Order) -> A + Clone + Send + 'static)
+where
+    A: Future<Output = Answer> + Send,
+{
     while let Ok((stream, _)) = listener.accept().await {
-        let orders = orders.clone();
-        // A stranger's connection that says nothing must not keep others from being heard.
+        let obey = obey.clone();
+        // A connection that sends nothing must not block the others.
         tokio::spawn(async move {
-            let _ = tokio::time::timeout(DEADLINE, answer_one(stream, orders)).await;
+            let _ = timeout(DEADLINE, answer_one(stream, obey)).await;
         });
     }
 }
 
-async fn answer_one(stream: UnixStream, orders: mpsc::Sender<Ordered>) -> anyhow::Result<()> {
+async fn answer_one<A>(stream: UnixStream, obey: impl Fn(Order) -> A) -> anyhow::Result<()>
+where
+    A: Future<Output = Answer>,
+{
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     BufReader::new(reader.take(LONGEST_LINE)).read_line(&mut line).await?;
     let answer = match serde_json::from_str(&line) {
-        Ok(order) => {
-            let (reply, answer) = oneshot::channel();
-            orders.send((order, reply)).await?;
-            answer.await?
-        }
+        Ok(order) => obey(order).await,
         Err(error) => Answer::Refused { reason: format!("this is not an order: {error}") },
     };
     writer.write_all(line_of(&answer)?.as_bytes()).await?;
     Ok(())
 }
 
-/// Gives an order to the demo that runs in this folder, and says what came of it in words.
+/// Gives an order to the demo that runs in this folder, and returns what came of it in words.
 ///
 /// # Errors
 /// Where no demo runs there, or it refuses.
 pub(crate) async fn send(layout: &Layout, order: &Order) -> anyhow::Result<String> {
-    match answer(layout, order).await? {
+    match ask(layout, order).await? {
         Answer::Done { text } => Ok(text),
         Answer::Refused { reason } => bail!(reason),
-        Answer::Processes { processes } => Ok(table(&processes)),
-        Answer::Ring(ring) => Ok(format!("a ring of {} on port {}", ring.size, ring.rest_port)),
+        Answer::Status(Status { processes, .. }) => {
+            let line = |each: &ProcessStatus| format!("{:<8} {}", each.process, each.state);
+            Ok(processes.iter().map(line).collect::<Vec<_>>().join("\n"))
+        }
     }
 }
 
-/// Asks the demo that runs in this folder where its ring is.
+/// Asks the demo that runs in this folder how it is.
 ///
 /// # Errors
 /// Where no demo runs there, or it is of another version.
-pub(crate) async fn whereabouts(layout: &Layout) -> anyhow::Result<Whereabouts> {
-    match answer(layout, &Order::Ring).await? {
-        Answer::Ring(ring) => Ok(ring),
-        Answer::Refused { reason } => bail!(reason),
-        other => bail!("the demo does not say where its ring is: {other:?}"),
+pub(crate) async fn status(layout: &Layout) -> anyhow::Result<Status> {
+    match ask(layout, &Order::Status).await? {
+        Answer::Status(status) => Ok(status),
+        other => bail!("the demo does not say how it is: {other:?}"),
     }
-}
-
-/// Asks the demo that runs in this folder for its processes, the gateway first.
-///
-/// # Errors
-/// Where no demo runs there, or it is of another version.
-pub(crate) async fn processes(layout: &Layout) -> anyhow::Result<Vec<ProcessStatus>> {
-    match answer(layout, &Order::Status).await? {
-        Answer::Processes { processes } => Ok(processes),
-        Answer::Refused { reason } => bail!(reason),
-        other => bail!("the demo does not say which processes run: {other:?}"),
-    }
-}
-
-async fn answer(layout: &Layout, order: &Order) -> anyhow::Result<Answer> {
-    let answer = tokio::time::timeout(DEADLINE, ask(layout, order)).await;
-    answer.map_err(|_| anyhow!("the demo gives no answer within {DEADLINE:?}"))?
 }
 
 async fn ask(layout: &Layout, order: &Order) -> anyhow::Result<Answer> {
+    let answer = timeout(DEADLINE, exchange(layout, order)).await;
+    answer.map_err(|_| anyhow!("the demo gives no answer within {DEADLINE:?}"))?
+}
+
+async fn exchange(layout: &Layout, order: &Order) -> anyhow::Result<Answer> {
     let socket = layout.socket.display();
     let mut stream = UnixStream::connect(&layout.socket).await.map_err(|error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-            anyhow!("no demo runs here (nobody answers at {socket}): start one, or go to the folder where one was started")
-        }
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => anyhow!(
+            "no demo runs here (nothing answers at {socket}): start one, or go to the folder where one was \
+             started"
+        ),
         _ => anyhow!("{socket} cannot be reached: {error}"),
     })?;
     stream.write_all(line_of(order)?.as_bytes()).await?;
@@ -189,28 +165,14 @@ fn line_of(message: &impl Serialize) -> serde_json::Result<String> {
     serde_json::to_string(message).map(|line| line + "\n")
 }
 
-fn table(processes: &[ProcessStatus]) -> String {
-    let mut table = String::new();
-    for ProcessStatus { process, state, .. } in processes {
-        writeln!(table, "{process:<8} {state}").expect("a string takes all text");
-    }
-    table.truncate(table.trim_end().len());
-    table
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// A demo that answers what `answer` makes of an order.
     fn demo(layout: &Layout, answer: fn(Order) -> Answer) {
-        let (orders, mut ordered) = mpsc::channel::<Ordered>(1);
-        tokio::spawn(serve(UnixListener::bind(&layout.socket).unwrap(), orders));
-        tokio::spawn(async move {
-            while let Some((order, reply)) = ordered.recv().await {
-                reply.send(answer(order)).unwrap();
-            }
-        });
+        let listener = UnixListener::bind(&layout.socket).unwrap();
+        tokio::spawn(serve(listener, move |order| std::future::ready(answer(order))));
     }
 
     #[tokio::test]
@@ -218,22 +180,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::of(folder.path());
         demo(&layout, |order| match order {
-            Order::Kill { process } => Answer::Done { text: format!("{process} is killed") },
-            Order::Restart { process } => Answer::Refused { reason: format!("{process} is not known") },
-            Order::Status => Answer::Processes {
+            Order::Kill(Name { process }) => Answer::Done { text: format!("{process} is killed") },
+            Order::Restart(Name { process }) => Answer::Refused { reason: format!("{process} is not known") },
+            Order::Status => Answer::Status(Status {
+                rest_port: 7,
+                size: 2,
+                data: "data".into(),
                 processes: ["gateway", "db-0"]
                     .map(|name| ProcessStatus { process: name.into(), state: "runs".into(), pid: None })
                     .into(),
-            },
-            Order::Ring => Answer::Ring(Whereabouts { rest_port: 7, size: 2, data: "data".into() }),
+            }),
             other => Answer::Refused { reason: format!("{other:?}") },
         });
-        let kill = Order::Kill { process: "db-1".into() };
+        let kill = Order::Kill(Name { process: "db-1".into() });
         assert_eq!(send(&layout, &kill).await.unwrap(), "db-1 is killed");
-        let restart = Order::Restart { process: "db-9".into() };
+        let restart = Order::Restart(Name { process: "db-9".into() });
         assert_eq!(send(&layout, &restart).await.unwrap_err().to_string(), "db-9 is not known");
         assert_eq!(send(&layout, &Order::Status).await.unwrap(), "gateway  runs\ndb-0     runs");
-        assert_eq!(whereabouts(&layout).await.unwrap().rest_port, 7);
+        assert_eq!(status(&layout).await.unwrap().rest_port, 7);
     }
 
     #[tokio::test]
@@ -241,10 +205,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::of(folder.path());
         demo(&layout, |_| Answer::Done { text: "done".into() });
-        let mut stranger = UnixStream::connect(&layout.socket).await.unwrap();
-        stranger.write_all(b"{\"order\":\"dance\"}\n").await.unwrap();
+        let mut stream = UnixStream::connect(&layout.socket).await.unwrap();
+        stream.write_all(b"{\"order\":\"dance\"}\n").await.unwrap();
         let mut answer = String::new();
-        BufReader::new(stranger).read_line(&mut answer).await.unwrap();
+        BufReader::new(stream).read_line(&mut answer).await.unwrap();
         assert!(matches!(serde_json::from_str(&answer).unwrap(), Answer::Refused { .. }), "{answer}");
         assert_eq!(send(&layout, &Order::Status).await.unwrap(), "done");
     }
@@ -262,7 +226,7 @@ mod tests {
 
     #[test]
     fn an_order_is_one_line() {
-        let line = line_of(&Order::Kill { process: "db-1".into() }).unwrap();
+        let line = line_of(&Order::Kill(Name { process: "db-1".into() })).unwrap();
         assert_eq!(line, "{\"order\":\"kill\",\"process\":\"db-1\"}\n");
     }
 }

@@ -41,7 +41,7 @@ impl Layout {
 
     /// Makes the folders and takes them for this demo, until the returned file is dropped.
     ///
-    /// The lock is the kernel's: it ends with the process, so whoever has it may remove a socket that is left
+    /// The lock is the kernel's: it ends with the process, so its owner may remove a socket that is left
     /// over.
     ///
     /// # Errors
@@ -59,7 +59,8 @@ impl Layout {
                 let mut owner = String::new();
                 let _ = lock.read_to_string(&mut owner); // only for the message
                 bail!(
-                    "a demo runs in {} already (process {}); stop it first, or choose another folder with --folder",
+                    "a demo runs in {} already (process {}); stop it first, or choose another folder with \
+                     --folder",
                     self.folder.display(),
                     owner.trim()
                 );
@@ -90,8 +91,9 @@ impl Layout {
         match (held, asked) {
             (0, asked) => Ok(asked.unwrap_or(DEFAULT_SIZE)),
             (held, Some(asked)) if asked != held => bail!(
-                "{} holds a ring of {held} db-processes, whose size is fixed: leave out --db-processes (DB_PROCESSES) to \
-                 start it again, or remove the folder {} and its users to start a ring of {asked}",
+                "{} holds a ring of {held} db-processes, whose size is fixed: leave out --db-processes \
+                 (DB_PROCESSES) to start it again, or remove the folder {} and its users to start a ring of \
+                 {asked}",
                 self.data.display(),
                 self.folder.display()
             ),

@@ -35,7 +35,8 @@ pub(crate) async fn free(asked: u16, variable: &str) -> anyhow::Result<u16> {
 /// What to say where a port is taken.
 pub(crate) fn taken(port: u16, variable: &str) -> String {
     format!(
-        "port {port} is taken by another program: stop that one, or choose another port, for example {variable}={}",
+        "port {port} is taken by another program: stop that one, or choose another port, for example \
+         {variable}={}",
         port.checked_add(1000).unwrap_or(port - 1000)
     )
 }

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use db_process::store::{ReadOnlyStore, Snapshot, StoreError};
 use protocol::placement::{Place, replica_of};
 
-use super::driver::DataFolder;
+use crate::demo::DataFolder;
 
 /// A replica that still differs after that much rest does not follow.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between two looks.
-const GLANCE: Duration = Duration::from_millis(20);
+const INTERVAL: Duration = Duration::from_millis(20);
 
 /// What the comparison came to.
 #[derive(Clone, Debug, Default)]
@@ -50,46 +50,39 @@ fn until_equal(data: &DataFolder, partition: u16, deadline: Instant) -> (u64, Op
     loop {
         let late = Instant::now() >= deadline;
         match compare_once(data, partition) {
-            Ok((records, 0)) => return (records, None),
-            Ok((records, differ)) if late => {
-                let what = format!("partition {partition}: {differ} of {records} records differ");
-                return (records, Some(what));
+            Ok((records, true)) => return (records, None),
+            Ok((records, false)) if late => {
+                return (
+                    records,
+                    Some(format!("partition {partition}: its copies of {records} records differ")),
+                );
             }
             Err(error) if late => return (0, Some(format!("partition {partition} cannot be read: {error}"))),
             // The owner of the database may be putting its files in order.
-            Ok(_) | Err(_) => std::thread::sleep(GLANCE),
+            Ok(_) | Err(_) => std::thread::sleep(INTERVAL),
         }
     }
 }
 
-/// Walks through both copies, which are in the order of ids. Returns how many records there are, and how many
-/// differ.
-fn compare_once(data: &DataFolder, partition: u16) -> Result<(u64, u64), StoreError> {
+/// Reads both copies, which are in the order of ids. Returns how many records there are, and whether they are
+/// equal.
+fn compare_once(data: &DataFolder, partition: u16) -> Result<(u64, bool), StoreError> {
     let primary = ReadOnlyStore::open(&data.copy(partition, "primary"))?;
     let Some(place) = replica_of(partition, data.size) else {
-        return Ok((primary.snapshot()?.records().count() as u64, 0));
+        return Ok((primary.snapshot()?.records().count() as u64, true));
     };
     let replica = ReadOnlyStore::open(&data.copy(place, "replica"))?;
     let (primary, replica) = (primary.snapshot()?, replica.snapshot()?);
     let (mut left, mut right) = (primary.records(), replica.records());
-    let (mut one, mut other) = (left.next().transpose()?, right.next().transpose()?);
-    let (mut records, mut differ) = (0, 0);
-    while one.is_some() || other.is_some() {
+    let (mut records, mut equal) = (0, true);
+    loop {
+        let (one, other) = (left.next().transpose()?, right.next().transpose()?);
+        if one.is_none() && other.is_none() {
+            return Ok((records, equal));
+        }
         records += 1;
-        let ids = (one.as_ref().map(|(id, _)| *id), other.as_ref().map(|(id, _)| *id));
-        let (has_one, has_other) = match ids {
-            (Some(a), Some(b)) => (a <= b, b <= a),
-            (a, b) => (a.is_some(), b.is_some()),
-        };
-        differ += u64::from(one != other);
-        if has_one {
-            one = left.next().transpose()?;
-        }
-        if has_other {
-            other = right.next().transpose()?;
-        }
+        equal &= one == other;
     }
-    Ok((records, differ))
 }
 
 #[cfg(test)]

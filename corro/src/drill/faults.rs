@@ -1,4 +1,4 @@
-//! What is done to whom, in which order.
+//! What is done to which process, in which order.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::load::random::Random;
+use crate::random::Random;
 
 /// What can be done to a process.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// How long it lasts before the process is started, or let go on.
+    /// How long it lasts before the process is started, or continues.
     pub(crate) fn lasts(self) -> Duration {
         match self {
             Self::Hang => Duration::from_secs(3),
@@ -40,18 +40,12 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(match self {
-            Self::Stop => "stop",
-            Self::Kill => "kill",
-            Self::Hang => "hang",
-            Self::Wipe => "wipe",
-            Self::Rollback => "rollback",
-            Self::Gateway => "gateway",
-        })
+        let value = self.to_possible_value().expect("no fault is hidden");
+        formatter.pad(value.get_name())
     }
 }
 
-/// Whom it is done to.
+/// Which process it is done to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// Each db-process in turn, with each fault.
@@ -77,7 +71,7 @@ impl FromStr for Target {
     }
 }
 
-/// One cycle: a fault, and who has it.
+/// One cycle: a fault, and the process that has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cycle {
     pub(crate) fault: Fault,
@@ -106,7 +100,7 @@ pub(crate) fn plan(
         fault,
         process: if fault == Fault::Gateway { "gateway".to_owned() } else { format!("db-{place}") },
     };
-    let mut random = Random::new(seed, u64::MAX);
+    let mut random = Random::new(seed);
     if *target == Target::Random {
         let mut pick = || {
             let fault = faults[random.below(faults.len())];
@@ -142,7 +136,7 @@ mod tests {
     fn one_is_the_only_one() {
         assert_eq!(planned("db-1", 4, 1), ["kill db-1", "gateway gateway", "stop db-1", "kill db-1"]);
         assert!(plan(&[Fault::Kill], &Target::One(2), 2, 1, 1).is_err());
-        assert!("db-".parse::<Target>().is_err() && "nobody".parse::<Target>().is_err());
+        assert!("db-".parse::<Target>().is_err() && "nothing".parse::<Target>().is_err());
     }
 
     #[test]

@@ -1,12 +1,8 @@
 //! The report as one page that needs nothing else: no network, no script.
 
-use std::fmt::Write as _;
-
 use super::report::{CycleRow, Report};
-use super::verdict::{grouped, short, verdict};
+use super::verdict::{cycle_line, verdict};
 use crate::load::meter::{POINT, Point};
-
-const TAKES: &str = "a string takes all text";
 
 /// Size of a chart, in its own units.
 const WIDTH: f64 = 1_200.0;
@@ -19,74 +15,30 @@ const BELOW: f64 = 24.0;
 const LOWEST: f64 = 0.1;
 const POWERS: f64 = 5.0;
 
-/// More points than that cannot be told apart.
+/// More points than that cannot be distinguished.
 const COLUMNS: usize = 1_100;
 
 /// The page.
 pub(crate) fn page(report: &Report) -> String {
     let (word, class) = if report.passed { ("Passed", "good") } else { ("Failed", "bad") };
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<title>Drill: {word}</title>\n\
-         <style>{STYLE}</style></head><body>\n<h1>Drill: <span class=\"{class}\">{word}</span></h1>\n"
-    );
-    let setup = &report.setup;
-    writeln!(
-        page,
-        "<p>A ring of {} db-processes under {} connections, {} % reads, {} users. {} of {} cycles in {:.0} s, seed {}.</p>",
-        setup.db_processes,
-        setup.connections,
-        setup.reads_percent,
-        setup.users,
-        report.cycles.len(),
-        setup.cycles,
-        report.seconds,
-        setup.seed
-    )
-    .expect(TAKES);
-    tiles(&mut page, report);
-    let seconds = report.seconds.max(1.0);
     let columns = columns(&report.timeline);
-    for (title, p99, max) in [
-        (
-            "Reads",
-            (|point| point.read_p99) as fn(&Point) -> u32,
-            (|point| point.read_max) as fn(&Point) -> u32,
-        ),
-        ("Writes", |point| point.write_p99, |point| point.write_max),
+    let reads = chart(report, &columns, |point| [point.read_max, point.read_p99]);
+    let writes = chart(report, &columns, |point| [point.write_max, point.write_p99]);
+    let line = |(index, row)| cycle_line(index + 1, report.setup.cycles, row);
+    let cycles: Vec<String> = report.cycles.iter().enumerate().map(line).collect();
+    let mut page = include_str!("page.html").to_owned();
+    for (place, what) in [
+        ("{word}", word),
+        ("{class}", class),
+        ("{reads}", &reads),
+        ("{writes}", &writes),
+        ("{setup}", &escaped(&report.setup.to_string())),
+        ("{cycles}", &escaped(&cycles.join("\n"))),
+        ("{verdict}", &escaped(&verdict(report))),
     ] {
-        writeln!(page, "<h2>{title}: how long they took</h2>").expect(TAKES);
-        chart(&mut page, &columns, &report.cycles, seconds, p99, max);
+        page = page.replace(place, what);
     }
-    page.push_str(LEGEND);
-    cycles(&mut page, &report.cycles);
-    writeln!(page, "<h2>As it was printed</h2>\n<pre>{}</pre>\n</body></html>", escaped(&verdict(report)))
-        .expect(TAKES);
     page
-}
-
-fn tiles(page: &mut String, report: &Report) {
-    let tile = |name: &str, value: u64, must_be_zero: bool| {
-        let class = match (must_be_zero, value) {
-            (false, _) => "",
-            (true, 0) => "good",
-            (true, _) => "bad",
-        };
-        format!("<div><b class=\"{class}\">{}</b>{name}</div>\n", grouped(value))
-    };
-    page.push_str("<section>\n");
-    page.push_str(&tile("requests", report.requests, false));
-    page.push_str(&tile("failed", report.failed, true));
-    page.push_str(&tile("acknowledged writes lost", report.histories.lost_writes, true));
-    page.push_str(&tile("stale reads", report.histories.stale_reads, true));
-    page.push_str(&tile("histories checked", report.histories.checked, false));
-    page.push_str(&tile("not linearizable", report.histories.violations, true));
-    page.push_str(&tile("copies that differ", report.copies_differ.len() as u64, true));
-    page.push_str(&tile("counts that differ from the list", report.counts_differ.len() as u64, true));
-    if report.refused_while_gateway_down > 0 {
-        page.push_str(&tile("refused while the gateway was down", report.refused_while_gateway_down, false));
-    }
-    page.push_str("</section>\n");
 }
 
 /// Points that lie together become one, with the worst of each.
@@ -110,141 +62,74 @@ fn columns(timeline: &[Point]) -> Vec<Point> {
     columns
 }
 
-fn chart(
-    page: &mut String,
-    columns: &[Point],
-    cycles: &[CycleRow],
-    seconds: f64,
-    p99: fn(&Point) -> u32,
-    max: fn(&Point) -> u32,
-) {
+/// A chart of the figures that `of` takes from a point, the longest and that which 99 % do not exceed.
+fn chart(report: &Report, columns: &[Point], of: fn(&Point) -> [u32; 2]) -> String {
+    let seconds = report.seconds.max(1.0);
     let across = |at: f64| LEFT + at / seconds * (WIDTH - LEFT);
-    let up = |micros: f64| {
-        let share = (micros / 1_000.0 / LOWEST).max(1.0).log10() / POWERS;
+    let time = |point: &Point| f64::from(point.index) * POINT.as_secs_f64();
+    let up = |micros: u32| {
+        let share = (f64::from(micros) / 1_000.0 / LOWEST).max(1.0).log10() / POWERS;
         HEIGHT - share.min(1.0) * HEIGHT
     };
-    let height = HEIGHT + BELOW;
-    write!(page, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\">\n<style>{CHART_STYLE}</style>\n")
-        .expect(TAKES);
-    for CycleRow { fault, process, began, ended, whole, .. } in cycles {
-        let (x, width) = (across(*began), (across(*ended) - across(*began)).max(1.0));
-        let back = (across(*whole) - across(*ended)).max(0.5);
-        writeln!(
-            page,
-            "<g class=\"{fault}\"><title>{fault} {}: {began:.1} s to {ended:.1} s, whole at {whole:.1} s</title>\
-             <rect x=\"{x:.1}\" y=\"0\" width=\"{width:.1}\" height=\"{HEIGHT}\"/>\
-             <rect class=\"back\" x=\"{:.1}\" y=\"0\" width=\"{back:.1}\" height=\"{HEIGHT}\"/></g>",
-            escaped(process),
-            x + width
-        )
-        .expect(TAKES);
+    let mut svg =
+        format!("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {}\">\n", HEIGHT + BELOW);
+    for CycleRow { fault, process, began, ended, whole, .. } in &report.cycles {
+        let [x, middle, end] = [began, ended, whole].map(|at| across(*at));
+        let (width, back) = ((middle - x).max(1.0), (end - middle).max(0.5));
+        let (x_back, process) = (x + width, escaped(process));
+        svg += &format!(
+            "<g class=\"{fault}\"><title>{fault} {process}: {began:.1} s to {ended:.1} s, whole at \
+             {whole:.1} s</title><rect x=\"{x:.1}\" y=\"0\" width=\"{width:.1}\" height=\"{HEIGHT}\"/>\
+             <rect class=\"back\" x=\"{x_back:.1}\" y=\"0\" width=\"{back:.1}\" height=\"{HEIGHT}\"/></g>\n"
+        );
     }
     for (power, label) in ["0.1 ms", "1 ms", "10 ms", "100 ms", "1 s", "10 s"].iter().enumerate() {
         let y = HEIGHT - power as f64 / POWERS * HEIGHT;
-        let text = y.max(10.0);
-        writeln!(
-            page,
+        let (text, beside) = (y.max(10.0), LEFT - 6.0);
+        svg += &format!(
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{y}\" y2=\"{y}\"/>\
-             <text class=\"y\" x=\"{}\" y=\"{text}\">{label}</text>",
-            LEFT - 6.0
-        )
-        .expect(TAKES);
+             <text class=\"y\" x=\"{beside}\" y=\"{text}\">{label}</text>\n"
+        );
     }
     let step = tick(seconds);
-    let ticks = (0_u32..).map(|number| f64::from(number) * step).take_while(|at| *at <= seconds);
-    for at in ticks {
-        writeln!(page, "<text class=\"x\" x=\"{:.1}\" y=\"{}\">{at} s</text>", across(at), HEIGHT + 16.0)
-            .expect(TAKES);
+    for at in (0_u32..).map(|number| f64::from(number) * step).take_while(|at| *at <= seconds) {
+        let (x, y) = (across(at), HEIGHT + 16.0);
+        svg += &format!("<text class=\"x\" x=\"{x:.1}\" y=\"{y}\">{at} s</text>\n");
     }
-    for (class, of) in [("max", max), ("p99", p99)] {
-        // A line for each stretch without a gap: where nothing succeeded, nothing is drawn.
+    // A line for each stretch without a gap: where nothing succeeded, nothing is drawn.
+    let width = columns.windows(2).map(|pair| pair[1].index - pair[0].index).min().unwrap_or(1);
+    for (place, class) in ["max", "p99"].into_iter().enumerate() {
         let mut path = String::new();
         let mut before = None;
-        let width = columns.windows(2).map(|pair| pair[1].index - pair[0].index).min().unwrap_or(1);
-        for column in columns.iter().filter(|column| of(column) > 0) {
+        for (column, micros) in columns.iter().map(|it| (it, of(it)[place])).filter(|(_, micros)| *micros > 0)
+        {
             let verb = if before.is_some_and(|index: u32| column.index - index <= width) { 'L' } else { 'M' };
-            let at = f64::from(column.index) * POINT.as_secs_f64();
-            write!(path, "{verb}{:.1} {:.1}h1", across(at), up(f64::from(of(column)))).expect(TAKES);
+            path += &format!("{verb}{:.1} {:.1}h1", across(time(column)), up(micros));
             before = Some(column.index);
         }
-        writeln!(page, "<path class=\"{class}\" d=\"{path}\"/>").expect(TAKES);
+        svg += &format!("<path class=\"{class}\" d=\"{path}\"/>\n");
     }
     for column in columns.iter().filter(|column| column.failed > 0) {
-        let at = across(f64::from(column.index) * POINT.as_secs_f64());
-        writeln!(
-            page,
-            "<circle class=\"failed\" cx=\"{at:.1}\" cy=\"8\" r=\"4\"><title>{} failed</title></circle>",
-            column.failed
-        )
-        .expect(TAKES);
+        let (at, failed) = (across(time(column)), column.failed);
+        svg += &format!(
+            "<circle class=\"failed\" cx=\"{at:.1}\" cy=\"8\" r=\"4\"><title>{failed} failed</title>\
+             </circle>\n"
+        );
     }
-    page.push_str("</svg>\n");
+    svg + "</svg>\n"
 }
 
 /// Seconds between two marks of the axis: 1, 2 or 5 times a power of ten, for about twelve marks.
 fn tick(seconds: f64) -> f64 {
     let rough = seconds / 12.0;
     let power = 10_f64.powf(rough.log10().floor()).max(1.0);
-    [1.0, 2.0, 5.0, 10.0]
-        .into_iter()
-        .map(|factor| factor * power)
-        .find(|step| *step >= rough)
-        .unwrap_or(10.0 * power)
-}
-
-fn cycles(page: &mut String, cycles: &[CycleRow]) {
-    page.push_str(
-        "<details><summary>Each cycle</summary>\n<table><tr><th>fault<th>process<th>at<th>requests<th>failed\
-         <th>longest without a read<th>without a write<th>longest read<th>longest write<th>back after<th>copies</tr>\n",
-    );
-    for cycle in cycles {
-        let copies = match cycle.copies_equal {
-            Some(true) => "equal",
-            Some(false) => "DIFFER",
-            None => "not compared",
-        };
-        let row = &cycle.row;
-        writeln!(
-            page,
-            "<tr><td>{}<td>{}<td>{:.1} s<td>{}<td>{}<td>{} ms<td>{} ms<td>{} ms<td>{} ms<td>{:.2} s<td>{copies}</tr>",
-            cycle.fault,
-            escaped(&cycle.process),
-            cycle.began,
-            grouped(row.requests),
-            grouped(row.failed),
-            short(row.longest_without_read),
-            short(row.longest_without_write),
-            short(row.longest_read),
-            short(row.longest_write),
-            cycle.rejoin / 1_000.0
-        )
-        .expect(TAKES);
-    }
-    page.push_str("</table></details>\n");
+    let steps = [1.0, 2.0, 5.0].map(|factor| factor * power);
+    steps.into_iter().find(|step| *step >= rough).unwrap_or(10.0 * power)
 }
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
-
-const LEGEND: &str = "<p class=\"legend\"><i class=\"max\"></i>the longest of each 100 ms\n<i class=\"p99\"></i>99 % took no longer\n\
-    <i class=\"stop\"></i>stop <i class=\"kill\"></i>kill <i class=\"hang\"></i>hang <i class=\"wipe\"></i>wipe \
-    <i class=\"gateway\"></i>gateway; paler: on its way back. A gap in a line: nothing succeeded, or the load rested to be checked.</p>\n";
-
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:2em auto;padding:0 1em;color:#1d2430;background:#fff}\
-    h1{font-size:1.6em}h2{font-size:1.1em;margin:1.6em 0 .4em}svg{width:100%;height:auto;display:block}\
-    section{display:flex;flex-wrap:wrap;gap:.8em}section div{border:1px solid #d5dae2;border-radius:6px;padding:.5em 1em}\
-    section b{display:block;font-size:1.4em}.good{color:#1a7f4b}.bad{color:#c62828}\
-    table{border-collapse:collapse;font-size:.9em}td,th{padding:.15em .7em;text-align:right;border-bottom:1px solid #e6e9ee}\
-    pre{overflow-x:auto;background:#f5f6f8;padding:1em;border-radius:6px}summary{cursor:pointer;margin-top:1em}\
-    .legend{font-size:.85em}.legend i{display:inline-block;width:1em;height:.8em;margin:0 .3em 0 .8em}\
-    i.max{background:#8fa8d6}i.p99{background:#1f4fa3}i.stop{background:#9fd0a8}i.kill{background:#f0a7a0}\
-    i.hang{background:#f2d38b}i.wipe{background:#c9b0e4}i.gateway{background:#a9c7d6}";
-
-const CHART_STYLE: &str = "rect{fill:#ccc;opacity:.7}.back{opacity:.3}.stop rect{fill:#9fd0a8}.kill rect{fill:#f0a7a0}.hang rect{fill:#f2d38b}\
-    .wipe rect{fill:#c9b0e4}.gateway rect{fill:#a9c7d6}.grid{stroke:#8891a0;stroke-opacity:.35;stroke-width:1}\
-    text{font:11px system-ui,sans-serif;fill:#566070}.y{text-anchor:end}.x{text-anchor:middle}\
-    path{fill:none;stroke-width:1.2;stroke-linejoin:round}.max{stroke:#6d8cc7}.p99{stroke:#1f4fa3}.failed{fill:#c62828}";
 
 #[cfg(test)]
 mod tests {
@@ -253,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_page_stands_alone_and_shows_each_fault() {
-        let page = page(&Report::of(gathered()));
+        let page = page(&gathered().report());
         assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
         for forbidden in ["<script", "src=", "href=", "url(", "@import"] {
             assert!(!page.contains(forbidden), "{forbidden}");
@@ -268,7 +153,7 @@ mod tests {
     fn what_comes_from_outside_is_no_markup() {
         let mut gathered = gathered();
         gathered.ended_early = Some("<script>alert(1)</script>".to_owned());
-        let page = page(&Report::of(gathered));
+        let page = page(&gathered.report());
         assert!(!page.contains("<script") && page.contains("&lt;script&gt;"));
         assert!(page.contains("<span class=\"bad\">Failed"));
     }

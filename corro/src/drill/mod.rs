@@ -1,25 +1,22 @@
-//! `corro drill`: what a person runs to believe that a ring survives the loss of any one process.
+//! `corro drill`: shows that a ring survives the loss of any one process.
 //!
 //! A load reads and writes by many connections, and notes the history of every user. Under that load, cycle
 //! after cycle, a process is stopped, killed, made to hang or robbed of its disk, and comes back. After each
 //! cycle the load rests for a moment: every user is read once more, every history is checked for
 //! linearizability, what the ring counts is compared with what it lists, and both copies of every partition
-//! are compared on disk. At the end stands a verdict, and the exit code goes by it.
+//! are compared on disk. At the end come a verdict and the exit code.
 //!
-//! [`faults`] plans, [`driver`] carries the faults out, [`run`] does one cycle after the other; [`linear`]
-//! and [`verify`] judge the histories, [`copies`] the disks, [`census`] the count; [`ring`] asks the ring
-//! whether it is whole; [`report`] sums up, [`verdict`] and [`html`] show that, [`progress`] shows what goes
-//! on meanwhile.
+//! [`faults`] plans, [`driver`] carries the faults out, [`run`] does one cycle after the other; [`verify`]
+//! judges the histories, [`copies`] the disks; [`ring`] asks the ring whether it is whole, and counts its
+//! users; [`report`] sums up, [`verdict`] and [`html`] show that, [`progress`] shows what happens meanwhile.
 //!
-//! It does not drill two faults at once, and with a ring that it has not started it cannot look into the
-//! disks, unless that is a demo on this machine.
+//! It does not drill two faults at once, and with a ring that it has not started it cannot read the disks,
+//! unless that is a demo on this machine.
 
-mod census;
 mod copies;
 mod driver;
 mod faults;
 mod html;
-mod linear;
 mod progress;
 mod report;
 mod ring;
@@ -27,23 +24,22 @@ mod run;
 mod verdict;
 mod verify;
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::load::client::Endpoint;
-use crate::load::retries::Retries;
-use crate::load::{Load, LoadSettings};
-use census::CensusTaker;
-pub(crate) use driver::DemoRing;
-use driver::{Compose, Driver, DriverKind, Manual};
+use crate::client::{Endpoint, GatewayArgs};
+use crate::demo::DemoRing;
+use crate::parent;
+use crate::terminal::say;
+use driver::{Driver, DriverKind};
 use faults::{Fault, Target, plan};
 use report::{Report, Setup};
-use ring::RingWatch;
+use ring::Ring;
 use run::Drill;
 use verdict::verdict;
 
@@ -57,28 +53,28 @@ pub(crate) struct DrillArgs {
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
     /// Size of a ring of its own
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=64), conflicts_with = "folder")]
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = ring_size(), conflicts_with = "folder")]
     db_processes: u16,
     /// How often something is broken
-    #[arg(long, default_value_t = 12, value_name = "N", value_parser = at_least_one())]
+    #[arg(long, default_value_t = 12, value_name = "N", value_parser = from(1))]
     cycles: u64,
-    /// What is done, separated by commas [default: stop,kill,hang,wipe, as far as the driver can]
+    /// What is done, separated by commas [default: all but gateway, as far as the driver can]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "FAULTS")]
     faults: Vec<Fault>,
-    /// To whom: db-1, all (each in turn), or random
+    /// To which process: db-1, all (each in turn), or random
     #[arg(long, default_value = "all", value_name = "PROCESS")]
     target: Target,
     /// Keep-alive connections, each with one request under way
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = at_least_one())]
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = from(1))]
     connections: u64,
     /// Share of reads, in percent; a quarter as many of the connections only read
-    #[arg(long, default_value_t = 50, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(0..=100))]
+    #[arg(long, default_value_t = 50, value_name = "PERCENT", value_parser = from(0).range(0..=100))]
     reads: u64,
     /// Users under load at a time
-    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = at_least_one())]
+    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = from(1))]
     users: u64,
     /// Connections beside those that create with an Idempotency-Key, and retry
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=1_000))]
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = from(0).range(0..=1_000))]
     retrying: u64,
     /// Repeats the choices of a drill [default: by chance]
     #[arg(long, value_name = "NUMBER")]
@@ -89,19 +85,20 @@ pub(crate) struct DrillArgs {
     /// Write a page with the timeline to this file
     #[arg(long, value_name = "FILE.html")]
     html: Option<PathBuf>,
-    /// The gateway, with the drivers compose and manual
-    #[arg(long, default_value = "http://localhost:3001", value_name = "URL")]
-    url: String,
-    /// What the gateway wants to be shown
-    #[arg(long, env = "API_TOKEN", hide_env_values = true, value_name = "TEXT")]
-    api_token: Option<String>,
+    // For the drivers compose and manual, and for the token of a running demo.
+    #[command(flatten)]
+    gateway: GatewayArgs,
 }
 
-fn at_least_one() -> clap::builder::RangedU64ValueParser {
-    clap::value_parser!(u64).range(1..=1_000_000)
+fn from(least: u64) -> RangedU64ValueParser {
+    clap::value_parser!(u64).range(least..=1_000_000)
 }
 
-/// Drills, and says whether the ring has kept its promise.
+fn ring_size() -> RangedU64ValueParser<u16> {
+    RangedU64ValueParser::new().range(2..=64)
+}
+
+/// Drills, and returns whether the ring has kept its promise.
 ///
 /// # Errors
 /// Where the drill cannot be carried out: no such ring, a fault that the driver cannot do.
@@ -109,12 +106,12 @@ pub(crate) async fn run(args: DrillArgs) -> anyhow::Result<bool> {
     let shutdown = process::shutdown_on_signal();
     let faults = chosen_faults(&args)?;
     for file in args.report.iter().chain(&args.html) {
-        // Better now than after an hour.
-        std::fs::write(file, "").with_context(|| format!("{} cannot be written", file.display()))?;
+        write(file, "")?; // better now than after an hour
     }
-    let (driver, url) = open(&args).await?;
-    let report = drill(&args, &faults, &driver, url, &shutdown).await;
-    // Whoever has to find out why wants the logs.
+    let (driver, url, token) = open(&args).await?;
+    let endpoint = Endpoint::parse(&url, token)?;
+    let report = drill(&args, &faults, &driver, url, endpoint, &shutdown).await;
+    // The logs help to find out why it failed.
     let failed = report.as_ref().is_ok_and(|report| !report.passed && !shutdown.is_cancelled());
     let kept = driver.close(failed).await?;
     let report = report?;
@@ -131,20 +128,17 @@ pub(crate) async fn run(args: DrillArgs) -> anyhow::Result<bool> {
     Ok(report.passed)
 }
 
-/// Finds or starts what carries out the faults, and says where its gateway is.
-async fn open(args: &DrillArgs) -> anyhow::Result<(Driver, String)> {
-    Ok(match args.driver {
-        DriverKind::Demo => {
-            let demo = match &args.folder {
-                Some(folder) => DemoRing::running_in(folder).await?,
-                None => DemoRing::start(args.db_processes).await?,
-            };
-            let url = demo.url();
-            (Driver::Demo(Box::new(demo)), url)
-        }
-        DriverKind::Compose => (Driver::Compose(Compose::find().await?), args.url.clone()),
-        DriverKind::Manual => (Driver::Manual(Manual), args.url.clone()),
-    })
+/// Finds or starts what carries out the faults, with the address and the token of its gateway.
+async fn open(args: &DrillArgs) -> anyhow::Result<(Driver, String, Option<&str>)> {
+    let token = args.gateway.token.as_deref();
+    let (demo, token) = match (args.driver, &args.folder) {
+        (DriverKind::Compose, _) => return Ok((Driver::compose().await?, args.gateway.url.clone(), token)),
+        (DriverKind::Manual, _) => return Ok((Driver::Manual, args.gateway.url.clone(), token)),
+        (DriverKind::Demo, Some(folder)) => (DemoRing::running_in(folder).await?, token),
+        (DriverKind::Demo, None) => (DemoRing::start(parent::child(None)?, args.db_processes).await?, None),
+    };
+    let url = format!("http://127.0.0.1:{}", demo.port());
+    Ok((Driver::Demo(Box::new(demo)), url, token))
 }
 
 async fn drill(
@@ -152,12 +146,10 @@ async fn drill(
     faults: &[Fault],
     driver: &Driver,
     url: String,
+    endpoint: Endpoint,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Report> {
-    // A ring of its own has no token.
-    let own = args.driver == DriverKind::Demo && args.folder.is_none();
-    let endpoint = Endpoint::parse(&url, args.api_token.as_deref().filter(|_| !own))?;
-    let mut ring = RingWatch::new(endpoint.clone());
+    let mut ring = Ring::new(endpoint.clone());
     tokio::select! {
         whole = ring.until_whole() => whole?,
         () = shutdown.cancelled() => bail!("interrupted before it began"),
@@ -173,22 +165,9 @@ async fn drill(
         cycles: args.cycles as usize,
     };
     let cycles = plan(faults, &args.target, setup.db_processes, setup.cycles, setup.seed)?;
-    say(&format!(
-        "A ring of {} at {}: {} connections, {} % reads, {} users, seed {}",
-        setup.db_processes, setup.url, setup.connections, setup.reads_percent, setup.users, setup.seed
-    ));
-    let load = LoadSettings {
-        connections: setup.connections,
-        reads: setup.reads_percent,
-        users: setup.users,
-        seed: setup.seed,
-    };
-    // Nobody else's, as far as chance goes.
-    let group = i32::from_ne_bytes(Uuid::new_v4().as_fields().0.to_ne_bytes());
-    let retries = Retries::new(&endpoint, args.retrying as usize, group);
-    let census = CensusTaker::new(endpoint.clone());
-    let drill = Drill::new(driver, ring, census, Load::new(endpoint, &load), retries, cycles.len());
-    Ok(Report::of(drill.run(&cycles, setup, shutdown).await))
+    say(&setup.to_string());
+    let drill = Drill::new(driver, endpoint, setup, args.retrying as usize);
+    Ok(drill.run(&cycles, shutdown).await)
 }
 
 fn chosen_faults(args: &DrillArgs) -> anyhow::Result<Vec<Fault>> {
@@ -200,10 +179,6 @@ fn chosen_faults(args: &DrillArgs) -> anyhow::Result<Vec<Fault>> {
         ensure!(possible.contains(fault), "the driver {:?} cannot do {fault}", args.driver);
     }
     Ok(args.faults.clone())
-}
-
-fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}"); // nobody may read any more
 }
 
 fn write(file: &Path, text: &str) -> anyhow::Result<()> {

@@ -1,16 +1,43 @@
-//! What a drill found: as JSON, and the verdict.
+//! What a drill found, as it is written as JSON. Durations are in milliseconds, moments in seconds since the
+//! start of the load.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::census::Census;
 use super::copies::Comparison;
 use super::faults::{Cycle, Fault};
+use super::ring::Census;
 use super::verify::Histories;
+use crate::latencies::median;
 use crate::load::meter::{FailedAt, Measurements, Point};
 use crate::load::retries::Retried;
-use crate::load::statistics::median;
+
+/// How a drill was set up.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Setup {
+    pub(crate) driver: String,
+    pub(crate) url: String,
+    pub(crate) db_processes: u16,
+    pub(crate) connections: usize,
+    pub(crate) reads_percent: u64,
+    pub(crate) users: usize,
+    pub(crate) seed: u64,
+    pub(crate) cycles: usize,
+}
+
+impl fmt::Display for Setup {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { db_processes, url, connections, reads_percent, users, seed, .. } = self;
+        write!(
+            formatter,
+            "A ring of {db_processes} at {url}: {connections} connections, {reads_percent} % reads, {users} \
+             users, seed {seed}"
+        )
+    }
+}
 
 /// One cycle as it went.
 #[derive(Debug)]
@@ -24,63 +51,10 @@ pub(crate) struct CycleResult {
     pub(crate) whole: Duration,
     /// From when the fault began until a moment after the ring was whole.
     pub(crate) measured: Measurements,
-    /// `None` where the copies cannot be looked at.
+    /// `None` where the copies cannot be read.
     pub(crate) copies: Option<Comparison>,
     /// `None` where there are too many users to be listed.
     pub(crate) census: Option<Census>,
-}
-
-/// How a drill was set up.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Setup {
-    pub(crate) driver: String,
-    pub(crate) url: String,
-    pub(crate) db_processes: u16,
-    pub(crate) connections: usize,
-    pub(crate) reads_percent: u64,
-    pub(crate) users: usize,
-    pub(crate) seed: u64,
-    pub(crate) cycles: usize,
-}
-
-/// All that a drill found. Durations in milliseconds, moments in seconds since the start of the load.
-#[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    pub(crate) passed: bool,
-    /// Why it ended before its time.
-    pub(crate) ended_early: Option<String>,
-    pub(crate) setup: Setup,
-    pub(crate) seconds: f64,
-    pub(crate) requests: u64,
-    pub(crate) reads: u64,
-    pub(crate) writes: u64,
-    pub(crate) failed: u64,
-    /// The first of them.
-    pub(crate) failures: Vec<FailedAt>,
-    /// Connections that were refused or broke while the gateway was down. They are no failures.
-    pub(crate) refused_while_gateway_down: u64,
-    pub(crate) histories: Histories,
-    /// Creates with an `Idempotency-Key`.
-    pub(crate) retried: Retried,
-    pub(crate) rejoin_median: Option<f64>,
-    pub(crate) rejoin_max: Option<f64>,
-    /// Cycles after which the copies were compared on disk.
-    pub(crate) copies_compared: u64,
-    /// Records in the last comparison, tombstones among them, each partition counted once.
-    pub(crate) records: u64,
-    /// What differed.
-    pub(crate) copies_differ: Vec<String>,
-    /// Cycles after which the users that the ring counts were compared with those that it lists.
-    pub(crate) counts_compared: u64,
-    /// Users at the last of them.
-    pub(crate) users_counted: u64,
-    /// What differed.
-    pub(crate) counts_differ: Vec<String>,
-    /// While nothing was broken.
-    pub(crate) calm: Row,
-    pub(crate) faults: Vec<FaultRow>,
-    pub(crate) cycles: Vec<CycleRow>,
-    pub(crate) timeline: Vec<Point>,
 }
 
 /// Figures of a stretch of time.
@@ -97,7 +71,7 @@ pub(crate) struct Row {
     pub(crate) longest_write: f64,
     pub(crate) read_p99: f64,
     pub(crate) write_p99: f64,
-    /// How long the drill itself could not go on at worst: what took no longer says little about the ring.
+    /// How long the drill itself could not continue at worst: what took no longer says little about the ring.
     pub(crate) drill_late: f64,
 }
 
@@ -108,7 +82,7 @@ pub(crate) struct FaultRow {
     pub(crate) cycles: usize,
     pub(crate) rejoin_median: f64,
     pub(crate) rejoin_max: f64,
-    /// The longest gaps and requests of each cycle: those in the middle.
+    /// Medians over the cycles.
     pub(crate) median_longest_without_write: f64,
     pub(crate) median_longest_write: f64,
     pub(crate) median_longest_read: f64,
@@ -124,6 +98,7 @@ pub(crate) struct CycleRow {
     pub(crate) began: f64,
     pub(crate) ended: f64,
     pub(crate) whole: f64,
+    /// From the order to come back until the ring was whole.
     pub(crate) rejoin: f64,
     /// Records that were copied to a process which had lost its disk.
     pub(crate) records_copied: Option<u64>,
@@ -132,44 +107,119 @@ pub(crate) struct CycleRow {
     pub(crate) row: Row,
 }
 
-/// What the drill has gathered when it ends.
+/// All that a drill found.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) passed: bool,
+    /// Why it ended before its time.
+    pub(crate) ended_early: Option<String>,
+    pub(crate) setup: Setup,
+    pub(crate) seconds: f64,
+    pub(crate) requests: u64,
+    pub(crate) reads: u64,
+    pub(crate) writes: u64,
+    pub(crate) failed: u64,
+    /// The first of them.
+    pub(crate) failures: Vec<FailedAt>,
+    /// Connections that were refused or broke while the gateway was down. They are no failures.
+    pub(crate) refused_while_gateway_down: u64,
+    #[serde(flatten)]
+    pub(crate) checks: Checks,
+    pub(crate) rejoin_median: Option<f64>,
+    pub(crate) rejoin_max: Option<f64>,
+    /// While nothing was broken.
+    pub(crate) calm: Row,
+    pub(crate) faults: Vec<FaultRow>,
+    pub(crate) cycles: Vec<CycleRow>,
+    pub(crate) timeline: Vec<Point>,
+}
+
+/// What was checked after each cycle.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Checks {
+    pub(crate) histories: Histories,
+    /// Creates with an `Idempotency-Key`.
+    pub(crate) retried: Retried,
+    /// Cycles after which the copies were compared on disk.
+    pub(crate) copies_compared: u64,
+    /// Records in the last comparison, tombstones among them, each partition counted once.
+    pub(crate) records: u64,
+    /// What differed.
+    pub(crate) copies_differ: Vec<String>,
+    /// Cycles after which the users that the ring counts were compared with those that it lists.
+    pub(crate) counts_compared: u64,
+    /// Users at the last of them.
+    pub(crate) users_counted: u64,
+    /// What differed.
+    pub(crate) counts_differ: Vec<String>,
+}
+
+impl Checks {
+    fn passed(&self) -> bool {
+        self.histories.violations == 0
+            && self.histories.undecided == 0
+            && self.retried.wrong.is_empty()
+            && self.copies_differ.is_empty()
+            && self.counts_differ.is_empty()
+    }
+}
+
+/// What a drill has gathered so far.
+#[derive(Default)]
 pub(crate) struct Gathered {
     pub(crate) setup: Setup,
     pub(crate) ended_early: Option<String>,
     pub(crate) elapsed: Duration,
     pub(crate) calm: Measurements,
-    pub(crate) cycles: Vec<CycleResult>,
-    pub(crate) histories: Histories,
-    pub(crate) retried: Retried,
+    pub(crate) checks: Checks,
     pub(crate) failures: Vec<FailedAt>,
     pub(crate) timeline: Vec<Point>,
+    pub(crate) cycles: Vec<CycleRow>,
+    pub(crate) faults: BTreeMap<Fault, Measurements>,
 }
 
-impl Report {
-    pub(crate) fn of(gathered: Gathered) -> Self {
-        let Gathered { setup, ended_early, elapsed, calm, cycles, histories, retried, failures, timeline } =
-            gathered;
+impl Gathered {
+    /// Adds a cycle, and returns its figures.
+    pub(crate) fn add(&mut self, result: &CycleResult) -> &CycleRow {
+        let checks = &mut self.checks;
+        if let Some(Comparison { records, differ }) = &result.copies {
+            checks.copies_compared += 1;
+            checks.records = records.iter().sum();
+            checks.copies_differ.extend(differ.iter().cloned());
+        }
+        if let Some(Census { counted, listed }) = result.census {
+            checks.counts_compared += 1;
+            checks.users_counted = counted;
+            if counted != listed {
+                checks.counts_differ.push(format!("the ring counts {counted} users and lists {listed}"));
+            }
+        }
+        let Cycle { fault, process } = &result.cycle;
+        self.faults.entry(*fault).or_default().add(&result.measured);
+        let place = process.strip_prefix("db-").and_then(|place| place.parse().ok());
+        let wiped = result.copies.as_ref().filter(|_| *fault == Fault::Wipe).zip(place);
+        self.cycles.push(CycleRow {
+            fault: *fault,
+            process: process.clone(),
+            began: result.began.as_secs_f64(),
+            ended: result.ended.as_secs_f64(),
+            whole: result.whole.as_secs_f64(),
+            rejoin: milliseconds(result.whole.saturating_sub(result.ended)),
+            records_copied: wiped.map(|(copies, place)| copies.held_by(place)),
+            copies_equal: result.copies.as_ref().map(|copies| copies.differ.is_empty()),
+            row: Row::of(&result.measured),
+        });
+        self.cycles.last().expect("it was added just now")
+    }
+
+    /// Sums up.
+    pub(crate) fn report(self) -> Report {
+        let Self { setup, ended_early, elapsed, calm, checks, failures, timeline, cycles, faults } = self;
         let mut all = calm.clone();
-        cycles.iter().for_each(|cycle| all.add(&cycle.measured));
-        let rejoins: Vec<Duration> = cycles.iter().map(CycleResult::rejoin).collect();
-        let compared = || cycles.iter().filter_map(|cycle| cycle.copies.as_ref());
-        let copies_differ: Vec<String> = compared().flat_map(|copies| copies.differ.clone()).collect();
-        let counted = || cycles.iter().filter_map(|cycle| cycle.census);
-        let differs = |census: Census| {
-            (!census.is_right())
-                .then(|| format!("the ring counts {} users and lists {}", census.counted, census.listed))
-        };
-        let counts_differ: Vec<String> = counted().filter_map(differs).collect();
-        let passed = ended_early.is_none()
-            && cycles.len() == setup.cycles
-            && all.failed == 0
-            && histories.violations == 0
-            && histories.undecided == 0
-            && retried.wrong.is_empty()
-            && copies_differ.is_empty()
-            && counts_differ.is_empty();
-        Self {
-            passed,
+        faults.values().for_each(|measured| all.add(measured));
+        let done = ended_early.is_none() && cycles.len() == setup.cycles;
+        Report {
+            passed: done && all.failed == 0 && checks.passed(),
             ended_early,
             seconds: elapsed.as_secs_f64(),
             requests: all.succeeded() + all.failed,
@@ -178,77 +228,32 @@ impl Report {
             failed: all.failed,
             failures,
             refused_while_gateway_down: all.refused,
-            histories,
-            retried,
-            rejoin_median: median(&rejoins).map(milliseconds),
-            rejoin_max: rejoins.iter().max().copied().map(milliseconds),
-            copies_compared: compared().count() as u64,
-            records: compared().next_back().map_or(0, |copies| copies.records.iter().sum()),
-            copies_differ,
-            counts_compared: counted().count() as u64,
-            users_counted: counted().next_back().map_or(0, |census| census.counted),
-            counts_differ,
+            checks,
+            rejoin_median: median(cycles.iter().map(|cycle| cycle.rejoin)),
+            rejoin_max: cycles.iter().map(|cycle| cycle.rejoin).max_by(f64::total_cmp),
             calm: Row::of(&calm),
-            faults: fault_rows(&cycles),
-            cycles: cycles.iter().map(CycleRow::of).collect(),
+            faults: faults.iter().map(|(fault, measured)| FaultRow::of(*fault, measured, &cycles)).collect(),
+            cycles,
             timeline,
             setup,
         }
     }
 }
 
-fn fault_rows(cycles: &[CycleResult]) -> Vec<FaultRow> {
-    let mut faults: Vec<Fault> = cycles.iter().map(|cycle| cycle.cycle.fault).collect();
-    faults.sort_unstable();
-    faults.dedup();
-    let row = |fault: Fault| {
-        let cycles: Vec<&CycleResult> = cycles.iter().filter(|cycle| cycle.cycle.fault == fault).collect();
-        let mut all = Measurements::default();
-        cycles.iter().for_each(|cycle| all.add(&cycle.measured));
-        let middle = |of: fn(&CycleResult) -> Duration| {
-            let each: Vec<Duration> = cycles.iter().map(|cycle| of(cycle)).collect();
-            milliseconds(median(&each).unwrap_or_default())
-        };
-        FaultRow {
+impl FaultRow {
+    fn of(fault: Fault, measured: &Measurements, cycles: &[CycleRow]) -> Self {
+        let cycles: Vec<&CycleRow> = cycles.iter().filter(|cycle| cycle.fault == fault).collect();
+        let middle =
+            |of: fn(&CycleRow) -> f64| median(cycles.iter().map(|cycle| of(cycle))).unwrap_or_default();
+        Self {
             fault,
             cycles: cycles.len(),
-            rejoin_median: middle(CycleResult::rejoin),
-            rejoin_max: milliseconds(cycles.iter().map(|cycle| cycle.rejoin()).max().unwrap_or_default()),
-            median_longest_without_write: middle(|cycle| cycle.measured.writes.longest_gap),
-            median_longest_write: middle(|cycle| cycle.measured.writes.took.max()),
-            median_longest_read: middle(|cycle| cycle.measured.reads.took.max()),
-            row: Row::of(&all),
-        }
-    };
-    faults.into_iter().map(row).collect()
-}
-
-impl CycleResult {
-    /// From the order to come back until the ring was whole.
-    pub(crate) fn rejoin(&self) -> Duration {
-        self.whole.saturating_sub(self.ended)
-    }
-
-    /// Records that a wiped process was given again.
-    fn records_copied(&self) -> Option<u64> {
-        let place = self.cycle.process.strip_prefix("db-")?.parse().ok()?;
-        let copies = self.copies.as_ref().filter(|_| self.cycle.fault == Fault::Wipe)?;
-        Some(copies.held_by(place))
-    }
-}
-
-impl CycleRow {
-    fn of(result: &CycleResult) -> Self {
-        Self {
-            fault: result.cycle.fault,
-            process: result.cycle.process.clone(),
-            began: result.began.as_secs_f64(),
-            ended: result.ended.as_secs_f64(),
-            whole: result.whole.as_secs_f64(),
-            rejoin: milliseconds(result.rejoin()),
-            records_copied: result.records_copied(),
-            copies_equal: result.copies.as_ref().map(|copies| copies.differ.is_empty()),
-            row: Row::of(&result.measured),
+            rejoin_median: middle(|cycle| cycle.rejoin),
+            rejoin_max: cycles.iter().map(|cycle| cycle.rejoin).fold(0.0, f64::max),
+            median_longest_without_write: middle(|cycle| cycle.row.longest_without_write),
+            median_longest_write: middle(|cycle| cycle.row.longest_write),
+            median_longest_read: middle(|cycle| cycle.row.longest_read),
+            row: Row::of(measured),
         }
     }
 }
@@ -264,8 +269,8 @@ impl Row {
             longest_without_write: milliseconds(writes.longest_gap),
             longest_read: milliseconds(reads.took.max()),
             longest_write: milliseconds(writes.took.max()),
-            read_p99: milliseconds(reads.took.per_mille(990)),
-            write_p99: milliseconds(writes.took.per_mille(990)),
+            read_p99: milliseconds(reads.took.quantile(0.99)),
+            write_p99: milliseconds(writes.took.quantile(0.99)),
             drill_late: milliseconds(*late),
         }
     }
@@ -283,8 +288,8 @@ pub(crate) mod tests {
     fn cycle(fault: Fault, process: &str, began: u64) -> CycleResult {
         let at = |offset| Duration::from_millis(began + offset);
         let mut measured = Measurements::default();
-        measured.reads.took.note(Duration::from_millis(3));
-        measured.writes.took.note(Duration::from_millis(began));
+        measured.reads.took.record(Duration::from_millis(3));
+        measured.writes.took.record(Duration::from_millis(began));
         measured.writes.longest_gap = Duration::from_millis(20);
         CycleResult {
             cycle: Cycle { fault, process: process.to_owned() },
@@ -297,51 +302,48 @@ pub(crate) mod tests {
         }
     }
 
-    /// Three cycles in which all went well.
-    pub(crate) fn gathered() -> Gathered {
-        let mut calm = Measurements::default();
-        calm.reads.took.note(Duration::from_millis(1));
+    /// Three cycles in which all went well, or one of them was spoilt.
+    fn gathered_with(spoil: fn(&mut [CycleResult; 3])) -> Gathered {
+        let mut cycles = [
+            cycle(Fault::Kill, "db-1", 100),
+            cycle(Fault::Wipe, "db-2", 300),
+            cycle(Fault::Kill, "db-0", 200),
+        ];
+        spoil(&mut cycles);
         let point = Point { index: 3, reads: 9, read_p99: 800, read_max: 900, ..Point::default() };
-        Gathered {
-            setup: Setup {
-                driver: "demo".to_owned(),
-                url: "http://127.0.0.1:3001".to_owned(),
-                db_processes: 3,
-                connections: 64,
-                reads_percent: 50,
-                users: 1_000,
-                seed: 7,
-                cycles: 3,
-            },
-            ended_early: None,
+        let mut gathered = Gathered {
+            setup: Setup { db_processes: 3, connections: 64, seed: 7, cycles: 3, ..Setup::default() },
             elapsed: Duration::from_secs(9),
-            calm,
-            cycles: vec![
-                cycle(Fault::Kill, "db-1", 100),
-                cycle(Fault::Wipe, "db-2", 300),
-                cycle(Fault::Kill, "db-0", 200),
-            ],
-            histories: Histories::default(),
-            retried: Retried { keys: 10, sent: 14, retried: 2, wrong: Vec::new() },
-            failures: Vec::new(),
             timeline: vec![
                 point,
                 Point { index: 40, writes: 5, write_p99: 9_000, write_max: 90_000, ..point },
             ],
+            ..Gathered::default()
+        };
+        gathered.calm.reads.took.record(Duration::from_millis(1));
+        gathered.checks.retried = Retried { keys: 10, sent: 14, retried: 2, wrong: Vec::new() };
+        for cycle in &cycles {
+            gathered.add(cycle);
         }
+        gathered
+    }
+
+    /// Three cycles in which all went well.
+    pub(crate) fn gathered() -> Gathered {
+        gathered_with(|_| ())
     }
 
     #[test]
     fn sums_up_each_fault_and_the_whole() {
-        let report = Report::of(gathered());
+        let report = gathered().report();
         assert!(report.passed);
         assert_eq!((report.requests, report.reads, report.writes, report.failed), (7, 4, 3, 0));
         assert_eq!((report.rejoin_median, report.rejoin_max), (Some(200.0), Some(300.0)));
-        assert_eq!((report.copies_compared, report.records), (3, 18));
+        assert_eq!((report.checks.copies_compared, report.checks.records), (3, 18));
         let [kill, wipe] = report.faults.as_slice() else { panic!("{:?}", report.faults) };
         assert_eq!(
             (kill.fault, kill.cycles, kill.rejoin_median, kill.rejoin_max),
-            (Fault::Kill, 2, 100.0, 200.0)
+            (Fault::Kill, 2, 150.0, 200.0)
         );
         assert_eq!((kill.row.longest_write, kill.row.longest_without_write), (200.0, 20.0));
         assert_eq!((wipe.fault, wipe.cycles), (Fault::Wipe, 1));
@@ -354,32 +356,33 @@ pub(crate) mod tests {
         let fails = |spoil: fn(&mut Gathered)| {
             let mut gathered = gathered();
             spoil(&mut gathered);
-            !Report::of(gathered).passed
+            !gathered.report().passed
         };
         assert!(fails(|gathered| gathered.calm.failed = 1));
-        assert!(fails(|gathered| gathered.cycles[1].measured.failed = 1));
-        assert!(fails(|gathered| gathered.histories.violations = 1));
-        assert!(fails(|gathered| gathered.histories.undecided = 1));
-        assert!(fails(|gathered| gathered.retried.wrong.push("11 users".to_owned())));
+        assert!(fails(|gathered| gathered.checks.histories.violations = 1));
+        assert!(fails(|gathered| gathered.checks.histories.undecided = 1));
+        assert!(fails(|gathered| gathered.checks.retried.wrong.push("11 users".to_owned())));
         assert!(fails(|gathered| gathered.ended_early = Some("Ctrl-C".to_owned())));
         assert!(fails(|gathered| drop(gathered.cycles.pop())));
-        let differ = |gathered: &mut Gathered| {
-            gathered.cycles[0].copies = Some(Comparison { records: vec![1], differ: vec!["x".to_owned()] });
-        };
-        assert!(fails(differ));
-        assert!(fails(|gathered| gathered.cycles[2].census = Some(Census { counted: 9, listed: 8 })));
-        assert!(!fails(|gathered| gathered.cycles[2].census = None));
-        assert!(!fails(|gathered| gathered.cycles[0].measured.refused = 9));
+        let fails = |spoil| !gathered_with(spoil).report().passed;
+        assert!(fails(|cycles| cycles[1].measured.failed = 1));
+        assert!(fails(|cycles| {
+            cycles[0].copies = Some(Comparison { records: vec![1], differ: vec!["x".to_owned()] });
+        }));
+        assert!(fails(|cycles| cycles[2].census = Some(Census { counted: 9, listed: 8 })));
+        assert!(!fails(|cycles| cycles[2].census = None));
+        assert!(!fails(|cycles| cycles[0].measured.refused = 9));
     }
 
     #[test]
     fn is_json_that_names_its_figures() {
-        let json = serde_json::to_value(Report::of(gathered())).unwrap();
+        let json = serde_json::to_value(gathered().report()).unwrap();
         assert_eq!(json["passed"], true);
         assert_eq!(json["faults"][0]["fault"], "kill");
         assert_eq!(json["faults"][0]["longest_write"], 200.0);
         assert_eq!(json["cycles"][1]["process"], "db-2");
         assert_eq!(json["histories"]["violations"], 0);
+        assert_eq!(json["copies_compared"], 3);
         assert_eq!(json["timeline"][0]["read_max"], 900);
     }
 }

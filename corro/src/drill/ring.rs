@@ -1,21 +1,30 @@
-//! What a ring says about itself at `/api/cluster`.
+//! What a ring says about itself: whether it is whole, and whether it counts as many users as it lists.
 
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use hyper::{Method, StatusCode};
+use anyhow::{bail, ensure};
+use hyper::Method;
 use serde::Deserialize;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
-use crate::load::client::{Client, Endpoint};
+use crate::client::{Client, Endpoint};
 
-/// A ring that is not whole by then does not become it by itself.
+/// A ring that is not whole within this time does not become it by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks.
-const GLANCE: Duration = Duration::from_millis(10);
+const INTERVAL: Duration = Duration::from_millis(10);
 
-/// The part of `/api/cluster` that a drill goes by.
+/// To list more users would take longer than a cycle.
+const MOST_LISTED: u64 = 250_000;
+
+/// How often count and list are compared, and the time between. Others may write to the same ring: what still
+/// differs then, differs.
+const LOOKS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The part of `/api/cluster` that a drill needs.
 #[derive(Deserialize, Debug)]
 struct Cluster {
     size: u16,
@@ -31,7 +40,7 @@ struct Partition {
 
 impl Cluster {
     /// What it waits for; nothing where every partition takes reads and writes and has both its copies up to
-    /// date, the primary in the lead.
+    /// date, with the primary as leader.
     fn waits_for(&self) -> Option<String> {
         let wants = |partition: &Partition| {
             let what = partition.waiting_for.as_deref()?;
@@ -46,18 +55,48 @@ impl Cluster {
     }
 }
 
-/// Watches a ring through a connection of its own.
-pub(crate) struct RingWatch(Client);
+/// How many users there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Census {
+    /// What the ring counts. The count is kept beside the records and changed with each of them, so what it
+    /// once missed it does not find again.
+    pub(crate) counted: u64,
+    /// On all pages of its list.
+    pub(crate) listed: u64,
+}
 
-impl RingWatch {
+#[derive(Deserialize)]
+struct Count {
+    count: u64,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    items: Vec<Item>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    id: Uuid,
+}
+
+/// A ring, by a connection of its own.
+pub(crate) struct Ring(Client);
+
+impl Ring {
     pub(crate) fn new(endpoint: Endpoint) -> Self {
         Self(Client::new(endpoint))
+    }
+
+    async fn look(&mut self) -> anyhow::Result<Cluster> {
+        self.0.ask(Method::GET, "/api/cluster").await
     }
 
     /// The number of db-processes.
     ///
     /// # Errors
-    /// Where nobody answers there, or it is no ring.
+    /// Where there is no answer, or it is no ring.
     pub(crate) async fn size(&mut self) -> anyhow::Result<u16> {
         Ok(self.look().await?.size)
     }
@@ -79,14 +118,44 @@ impl RingWatch {
             if Instant::now() > deadline {
                 bail!("the ring is not whole after {PATIENCE:?}: {waits_for}");
             }
-            tokio::time::sleep(GLANCE).await;
+            sleep(INTERVAL).await;
         }
     }
 
-    async fn look(&mut self) -> anyhow::Result<Cluster> {
-        let answer = self.0.send(Method::GET, "/api/cluster", None).await?;
-        ensure!(answer.status == StatusCode::OK, "/api/cluster answers {}", answer.status);
-        serde_json::from_slice(&answer.body).context("/api/cluster says nothing that is understood")
+    /// Counts and lists all users; `None` where they are too many to be listed.
+    ///
+    /// # Errors
+    /// Where the ring does not answer, or lists a user twice or out of order.
+    pub(crate) async fn census(&mut self) -> anyhow::Result<Option<Census>> {
+        let mut looks = 1;
+        loop {
+            let Count { count: counted } = self.0.ask(Method::GET, "/api/user/count").await?;
+            if counted > MOST_LISTED {
+                return Ok(None);
+            }
+            let listed = self.list().await?;
+            if counted == listed || looks == LOOKS {
+                return Ok(Some(Census { counted, listed }));
+            }
+            looks += 1;
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn list(&mut self) -> anyhow::Result<u64> {
+        let (mut listed, mut last, mut cursor) = (0, None, String::new());
+        loop {
+            let page: Page = self.0.ask(Method::GET, &format!("/api/user?limit=1000{cursor}")).await?;
+            for Item { id } in page.items {
+                ensure!(last < Some(id), "{id} is listed twice or out of order");
+                last = Some(id);
+                listed += 1;
+            }
+            match page.next_cursor {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(listed),
+            }
+        }
     }
 }
 
@@ -95,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ring_is_whole_when_it_is_ready_and_waits_for_nobody() {
+    fn a_ring_is_whole_when_it_is_ready_and_waits_for_nothing() {
         let waits_for = |json: &str| serde_json::from_str::<Cluster>(json).unwrap().waits_for();
         let partition =
             |waiting_for: &str| format!(r#"{{"partition":1,"waiting_for":{waiting_for},"reads":true}}"#);

@@ -1,76 +1,66 @@
-//! The drill itself: cycle after cycle, and what is done with what they bring.
+//! The drill itself: cycle after cycle.
 
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-use super::census::CensusTaker;
 use super::copies::compare;
 use super::driver::Driver;
 use super::faults::{Cycle, Fault};
 use super::progress::Progress;
-use super::report::{CycleResult, Gathered, Setup};
-use super::ring::RingWatch;
+use super::report::{CycleResult, Gathered, Report, Setup};
+use super::ring::Ring;
 use super::verify::Histories;
-use crate::load::Load;
-use crate::load::meter::Measurements;
+use crate::client::Endpoint;
 use crate::load::retries::Retries;
+use crate::load::{Load, LoadSettings};
 
 /// Load without a fault, before each of them.
 const CALM: Duration = Duration::from_millis(500);
 
-/// Load that goes on when the ring is whole again: what comes late belongs to the cycle as well.
+/// Load that continues when the ring is whole again: what comes late belongs to the cycle as well.
 const AFTERMATH: Duration = Duration::from_millis(300);
 
-/// A drill at work.
+/// A running drill.
 pub(crate) struct Drill<'a> {
     driver: &'a Driver,
-    ring: RingWatch,
-    census: CensusTaker,
+    ring: Ring,
     load: Load,
     retries: Retries,
     progress: Progress,
-    calm: Measurements,
-    cycles: Vec<CycleResult>,
-    histories: Histories,
+    gathered: Gathered,
     /// The fault that has begun and not ended.
     broken: Option<Cycle>,
 }
 
 impl<'a> Drill<'a> {
-    pub(crate) fn new(
-        driver: &'a Driver,
-        ring: RingWatch,
-        census: CensusTaker,
-        load: Load,
-        retries: Retries,
-        cycles: usize,
-    ) -> Self {
-        let progress = Progress::new(cycles, matches!(driver, Driver::Manual(_)), load.looker());
+    /// Of the ring that the endpoint serves; `retrying` connections create with an `Idempotency-Key`.
+    pub(crate) fn new(driver: &'a Driver, endpoint: Endpoint, setup: Setup, retrying: usize) -> Self {
+        let load = Load::new(
+            &endpoint,
+            &LoadSettings {
+                connections: setup.connections,
+                reads: setup.reads_percent,
+                users: setup.users,
+                seed: setup.seed,
+            },
+        );
         Self {
             driver,
-            ring,
-            census,
+            ring: Ring::new(endpoint.clone()),
+            progress: Progress::new(setup.cycles, matches!(driver, Driver::Manual), load.looker()),
             load,
-            retries,
-            progress,
-            calm: Measurements::default(),
-            cycles: Vec::with_capacity(cycles.min(100_000)),
-            histories: Histories::default(),
+            retries: Retries::new(&endpoint, retrying),
+            gathered: Gathered { setup, ..Gathered::default() },
             broken: None,
         }
     }
 
-    /// Goes through the cycles, until one of them cannot be carried through or `shutdown`. Leaves the ring as
-    /// it found it.
-    pub(crate) async fn run(
-        mut self,
-        plan: &[Cycle],
-        setup: Setup,
-        shutdown: &CancellationToken,
-    ) -> Gathered {
-        let ended_early = tokio::select! {
+    /// Goes through the cycles, until one of them cannot be done or `shutdown`. Leaves the ring as it found
+    /// it.
+    pub(crate) async fn run(mut self, plan: &[Cycle], shutdown: &CancellationToken) -> Report {
+        self.gathered.ended_early = tokio::select! {
             outcome = self.all(plan) => outcome.err().map(|error| format!("{error:#}")),
             () = shutdown.cancelled() => Some("interrupted".to_owned()),
         };
@@ -81,22 +71,16 @@ impl<'a> Drill<'a> {
         self.load.pause().await;
         self.retries.pause().await;
         self.progress.end();
-        self.calm.add(&self.load.meter().take());
+        let mut gathered = self.gathered;
+        gathered.calm.add(&self.load.meter().take());
         self.load.clean_up().await;
         self.retries.clean_up().await;
-        let retried = self.retries.retried();
+        gathered.checks.retried = self.retries.retried();
         let meter = self.load.meter();
-        Gathered {
-            setup,
-            ended_early,
-            elapsed: meter.elapsed(),
-            calm: self.calm,
-            cycles: self.cycles,
-            histories: self.histories,
-            retried,
-            failures: meter.failures().to_vec(),
-            timeline: meter.timeline().to_vec(),
-        }
+        gathered.elapsed = meter.elapsed();
+        gathered.failures = meter.failures().to_vec();
+        gathered.timeline = meter.timeline().to_vec();
+        gathered.report()
     }
 
     async fn all(&mut self, plan: &[Cycle]) -> anyhow::Result<()> {
@@ -110,26 +94,25 @@ impl<'a> Drill<'a> {
     }
 
     async fn cycle(&mut self, number: usize, cycle: &Cycle) -> anyhow::Result<()> {
-        self.progress.doing(number, cycle, "before the fault");
+        self.progress.step(number, cycle, "before the fault");
         self.driver.prepare(cycle).await?;
         self.ring.until_whole().await?;
         self.load.start();
         self.retries.start();
         tokio::time::sleep(CALM).await;
 
-        self.progress.doing(number, cycle, "the fault");
-        let gateway = cycle.fault == Fault::Gateway;
+        self.progress.step(number, cycle, "the fault");
         let began = {
             let mut meter = self.load.meter();
-            self.calm.add(&meter.take());
-            meter.gateway_is_down(gateway);
+            self.gathered.calm.add(&meter.take());
+            meter.gateway_is_down(cycle.fault == Fault::Gateway);
             meter.elapsed()
         };
         self.broken = Some(cycle.clone());
         self.driver.begin(cycle).await?;
         tokio::time::sleep(cycle.fault.lasts()).await;
 
-        self.progress.doing(number, cycle, "on its way back");
+        self.progress.step(number, cycle, "on its way back");
         let ended = self.load.meter().elapsed();
         self.driver.end(cycle).await?;
         self.broken = None;
@@ -142,17 +125,16 @@ impl<'a> Drill<'a> {
         self.retries.pause().await;
         self.retries.check().await?;
         let measured = self.load.meter().take();
-        self.progress.doing(number, cycle, "comparing and checking");
+        self.progress.step(number, cycle, "comparing and checking");
         let histories = self.load.histories().await;
-        let census = self.census.take().await.context("count and list")?;
+        let census = self.ring.census().await.context("count and list")?;
         let data = self.driver.data().cloned();
         let checked =
             tokio::task::spawn_blocking(move || (data.map(|data| compare(&data)), Histories::of(histories)));
         let (copies, histories) = checked.await.context("the check ended")?;
-        self.histories.add(histories);
+        self.gathered.checks.histories.add(histories);
         let result = CycleResult { cycle: cycle.clone(), began, ended, whole, measured, copies, census };
-        self.progress.done(number, &result);
-        self.cycles.push(result);
+        self.progress.done(number, self.gathered.add(&result));
         Ok(())
     }
 }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::linear::{Finding, check};
-use crate::load::user::{Event, History};
+use crate::linear::Finding;
+use crate::load::history::{Event, History, check};
 
 /// So many bad histories are kept whole; the others are counted.
 const KEPT: usize = 3;
@@ -96,7 +96,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::load::user::{Action, Outcome, Value};
+    use crate::load::history::{Action, Outcome, Value};
 
     fn value(number: u32) -> Value {
         Value { name: number, group: number }

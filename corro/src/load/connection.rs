@@ -8,19 +8,17 @@ use hyper::{Method, StatusCode};
 use uuid::Uuid;
 
 use super::Shared;
-use super::client::{Answer, Client, Trouble};
-use super::meter::{Failure, Kind, Noted};
-use super::random::Random;
-use super::user::{Action, Event, LoadedUser, Outcome, Value};
+use super::history::{Action, Event, Outcome, Value};
+use super::meter::Failure;
+use super::users::LoadedUser;
+use crate::client::{Answer, Client, Endpoint, RequestError};
+use crate::random::Random;
 
-/// A connection that got no answer, or was told to come back later, does not hammer.
+/// Before the next request of a connection whose request failed.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// How a gateway says that a write was not done, for certain. Any other refusal leaves it open.
 const NOTHING_DONE: &str = "Nothing was done";
-
-/// No more of an answer is shown.
-const LONGEST_EXCERPT: usize = 200;
 
 pub(super) struct Connection {
     number: usize,
@@ -30,13 +28,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(number: usize, seed: u64, shared: Arc<Shared>) -> Self {
-        let client = Client::new(shared.endpoint.clone());
-        Self { number, client, random: Random::new(seed, number as u64), shared }
-    }
-
-    pub(super) fn number(&self) -> usize {
-        self.number
+    pub(super) fn new(number: usize, endpoint: Endpoint, seed: u64, shared: Arc<Shared>) -> Self {
+        let random = Random::stream(seed, number as u64);
+        Self { number, client: Client::new(endpoint), random, shared }
     }
 
     /// Reads and writes until the window ends.
@@ -81,10 +75,9 @@ impl Connection {
         let sent = self.shared.now();
         let result = self.client.send(method, &path, body).await;
         let answered = self.shared.now();
-        let (outcome, noted) = judge(user.id, action, request, &result);
-        let failed = !matches!(noted, Noted::Done);
-        let kind = if action.is_read() { Kind::Read } else { Kind::Write };
-        self.shared.meter().note(kind, sent, answered, noted);
+        let (outcome, failure) = judge(user.id, action, request, &result);
+        let failed = failure.is_some();
+        self.shared.meter().note(action.is_read(), sent, answered, failure);
         // A read that failed says nothing about the user.
         let event = outcome.filter(|outcome| !(action.is_read() && *outcome == Outcome::Unknown));
         let length = event.map(|outcome| user.note(Event { action, outcome, sent, answered }));
@@ -122,33 +115,24 @@ fn judge(
     id: Uuid,
     action: Action,
     request: String,
-    result: &Result<Answer, Trouble>,
-) -> (Option<Outcome>, Noted) {
-    let failure = |what: String| Failure { request, what };
-    match result {
-        Ok(answer) => match action.outcome(id, answer.status.as_u16(), &answer.body) {
-            Some(outcome) => (Some(outcome), Noted::Done),
-            None => {
-                let text = String::from_utf8_lossy(&answer.body);
-                let nothing_done =
-                    answer.status == StatusCode::SERVICE_UNAVAILABLE && text.contains(NOTHING_DONE);
-                let outcome = (!nothing_done).then_some(Outcome::Unknown);
-                (outcome, Noted::Failed(failure(format!("{}: {}", answer.status, excerpt(&text)))))
+    result: &Result<Answer, RequestError>,
+) -> (Option<Outcome>, Option<Failure>) {
+    let unknown = Some(Outcome::Unknown);
+    let (outcome, request, what, disconnected) = match result {
+        Ok(answer) => {
+            let outcome = action.outcome(id, answer.status.as_u16(), &answer.body);
+            if outcome.is_some() {
+                return (outcome, None);
             }
-        },
-        Err(Trouble::Refused(error)) => (None, Noted::Unconnected(error.to_string())),
-        Err(trouble @ Trouble::Broken(_)) => {
-            (Some(Outcome::Unknown), Noted::Broken(failure(trouble.to_string())))
+            let reason = answer.reason();
+            let nothing_done =
+                answer.status == StatusCode::SERVICE_UNAVAILABLE && reason.contains(NOTHING_DONE);
+            (unknown.filter(|_| !nothing_done), request, reason, false)
         }
-        Err(trouble @ Trouble::Late) => (Some(Outcome::Unknown), Noted::Failed(failure(trouble.to_string()))),
-    }
-}
-
-/// The detail of a problem, or the beginning of whatever else was answered.
-fn excerpt(text: &str) -> String {
-    let problem: Option<serde_json::Value> = serde_json::from_str(text).ok();
-    let detail = problem.as_ref().and_then(|problem| problem.get("detail")?.as_str());
-    detail.unwrap_or(text).chars().take(LONGEST_EXCERPT).collect()
+        Err(RequestError::Refused(error)) => (None, "a new connection".to_owned(), error.to_string(), true),
+        Err(error) => (unknown, request, error.to_string(), matches!(error, RequestError::Broken(_))),
+    };
+    (outcome, Some(Failure { request, what, disconnected }))
 }
 
 #[cfg(test)]
@@ -157,10 +141,10 @@ mod tests {
 
     use super::*;
 
-    fn judged(action: Action, status: u16, body: &str) -> (Option<Outcome>, Noted) {
+    fn judged(action: Action, status: u16, body: &str) -> (Option<Outcome>, Option<Failure>) {
         let answer = Answer {
             status: StatusCode::from_u16(status).unwrap(),
-            etag: None,
+            headers: hyper::HeaderMap::new(),
             body: Bytes::copy_from_slice(body.as_bytes()),
         };
         judge(Uuid::nil(), action, "a request".to_owned(), &Ok(answer))
@@ -168,31 +152,32 @@ mod tests {
 
     #[test]
     fn a_refused_write_is_not_done_and_a_late_one_is_unknown() {
-        let (outcome, noted) = judged(Action::Delete, 503, r#"{"detail":"Nothing was done: db-1 is away."}"#);
-        let Noted::Failed(failure) = noted else { panic!("{noted:?}") };
-        assert_eq!(failure.what, "503 Service Unavailable: Nothing was done: db-1 is away.");
+        let (outcome, failure) =
+            judged(Action::Delete, 503, r#"{"detail":"Nothing was done: db-1 is away."}"#);
+        assert_eq!(failure.unwrap().what, "503 Service Unavailable: Nothing was done: db-1 is away.");
         assert_eq!(outcome, None);
-        let (outcome, noted) = judged(Action::Delete, 503, r#"{"detail":"No answer: the gateway stops."}"#);
-        assert!(outcome == Some(Outcome::Unknown) && matches!(noted, Noted::Failed(_)));
-        let (outcome, noted) = judged(Action::Delete, 504, "");
-        assert!(outcome == Some(Outcome::Unknown) && matches!(noted, Noted::Failed(_)));
-        let (outcome, noted) = judged(Action::Delete, 404, "");
-        assert!(outcome == Some(Outcome::Absent) && matches!(noted, Noted::Done));
+        let (outcome, failure) = judged(Action::Delete, 503, r#"{"detail":"No answer: the gateway stops."}"#);
+        assert_eq!((outcome, failure.unwrap().disconnected), (Some(Outcome::Unknown), false));
+        let (outcome, failure) = judged(Action::Delete, 504, "");
+        assert_eq!((outcome, failure.unwrap().disconnected), (Some(Outcome::Unknown), false));
+        assert_eq!(judged(Action::Delete, 404, ""), (Some(Outcome::Absent), None));
     }
 
     #[test]
     fn without_an_answer_it_depends_on_whether_it_was_sent() {
-        let judged = |trouble| judge(Uuid::nil(), Action::Delete, "a request".to_owned(), &Err(trouble));
-        let refused = Trouble::Refused(std::io::ErrorKind::ConnectionRefused.into());
-        assert!(matches!(judged(refused), (None, Noted::Unconnected(_))));
-        let broken = Trouble::Broken("reset".to_owned());
-        assert!(matches!(judged(broken), (Some(Outcome::Unknown), Noted::Broken(_))));
-        assert!(matches!(judged(Trouble::Late), (Some(Outcome::Unknown), Noted::Failed(_))));
+        let judged = |error| {
+            let judged = judge(Uuid::nil(), Action::Delete, "a request".to_owned(), &Err(error));
+            (judged.0, judged.1.unwrap().disconnected)
+        };
+        let refused = RequestError::Refused(std::io::ErrorKind::ConnectionRefused.into());
+        assert_eq!(judged(refused), (None, true));
+        assert_eq!(judged(RequestError::Broken("reset".to_owned())), (Some(Outcome::Unknown), true));
+        assert_eq!(judged(RequestError::TimedOut), (Some(Outcome::Unknown), false));
     }
 
     #[test]
     fn all_kinds_of_writes_are_chosen() {
-        let mut random = Random::new(1, 1);
+        let mut random = Random::new(1);
         let user = LoadedUser::fresh();
         let absent: Vec<Action> = (0..200).map(|_| choose(&user, &mut random)).collect();
         let value = Value { name: 0, group: 0 };

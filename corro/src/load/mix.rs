@@ -1,13 +1,13 @@
 //! Which requests are reads.
 //!
 //! A connection waits for each answer before it asks for more. So where writes have to wait, every connection
-//! that writes now and then is soon among those that wait, and nobody is left to find out whether reads still
+//! that writes now and then is soon among those that wait, and none is left to find out whether reads still
 //! succeed. A few connections therefore only read. The others read less for it, so that the whole has the
 //! share of reads that was asked for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::random::Random;
+use crate::random::Random;
 
 /// Chooses between reading and writing.
 pub(super) struct Mix {
@@ -59,7 +59,7 @@ mod tests {
     fn some_only_read_and_the_share_is_kept() {
         let mix = Mix::new(64, 50);
         assert_eq!(mix.writers(), 56);
-        let (mut random, mut reads, mut asked) = (Random::new(1, 1), 0, 0);
+        let (mut random, mut reads, mut asked) = (Random::new(1), 0, 0);
         for _ in 0..1_000 {
             for connection in 0..64 {
                 // A read is answered twice as quickly.
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn all_and_none_are_shares_too() {
-        let mut random = Random::new(1, 1);
+        let mut random = Random::new(1);
         for (reads, expected) in [(0, 0), (100, 64)] {
             let mix = Mix::new(64, reads);
             let read = (0..64).filter(|connection| mix.next_reads(*connection, &mut random)).count();

@@ -1,8 +1,8 @@
-//! Creates with an `Idempotency-Key`, as a careful caller makes them: sent again after any trouble until they
+//! Creates with an `Idempotency-Key`, as a careful caller makes them: sent again after any error until they
 //! are answered.
 //!
-//! A few connections make one user after the other, without choosing ids, all of them in one group that
-//! nobody else uses. What got no answer is sent again with its key, and so is every fourth one that did: the
+//! A few connections make one user after the other, without choosing ids, all of them in one group that no
+//! other user is in. What got no answer is sent again with its key, and so is every fourth one that did: the
 //! second answer has to be the first one, byte for byte. While nothing is under way the number of users in
 //! the group, as the ring counts them, has to be the number of keys.
 
@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use hyper::header::ETAG;
 use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::client::{Answer, Client, Endpoint};
+use super::Crew;
+use crate::client::{Answer, Client, Endpoint, JSON};
 
 /// A create that got no answer is sent again after this time.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -51,19 +51,18 @@ impl Retried {
     }
 }
 
-/// Connections that create with keys: at rest, or the tasks that they are at work in.
+/// Connections that create with keys.
 pub(crate) struct Retries {
     group: i32,
     stop: Arc<AtomicBool>,
-    resting: Vec<Connection>,
-    working: JoinSet<Connection>,
+    connections: Crew<Connection>,
 }
 
 struct Connection {
     client: Client,
     group: i32,
     retried: Retried,
-    /// Everyone that was made.
+    /// All users that it has made.
     made: Vec<Uuid>,
 }
 
@@ -78,32 +77,30 @@ struct Count {
 }
 
 impl Retries {
-    /// So many connections, at rest. The group is for them alone.
-    pub(crate) fn new(endpoint: &Endpoint, connections: usize, group: i32) -> Self {
-        let connection = || Connection {
+    /// So many connections, at rest.
+    pub(crate) fn new(endpoint: &Endpoint, connections: usize) -> Self {
+        // No other user is in that group, in all probability.
+        let group = i32::from_ne_bytes(Uuid::new_v4().as_fields().0.to_ne_bytes());
+        let connection = |_| Connection {
             client: Client::new(endpoint.clone()),
             group,
             retried: Retried::default(),
             made: Vec::new(),
         };
-        let resting = (0..connections).map(|_| connection()).collect();
-        Self { group, stop: Arc::default(), resting, working: JoinSet::new() }
+        let connections = Crew::new((0..connections).map(connection).collect());
+        Self { group, stop: Arc::default(), connections }
     }
 
     /// Sets the connections to work.
     pub(crate) fn start(&mut self) {
         self.stop.store(false, Ordering::Relaxed);
-        for connection in self.resting.drain(..) {
-            self.working.spawn(connection.work(Arc::clone(&self.stop)));
-        }
+        self.connections.start(|_, connection| connection.work(Arc::clone(&self.stop)));
     }
 
     /// When this returns, every create has its answer, or is given up.
     pub(crate) async fn pause(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        while let Some(connection) = self.working.join_next().await {
-            self.resting.push(connection.expect("a connection neither panics nor is cancelled"));
-        }
+        self.connections.rest().await;
     }
 
     /// Compares the number of users with the number of keys. It must be paused.
@@ -111,12 +108,11 @@ impl Retries {
     /// # Errors
     /// Where the ring does not count.
     pub(crate) async fn check(&mut self) -> anyhow::Result<()> {
-        let keys: u64 = self.resting.iter().map(|connection| connection.made.len() as u64).sum();
-        let Some(connection) = self.resting.first_mut() else { return Ok(()) };
+        let resting = &mut self.connections.resting;
+        let keys: u64 = resting.iter().map(|connection| connection.made.len() as u64).sum();
+        let Some(connection) = resting.first_mut() else { return Ok(()) };
         let path = format!("/api/user/count?group={}", self.group);
-        let answer = connection.client.send(Method::GET, &path, None).await.context("no count")?;
-        ensure!(answer.status == StatusCode::OK, "{path}: {}", answer.status);
-        let Count { count } = serde_json::from_slice(&answer.body).context("no count")?;
+        let Count { count } = connection.client.ask(Method::GET, &path).await?;
         if count != keys {
             connection.retried.is_wrong(format!("{keys} keys made {count} users"));
         }
@@ -125,21 +121,19 @@ impl Retries {
 
     /// Deletes what was created. It must be paused.
     pub(crate) async fn clean_up(&mut self) {
-        for mut connection in self.resting.drain(..) {
-            self.working.spawn(async move {
-                for id in connection.made.drain(..) {
-                    let _ = connection.client.send(Method::DELETE, &format!("/api/user/{id}"), None).await;
-                }
-                connection
-            });
-        }
-        self.pause().await;
+        self.connections.start(|_, mut connection| async move {
+            for id in connection.made.drain(..) {
+                let _ = connection.client.send(Method::DELETE, &format!("/api/user/{id}"), None).await;
+            }
+            connection
+        });
+        self.connections.rest().await;
     }
 
     /// What came of all.
     pub(crate) fn retried(&self) -> Retried {
         let mut sum = Retried::default();
-        for Connection { retried, .. } in &self.resting {
+        for Connection { retried, .. } in &self.connections.resting {
             sum.keys += retried.keys;
             sum.sent += retried.sent;
             sum.retried += retried.retried;
@@ -164,7 +158,7 @@ impl Connection {
             }
             if number.is_multiple_of(AGAIN)
                 && let Some(second) = self.until_answered(&key, &body).await
-                && (&second.body, &second.etag) != (&first.body, &first.etag)
+                && (&second.body, second.headers.get(ETAG)) != (&first.body, first.headers.get(ETAG))
             {
                 self.retried.is_wrong("a create that was sent again has another answer".to_owned());
             }
@@ -174,10 +168,11 @@ impl Connection {
 
     /// Sends a create until it is answered; `None` where that is given up, which is noted.
     async fn until_answered(&mut self, key: &str, body: &str) -> Option<Answer> {
+        let headers = [JSON, ("idempotency-key", key)];
         for attempt in 0..ATTEMPTS {
             self.retried.sent += 1;
             self.retried.retried += u64::from(attempt == 1);
-            match self.client.create(key, body.to_owned()).await {
+            match self.client.send_with(Method::POST, "/api/user", &headers, body.to_owned()).await {
                 Ok(answer) if answer.status == StatusCode::CREATED => return Some(answer),
                 Ok(answer) if answer.status.is_server_error() => {}
                 Ok(answer) => {

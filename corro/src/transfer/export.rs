@@ -7,15 +7,14 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 use hyper::Method;
-use hyper::body::Bytes;
 use protocol::User;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep};
 
-use super::progress::Progress;
-use super::{Format, Gateway, PAUSE, at, file};
-use crate::load::client::Client;
+use super::{Format, Gateway, PAUSE, at, file, progress, show};
+use crate::client::Client;
 
 /// Users on a page: as many as there may be.
 const PAGE: usize = 1_000;
@@ -42,9 +41,8 @@ struct Count {
 }
 
 #[derive(Deserialize)]
-struct Page<'a> {
-    #[serde(borrow)]
-    items: Vec<&'a RawValue>,
+struct Page {
+    items: Vec<Box<RawValue>>,
     next_cursor: Option<String>,
 }
 
@@ -66,38 +64,35 @@ pub(crate) async fn export(args: ExportArgs) -> anyhow::Result<()> {
 }
 
 async fn pages(args: &ExportArgs, mut output: Output<impl Write>) -> anyhow::Result<u64> {
-    let mut client = Client::new(args.gateway.endpoint()?);
+    let mut client = args.gateway.client()?;
     let only = |before: &str| args.group.map_or(String::new(), |group| format!("{before}group={group}"));
-    let count = ask(&mut client, args, &format!("/api/user/count{}", only("?"))).await?;
-    let Count { count } = serde_json::from_slice(&count).context("a count was expected")?;
+    let Count { count } = ask(&mut client, args, &format!("/api/user/count{}", only("?"))).await?;
     let (mut users, mut cursor) = (0, String::new());
-    let mut progress = Progress::new("exported");
+    let progress = progress("exported", Some(count));
     loop {
         let path = format!("/api/user?limit={PAGE}{}{cursor}", only("&"));
-        let body = ask(&mut client, args, &path).await?;
-        let page: Page<'_> = serde_json::from_slice(&body).context("a page of users was expected")?;
+        let page: Page = ask(&mut client, args, &path).await?;
         page.items.iter().try_for_each(|user| output.user(user))?;
         users += page.items.len() as u64;
-        progress.draw(users, Some(users as f64 / count.max(1) as f64));
+        show(&progress, users, users);
         match page.next_cursor {
             Some(next) => cursor = format!("&cursor={next}"),
             None => break,
         }
     }
     output.end()?;
-    progress.end();
+    progress.finish_and_clear();
     Ok(users)
 }
 
 /// Asks until there is an answer, as long as that may come.
-async fn ask(client: &mut Client, args: &ExportArgs, path: &str) -> anyhow::Result<Bytes> {
+async fn ask<T: DeserializeOwned>(client: &mut Client, args: &ExportArgs, path: &str) -> anyhow::Result<T> {
     let start = Instant::now();
     loop {
         let reason = match client.send(Method::GET, path, None).await {
-            Ok(answer) if answer.status.is_success() => return Ok(answer.body),
-            Ok(answer) if answer.status.is_server_error() => answer.status.to_string(),
-            Ok(answer) => bail!("{}: {}", answer.status, String::from_utf8_lossy(&answer.body)),
-            Err(trouble) => trouble.to_string(),
+            Ok(answer) if answer.status.is_server_error() => answer.reason(),
+            Ok(answer) => return answer.json(),
+            Err(error) => error.to_string(),
         };
         if start.elapsed() > args.gateway.patience() {
             bail!("no answer for {} s: {reason}", args.gateway.patience);

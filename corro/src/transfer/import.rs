@@ -1,4 +1,4 @@
-//! As many bulk requests as it takes until every row has its result.
+//! Bulk requests, one after the other, until every row has its result.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -10,31 +10,31 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
+use indicatif::ProgressBar;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{Receiver, channel};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use unicode_normalization::UnicodeNormalization;
 
-use super::progress::Progress;
-use super::rows::{CREATE, Row, Rows, UPDATE, Unusable};
-use super::stream::{LineResult, NotOpened, Stream};
-use super::{Format, Gateway, PAUSE, at, file};
-use crate::load::client::{Client, Endpoint};
+use super::rows::{CREATE, ReadRow, Row, Rows, UPDATE, Unusable};
+use super::{Format, Gateway, PAUSE, at, file, progress, show};
+use crate::client::{Client, NDJSON, RequestError};
 
-/// Rows that may be without a result: enough that the ring never waits for this side.
-const IN_FLIGHT: usize = 8_192;
+/// Rows of one request: so many that the time between two requests does not matter.
+const REQUEST: usize = 16_384;
 
-/// Rows sent as one piece.
-const PIECE: usize = 256;
+/// So many rows that failed are printed where there is no file for them.
+const PRINTED: u64 = 10;
 
 /// `corro import`.
 #[derive(Args, Debug)]
 pub(crate) struct ImportArgs {
     /// The file; - for standard input
     file: PathBuf,
-    /// How the users stand in it; by the end of its name, where that says so
+    /// Its format; by the end of its name, where that says so
     #[arg(long)]
     format: Option<Format>,
     /// What to do with users who exist
@@ -61,7 +61,7 @@ enum OnConflict {
 }
 
 /// What became of the rows.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 struct Summary {
     created: u64,
     updated: u64,
@@ -70,9 +70,20 @@ struct Summary {
 }
 
 impl Summary {
-    fn total(&self) -> u64 {
+    fn total(self) -> u64 {
         self.created + self.updated + self.skipped + self.failed
     }
+}
+
+/// A line of an answer.
+#[derive(Debug, Deserialize)]
+struct LineResult {
+    /// `None` in the line that says that there will be no more.
+    line: Option<u64>,
+    status: u16,
+    r#type: Option<String>,
+    detail: Option<String>,
+    errors: Option<Value>,
 }
 
 /// Imports a file. Returns whether every row was imported or skipped.
@@ -94,37 +105,29 @@ pub(crate) async fn import(args: ImportArgs) -> anyhow::Result<bool> {
         Some(path) => Some(BufWriter::new(at(File::create(path), path)?)),
         None => None,
     };
-    let endpoint = args.gateway.endpoint()?;
     let mut import = Import {
-        client: Client::new(endpoint.clone()),
-        endpoint,
+        client: args.gateway.client()?,
         patience: args.gateway.patience(),
         on_conflict: args.on_conflict,
-        rows: reading(rows),
-        first: VecDeque::new(),
-        exhausted: false,
-        sent: VecDeque::new(),
-        next_line: 1,
         summary: Summary::default(),
         errors,
-        complaints: 0,
-        moved: Instant::now(),
-        progress: Progress::new("imported"),
-        part: Box::new(move || size.map(|size| read.load(Ordering::Relaxed) as f64 / size.max(1) as f64)),
+        progress: progress("imported", size),
+        read,
     };
-    let outcome = import.run().await;
+    let started = Instant::now();
+    let outcome = import.run(reading(rows)).await;
+    import.progress.finish_and_clear();
     if let Some(errors) = &mut import.errors {
         errors.flush().context("the file of errors")?;
     }
-    let (summary, took) = (import.summary, import.progress.end());
+    let (summary, took) = (import.summary, started.elapsed().as_secs_f64());
     println!(
-        "{} created, {} updated, {} skipped, {} failed in {:.1} s ({:.0} users/s)",
+        "{} created, {} updated, {} skipped, {} failed in {took:.1} s ({:.0} users/s)",
         summary.created,
         summary.updated,
         summary.skipped,
         summary.failed,
-        took.as_secs_f64(),
-        summary.total() as f64 / took.as_secs_f64().max(0.001)
+        summary.total() as f64 / took.max(0.001)
     );
     outcome.context("the import is not complete; run it again, which does no row twice")?;
     Ok(summary.failed == 0)
@@ -144,35 +147,15 @@ impl Read for Counted {
     }
 }
 
-type Piece = Vec<Result<Row, Unusable>>;
-
 /// Reads rows on a thread of its own: a pipe may have nothing for a while, and two threads are faster than
 /// one.
-fn reading<R: BufRead + Send + 'static>(mut rows: Rows<R>) -> Receiver<anyhow::Result<Piece>> {
-    let (sender, receiver) = channel(8);
+fn reading<R: BufRead + Send + 'static>(mut rows: Rows<R>) -> Receiver<anyhow::Result<ReadRow>> {
+    let (sender, receiver) = channel(REQUEST);
     std::thread::spawn(move || {
-        loop {
-            let mut piece = Vec::with_capacity(PIECE);
-            let mut end = Ok(());
-            while piece.len() < PIECE {
-                match rows.next() {
-                    Ok(Some(row)) => piece.push(row),
-                    Ok(None) => break,
-                    Err(error) => {
-                        end = Err(error);
-                        break;
-                    }
-                }
-            }
-            // Nobody is left to read for when the import has ended.
-            let last = piece.len() < PIECE;
-            if sender.blocking_send(Ok(piece)).is_err() {
-                return;
-            }
-            if let Err(error) = end {
-                let _ = sender.blocking_send(Err(error));
-            }
-            if last {
+        while let Some(row) = rows.next().transpose() {
+            let is_last = row.is_err();
+            // If the import has ended, there is no more to do.
+            if sender.blocking_send(row).is_err() || is_last {
                 return;
             }
         }
@@ -182,184 +165,114 @@ fn reading<R: BufRead + Send + 'static>(mut rows: Rows<R>) -> Receiver<anyhow::R
 
 struct Import {
     client: Client,
-    endpoint: Endpoint,
     patience: Duration,
     on_conflict: OnConflict,
-    /// From the file.
-    rows: Receiver<anyhow::Result<Piece>>,
-    /// To be sent before those: once more, or as an update.
-    first: VecDeque<Row>,
-    /// The file is read to its end.
-    exhausted: bool,
-    /// Without a result, in the order of their lines.
-    sent: VecDeque<Row>,
-    /// Number of the line whose result is next.
-    next_line: u64,
     summary: Summary,
     errors: Option<BufWriter<File>>,
-    complaints: u64,
-    /// When a row last got its final result.
-    moved: Instant,
-    progress: Progress,
-    /// How much of the file is read.
-    part: Box<dyn Fn() -> Option<f64>>,
-}
-
-/// Why a request has ended.
-enum Ended {
-    AllDone,
-    /// Not all rows have their result.
-    Early(String),
+    progress: ProgressBar,
+    /// Bytes of the file that are read.
+    read: Arc<AtomicU64>,
 }
 
 impl Import {
-    async fn run(&mut self) -> anyhow::Result<()> {
+    async fn run(&mut self, mut rows: Receiver<anyhow::Result<ReadRow>>) -> anyhow::Result<()> {
+        // Without a result. They are sent again, in the same order and before anything else.
+        let mut due = Vec::new();
+        let mut progressed = Instant::now();
         loop {
-            let reason = match Stream::open(&self.endpoint).await {
-                Ok(stream) => match self.send(stream).await? {
-                    Ended::AllDone => return Ok(()),
-                    Ended::Early(reason) => reason,
-                },
-                Err(NotOpened::Later(reason)) => reason,
-                Err(NotOpened::Never(error)) => return Err(error),
+            while due.len() < REQUEST {
+                // What the file has by now; it is waited for only if there is nothing else to send.
+                let row = match rows.try_recv() {
+                    Ok(row) => row,
+                    Err(TryRecvError::Empty) if due.is_empty() => {
+                        let Some(row) = rows.recv().await else { break };
+                        progressed = Instant::now();
+                        row
+                    }
+                    Err(_) => break,
+                };
+                match row? {
+                    Ok(row) => due.push(row),
+                    Err(Unusable { number, text, why }) => {
+                        self.failed(json!({"row": number, "detail": why, "text": text}))?;
+                    }
+                }
+            }
+            if due.is_empty() {
+                return Ok(());
+            }
+            let before = self.summary.total();
+            let (left, interrupted) = self.send(due).await?;
+            due = left;
+            if self.summary.total() > before {
+                progressed = Instant::now();
+            }
+            show(&self.progress, self.summary.total(), self.read.load(Ordering::Relaxed));
+            if let Some(reason) = interrupted {
+                if progressed.elapsed() > self.patience {
+                    bail!("no progress for {} s: {reason}", self.patience.as_secs());
+                }
+                sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// One request. Returns the rows that have no final result, and why, if the ring cannot give it now.
+    async fn send(&mut self, rows: Vec<Row>) -> anyhow::Result<(Vec<Row>, Option<String>)> {
+        let body = rows.iter().map(|row| row.line.as_str()).collect();
+        let answer = self.client.send_for_part(Method::POST, "/api/user/bulk", &[NDJSON], body).await;
+        let (answer, end) = match answer {
+            Ok((answer, end)) if answer.status == StatusCode::OK => (answer, end),
+            Ok((answer, _)) if answer.status.is_server_error() => return Ok((rows, Some(answer.reason()))),
+            Ok((answer, _)) => bail!(answer.reason()),
+            Err(error @ RequestError::Refused(_)) => return Ok((rows, Some(error.to_string()))),
+            Err(error) => return Ok((sent(rows), Some(error.to_string()))),
+        };
+        let mut interrupted = end.err().map(|error| error.to_string());
+        let (mut rows, mut left) = (VecDeque::from(rows), Vec::new());
+        let whole = answer.body.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let lines = answer.body[..whole].split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        for (number, line) in (1..).zip(lines) {
+            let result: LineResult = serde_json::from_slice(line).context("a result is not understood")?;
+            let Some(of) = result.line else {
+                interrupted = Some(result.detail.unwrap_or_default());
+                break;
             };
-            if self.sent.is_empty() && self.first.is_empty() {
-                // It was the file that was slow.
-                self.moved = Instant::now();
+            let row = rows.pop_front().filter(|_| of == number);
+            let row = row.with_context(|| format!("line {of} has a result, and line {number} is next"))?;
+            if matches!(result.status, 503 | 504) {
+                interrupted.get_or_insert_with(|| result.detail.clone().unwrap_or_default());
             }
-            // Whatever has no result is sent again, in the same order and before anything else.
-            for row in std::mem::take(&mut self.sent).into_iter().rev() {
-                self.first.push_front(Row { again: true, ..row });
-            }
-            if self.moved.elapsed() > self.patience {
-                bail!("nothing has gone on for {} s: {reason}", self.patience.as_secs());
-            }
-            sleep(PAUSE).await;
+            left.extend(self.result(row, result).await?);
         }
-    }
-
-    /// One request, until all rows have their result or it breaks.
-    async fn send(&mut self, mut stream: Stream) -> anyhow::Result<Ended> {
-        self.next_line = 1;
-        // A partition that is down is not asked again and again.
-        let mut rest_until: Option<Instant> = None;
-        loop {
-            if self.is_done() {
-                stream.end();
-            }
-            let lines = stream.lines();
-            // Where nothing is owed, it is the file that is slow.
-            let patience = if self.sent.is_empty() { Duration::MAX } else { self.patience };
-            let resting = rest_until.is_some_and(|until| Instant::now() < until);
-            let may_send = lines.is_some() && self.sent.len() < IN_FLIGHT && !resting;
-            let again = may_send && !self.first.is_empty();
-            let fresh = may_send && self.first.is_empty() && !self.exhausted;
-            tokio::select! {
-                biased;
-                results = timeout(patience, stream.results()) => match results {
-                    Err(_) => return Ok(Ended::Early("no result came".to_owned())),
-                    Ok(Err(error)) => return Ok(Ended::Early(error.to_string())),
-                    Ok(Ok(None)) if self.is_done() => return Ok(Ended::AllDone),
-                    Ok(Ok(None)) => return Ok(Ended::Early("the answer has ended early".to_owned())),
-                    Ok(Ok(Some(results))) => {
-                        for result in results {
-                            if result.line.is_none() {
-                                return Ok(Ended::Early(result.detail.unwrap_or_default()));
-                            }
-                            if self.result(result).await? {
-                                rest_until = Some(Instant::now() + PAUSE);
-                            }
-                        }
-                        self.progress.draw(self.summary.total(), (self.part)());
-                        if rest_until.is_some() && self.moved.elapsed() > self.patience {
-                            return Ok(Ended::Early("partitions are down".to_owned()));
-                        }
-                    }
-                },
-                permit = async { lines.as_ref().expect("checked by the condition").reserve().await }, if again => {
-                    let Ok(permit) = permit else { return Ok(Ended::Early("no more is taken".to_owned())) };
-                    let count = self.first.len().min(PIECE);
-                    let rows: Vec<Row> = self.first.drain(..count).collect();
-                    permit.send(self.write(rows));
-                }
-                (permit, piece) = async {
-                    let permit = lines.as_ref().expect("checked by the condition").reserve().await;
-                    (permit, self.rows.recv().await)
-                }, if fresh => {
-                    let rows = self.sort_out(piece)?;
-                    match permit {
-                        Ok(permit) if !rows.is_empty() => permit.send(self.write(rows)),
-                        Ok(_) => {}
-                        Err(_) => {
-                            self.first.extend(rows);
-                            return Ok(Ended::Early("no more is taken".to_owned()));
-                        }
-                    }
-                }
-                () = sleep(PAUSE), if resting => {}
-            }
+        if !rows.is_empty() {
+            interrupted.get_or_insert_with(|| "the answer has ended early".to_owned());
         }
+        // In the order of the file: what the answer did not reach comes later.
+        left.extend(sent(rows));
+        Ok((left, interrupted))
     }
 
-    fn is_done(&self) -> bool {
-        self.exhausted && self.first.is_empty() && self.sent.is_empty()
-    }
-
-    /// The rows that can be sent.
-    fn sort_out(&mut self, piece: Option<anyhow::Result<Piece>>) -> anyhow::Result<Vec<Row>> {
-        let Some(piece) = piece else {
-            self.exhausted = true;
-            return Ok(Vec::new());
-        };
-        let mut rows = Vec::new();
-        for row in piece? {
-            match row {
-                Ok(row) => rows.push(row),
-                Err(Unusable { number, text, why }) => {
-                    self.failed(json!({"row": number, "detail": why, "text": text}))?;
-                }
-            }
-        }
-        Ok(rows)
-    }
-
-    /// The rows as lines; from now on they are without a result.
-    fn write(&mut self, rows: Vec<Row>) -> Bytes {
-        let mut text = String::with_capacity(rows.iter().map(|row| row.line.len()).sum());
-        for row in rows {
-            text.push_str(&row.line);
-            self.sent.push_back(row);
-        }
-        Bytes::from(text)
-    }
-
-    /// Takes the result of the oldest row. Returns whether its partition is down now.
-    async fn result(&mut self, result: LineResult) -> anyhow::Result<bool> {
-        let Some(mut row) = self.sent.pop_front().filter(|_| result.line == Some(self.next_line)) else {
-            bail!("line {:?} has a result, and line {} is next", result.line, self.next_line);
-        };
-        self.next_line += 1;
+    /// Takes the result of a row. Returns the row if it has to be sent again.
+    async fn result(&mut self, mut row: Row, result: LineResult) -> anyhow::Result<Option<Row>> {
         match result.status {
             201 => self.summary.created += 1,
             200 => self.summary.updated += 1,
-            // It is not done, or perhaps: either way it can be sent again.
+            // It was not done, or perhaps: either way it can be sent again.
             503 | 504 => {
                 row.again |= result.status == 504;
-                self.first.push_back(row);
-                return Ok(true);
+                return Ok(Some(row));
             }
             409 if row.again && self.exists_as(&row).await? => self.summary.created += 1,
             409 if self.on_conflict == OnConflict::Skip => self.summary.skipped += 1,
             409 if self.on_conflict == OnConflict::Update => {
                 row.line = row.line.replacen(CREATE, UPDATE, 1);
-                self.first.push_back(row);
-                return Ok(false);
+                return Ok(Some(row));
             }
             // It was deleted since it was found to exist.
             404 if row.line.starts_with(UPDATE) => {
                 row.line = row.line.replacen(UPDATE, CREATE, 1);
-                self.first.push_back(row);
-                return Ok(false);
+                return Ok(Some(row));
             }
             status => {
                 let LineResult { r#type, detail, errors, .. } = result;
@@ -369,21 +282,18 @@ impl Import {
                 }))?;
             }
         }
-        self.moved = Instant::now();
-        Ok(false)
+        Ok(None)
     }
 
     /// Whether the user is what the row says: then it was this import that made it, or might as well have
     /// been.
     async fn exists_as(&mut self, row: &Row) -> anyhow::Result<bool> {
-        let path = format!("/api/user/{}", row.id);
-        let answer = match self.client.send(Method::GET, &path, None).await {
+        let answer = match self.client.send(Method::GET, &format!("/api/user/{}", row.id), None).await {
             Ok(answer) if answer.status == StatusCode::OK => answer,
-            // It cannot be told now; the row counts as one that existed.
+            // It cannot be found out now; the row counts as one that existed.
             _ => return Ok(false),
         };
-        let found: Map<String, Value> =
-            serde_json::from_slice(&answer.body).context("the gateway answered with what is no user")?;
+        let found: Map<String, Value> = answer.json()?;
         let mut wanted = row.user();
         if let Some(Value::String(name)) = wanted.get_mut("name") {
             *name = name.nfc().collect();
@@ -392,16 +302,20 @@ impl Import {
         Ok(found == wanted)
     }
 
-    /// A row that is not imported. The first few are told, all go to the file.
+    /// A row that is not imported. All of them go to the file, or else the first ones to the terminal.
     fn failed(&mut self, why: Value) -> anyhow::Result<()> {
         self.summary.failed += 1;
-        self.moved = Instant::now();
         if let Some(errors) = &mut self.errors {
             writeln!(errors, "{why}").context("the file of errors")?;
-        } else if self.complaints < 10 {
-            self.complaints += 1;
-            eprintln!("row {}: {}", why["row"], why["detail"].as_str().unwrap_or_default());
+        } else if self.summary.failed <= PRINTED {
+            let detail = why["detail"].as_str().unwrap_or_default();
+            self.progress.suspend(|| eprintln!("row {}: {detail}", why["row"]));
         }
         Ok(())
     }
+}
+
+/// Rows that were sent, and may have been done.
+fn sent(rows: impl IntoIterator<Item = Row>) -> Vec<Row> {
+    rows.into_iter().map(|row| Row { again: true, ..row }).collect()
 }

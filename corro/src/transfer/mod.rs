@@ -1,33 +1,30 @@
-//! `corro import` and `corro export`: users from a file into a ring, and out of a ring into a file.
+//! `corro import` and `corro export`: users from a file into a ring, and from a ring into a file.
 //!
-//! An import goes through `POST /api/user/bulk`, in one request as long as nothing breaks. Every row has its
-//! id before it is sent: the one that the file gives it, or one that follows from the content of the row (see
-//! [`identity`]). So a row that is sent twice meets itself, and that is all that a broken connection, a
-//! gateway that is started again or an import that is run again has to rely on: rows without a result are
-//! sent once more. Where such a row turns out to exist, it is read and compared, to tell whether it was this
-//! import that made it.
+//! An import sends requests to `POST /api/user/bulk`, one after the other. Every row has its id before it is
+//! sent: the one that the file gives it, or one that follows from the content of the row (see [`identity`]).
+//! So a row that is sent twice meets itself, and that is all that a broken connection, a gateway that is
+//! started again or an import that is run again has to rely on: rows without a result are sent once more.
+//! Where such a row turns out to exist, it is read and compared, to find out whether this import made it.
 //!
 //! An export reads pages of the list, from the first id to the last. It is no snapshot: a user that is made
 //! or deleted meanwhile may be in it or not.
 //!
-//! * [`rows`]: from a file to rows. [`identity`]: ids for rows without one.
-//! * [`stream`]: one bulk request. [`import`]: as many of them as it takes.
-//! * [`export`]: the way out. [`progress`]: the line that is drawn meanwhile.
+//! [`rows`]: from a file to rows. [`identity`]: ids for rows without one. [`import`] and [`export`]: both
+//! ways.
 
 mod export;
 mod identity;
 mod import;
-mod progress;
 mod rows;
-mod stream;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::load::client::Endpoint;
+use crate::client::{Client, GatewayArgs};
 
 pub(crate) use export::{ExportArgs, export};
 pub(crate) use import::{ImportArgs, import};
@@ -60,28 +57,37 @@ impl Format {
     }
 }
 
-/// Where the gateway is, and how long to wait for it.
+// Not a doc comment: it would be shown as the help of the command.
 #[derive(Args, Debug)]
 struct Gateway {
-    /// The gateway
-    #[arg(long, default_value = "http://localhost:3001", value_name = "URL")]
-    url: String,
-    /// What the gateway wants to be shown
-    #[arg(long, env = "API_TOKEN", hide_env_values = true, value_name = "TEXT")]
-    token: Option<String>,
-    /// Give up when nothing goes on for so many seconds
+    #[command(flatten)]
+    gateway: GatewayArgs,
+    /// Give up when there is no progress for so many seconds
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     patience: u64,
 }
 
 impl Gateway {
-    fn endpoint(&self) -> anyhow::Result<Endpoint> {
-        Endpoint::parse(&self.url, self.token.as_deref())
+    fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::patient(self.gateway.endpoint()?, self.patience()))
     }
 
     fn patience(&self) -> Duration {
         Duration::from_secs(self.patience)
     }
+}
+
+/// Shows on a terminal how many users there were so far, and the share of `length` where that is known.
+fn progress(what: &'static str, length: Option<u64>) -> ProgressBar {
+    let rest = if length.is_some() { ", {percent} %, {eta} left" } else { "" };
+    let style = ProgressStyle::with_template(&format!("{what} {{msg}}{rest}"));
+    ProgressBar::new(length.unwrap_or(0)).with_style(style.expect("the template is sound"))
+}
+
+fn show(progress: &ProgressBar, users: u64, position: u64) {
+    let rate = users as f64 / progress.elapsed().as_secs_f64().max(0.001);
+    progress.set_message(format!("{users} users, {rate:.0} users/s"));
+    progress.set_position(position);
 }
 
 /// `-` stands for the standard streams.

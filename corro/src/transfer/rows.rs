@@ -45,6 +45,9 @@ pub(super) struct Unusable {
     pub(super) why: String,
 }
 
+/// A row as it is read.
+pub(super) type ReadRow = Result<Row, Unusable>;
+
 /// Reads rows one after the other.
 pub(super) struct Rows<R> {
     source: Source<R>,
@@ -86,7 +89,7 @@ impl<R: BufRead> Rows<R> {
     ///
     /// # Errors
     /// Where the file cannot be read.
-    pub(super) fn next(&mut self) -> anyhow::Result<Option<Result<Row, Unusable>>> {
+    pub(super) fn next(&mut self) -> anyhow::Result<Option<ReadRow>> {
         let (text, fields) = match &mut self.source {
             Source::Ndjson(reader) => {
                 let mut line = Vec::new();

@@ -116,8 +116,8 @@ async fn what_is_exported_is_what_was_imported_in_both_formats() {
     let given =
         |users: &[(Value, Value)]| users.iter().map(|(user, _)| format!("{user}\n")).collect::<String>();
     std::fs::write(at("in.ndjson"), given(&expected)).unwrap();
-    let told = said(&run(corro(&ring, &["import", text(&at("in.ndjson"))])).await, 0);
-    assert!(told.starts_with("2500 created, 0 updated, 0 skipped, 0 failed"), "{told}");
+    let printed = said(&run(corro(&ring, &["import", text(&at("in.ndjson"))])).await, 0);
+    assert!(printed.starts_with("2500 created, 0 updated, 0 skipped, 0 failed"), "{printed}");
 
     let out = |name: &str| {
         let users = std::fs::read_to_string(at(name)).unwrap();
@@ -135,8 +135,8 @@ async fn what_is_exported_is_what_was_imported_in_both_formats() {
     said(&run(corro(&other, &["import", text(&at("out.csv"))])).await, 0);
     said(&run(corro(&other, &["export", "--output", text(&at("again.ndjson"))])).await, 0);
     assert!(out("again.ndjson") == stored, "as it was before");
-    let told = said(&run(corro(&other, &["import", text(&at("out.csv"))])).await, 0);
-    assert!(told.starts_with("0 created, 0 updated, 2500 skipped"), "{told}");
+    let printed = said(&run(corro(&other, &["import", text(&at("out.csv"))])).await, 0);
+    assert!(printed.starts_with("0 created, 0 updated, 2500 skipped"), "{printed}");
 }
 
 #[tokio::test]
@@ -155,18 +155,18 @@ async fn rows_that_exist_or_are_wrong_are_treated_as_told() {
         arguments.extend(more);
         corro(&ring, &arguments)
     };
-    let told = said(&run(with(&[])).await, 1);
-    assert!(told.starts_with("1 created, 0 updated, 0 skipped, 1 failed"), "{told}");
+    let printed = said(&run(with(&[])).await, 1);
+    assert!(printed.starts_with("1 created, 0 updated, 0 skipped, 1 failed"), "{printed}");
     let failed: Value = serde_json::from_str(&std::fs::read_to_string(&errors).unwrap()).unwrap();
     assert_eq!((&failed["row"], &failed["status"]), (&json!(2), &json!(422)), "{failed}");
     assert_eq!(failed["user"]["name"], "Eve");
     assert_eq!(failed["errors"][0]["pointer"], "/email");
 
     std::fs::write(&file, format!("id,name,email\n{first},Ada Lovelace,ada@example.org\n")).unwrap();
-    let told = said(&run(with(&["--on-conflict", "fail"])).await, 1);
-    assert!(told.contains("1 failed"), "{told}");
-    let told = said(&run(with(&["--on-conflict", "update"])).await, 0);
-    assert!(told.starts_with("0 created, 1 updated"), "{told}");
+    let printed = said(&run(with(&["--on-conflict", "fail"])).await, 1);
+    assert!(printed.contains("1 failed"), "{printed}");
+    let printed = said(&run(with(&["--on-conflict", "update"])).await, 0);
+    assert!(printed.starts_with("0 created, 1 updated"), "{printed}");
     assert_eq!(ring.client().await.get(first).await.user().name, "Ada Lovelace");
     std::fs::write(&file, "id,name\n").unwrap();
     said(&run(with(&[])).await, 2);
@@ -207,8 +207,8 @@ async fn an_import_survives_the_gateway_and_is_run_again_without_doing_a_row_twi
     ring.start_process(2);
     ring.until_ready().await;
     assert_eq!(count(&ring), USERS);
-    let told = said(&run(corro(&ring, &["import", text(&file)])).await, 0);
-    assert!(told.starts_with(&format!("0 created, 0 updated, {USERS} skipped")), "{told}");
+    let printed = said(&run(corro(&ring, &["import", text(&file)])).await, 0);
+    assert!(printed.starts_with(&format!("0 created, 0 updated, {USERS} skipped")), "{printed}");
     assert_eq!(count(&ring), USERS);
 }
 

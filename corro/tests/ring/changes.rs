@@ -115,7 +115,7 @@ impl Listener {
                     begun.take().map(|begun| begun.send(()));
                 }
                 if let (Some(kind), Some(data)) = (field(&block, "event"), field(&block, "data")) {
-                    let id = field(&block, "id").unwrap_or_else(|| panic!("it was told to go: {block}"));
+                    let id = field(&block, "id").unwrap_or_else(|| panic!("it was dismissed: {block}"));
                     let data = serde_json::from_str(data).unwrap();
                     heard.lock().unwrap().push(Heard { kind: kind.to_owned(), id: id.to_owned(), data });
                 }
@@ -158,7 +158,7 @@ impl Writers {
         let (acknowledged, stop) = (Acknowledged::default(), Arc::default());
         let mut tasks = JoinSet::new();
         for _ in 0..count {
-            let client = Client::connect(port).await;
+            let client = Client::new(port);
             tasks.spawn(write(client, Arc::clone(&acknowledged), Arc::clone(&stop), pause));
         }
         Self { acknowledged, stop, tasks }
@@ -256,7 +256,8 @@ async fn every_acknowledged_change_is_heard_while_db_processes_are_killed_and_ha
     println!("{} changes heard by each of {}", acknowledged.len(), listeners.len());
 }
 
-/// Nobody listens while it happens, and the gateway that told of the rest is gone: it is in the op-logs.
+/// There is no subscriber while it happens, and the gateway that published the rest is gone: it is in the
+/// op-logs.
 #[tokio::test]
 async fn what_happened_before_a_restart_of_the_gateway_is_heard_after_it() {
     let mut ring = Ring::start(3).await;
@@ -371,7 +372,7 @@ async fn a_foreign_socket_io_client_hears_every_change_and_comes_back() {
     ring.until_ready().await;
     let mut acknowledged = writers.finish().await;
     let joined = |event: &Value| event["event"] == "subscribed";
-    let told = |transport: &str, acknowledged: &BTreeMap<String, Heard>| {
+    let heard_by = |transport: &str, acknowledged: &BTreeMap<String, Heard>| {
         let heard: Vec<Heard> = heard(transport)
             .into_iter()
             .filter(|event| event["data"].is_object())
@@ -386,7 +387,7 @@ async fn a_foreign_socket_io_client_hears_every_change_and_comes_back() {
     };
     let (last, _) = acknowledged.last_key_value().unwrap();
     until(&both, "they have heard all", &|heard| heard.iter().any(|event| event["id"] == **last)).await;
-    both.iter().for_each(|transport| told(transport, &acknowledged));
+    both.iter().for_each(|transport| heard_by(transport, &acknowledged));
 
     // They come back by themselves, and go on where they were, with what happened before they were there
     // again.
@@ -402,5 +403,5 @@ async fn a_foreign_socket_io_client_hears_every_change_and_comes_back() {
             && heard.iter().any(|event| event["id"] == **last)
     })
     .await;
-    both.iter().for_each(|transport| told(transport, &acknowledged));
+    both.iter().for_each(|transport| heard_by(transport, &acknowledged));
 }

@@ -1,25 +1,14 @@
-//! A small HTTP client: one keep-alive connection, one request at a time.
+//! The library's client, for tests: a request without an answer fails the test.
 
-use std::time::Duration;
-
-use http_body_util::{BodyExt, Full};
+use corro::client::{Endpoint, NDJSON, RequestError};
 use hyper::body::Bytes;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode};
 use protocol::User;
 use serde_json::Value;
-use tokio::net::TcpStream;
 use uuid::Uuid;
 
-/// Nothing that a test asks takes longer, unless it hangs.
-const DEADLINE: Duration = Duration::from_secs(20);
-
 /// One connection to a gateway.
-pub(crate) struct Client {
-    port: u16,
-    sender: SendRequest<Full<Bytes>>,
-}
+pub(crate) struct Client(corro::client::Client);
 
 /// An answer, read to its end.
 #[derive(Debug)]
@@ -29,6 +18,13 @@ pub(crate) struct Answer {
     /// Version of the user, without the quotes.
     pub(crate) tag: Option<String>,
     pub(crate) body: Bytes,
+}
+
+impl From<corro::client::Answer> for Answer {
+    fn from(corro::client::Answer { status, headers, body }: corro::client::Answer) -> Self {
+        let tag = headers.get("etag").map(|tag| tag.to_str().unwrap().trim_matches('"').to_owned());
+        Self { status, retry_after: headers.contains_key("retry-after"), tag, body }
+    }
 }
 
 impl Answer {
@@ -42,37 +38,26 @@ impl Answer {
 }
 
 impl Client {
-    pub(crate) async fn connect(port: u16) -> Self {
-        Self { port, sender: connection(port).await }
+    pub(crate) fn new(port: u16) -> Self {
+        Self(corro::client::Client::new(Endpoint::local(port)))
     }
 
     pub(crate) async fn send(&mut self, method: Method, path: &str, body: Option<&Value>) -> Answer {
-        let body = body.map(|body| ("application/json", body.to_string()));
-        self.send_text(method, path, body).await
+        self.0.send(method, path, body.map(Value::to_string)).await.unwrap().into()
+    }
+
+    /// Sends a request to a gateway that may have ended; `None` where there is no answer.
+    pub(crate) async fn try_send(&mut self, method: Method, path: &str, body: &Value) -> Option<Answer> {
+        match self.0.send(method, path, Some(body.to_string())).await {
+            Ok(answer) => Some(answer.into()),
+            Err(RequestError::TimedOut) => panic!("no request hangs"),
+            Err(_) => None,
+        }
     }
 
     /// Posts lines of JSON.
     pub(crate) async fn stream(&mut self, path: &str, lines: String) -> Answer {
-        self.send_text(Method::POST, path, Some(("application/x-ndjson", lines))).await
-    }
-
-    async fn send_text(&mut self, method: Method, path: &str, body: Option<(&str, String)>) -> Answer {
-        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
-        if let Some((r#type, _)) = &body {
-            request = request.header("content-type", *r#type);
-        }
-        let request = request.body(Full::from(body.map(|(_, text)| text).unwrap_or_default())).unwrap();
-        if self.sender.is_closed() {
-            self.sender = connection(self.port).await;
-        }
-        let exchange = async {
-            let response = self.sender.send_request(request).await.unwrap();
-            let (head, body) = response.into_parts();
-            let retry_after = head.headers.contains_key("retry-after");
-            let tag = tag_of(&head.headers);
-            Answer { status: head.status, retry_after, tag, body: body.collect().await.unwrap().to_bytes() }
-        };
-        tokio::time::timeout(DEADLINE, exchange).await.expect("no request hangs")
+        self.0.send_with(Method::POST, path, &[NDJSON], lines).await.unwrap().into()
     }
 
     pub(crate) async fn get(&mut self, id: Uuid) -> Answer {
@@ -90,42 +75,4 @@ impl Client {
     pub(crate) async fn cluster(&mut self) -> Value {
         self.send(Method::GET, "/api/cluster", None).await.json()
     }
-}
-
-/// Sends a request through whatever gateway is there now; `None` where there is none, or the connection
-/// breaks.
-pub(crate) async fn try_send(
-    client: &mut Client,
-    method: Method,
-    path: &str,
-    body: &Value,
-) -> Option<Answer> {
-    if client.sender.is_closed() {
-        let stream = TcpStream::connect(("127.0.0.1", client.port)).await.ok()?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.ok()?;
-        tokio::spawn(connection);
-        client.sender = sender;
-    }
-    let request = Request::builder().method(method).uri(path).header("host", "localhost");
-    let request =
-        request.header("content-type", "application/json").body(Full::from(body.to_string())).unwrap();
-    let exchange = async {
-        let (head, body) = client.sender.send_request(request).await.ok()?.into_parts();
-        let retry_after = head.headers.contains_key("retry-after");
-        let tag = tag_of(&head.headers);
-        Some(Answer { status: head.status, retry_after, tag, body: body.collect().await.ok()?.to_bytes() })
-    };
-    tokio::time::timeout(DEADLINE, exchange).await.expect("no request hangs")
-}
-
-async fn connection(port: u16) -> SendRequest<Full<Bytes>> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    sender
-}
-
-fn tag_of(headers: &hyper::HeaderMap) -> Option<String> {
-    headers.get("etag").map(|tag| tag.to_str().unwrap().trim_matches('"').to_owned())
 }

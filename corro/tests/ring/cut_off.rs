@@ -8,7 +8,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::copies::until_equal;
-use super::failover::assert_nothing_failed;
 use super::load::Load;
 use super::processes::Ring;
 
@@ -104,7 +103,7 @@ async fn a_gateway_that_is_cut_off_for_a_moment_fails_no_request() {
     }
     load.until_more(1_000, 500).await;
     ring.until_ready().await;
-    let seen = load.finish(ring.rest_port).await;
+    let seen = load.finish().await;
     until_equal(&ring);
-    assert_nothing_failed(&seen, &ring);
+    seen.assert_nothing_failed(&ring);
 }

@@ -33,7 +33,7 @@ async fn stream(port: u16, begun: tokio::sync::mpsc::Sender<()>, heard: Arc<Mute
     let (mut text, mut piece, mut first) = (String::new(), vec![0; 64 << 10], true);
     loop {
         let count = stream.read(&mut piece).await.unwrap();
-        assert!(count > 0, "nobody is dropped");
+        assert!(count > 0, "no subscriber is dropped");
         text += std::str::from_utf8(&piece[..count]).unwrap();
         let now = Instant::now();
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
@@ -69,7 +69,7 @@ async fn socket(port: u16, begun: tokio::sync::mpsc::Sender<()>, heard: Arc<Mute
             heard.lock().unwrap().push((id_of(id), Instant::now()));
         }
     }
-    panic!("nobody is dropped");
+    panic!("no subscriber is dropped");
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn how_long_a_change_takes_to_two_thousand_subscribers() {
     println!("{OF_EACH} event streams and {OF_EACH} sockets listen");
 
     let mut acknowledged: HashMap<u64, Instant> = HashMap::new();
-    let mut client = Client::connect(ring.rest_port).await;
+    let mut client = Client::new(ring.rest_port);
     let users: Vec<Uuid> = (0..100).map(|_| Uuid::new_v4()).collect();
     for id in &users {
         let user = json!({"id": id, "name": "Ana Ruiz", "email": "ana.ruiz@example.org"});

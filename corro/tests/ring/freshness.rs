@@ -12,8 +12,8 @@ async fn ten_thousand_users_are_read_right_after_they_were_written_by_another_co
     let writers = (0..8).map(|writer| {
         let port = ring.rest_port;
         tokio::spawn(async move {
-            let mut one = super::client::Client::connect(port).await;
-            let mut other = super::client::Client::connect(port).await;
+            let mut one = super::client::Client::new(port);
+            let mut other = super::client::Client::new(port);
             for count in 0..1_250 {
                 let id = Uuid::new_v4();
                 let created = one.post(&json!({"id": id, "name": "Ana", "email": "ana@example.org"})).await;
@@ -68,7 +68,7 @@ async fn of_a_hundred_creates_of_one_id_exactly_one_succeeds() {
             .map(|attempt| {
                 let port = ring.rest_port;
                 tokio::spawn(async move {
-                    let mut client = super::client::Client::connect(port).await;
+                    let mut client = super::client::Client::new(port);
                     let user =
                         json!({"id": id, "name": format!("Ana {attempt}"), "email": "ana@example.org"});
                     client.post(&user).await.status

@@ -32,7 +32,7 @@ async fn ten_thousand_idle_connections_cost_little_and_disturb_nobody() {
         }
         idle.push(stream);
     }
-    // Whoever comes after them is served, so all of them have been accepted.
+    // A later request is served, so all of them have been accepted.
     ring.until_ready().await;
     let cost = resident(ring.pids().0).saturating_sub(before);
     println!(

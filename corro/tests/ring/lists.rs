@@ -19,7 +19,7 @@ pub(crate) async fn create(port: u16, count: usize) -> BTreeSet<Uuid> {
     let mut tasks = JoinSet::new();
     for writer in 0..WRITERS {
         tasks.spawn(async move {
-            let mut client = Client::connect(port).await;
+            let mut client = Client::new(port);
             let mut ids = Vec::new();
             for number in (writer..count).step_by(WRITERS) {
                 let id = Uuid::new_v4();
@@ -72,7 +72,7 @@ async fn churn(port: u16, stays: &BTreeSet<Uuid>, stop: &Arc<AtomicBool>) -> Joi
     for writer in 0..8_usize {
         let (stays, stop) = (Arc::clone(&stays), Arc::clone(stop));
         tasks.spawn(async move {
-            let mut client = Client::connect(port).await;
+            let mut client = Client::new(port);
             let mut turn = writer;
             while !stop.load(Ordering::Relaxed) {
                 let passing =
@@ -101,7 +101,7 @@ async fn measure_a_list_of_a_million_under_writes_and_a_kill() {
     list_under_writes(users(), 1_000).await;
 }
 
-/// Lists so many users, of whom every tenth is in group 7, while others come and go and processes are killed
+/// Lists so many users, of which every tenth is in group 7, while others come and go and processes are killed
 /// and stopped.
 async fn list_under_writes(users: usize, limit: usize) {
     let mut ring = Ring::start(3).await;
@@ -148,7 +148,7 @@ async fn list_under_writes(users: usize, limit: usize) {
     }
     // Every user that passed through was deleted again.
     assert_eq!(count(&mut client, "").await, users as u64);
-    assert!(walk(&mut client, "limit=1000").await.iter().eq(&stays), "those who stay, and nobody else");
+    assert!(walk(&mut client, "limit=1000").await.iter().eq(&stays), "those that stay, and no others");
     assert_eq!(count(&mut client, "?group=7").await, users as u64 / 10);
     assert_eq!(count(&mut client, "?group=9").await, 0);
     assert_eq!(walk(&mut client, "email=ANA%2B77@example.org").await.len(), 1);
@@ -209,7 +209,7 @@ async fn measure_pages_of_a_million_users() {
 /// Creates many users by streams of operations, those of every tenth with group 7. Returns their ids.
 async fn fill(port: u16, count: usize) -> BTreeSet<Uuid> {
     const FRAME: usize = 5_000;
-    let mut client = Client::connect(port).await;
+    let mut client = Client::new(port);
     let mut ids = BTreeSet::new();
     for begin in (0..count).step_by(FRAME) {
         let lines: Vec<String> = (begin..(begin + FRAME).min(count))

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::client::{Client, try_send};
+use super::client::Client;
 use super::copies::until_equal;
 use super::processes::Ring;
 
@@ -53,7 +53,7 @@ impl Writers {
                 (Arc::clone(&users), Arc::clone(&unanswered), Arc::clone(&written));
             let (stop, port) = (Arc::clone(&stop), ring.rest_port);
             tasks.spawn(async move {
-                let mut client = Client::connect(port).await;
+                let mut client = Client::new(port);
                 let own: Vec<&Counted> = users.iter().skip(writer).step_by(writers).collect();
                 for user in own.iter().cycle() {
                     if stop.load(Ordering::Relaxed) {
@@ -63,7 +63,7 @@ impl Writers {
                     let letter = char::from(b'a' + (count % 26) as u8);
                     let body =
                         json!({"id": user.id, "group": count, "name": letter.to_string().repeat(name)});
-                    match try_send(&mut client, Method::PUT, "/api/user", &body).await {
+                    match client.try_send(Method::PUT, "/api/user", &body).await {
                         Some(answer) if answer.status == StatusCode::OK => {
                             user.acknowledged.store(count, Ordering::SeqCst);
                             written.fetch_add(1, Ordering::Relaxed);
@@ -162,7 +162,7 @@ impl Disk {
         Self::made_by([mount.args(["-t", "tmpfs", "-o", "size=48m", "none"]).arg(folder)], folder)
     }
 
-    /// One that can stand still: whoever writes there waits, and cannot even be killed. `None` as above.
+    /// One that can stand still: a process that writes there waits, and cannot even be killed. `None` as above.
     fn that_can_hang(folder: &Path) -> Option<Self> {
         let image = folder.with_extension("image");
         std::fs::File::create(&image).unwrap().set_len(1 << 30).unwrap();
@@ -235,7 +235,11 @@ async fn a_db_process_whose_disk_hangs_is_given_up_until_it_goes_on_and_no_reque
     ring.until("another copy leads", |cluster| cluster["partitions"][1]["lead"] == "db-2").await;
     writers.until_more(1_000).await;
     ring.until_says(1, "its disk hangs").await;
-    assert_eq!(connected(&ring.client().await.cluster().await), 2, "it has writes that nobody else knows");
+    assert_eq!(
+        connected(&ring.client().await.cluster().await),
+        2,
+        "it has writes that no other process knows"
+    );
     disk.go_on();
     ring.until("it leads again", |cluster| cluster["partitions"][1]["lead"] == "db-1").await;
     finish_whole(&ring, writers).await;
@@ -339,7 +343,7 @@ async fn the_operator_promotes_the_copy_that_is_there_by_a_command() {
     ring.start_gateway();
     ring.until("the others are there", |cluster| connected(cluster) == 2).await;
     let (done, said) = promote(&ring, 1, &[]);
-    assert!(!done && said.contains("--yes"), "nobody was asked: {said}");
+    assert!(!done && said.contains("--yes"), "there was no question: {said}");
     let (done, said) = promote(&ring, 1, &["--yes"]);
     assert!(done, "{said}");
     for part in ["db-1 has to come back", "away", "not known", "Partition 1 is led by db-2"] {

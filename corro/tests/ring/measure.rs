@@ -16,7 +16,7 @@ async fn create(port: u16, count: usize) -> Vec<Uuid> {
     let tasks: Vec<_> = (0..64)
         .map(|connection| {
             tokio::spawn(async move {
-                let mut client = Client::connect(port).await;
+                let mut client = Client::new(port);
                 let mut ids = Vec::new();
                 for _ in (connection..count).step_by(64) {
                     let id = Uuid::new_v4();

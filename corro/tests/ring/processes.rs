@@ -210,7 +210,7 @@ impl Ring {
     }
 
     pub(crate) async fn client(&self) -> Client {
-        Client::connect(self.rest_port).await
+        Client::new(self.rest_port)
     }
 
     /// Waits until every partition takes reads and writes and has an up-to-date replica.

@@ -1,4 +1,4 @@
-//! Deleted users leave nothing on any disk, and nobody else goes.
+//! Deleted users leave nothing on any disk, and no other user goes.
 
 use std::collections::BTreeSet;
 use std::time::Instant;

@@ -8,7 +8,6 @@ use db_process::remedy::WHAT_TO_DO;
 
 use super::copies::until_equal;
 use super::damage::turn_a_bit;
-use super::failover::assert_nothing_failed;
 use super::lists::{count, create};
 use super::load::Load;
 use super::losses::promote;
@@ -89,9 +88,9 @@ async fn a_damaged_database_is_moved_away_as_the_process_says_and_filled_anew_un
         fs::remove_dir_all(database.with_extension("old")).unwrap();
     }
     load.until_more(500, 500).await;
-    let seen = load.finish(ring.rest_port).await;
-    assert_nothing_failed(&seen, &ring);
-    assert_eq!(until_equal(&ring).0, 1_000);
+    let seen = load.finish().await;
+    seen.assert_nothing_failed(&ring);
+    assert_eq!(until_equal(&ring).0, seen.users);
 }
 
 #[tokio::test]
@@ -119,9 +118,9 @@ async fn without_its_identity_the_whole_folder_is_emptied_as_the_process_says() 
         fs::remove_dir_all(folder.with_extension("old")).unwrap();
     }
     load.until_more(500, 500).await;
-    let seen = load.finish(ring.rest_port).await;
-    assert_nothing_failed(&seen, &ring);
-    assert_eq!(until_equal(&ring).0, 1_000);
+    let seen = load.finish().await;
+    seen.assert_nothing_failed(&ring);
+    assert_eq!(until_equal(&ring).0, seen.users);
 }
 
 /// A block that cannot be read is not noticed before a read comes upon it.
@@ -151,7 +150,7 @@ async fn damage_that_is_met_while_the_process_runs_ends_it_with_the_same_advice(
     assert_eq!(count(&mut client, "").await, 3_000);
 }
 
-/// All were stopped, so nobody leads in the place of the copy that is damaged.
+/// All were stopped, so no other copy leads in the place of the copy that is damaged.
 #[tokio::test]
 async fn where_no_other_copy_leads_the_operator_promotes_it_as_the_process_says() {
     for size in [2, 3] {

@@ -13,7 +13,6 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::copies::until_equal;
-use super::failover::assert_nothing_failed;
 use super::lists::{count, create};
 use super::load::Load;
 use super::processes::Ring;
@@ -83,17 +82,18 @@ async fn until_replicated(ring: &Ring) {
     .await;
 }
 
-/// Waits until the ring is whole, and looks at every user and at both copies of each.
-async fn assert_all_there(ring: &Ring, users: &BTreeSet<Uuid>, others: usize) {
+/// Waits until the ring is whole, and looks at every user and at both copies of each. Of other users so many
+/// exist, and so many have a record.
+async fn assert_all_there(ring: &Ring, users: &BTreeSet<Uuid>, [live, records]: [usize; 2]) {
     ring.until_ready().await;
     let mut client = ring.client().await;
-    assert_eq!(count(&mut client, "").await, (users.len() + others) as u64, "{}", ring.logs());
+    assert_eq!(count(&mut client, "").await, (users.len() + live) as u64, "{}", ring.logs());
     for id in users {
         assert_eq!(client.get(*id).await.status, StatusCode::OK, "{id}\n{}", ring.logs());
         let again = json!({"id": id, "name": "Eva", "email": "eva@example.org"});
         assert_eq!(client.post(&again).await.status, StatusCode::CONFLICT, "{id}");
     }
-    assert_eq!(until_equal(ring).0, users.len() + others);
+    assert_eq!(until_equal(ring).0, users.len() + records);
 }
 
 #[tokio::test]
@@ -112,9 +112,9 @@ async fn a_copy_whose_log_is_damaged_does_not_lead_with_less_than_it_had() {
             ring.until_says(1, SAYS).await;
             ring.until_ready().await;
             load.until_more(300, 300).await;
-            let seen = load.finish(ring.rest_port).await;
-            assert_nothing_failed(&seen, &ring);
-            assert_all_there(&ring, &users, 200).await;
+            let seen = load.finish().await;
+            seen.assert_nothing_failed(&ring);
+            assert_all_there(&ring, &users, [seen.live, seen.users]).await;
         }
     }
 }
@@ -136,9 +136,9 @@ async fn data_restored_from_an_older_copy_do_not_serve() {
     ring.until_says(1, SAYS).await;
     ring.until_ready().await;
     load.until_more(300, 300).await;
-    let seen = load.finish(ring.rest_port).await;
-    assert_nothing_failed(&seen, &ring);
-    assert_all_there(&ring, &users, 200).await;
+    let seen = load.finish().await;
+    seen.assert_nothing_failed(&ring);
+    assert_all_there(&ring, &users, [seen.live, seen.users]).await;
 }
 
 /// Nothing but the gateway has what was acknowledged meanwhile: the partition waits for the neighbour, which
@@ -165,7 +165,7 @@ async fn a_copy_that_led_alone_and_was_rolled_back_waits_for_its_neighbour() {
         })
         .await;
         ring.start_process(2);
-        assert_all_there(&ring, &users, 0).await;
+        assert_all_there(&ring, &users, [0; 2]).await;
     }
 }
 
@@ -212,7 +212,7 @@ async fn all_processes_killed_and_one_log_damaged() {
         damage(&ring.data_dir(1).join("primary"), kind);
         (0..3).for_each(|place| ring.start_process(place));
         ring.until_says(1, SAYS).await;
-        assert_all_there(&ring, &users, 0).await;
+        assert_all_there(&ring, &users, [0; 2]).await;
     }
 }
 
@@ -237,7 +237,7 @@ async fn decided_by_the_operator(ring: &Ring, users: &BTreeSet<Uuid>) {
     }
     let promoted = client.send(Method::POST, "/api/cluster/promote/1", None).await;
     assert_eq!(promoted.status, StatusCode::OK, "{:?}", promoted.body);
-    assert_all_there(ring, users, 0).await;
+    assert_all_there(ring, users, [0; 2]).await;
 }
 
 /// Its neighbour is gone for good: what is left can be accepted, and is served under a new incarnation.
@@ -282,5 +282,5 @@ async fn the_operator_can_accept_what_is_left() {
         "db-2's disk is gone, and db-0 has a copy: {:?}",
         promoted.body
     );
-    assert_all_there(&ring, &users, 0).await;
+    assert_all_there(&ring, &users, [0; 2]).await;
 }

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use corro::random::Random;
 use db_process::replication::source_state::SourceLimits;
-
-use crate::rng::Rng;
 
 /// How hard a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +105,7 @@ pub(crate) struct Config {
 impl Config {
     /// The run of a seed.
     pub(crate) fn new(seed: u64) -> Self {
-        let mut rng = Rng::new(seed ^ 0xc0f1);
+        let mut rng = Random::new(seed ^ 0xc0f1);
         let mode = match rng.next() % 20 {
             0 => Mode::Calm,
             1..=8 => Mode::Single,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use corro::random::Random;
 use gateway::routing::{
     Command, Event, FromProcess, RequestId, RingEvent, Routing, RoutingConfig, SessionId,
 };
@@ -9,7 +10,6 @@ use protocol::Version;
 
 use crate::config::Config;
 use crate::feed::Feed;
-use crate::rng::Rng;
 use crate::world::{AtGateway, Down, Happening, MILLI, SECOND, Time, Up, World};
 
 /// The gateway's process.
@@ -28,7 +28,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    pub(crate) fn new(config: &Config, rng: &mut Rng) -> Self {
+    pub(crate) fn new(config: &Config, rng: &mut Random) -> Self {
         let config = RoutingConfig { size: config.size, new_ring: rng.uuid(), tail_bytes: config.tail_bytes };
         Self {
             routing: None,

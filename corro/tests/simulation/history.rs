@@ -1,16 +1,15 @@
 //! Whether the history of one user is linearizable: whether all replies fit one order in
 //! which each operation takes effect at one moment between its call and its answer.
 //!
-//! The search is that of Wing and Gong (1993) with the memory of Lowe (2017): a set of operations done and
-//! the state that it led to are looked at once. An operation whose outcome is unknown may take effect at any
-//! later moment, or never. It may also be merged when newer writes are there already, as when a process wakes
-//! up that had it in its buffers while another copy led and a gateway died: then it sets only what no write has
-//! set since.
+//! The search is `corro`'s; here is the model of a user. An operation whose outcome is unknown may take
+//! effect at any later moment, or never. It may also be merged when newer writes are there already, as when a
+//! process wakes up that had it in its buffers while another copy led and a gateway died: then it sets only
+//! the fields that no write has set since.
 //!
 //! Every create and update sets the group to a number of its own, so a group is the name of a write. A
 //! version belongs to one write, so conditions and answers speak of groups here too.
 
-use std::collections::HashSet;
+use corro::linear::{self, Call, Finding};
 
 /// A live user: the write that was applied to it last, and the last one that named it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -118,31 +117,19 @@ impl Op {
 
 /// Whether the history is linearizable, beginning without a user.
 pub(crate) fn is_linearizable(history: &[Op]) -> bool {
-    let mut ops: Vec<&Op> = history.iter().filter(|op| matters(op, history)).collect();
-    ops.sort_by_key(|op| op.called);
-    let words = ops.len().div_ceil(64);
-    let certain = ops.iter().filter(|op| op.answered != u64::MAX).count();
-    let mut seen: HashSet<(Vec<u64>, State)> = HashSet::new();
-    let mut stack = vec![(vec![0_u64; words], None, 0_usize)];
-    while let Some((done, state, count)) = stack.pop() {
-        if count == certain {
-            return true;
-        }
-        let is_done = |index: usize| done[index / 64] & (1 << (index % 64)) != 0;
-        let open = |index: &usize| !is_done(*index);
-        let first = (0..ops.len()).filter(open).map(|index| ops[index].answered).min().unwrap_or(u64::MAX);
-        for index in (0..ops.len()).take_while(|&index| ops[index].called < first).filter(open) {
-            let certain = usize::from(ops[index].answered != u64::MAX);
-            for after in ops[index].step(state).into_iter().chain(ops[index].step_late(state)) {
-                let mut next = done.clone();
-                next[index / 64] |= 1 << (index % 64);
-                if seen.insert((next.clone(), after)) {
-                    stack.push((next, after, count + certain));
-                }
-            }
-        }
+    let ops: Vec<&Op> = history.iter().filter(|op| matters(op, history)).collect();
+    let call =
+        |op: &&Op| Call { called: op.called, answered: (op.answered != u64::MAX).then_some(op.answered) };
+    let calls: Vec<Call> = ops.iter().map(call).collect();
+    let after = |index: usize, state| {
+        let op: &Op = ops[index];
+        op.step(state).into_iter().chain(op.step_late(state))
+    };
+    match linear::search(None, &calls, after) {
+        Finding::Linearizable => true,
+        Finding::Violation => false,
+        Finding::Undecided => panic!("a history of {} operations is too tangled to be decided", ops.len()),
     }
-    false
 }
 
 /// An unknown operation that leaves no trace need not be tried: one that reads, and an update of which no

@@ -29,7 +29,6 @@ mod lister;
 mod mutations;
 mod process;
 mod replication;
-mod rng;
 mod worker;
 mod world;
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use corro::random::Random;
 use db_process::copy::{Copy, Limits, report, rollback};
 use db_process::identity::Membership;
 use db_process::link::messages::Query;
@@ -19,7 +20,6 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::link::Link;
 use crate::replication::Follower;
-use crate::rng::Rng;
 use crate::worker::Worker;
 use crate::world::{Happening, MILLI, SECOND, Time, Up, World};
 
@@ -82,7 +82,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn new(place: u16, rng: &mut Rng) -> Self {
+    pub(crate) fn new(place: u16, rng: &mut Random) -> Self {
         Self {
             place,
             life: 0,

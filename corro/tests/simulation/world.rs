@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use corro::random::Random;
 use gateway::routing::{Event, FromProcess, ToProcess};
 use protocol::message::link::Register;
 use protocol::message::replication::{ChunkMerged, Confirmed, CopyChunk, Decline, Follow, LogBatch};
@@ -21,7 +22,6 @@ use crate::gateway::Gateway;
 use crate::lister::Lister;
 use crate::process::{Process, Todo};
 use crate::replication::Feed;
-use crate::rng::Rng;
 
 /// Microseconds since the beginning of the run.
 pub(crate) type Time = u64;
@@ -120,7 +120,7 @@ pub(crate) struct Stream {
 /// See the module.
 pub(crate) struct World {
     pub(crate) config: Config,
-    pub(crate) rng: Rng,
+    pub(crate) rng: Random,
     pub(crate) now: Time,
     /// What the state machines get for time zero.
     epoch: Instant,
@@ -155,7 +155,7 @@ const TRACE_LINES: usize = 60;
 
 impl World {
     pub(crate) fn new(config: Config, tracing: bool) -> Self {
-        let mut rng = Rng::new(config.seed);
+        let mut rng = Random::new(config.seed);
         let processes = (0..config.size).map(|place| Process::new(place, &mut rng)).collect();
         let gateway = Gateway::new(&config, &mut rng);
         let clients = (0..config.clients).map(|_| Client::default()).collect();

@@ -8,8 +8,9 @@ use std::io::Write;
 use uuid::{Builder, Uuid};
 
 use super::super::Kind;
-use super::{Spec, Target};
-use crate::load::random::Random;
+use super::Spec;
+use crate::client::Endpoint;
+use crate::random::Random;
 
 /// What a request expects for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +35,13 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn new(spec: &Spec) -> Self {
-        let Target { host, port, token } = &spec.target;
+        let Endpoint { host, port, token } = &spec.target;
         let mut head = format!(" HTTP/1.1\r\nhost: {host}:{port}\r\n");
         if let Some(token) = token {
             head += &format!("authorization: Bearer {token}\r\n");
         }
         let users = spec.users.end - spec.users.start;
-        let random = Random::new(spec.seed, users);
+        let random = Random::new(spec.seed);
         Self { kind: spec.kind, first: spec.users.start, users, taken: 0, random, head }
     }
 
@@ -57,28 +58,46 @@ impl Requests {
     /// Writes the next request. `None` where all users are taken.
     pub(super) fn next(&mut self, request: &mut Vec<u8>) -> Option<Expected> {
         request.clear();
-        let expected = |status| Expected { status, or: status };
-        Some(match self.kind {
-            Kind::Get => self.get(request),
-            Kind::Put => self.put(request),
-            Kind::Mix(reads) if self.random.percent(reads) => self.get(request),
-            Kind::Mix(_) => self.put(request),
-            Kind::Post => {
+        let kind = match self.kind {
+            Kind::Mix(reads) if self.random.percent(reads) => Kind::Get,
+            Kind::Mix(_) => Kind::Put,
+            kind => kind,
+        };
+        let (status, or) = match kind {
+            Kind::Get => {
+                let id = id_of(self.any());
+                self.write(request, "GET", &format!("/{id}"), "");
+                (200, 200)
+            }
+            Kind::Put | Kind::Mix(_) => {
+                let id = id_of(self.any());
                 let number = self.random.next();
-                self.post(request, None, number);
-                expected(201)
+                let (name, group) = (name_of(number), group_of(number));
+                self.write(
+                    request,
+                    "PUT",
+                    "/",
+                    &format!(r#"{{"id":"{id}","name":"{name}","group":{group}}}"#),
+                );
+                (200, 200)
             }
             Kind::Delete => {
                 let id = id_of(self.take()?);
-                write!(request, "DELETE /api/user/{id}{}\r\n", self.head).expect("a vector takes all");
-                expected(204)
+                self.write(request, "DELETE", &format!("/{id}"), "");
+                (204, 204)
+            }
+            Kind::Post => {
+                let number = self.random.next();
+                self.post(request, "", number);
+                (201, 201)
             }
             Kind::Fill => {
                 let number = self.take()?;
-                self.post(request, Some(id_of(number)), number);
-                Expected { status: 201, or: 409 }
+                self.post(request, &format!(r#""id":"{}","#, id_of(number)), number);
+                (201, 409)
             }
-        })
+        };
+        Some(Expected { status, or })
     }
 
     fn take(&mut self) -> Option<u64> {
@@ -88,47 +107,29 @@ impl Requests {
     }
 
     fn any(&mut self) -> u64 {
-        self.first + self.random.next() % self.users
+        self.random.between(self.first, self.first + self.users)
     }
 
-    fn get(&mut self, request: &mut Vec<u8>) -> Expected {
-        let id = id_of(self.any());
-        write!(request, "GET /api/user/{id}{}\r\n", self.head).expect("a vector takes all");
-        Expected { status: 200, or: 200 }
-    }
-
-    fn put(&mut self, request: &mut Vec<u8>) -> Expected {
-        let id = id_of(self.any());
-        let number = self.random.next();
-        let (name, group) = (name_of(number), group_of(number));
-        let body = format!(r#"{{"id":"{id}","name":"{name}","group":{group}}}"#);
-        self.with_body(request, "PUT", &body);
-        Expected { status: 200, or: 200 }
-    }
-
-    fn post(&self, request: &mut Vec<u8>, id: Option<Uuid>, number: u64) {
+    fn post(&self, request: &mut Vec<u8>, id: &str, number: u64) {
         let (name, email, group) = (name_of(number), email_of(number), group_of(number));
-        let fields = format!(r#""name":"{name}","email":"{email}","group":{group}}}"#);
-        let body = match id {
-            Some(id) => format!(r#"{{"id":"{id}",{fields}"#),
-            None => format!("{{{fields}"),
-        };
-        self.with_body(request, "POST", &body);
+        let body = format!(r#"{{{id}"name":"{name}","email":"{email}","group":{group}}}"#);
+        self.write(request, "POST", "/", &body);
     }
 
-    fn with_body(&self, request: &mut Vec<u8>, method: &str, body: &str) {
-        let (head, length) = (&self.head, body.len());
-        write!(
-            request,
-            "{method} /api/user/{head}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-        )
-        .expect("a vector takes all");
+    fn write(&self, request: &mut Vec<u8>, method: &str, path: &str, body: &str) {
+        write!(request, "{method} /api/user{path}{}", self.head).expect("a vector takes all");
+        if !body.is_empty() {
+            let length = body.len();
+            write!(request, "content-type: application/json\r\ncontent-length: {length}\r\n")
+                .expect("a vector takes all");
+        }
+        write!(request, "\r\n{body}").expect("a vector takes all");
     }
 }
 
 /// The id of the user with that number.
 pub(super) fn id_of(number: u64) -> Uuid {
-    let mut random = Random::new(number, 0);
+    let mut random = Random::new(number);
     let bytes = (u128::from(random.next()) << 64) | u128::from(random.next());
     Builder::from_random_bytes(bytes.to_be_bytes()).into_uuid()
 }
@@ -155,7 +156,7 @@ mod tests {
     use super::*;
 
     fn requests(kind: Kind, users: std::ops::Range<u64>) -> Requests {
-        let target = Target { host: "here".to_owned(), port: 80, token: Some("sesame".to_owned()) };
+        let target = Endpoint { host: "here".to_owned(), port: 80, token: Some("sesame".to_owned()) };
         let spec = Spec {
             target,
             processes: Vec::new(),

@@ -1,7 +1,7 @@
 //! Good and bad histories.
 
 use super::*;
-use crate::load::random::Random;
+use crate::random::Random;
 
 fn value(number: u32) -> Value {
     Value { name: number, group: number }
@@ -115,7 +115,7 @@ fn partial_updates_of_different_fields_both_stay() {
 /// Requests of several clients on a real register, each done at some moment between its sending and its
 /// answer.
 fn true_history(seed: u64, clients: u64, length: usize) -> Vec<Event> {
-    let mut random = Random::new(seed, 1);
+    let mut random = Random::new(seed);
     let (mut state, mut events, mut free) = (None, Vec::new(), vec![0_u64; clients as usize]);
     let mut now = 0;
     for number in 1..=length {
@@ -135,9 +135,9 @@ fn true_history(seed: u64, clients: u64, length: usize) -> Vec<Event> {
             _ => Action::Update { name: None, group: Some(number) },
         };
         let outcomes = [Outcome::Gone, Outcome::Absent, Outcome::Exists];
-        let possible = |outcome| after(state, action, outcome).map(|next| (outcome, next));
+        let possible = |outcome| action.after(state, outcome).map(|next| (outcome, next));
         let done = outcomes.into_iter().find_map(possible).unwrap_or_else(|| {
-            let next = after(state, action, Outcome::Unknown).unwrap();
+            let next = action.after(state, Outcome::Unknown).unwrap();
             (Outcome::User(next.unwrap()), next)
         });
         let answered = now + random.next() % 12;
@@ -168,7 +168,7 @@ fn one_changed_answer_in_a_long_history_is_found() {
         }) else {
             continue;
         };
-        // A number that nobody wrote.
+        // A number that was never written.
         events[read].outcome = Outcome::User(value(1_000_000));
         assert_eq!(check(None, &events), Finding::Violation, "seed {seed}");
         found += 1;

@@ -1,0 +1,158 @@
+//! The command line: which command there are, how each one ends, and its exit code.
+
+use std::num::NonZeroU32;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use db_process::config::DbProcessConfig;
+use gateway::config::GatewayConfig;
+use rustix::process::Signal;
+
+use crate::bench::{self, BenchArgs};
+use crate::check::{self, CheckArgs};
+use crate::demo::{self, DemoArgs};
+use crate::drill::{self, DrillArgs};
+use crate::parent;
+use crate::promote::{self, PromoteArgs};
+use crate::transfer::{self, ExportArgs, ImportArgs};
+
+/// A replicated, partitioned user store: a whole ring on this machine, or one of its processes
+#[derive(Parser, Debug)]
+#[command(name = "corro", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// End when this process, the parent, ends
+    #[arg(long, value_name = "PID", global = true)]
+    exit_with_parent: Option<NonZeroU32>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Start a ring on this machine, and stop, kill or restart its processes
+    Demo(DemoArgs),
+    /// Break a ring under load, again and again, and check that no request fails
+    #[command(after_help = DRILL_EXIT)]
+    Drill(Box<DrillArgs>),
+    /// Compare the copies of a running ring, and repair them
+    #[command(after_help = CHECK_EXIT)]
+    Check(CheckArgs),
+    /// Measure how fast a ring is, as a fraction of how fast it could be
+    Bench(Box<BenchArgs>),
+    /// The other side of a bench, in a process of its own
+    #[command(hide = true)]
+    BenchCeiling,
+    /// Write the users of a ring to a file
+    Export(Box<ExportArgs>),
+    /// Read users from a file into a ring; run again, it continues where it ended
+    #[command(after_help = IMPORT_EXIT)]
+    Import(Box<ImportArgs>),
+    /// Let the copy that is there lead a partition, though writes may be lost
+    Promote(PromoteArgs),
+    /// Run the gateway of a ring
+    Gateway(Box<GatewayConfig>),
+    /// Run a db-process of a ring
+    DbProcess(Box<DbProcessConfig>),
+}
+
+const DRILL_EXIT: &str =
+    "Exit code: 0 the ring has kept its promise, 1 it has not, 2 the drill could not be done.";
+
+const CHECK_EXIT: &str =
+    "Exit code: 0 all copies are what they should be, 1 they are not, 2 that could not be found out.";
+
+const IMPORT_EXIT: &str = "Exit code: 0 every row is in the ring, 1 some are not, 2 the import could not be \
+    done or not to its end.";
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let Cli { command, exit_with_parent } = process::settings();
+    // A demo, a drill and a bench clean up when their parent ends; a process of a ring is built to be killed.
+    let (signal, failure) = match command {
+        Command::Gateway(_) | Command::DbProcess(_) | Command::BenchCeiling => {
+            (Signal::KILL, ExitCode::FAILURE)
+        }
+        Command::Drill(_) | Command::Check(_) | Command::Import(_) => (Signal::TERM, ExitCode::from(2)),
+        Command::Demo(_) | Command::Bench(_) | Command::Export(_) | Command::Promote(_) => {
+            (Signal::TERM, ExitCode::FAILURE)
+        }
+    };
+    if let Some(Err(error)) = exit_with_parent.map(|parent| parent::end_with(parent, signal)) {
+        eprintln!("corro: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    match run(command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("corro: {error:#}");
+            failure
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Gateway(config) => return Ok(gateway::run::main(*config)),
+        Command::DbProcess(config) => return Ok(db_process::run::main(*config)),
+        _ => {}
+    }
+    // One thread: a drill takes little from the ring that it measures.
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().context("no runtime")?;
+    let done = |()| true;
+    let good = runtime.block_on(async {
+        match command {
+            Command::Demo(args) => demo::main(args).await.map(done),
+            Command::Drill(args) => drill::run(*args).await,
+            Command::Check(args) => check::run(args).await,
+            Command::Bench(args) => bench::run(*args).await.map(done),
+            Command::BenchCeiling => bench::ceiling::run().await.map(done),
+            Command::Export(args) => transfer::export(*args).await.map(done),
+            Command::Import(args) => transfer::import(*args).await,
+            Command::Promote(args) => promote::run(args).await.map(done),
+            Command::Gateway(_) | Command::DbProcess(_) => unreachable!("they have a runtime of their own"),
+        }
+    })?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_names_what_can_be_run() {
+        let help = Cli::command().render_help().to_string();
+        for part in [
+            "A replicated, partitioned user store",
+            "demo",
+            "drill",
+            "check",
+            "bench",
+            "export",
+            "import",
+            "gateway",
+            "db-process",
+            "--exit-with-parent",
+        ] {
+            assert!(help.contains(part), "{part} is missing in {help}");
+        }
+    }
+
+    #[test]
+    fn the_drill_takes_the_name_of_a_process() {
+        let parsed = Cli::try_parse_from(["corro", "demo", "kill", "db-1", "--folder", "elsewhere"]).unwrap();
+        let Command::Demo(demo) = parsed.command else { panic!("another command: {parsed:?}") };
+        assert!(matches!(demo.order, Some(demo::Order::Kill(name)) if name.process == "db-1"));
+        assert_eq!(demo.settings.folder, std::path::Path::new("elsewhere"));
+        assert!(Cli::try_parse_from(["corro", "demo", "kill"]).is_err());
+    }
+}

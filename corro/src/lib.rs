@@ -1,0 +1,19 @@
+//! The command `corro`, and what it shares with tests: an HTTP client, a load that remembers what it was
+//! answered, a search for linearizability, and a seeded source of random choices.
+
+mod bench;
+mod check;
+pub mod client;
+mod command;
+mod demo;
+mod drill;
+mod latencies;
+pub mod linear;
+pub mod load;
+mod parent;
+mod promote;
+pub mod random;
+mod terminal;
+mod transfer;
+
+pub use command::main;
