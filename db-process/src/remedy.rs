@@ -6,7 +6,7 @@
 //! nothing is lost where the other one does not lead: the partition is refused until an operator decides. The
 //! folder of the one database is enough. The other database is sound, and the second copy of another
 //! partition. `identity.json` stays: it remembers the view, as a witness for a gateway that starts
-//! (`gateway/src/routing/view.rs`).
+//! (`gateway/src/engine/view.rs`).
 //!
 //! Without `identity.json` nothing says to which process and which ring the databases belong, so the whole
 //! folder is emptied. An older `identity.json` must not be restored: the view in it may be out of date, and

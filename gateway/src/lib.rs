@@ -4,20 +4,21 @@
 //!
 //! * [`http`]: routes, validation, and every error as `application/problem+json`. It sees no process and no
 //!   socket.
-//! * [`gather`]: what is asked of all partitions at once, lists and counts.
-//! * [`coordinator`]: the one task that owns the routing, and the handle by which it is asked.
-//! * [`routing`]: all decisions, as a plain state machine without sockets, clock or runtime.
+//! * [`scatter`]: what is asked of all partitions at once, lists and counts.
+//! * [`engine_task`]: the one task that owns the engine, and the handle by which it is asked.
+//! * [`engine`]: all decisions, as a plain state machine without sockets, clock or runtime.
 //! * [`feed`]: what is told to those who listen to changes.
+//! * [`status`]: the ring as people see it.
 //! * [`transport`]: the socket.io connections of the db-processes.
 //!
 //! [`run`] wires them together, [`config`] says by what settings.
 
 pub mod config;
-pub mod coordinator;
+pub mod engine;
+pub mod engine_task;
 pub mod feed;
-pub mod gather;
-pub mod history;
 pub mod http;
-pub mod routing;
 pub mod run;
+pub mod scatter;
+pub mod status;
 pub mod transport;

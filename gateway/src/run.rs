@@ -13,9 +13,9 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::config::GatewayConfig;
-use crate::coordinator::{self, Coordinator};
+use crate::engine::{Engine, EngineConfig};
+use crate::engine_task::{EngineHandle, EngineTask};
 use crate::http::{self, HttpSettings, Limits};
-use crate::routing::{Routing, RoutingConfig};
 use crate::transport::{self, Admission, Connections};
 
 /// Bound of each partition's unreplicated tail.
@@ -25,7 +25,7 @@ const TAIL_BYTES: usize = 64 << 20;
 const GRACE: Duration = Duration::from_secs(4);
 
 /// What both commands that can be a gateway do: checks the settings, or the health of the gateway that runs
-/// with them, or runs it until SIGTERM. An error is told in one line.
+/// with them, or runs it until SIGTERM. An error is one line on standard error.
 pub fn main(config: GatewayConfig) -> ExitCode {
     if let Err(line) = config.validate() {
         eprintln!("{line}");
@@ -44,7 +44,7 @@ pub fn main(config: GatewayConfig) -> ExitCode {
     process::run("gateway", &common, async |shutdown| run(config, shutdown).await)
 }
 
-/// A gateway whose ports are open, but that serves nobody yet.
+/// A gateway whose ports are open, but that serves nothing yet.
 pub struct Gateway {
     config: GatewayConfig,
     rest: TcpListener,
@@ -101,33 +101,26 @@ impl Gateway {
                 Admission::Loopback
             }
         };
-        let routing = Routing::new(RoutingConfig {
+        let engine = Engine::new(EngineConfig {
             size: config.db_processes,
             new_ring: Uuid::new_v4(),
             tail_bytes: TAIL_BYTES,
         });
         let connections = Connections::default();
-        let (coordinator, questions) = Coordinator::channel();
+        let (handle, requests) = EngineHandle::channel();
         let (events_in, events) = mpsc::unbounded_channel();
         // The ring is served until the last HTTP request has its answer.
         let ring_shutdown = CancellationToken::new();
-        let feed = Arc::clone(coordinator.feed());
-        let coordinating = tokio::spawn(coordinator::run(
-            routing,
-            questions,
-            events,
-            connections.clone(),
-            Arc::clone(&feed),
-            config.purge_after(),
-            ring_shutdown.clone(),
-        ));
-        let telling = ring_shutdown.clone();
-        let telling = tokio::spawn(async move { feed.wake(telling).await });
+        let feed = Arc::clone(handle.feed());
+        let task = EngineTask::new(engine, connections.clone(), Arc::clone(&feed), config.purge_after());
+        let deciding = tokio::spawn(task.run(requests, events, ring_shutdown.clone()));
+        let waking = ring_shutdown.clone();
+        let waking = tokio::spawn(async move { feed.wake(waking).await });
         let linking =
             tokio::spawn(transport::serve(socket, admission, connections, events_in, ring_shutdown.clone()));
 
         let settings = HttpSettings { closing: shutdown.clone(), ..config.http_settings() };
-        let app = http::router(coordinator, &settings);
+        let app = http::router(handle, &settings);
         let limits = Limits { connections: http::allowed_connections(), ..Limits::default() };
         let serving = http::serve(rest, app, limits, shutdown.clone());
         let deadline = async {
@@ -141,8 +134,8 @@ impl Gateway {
         }
         ring_shutdown.cancel();
         linking.await.context("the link server panicked")?.context("the link server failed")?;
-        coordinating.await.context("the coordinator panicked")?;
-        telling.await.context("the feed panicked")?;
+        deciding.await.context("the engine panicked")?;
+        waking.await.context("the feed panicked")?;
         info!("gateway stopped");
         Ok(())
     }

@@ -3,8 +3,8 @@
 //! and no gateway that starts believes a lead that another has followed.
 //!
 //! The model is one partition of a ring of three: the primary copy is at place 0, the replica at place 1, and
-//! the process at place 2 only keeps views. It says in a hundred lines what `routing::view` and
-//! `routing::failover` do in a thousand: whoever changes a rule there changes it here. A step is one thing
+//! the process at place 2 only keeps views. It says in a hundred lines what `engine::view` and
+//! `engine::failover` do in a thousand: whoever changes a rule there changes it here. A step is one thing
 //! that one part does: a process keeps the view, a write is applied, its answer arrives, an entry of an
 //! op-log is followed, something dies. Between any two steps anything else may happen. The simulation of the
 //! `corro` crate drives the real code, but by chance; this is complete, but not the real code.

@@ -12,7 +12,7 @@
 //! A *purge* forgets the registers up to a version, which was that of a tombstone; a record of which nothing
 //! is left is none any more. It commutes with everything that is newer. What is older and comes later would
 //! come to life, so a purge is asked for only when nothing older can come any more
-//! (`gateway/src/routing/purge.rs`).
+//! (`gateway/src/engine/purge.rs`).
 //!
 //! A create with an `Idempotency-Key` sets a fifth register, see [`crate::fingerprint`]; most records have
 //! none.

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use anyhow::Context;
-use gateway::coordinator::{Coordinator, Request, Written};
+use gateway::engine_task::{EngineHandle, Request, Written};
 use gateway::http::{self, HttpSettings, Limits};
 use protocol::message::link::{Found, WriteAnswer};
 use protocol::{Condition, Operation, Outcome, User, UserId, Version};
@@ -29,7 +29,7 @@ const BATCH: usize = 1_024;
 pub(crate) async fn run() -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no port can be opened")?;
     println!("{}", listener.local_addr()?.port());
-    let (coordinator, requests) = Coordinator::channel();
+    let (coordinator, requests) = EngineHandle::channel();
     tokio::spawn(answer(requests));
     let router = http::router(coordinator, &HttpSettings::default());
     http::serve(listener, router, Limits::default(), CancellationToken::new()).await;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use db_process::copy::audit::audit;
 use db_process::store::{Digests, MemoryStore, Snapshot, Store};
-use gateway::routing::{ToProcess, Unserved};
+use gateway::engine::{ToProcess, Unserved};
 use protocol::message::link::{Role, Versioned, Write, WriteAnswer, WriteAnswers};
 use protocol::placement::{Partition, partition_of, primary_of, replica_of};
 use protocol::{Change, Operation, Outcome, Record, UserId, Version};
@@ -168,7 +168,7 @@ impl World {
         Some(version)
     }
 
-    /// The routing has had a tombstone purged, or not.
+    /// The engine has had a tombstone purged, or not.
     pub(crate) fn purged(&mut self, result: &Result<WriteAnswer, Unserved>) {
         if result.is_ok()
             && let Some(Versioned { version, id, change }) =

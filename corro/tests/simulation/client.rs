@@ -1,6 +1,6 @@
 //! The clients: each asks one thing after the other, and remembers the replies.
 
-use gateway::routing::{Event, RequestId, Unserved};
+use gateway::engine::{Event, RequestId, Unserved};
 use protocol::message::link::{Found, WriteAnswer};
 use protocol::{Change, Condition, Operation, Outcome, User, UserId, Version};
 

@@ -9,7 +9,7 @@ use db_process::copy::rollback;
 use db_process::node::PerRole;
 use db_process::store::{MemoryStore, Meta, Store};
 use db_process::worker::rounds::Marked;
-use gateway::routing::Routing;
+use gateway::engine::Engine;
 use protocol::message::link::{FlushPoint, Role};
 use protocol::placement::{replica_of, replicated_at};
 use uuid::Uuid;
@@ -70,7 +70,7 @@ impl World {
         let late = self.now > last + Self::WHOLE_WITHIN;
         let all = self.faults.count >= self.config.faults;
         if all {
-            let idle = self.gateway.routing.as_ref().is_none_or(Routing::is_idle);
+            let idle = self.gateway.routing.as_ref().is_none_or(Engine::is_idle);
             let asked = self.checks.asked >= self.config.operations && self.checks.open.is_empty() && idle;
             if calm && asked && self.is_purged() {
                 self.faults.finished = true;

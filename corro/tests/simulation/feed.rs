@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gateway::routing::Published;
+use gateway::engine::Published;
 use protocol::Version;
 use protocol::message::link::Versioned;
 

@@ -1,11 +1,9 @@
-//! The gateway: the real routing, driven as the coordinator drives it.
+//! The gateway: the real engine, driven as the engine task drives it.
 
 use std::time::Duration;
 
 use corro::random::Random;
-use gateway::routing::{
-    Command, Event, FromProcess, RequestId, RingEvent, Routing, RoutingConfig, SessionId,
-};
+use gateway::engine::{Command, Engine, EngineConfig, Event, FromProcess, RequestId, RingEvent, SessionId};
 use protocol::Version;
 
 use crate::config::Config;
@@ -14,7 +12,7 @@ use crate::world::{AtGateway, Down, Happening, MILLI, SECOND, Time, Up, World};
 
 /// The gateway's process.
 pub(crate) struct Gateway {
-    pub(crate) routing: Option<Routing>,
+    pub(crate) routing: Option<Engine>,
     pub(crate) life: u64,
     started: Time,
     pub(crate) paused: bool,
@@ -24,12 +22,12 @@ pub(crate) struct Gateway {
     pub(crate) was_ready: bool,
     /// What its wall clock shows beyond the time of the run, in milliseconds.
     pub(crate) wall: u64,
-    config: RoutingConfig,
+    config: EngineConfig,
 }
 
 impl Gateway {
     pub(crate) fn new(config: &Config, rng: &mut Random) -> Self {
-        let config = RoutingConfig { size: config.size, new_ring: rng.uuid(), tail_bytes: config.tail_bytes };
+        let config = EngineConfig { size: config.size, new_ring: rng.uuid(), tail_bytes: config.tail_bytes };
         Self {
             routing: None,
             life: 0,
@@ -69,7 +67,7 @@ impl World {
         }
         self.gateway.config.new_ring = self.rng.uuid();
         self.gateway.life += 1;
-        self.gateway.routing = Some(Routing::new(self.gateway.config.clone()));
+        self.gateway.routing = Some(Engine::new(self.gateway.config.clone()));
         self.gateway.started = self.now;
         self.gateway.was_ready = false;
         self.gateway.flush_due = false;
@@ -128,7 +126,7 @@ impl World {
         }
         self.note(|| "gateway goes on".to_owned());
         let mut backlog = std::mem::take(&mut self.gateway.backlog);
-        // The coordinator looks at the time first.
+        // The engine task looks at the time first.
         backlog.sort_by_key(|each| !matches!(each, Happening::Gateway(_, AtGateway::Tick)));
         for happening in backlog {
             self.happen(happening);

@@ -10,7 +10,7 @@ use db_process::link::retry::Backoff;
 use db_process::link::session_state::{Command, Event, SessionId, SessionState, Work};
 use db_process::node::plan::{Plan, plan};
 use db_process::store::Store;
-use gateway::routing::{self, Answer, FromProcess, ToProcess};
+use gateway::engine::{self, Answer, FromProcess, ToProcess};
 use protocol::message::REVISION;
 use protocol::message::link::{
     Expected, Following, ReadAnswers, ReadBatch, Register, ReplicationAddress, RingNotice, Role,
@@ -215,11 +215,11 @@ impl World {
             ToProcess::Writes(batch) => FromGateway::Writes(Arc::unwrap_or_clone(batch)),
             ToProcess::Merge(batch) => FromGateway::Merge(batch),
             ToProcess::Query(query) => FromGateway::Query(match query {
-                routing::Query::Page(query) => Query::Page(query),
-                routing::Query::Count(query) => Query::Count(query),
-                routing::Query::Changes(query) => Query::Changes(query),
-                routing::Query::Tombstones(query) => Query::Tombstones(query),
-                routing::Query::Digests(query) => Query::Digests(query),
+                engine::Query::Page(query) => Query::Page(query),
+                engine::Query::Count(query) => Query::Count(query),
+                engine::Query::Changes(query) => Query::Changes(query),
+                engine::Query::Tombstones(query) => Query::Tombstones(query),
+                engine::Query::Digests(query) => Query::Digests(query),
             }),
             ToProcess::Renew(renew) => FromGateway::Renew(renew),
             ToProcess::Released(_) => FromGateway::Released,

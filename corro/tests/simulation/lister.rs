@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use db_process::store::Store;
-use gateway::routing::{Answer, Event, Question, RequestId, Unserved};
+use gateway::engine::{Answer, Event, Question, RequestId, Unserved};
 use protocol::UserId;
 use protocol::message::link::{Found, Role};
 use protocol::message::query::{Filter, PageAnswer};

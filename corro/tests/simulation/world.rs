@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use corro::random::Random;
-use gateway::routing::{Event, FromProcess, ToProcess};
+use gateway::engine::{Event, FromProcess, ToProcess};
 use protocol::message::link::Register;
 use protocol::message::replication::{ChunkMerged, Confirmed, CopyChunk, Decline, Follow, LogBatch};
 

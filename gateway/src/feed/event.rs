@@ -12,7 +12,7 @@ use protocol::{UserId, Version};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::routing::Published;
+use crate::engine::Published;
 
 /// What kind of news an event tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

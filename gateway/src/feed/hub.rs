@@ -26,7 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::event::Told;
-use crate::routing::Published;
+use crate::engine::Published;
 
 /// More do not find a seat.
 pub const MAX_SUBSCRIBERS: usize = 10_000;

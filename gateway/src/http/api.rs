@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::kind::Kind;
 use super::problem::Problem;
 use super::settings::HttpSettings;
-use crate::coordinator::{Coordinator, OneOfMany, Reply, Unserved};
+use crate::engine::FeedStart;
+use crate::engine_task::{EngineHandle, OneOfMany, Reply, Unserved};
 use crate::feed::Seat;
-use crate::gather::check::{self, Begun, Check};
-use crate::gather::{self, List};
-use crate::routing::FeedStart;
-use crate::routing::status::ClusterStatus;
+use crate::scatter::check::{self, Begun, Check};
+use crate::scatter::{self, List};
+use crate::status::ClusterStatus;
 
 /// How long a request that is late already may take to find out which partition it was about.
 const NAMING: Duration = Duration::from_millis(200);
@@ -26,14 +26,14 @@ const NAMING: Duration = Duration::from_millis(200);
 /// State of the handlers.
 #[derive(Debug, Clone)]
 pub(super) struct Api {
-    coordinator: Coordinator,
+    coordinator: EngineHandle,
     patience: Duration,
     heartbeat: Duration,
     closing: CancellationToken,
 }
 
 impl Api {
-    pub(super) fn new(coordinator: Coordinator, settings: &HttpSettings) -> Self {
+    pub(super) fn new(coordinator: EngineHandle, settings: &HttpSettings) -> Self {
         Self {
             coordinator,
             patience: settings.deadline,
@@ -92,14 +92,14 @@ impl Api {
         limit: usize,
         filter: &Filter,
     ) -> Result<List, Problem> {
-        match timeout(self.patience, gather::list(&self.coordinator, after, limit, filter)).await {
+        match timeout(self.patience, scatter::list(&self.coordinator, after, limit, filter)).await {
             Ok(list) => Ok(list?),
             Err(_) => Err(Problem::late_read(None)),
         }
     }
 
     pub(super) async fn count(&self, group: Option<i32>) -> Result<u64, Problem> {
-        match timeout(self.patience, gather::count(&self.coordinator, group)).await {
+        match timeout(self.patience, scatter::count(&self.coordinator, group)).await {
             Ok(count) => Ok(count?),
             Err(_) => Err(Problem::late_read(None)),
         }
@@ -145,7 +145,7 @@ impl Api {
     }
 
     /// For questions that last longer than one request.
-    pub(super) fn coordinator(&self) -> Coordinator {
+    pub(super) fn coordinator(&self) -> EngineHandle {
         self.coordinator.clone()
     }
 

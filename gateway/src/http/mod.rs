@@ -1,5 +1,5 @@
 //! The HTTP side of the gateway: requests become questions to the
-//! [`Coordinator`](crate::coordinator::Coordinator), and answers become responses.
+//! [`EngineHandle`](crate::engine_task::EngineHandle), and answers become responses.
 //!
 //! * `router`: all routes on one screen. `settings`: what can be set.
 //! * `layers`: what happens around every request.

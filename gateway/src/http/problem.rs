@@ -18,7 +18,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::kind::Kind;
-use crate::coordinator::{PromotionRefused, RepairRefused, Unserved};
+use crate::engine_task::{PromotionRefused, RepairRefused, Unserved};
 
 /// One thing that is wrong with a body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -12,11 +12,11 @@ use super::handlers::{cluster, health, list, metrics, pages, user};
 use super::layers::Guards;
 use super::metrics::Metrics;
 use super::settings::HttpSettings;
-use crate::coordinator::Coordinator;
+use crate::engine_task::EngineHandle;
 
 /// The whole HTTP side as one service. Every path works with and without a trailing slash, and `HEAD`
 /// wherever `GET` does.
-pub fn router(coordinator: Coordinator, settings: &HttpSettings) -> Router {
+pub fn router(coordinator: EngineHandle, settings: &HttpSettings) -> Router {
     let api = Api::new(coordinator, settings);
     let metrics = Metrics::new();
     let feed = FeedState::new(api.clone(), metrics.subscribers().clone());

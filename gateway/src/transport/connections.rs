@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use protocol::message::Message;
 use socketioxide::extract::SocketRef;
 
-use crate::routing::{Query, SessionId, ToProcess};
+use crate::engine::{Query, SessionId, ToProcess};
 
 /// The open connections. Cheap to clone.
 #[derive(Clone, Default)]

@@ -1,5 +1,5 @@
-//! Transport: the socket.io side of the gateway. It turns what db-processes send into events for the routing,
-//! and the routing's messages into socket.io events; it decides nothing.
+//! Transport: the socket.io side of the gateway. It turns what db-processes send into events for the engine,
+//! and the engine's messages into socket.io events; it decides nothing.
 //!
 //! * `server`: accepts connections, and lets in only those that know the cluster's secret.
 //! * `connections`: who is connected, and how to send to them.

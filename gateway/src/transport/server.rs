@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Connections;
-use crate::routing::{Answer, Event, FromProcess, SessionId};
+use crate::engine::{Answer, Event, FromProcess, SessionId};
 
 /// What a frame may hold at most; a batch is closed well before.
 const MAX_PAYLOAD: usize = 2 << 20;

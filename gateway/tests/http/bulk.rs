@@ -4,7 +4,7 @@ use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::stream;
-use gateway::coordinator::Unserved;
+use gateway::engine_task::Unserved;
 use gateway::http::HttpSettings;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};

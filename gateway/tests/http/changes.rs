@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::{Body, BodyDataStream};
 use axum::http::Request;
 use futures_util::StreamExt;
-use gateway::coordinator::Unserved;
+use gateway::engine_task::Unserved;
 use gateway::http::HttpSettings;
 use serde_json::json;
 use tokio::time::timeout;

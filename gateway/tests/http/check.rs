@@ -1,6 +1,6 @@
 //! Comparing the copies.
 
-use gateway::coordinator::Unserved;
+use gateway::engine_task::Unserved;
 use serde_json::json;
 
 use crate::ring::{Api, Mood};

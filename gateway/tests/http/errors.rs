@@ -1,7 +1,7 @@
 //! Requests that fail for another reason than their body.
 
 use axum::body::Body;
-use gateway::coordinator::Unserved;
+use gateway::engine_task::Unserved;
 use protocol::placement::partition_of;
 use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::ring::{Answer, Api, Mood};
-use gateway::coordinator::Unserved;
+use gateway::engine_task::Unserved;
 
 /// Creates users; of each ten one is in group 7, and two share an address but for its case.
 async fn create(api: &Api, count: u128) -> Vec<String> {

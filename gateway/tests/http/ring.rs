@@ -9,13 +9,13 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
-use gateway::coordinator::{
-    Coordinator, OneOfMany, PromotionRefused, RepairRefused, Reply, Request, Unserved, Written,
+use gateway::engine::{self, FeedStart, Published, Question};
+use gateway::engine_task::{
+    EngineHandle, OneOfMany, PromotionRefused, RepairRefused, Reply, Request, Unserved, Written,
 };
 use gateway::feed::Hub;
 use gateway::http::{HttpSettings, router};
-use gateway::routing::status::{ClusterStatus, PartitionStatus, ProcessStatus, Served};
-use gateway::routing::{self, FeedStart, Published, Question};
+use gateway::status::{ClusterStatus, PartitionStatus, ProcessStatus, Served};
 use protocol::message::link::{Found, Role, Versioned, WriteAnswer};
 use protocol::message::query::{
     BUCKETS, ChangesAnswer, CountAnswer, DigestAnswer, Filter, Listed, PageAnswer,
@@ -67,7 +67,7 @@ impl Api {
     }
 
     pub(crate) fn with(settings: &HttpSettings) -> Self {
-        let (coordinator, questions) = Coordinator::channel();
+        let (coordinator, questions) = EngineHandle::channel();
         let mood = Arc::default();
         let feed = Arc::clone(coordinator.feed());
         tokio::spawn(answer(questions, Arc::clone(&mood), Arc::clone(&feed)));
@@ -291,13 +291,13 @@ impl Users {
     }
 
     /// The op-logs reach back to just after nothing.
-    fn changes(&self, changes: Vec<Versioned>) -> routing::Answer {
+    fn changes(&self, changes: Vec<Versioned>) -> engine::Answer {
         let (floor, foreign) = (Version(1), Version::ZERO);
-        routing::Answer::Changes(ChangesAnswer { query: 0, changes, more: false, floor, foreign })
+        engine::Answer::Changes(ChangesAnswer { query: 0, changes, more: false, floor, foreign })
     }
 
     /// As the copy of that partition answers.
-    fn question(&self, partition: u16, question: &Question) -> routing::Answer {
+    fn question(&self, partition: u16, question: &Question) -> engine::Answer {
         let mut ids: Vec<UserId> =
             self.records.keys().filter(|id| partition_of(id, SIZE) == partition).copied().collect();
         ids.sort_unstable();
@@ -315,11 +315,11 @@ impl Users {
                     .collect::<Vec<_>>();
                 let more = users.len() > *limit as usize;
                 users.truncate(*limit as usize);
-                routing::Answer::Page(PageAnswer { query: 0, users, more })
+                engine::Answer::Page(PageAnswer { query: 0, users, more })
             }
             Question::Count { group } => {
                 let count = live.filter(|(_, _, user)| group.is_none_or(|group| user.group == group)).count();
-                routing::Answer::Count(CountAnswer { query: 0, count: count as u64 })
+                engine::Answer::Count(CountAnswer { query: 0, count: count as u64 })
             }
             Question::Changes { role: Role::Replica, .. } => self.changes(Vec::new()),
             Question::Changes { after, upto, .. } => {
@@ -332,7 +332,7 @@ impl Users {
             Question::Tombstones { .. } => unreachable!("nobody asks for them by HTTP"),
             Question::Digests { .. } => {
                 let users = live.count() as u64;
-                routing::Answer::Digests(DigestAnswer {
+                engine::Answer::Digests(DigestAnswer {
                     query: 0,
                     incarnation: Uuid::nil(),
                     head: 0,

@@ -7,13 +7,13 @@ use protocol::placement::Partition;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::gather::check::{Begun, Check};
 use crate::http::api::Api;
 use crate::http::input::query::Parameters;
 use crate::http::kind::Kind;
 use crate::http::openapi::{CheckQuery, Checking, PartitionNumber, Promoting, Repairs, Status};
 use crate::http::problem::Problem;
-use crate::routing::status::ClusterStatus;
+use crate::scatter::check::{Begun, Check};
+use crate::status::ClusterStatus;
 
 /// The ring as it is known now.
 #[utoipa::path(

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::http::api::Api;
 use crate::http::openapi::{Health, Readiness};
 use crate::http::problem::Problem;
-use crate::routing::status::PartitionStatus;
+use crate::status::PartitionStatus;
 
 /// Answer of the health routes when all is well.
 #[derive(Debug, Serialize)]

@@ -13,12 +13,12 @@ use protocol::message::query::Filter;
 use protocol::user::fold_email;
 use serde::Serialize;
 
-use crate::gather::List;
 use crate::http::api::Api;
 use crate::http::input::query::{self, Parameters};
 use crate::http::input::{cursor, rules};
 use crate::http::openapi::{APage, CountQuery, ListQuery, Listing, UserCount};
 use crate::http::problem::Problem;
+use crate::scatter::List;
 
 /// Users on a page, where the caller does not say how many.
 const DEFAULT_LIMIT: usize = 100;

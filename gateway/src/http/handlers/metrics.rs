@@ -19,7 +19,7 @@ use crate::http::api::Api;
 use crate::http::metrics::Metrics;
 use crate::http::openapi::Text;
 use crate::http::problem::Problem;
-use crate::routing::status::ClusterStatus;
+use crate::status::ClusterStatus;
 
 /// `GET /metrics`. Where the ring does not answer, there are the figures of the gateway at least.
 #[utoipa::path(

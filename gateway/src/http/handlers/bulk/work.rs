@@ -15,7 +15,7 @@ use super::line::{self, Asked};
 use super::lines::{Line, Lines, MAX_LINE};
 use super::queue::Queue;
 use super::window::{Asking, Verdict, Window};
-use crate::coordinator::{OneOfMany, Reply, Unserved};
+use crate::engine_task::{OneOfMany, Reply, Unserved};
 use crate::http::api::Api;
 use crate::http::kind::Kind;
 use crate::http::problem::{Problem, ensure_done};

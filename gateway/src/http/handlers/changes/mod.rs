@@ -3,7 +3,7 @@
 //! It is served in two forms with the same content: as an event stream (`stream`, for `EventSource`, curl and
 //! whatever else reads HTTP), and over socket.io (`socket`). What is common to both is `subscriber`: where it
 //! begins, how it goes on, and how it ends; `replay` reads from the op-logs what it missed; `state` is what
-//! all share. The order of the changes is decided in `routing::feed`; `crate::feed` keeps the last of them in
+//! all share. The order of the changes is decided in `engine::feed`; `crate::feed` keeps the last of them in
 //! memory.
 //!
 //! *Where it begins.* Without an id, now: every change that is acknowledged after the first answer comes.

@@ -26,10 +26,10 @@ use protocol::placement::Partition;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
-use crate::coordinator::{Coordinator, Unserved};
+use crate::engine::FeedStart;
+use crate::engine_task::{EngineHandle, Unserved};
 use crate::feed::{Batch, Told};
 use crate::http::metrics::DropReason;
-use crate::routing::FeedStart;
 
 /// A client that takes nothing for so long is too slow.
 const SLOWEST: Duration = Duration::from_secs(10);
@@ -184,7 +184,7 @@ impl<A: AsyncFn(Page) -> Result<ChangesAnswer, Unserved>> Replay<A> {
 /// # Errors
 /// Where it is known already that the replay is not complete.
 pub(super) async fn start(
-    coordinator: Coordinator,
+    coordinator: EngineHandle,
     after: Version,
     start: FeedStart,
     permit: OwnedSemaphorePermit,
@@ -202,7 +202,7 @@ pub(super) async fn start(
 }
 
 struct Sending {
-    coordinator: Coordinator,
+    coordinator: EngineHandle,
     pieces: mpsc::Sender<Piece>,
     /// All that was sent, for the hub; `None` once it is too much.
     kept: Option<Vec<Arc<Told>>>,

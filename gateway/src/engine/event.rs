@@ -1,0 +1,418 @@
+//! What the engine is told, and what it asks for.
+
+use std::sync::Arc;
+
+use protocol::message::link::{
+    Applied, Beat, Compared, CopiesChanged, Expected, Following, Found, MergeBatch, Merged, ReadAnswers,
+    ReadBatch, Refused, Register, Registered, Released, RingNotice, Role, Rollback, Versioned, WriteAnswer,
+    WriteAnswers, WriteBatch,
+};
+use protocol::message::query::Renew;
+use protocol::placement::Partition;
+use protocol::{Condition, Operation, UserId, Version};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::question::{Answer, Query, Question};
+
+/// One question of a caller; numbers are never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// One connection of a db-process; numbers are never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A caller wants to see a user. Owes one [`Command::AnswerRead`].
+    Read {
+        /// The question.
+        request: RequestId,
+        /// Whom.
+        id: UserId,
+    },
+    /// A caller wants to change a user. Owes one [`Command::AnswerWrite`].
+    Write {
+        /// The question.
+        request: RequestId,
+        /// Whom.
+        id: UserId,
+        /// What to do.
+        operation: Operation,
+        /// `If-Match`.
+        condition: Option<Condition>,
+        /// The caller does not want to see the user that an applied write leaves.
+        quiet: bool,
+        /// The wall clock, for the version.
+        unix_millis: u64,
+    },
+    /// A caller wants to know something about a whole partition. Owes one [`Command::AnswerQuestion`].
+    Question {
+        /// The question's number.
+        request: RequestId,
+        /// Which partition.
+        partition: Partition,
+        /// What.
+        question: Question,
+    },
+    /// A caller wants to know how many partitions there are. Owes one [`Command::AnswerSize`].
+    Size {
+        /// The question.
+        request: RequestId,
+    },
+    /// Somebody wants to listen to changes. Owes one [`Command::AnswerSubscribe`].
+    Subscribe {
+        /// The question.
+        request: RequestId,
+    },
+    /// Nobody listens to changes any more: they need not be published until somebody subscribes.
+    Unheard,
+    /// It is time to forget some of the users that were deleted up to this version.
+    Purge {
+        /// The time, less the age of what may go.
+        upto: Version,
+    },
+    /// A connection introduces itself. Owes a [`Registered`] or a [`Refused`].
+    Register {
+        /// The connection.
+        session: SessionId,
+        /// Host that it came from, where its neighbours can reach it unless it says otherwise.
+        host: String,
+        /// What it says.
+        register: Box<Register>,
+    },
+    /// A connection has ended, or something on it broke.
+    Closed {
+        /// The connection.
+        session: SessionId,
+    },
+    /// A db-process sent a message.
+    Message {
+        /// The connection.
+        session: SessionId,
+        /// The message.
+        message: FromProcess,
+    },
+    /// Time has passed: comes every few milliseconds.
+    Tick,
+}
+
+/// What a registered db-process may send.
+#[derive(Debug)]
+pub enum FromProcess {
+    /// Users found.
+    Read(ReadAnswers),
+    /// Outcomes of writes.
+    Written(WriteAnswers),
+    /// What a copy says to a [`Query`].
+    Answer(Answer),
+    /// The tail of a lost lead is on disk.
+    Merged(Merged),
+    /// A copy followed the other's op-log a little further.
+    Applied(Applied),
+    /// A copy has all that is known of its disk.
+    Compared(Compared),
+    /// Its copies follow those of its neighbours, or no longer.
+    Following(Following),
+    /// A copy was filled, or the ring joined.
+    Copies(Box<CopiesChanged>),
+    /// It was asked to stop.
+    Leaving,
+    /// It is there.
+    Alive,
+}
+
+/// What has to be done.
+#[derive(Debug)]
+pub enum Command {
+    /// Send a message to a db-process.
+    Send {
+        /// The connection.
+        session: SessionId,
+        /// The message.
+        message: ToProcess,
+    },
+    /// Answer a caller.
+    AnswerRead {
+        /// The question.
+        request: RequestId,
+        /// `Ok(None)` where there is no live user.
+        result: Result<Option<Found>, Unserved>,
+    },
+    /// Answer a caller.
+    AnswerWrite {
+        /// The question.
+        request: RequestId,
+        /// What the write was given; where it was applied, the version of the user.
+        version: Version,
+        /// What came of it.
+        result: Result<WriteAnswer, Unserved>,
+    },
+    /// Answer a caller.
+    AnswerQuestion {
+        /// The question.
+        request: RequestId,
+        /// Of the kind that the question asks for.
+        result: Result<Answer, Unserved>,
+    },
+    /// Answer a caller.
+    AnswerSize {
+        /// The question.
+        request: RequestId,
+        /// n of the ring.
+        result: Result<u16, Unserved>,
+    },
+    /// Answer somebody who wants to listen.
+    AnswerSubscribe {
+        /// The question.
+        request: RequestId,
+        /// Where the subscription begins. Everything newer is published.
+        result: Result<FeedStart, Unserved>,
+    },
+    /// From here on changes are published: those that are newer than this, without a gap.
+    BeginFeed {
+        /// The version.
+        after: Version,
+    },
+    /// Tell whoever listens. In version order, and newer than all that was published before.
+    Publish(Vec<Published>),
+    /// Write a line about the life of the ring into the log.
+    Report(RingEvent),
+}
+
+/// Where a subscription begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedStart {
+    /// What is newer is published from now on. What is not, and was ever acknowledged, is in the op-logs.
+    pub from: Version,
+    /// Whether somebody who has seen all up to a version below this has missed anything since cannot be said.
+    pub floor: Version,
+    /// By partition: the copy that leads and serves, and so has all that was ever acknowledged up to `from`.
+    pub leads: Vec<Option<Role>>,
+}
+
+/// News for whoever listens to changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Published {
+    /// An acknowledged change.
+    Change(Versioned),
+    /// A write whose outcome nobody knows: it may have been applied, or may be yet.
+    Unknown {
+        /// Of the write.
+        version: Version,
+        /// The user.
+        id: UserId,
+    },
+}
+
+impl Published {
+    /// Its place in the feed.
+    pub fn version(&self) -> Version {
+        match self {
+            Self::Change(change) => change.version,
+            Self::Unknown { version, .. } => *version,
+        }
+    }
+}
+
+/// What a db-process may be sent.
+#[derive(Debug, Clone)]
+pub enum ToProcess {
+    /// The registration stands.
+    Registered(Registered),
+    /// What is known of the disk of one of its copies.
+    Expected(Expected),
+    /// The registration does not stand, or no longer.
+    Refused(Refused),
+    /// The ring as seen from its place.
+    Ring(RingNotice),
+    /// Users to look up.
+    Reads(ReadBatch),
+    /// Operations to decide; shared with the flight that waits for their outcomes.
+    Writes(Arc<WriteBatch>),
+    /// A question about a whole copy.
+    Query(Query),
+    /// Tail of a lost lead.
+    Merge(MergeBatch),
+    /// A copy is to be made good from the other one.
+    Renew(Renew),
+    /// It may go.
+    Released(Released),
+    /// Are you there?
+    Beat(Beat),
+}
+
+/// Why a copy was not promoted at the operator's word.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PromotionRefused {
+    /// The ring has no such partition.
+    #[error("there is no partition {partition} in a ring of {size}")]
+    NoSuchPartition {
+        /// As asked for.
+        partition: Partition,
+        /// n.
+        size: u16,
+    },
+    /// The partition is served, or is about to be: nothing has to be given up.
+    #[error("partition {partition} is served")]
+    Served {
+        /// Which one.
+        partition: Partition,
+    },
+    /// The other copy is not there, is not complete, or too few db-processes are there to keep the view.
+    #[error("nobody can lead partition {partition} now: {waiting_for}")]
+    Nobody {
+        /// Which one.
+        partition: Partition,
+        /// What has to happen first.
+        waiting_for: String,
+    },
+    /// The gateway is ending.
+    #[error("the gateway is stopping")]
+    Stopping,
+}
+
+/// Why the copies of a partition are not made good.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RepairRefused {
+    /// The ring has no such partition.
+    #[error("there is no partition {partition} in a ring of {size}")]
+    NoSuchPartition {
+        /// As asked for.
+        partition: Partition,
+        /// n.
+        size: u16,
+    },
+    /// One of the copies is away or not up to date, or there is no sound one.
+    #[error("partition {partition} cannot be repaired now: {why}")]
+    NotNow {
+        /// Which one.
+        partition: Partition,
+        /// What is in the way.
+        why: String,
+    },
+    /// The gateway is ending.
+    #[error("the gateway is stopping")]
+    Stopping,
+}
+
+/// Why a caller got no answer from any copy.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Unserved {
+    /// No copy of the partition can answer truthfully now. Nothing was done.
+    #[error("partition {partition} cannot be served now: {waiting_for}")]
+    Unavailable {
+        /// Which one.
+        partition: Partition,
+        /// What has to happen first, such as "db-1 has to come back".
+        waiting_for: String,
+    },
+    /// More is in flight than the gateway takes on. Nothing was done.
+    #[error("partition {partition} has too many requests in flight")]
+    Overloaded {
+        /// Which one.
+        partition: Partition,
+    },
+    /// The gateway is ending, and this request was not done in time.
+    #[error("the gateway is stopping")]
+    Stopping,
+    /// The operation was sent and its answer is missing: it may have been applied, or may be yet.
+    #[error("the outcome of a write to partition {partition} is unknown")]
+    OutcomeUnknown {
+        /// Which one.
+        partition: Partition,
+    },
+}
+
+/// The events of a ring's life, for the log. None carries anything of a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RingEvent {
+    /// A db-process has joined.
+    ProcessRegistered {
+        /// Its name.
+        instance: String,
+        /// Host that it came from.
+        host: String,
+        /// Of its data folder.
+        incarnation: Uuid,
+    },
+    /// A db-process was turned away.
+    ProcessRefused {
+        /// The name that it gave.
+        instance: String,
+        /// Host that it came from.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+    /// A db-process is gone.
+    ProcessLost {
+        /// Its name.
+        instance: String,
+        /// How that was noticed.
+        how: &'static str,
+    },
+    /// A copy has less on its disk than it had.
+    RolledBack {
+        /// Its process.
+        instance: String,
+        /// Whose copy it is.
+        partition: Partition,
+        /// Which of the two.
+        role: Role,
+        /// What shows it.
+        rollback: Rollback,
+    },
+    /// Nothing is heard of any db-process: the gateway is cut off, or all of them hang.
+    CutOff,
+    /// The ring has been made, or was found again.
+    RingKnown {
+        /// Its id.
+        ring: Uuid,
+        /// n.
+        size: u16,
+        /// Whether it was made just now.
+        new: bool,
+    },
+    /// The data say another n than the configuration.
+    SizeDiffers {
+        /// Of the data, which count.
+        ring: u16,
+        /// As configured.
+        configured: u16,
+    },
+    /// There is a new view.
+    ViewChanged {
+        /// Its number.
+        epoch: u64,
+        /// The partition on whose account.
+        partition: Partition,
+        /// Name of the process whose copy leads it, or is about to.
+        lead: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// Another copy answers a partition's reads, or takes its writes, than before.
+    PartitionChanged {
+        /// Which one.
+        partition: Partition,
+        /// Who serves what now.
+        now: String,
+    },
+    /// The copies of a partition do not follow each other, or one of them follows too late.
+    ReplicationImpaired {
+        /// Which one.
+        partition: Partition,
+        /// What is wrong.
+        what: String,
+    },
+    /// What was reported of a partition's replication is over.
+    ReplicationRestored {
+        /// Which one.
+        partition: Partition,
+        /// How it is now.
+        what: String,
+    },
+}

@@ -1,0 +1,161 @@
+//! Joining, leaving, and being turned away.
+
+use protocol::message::link::Refusal;
+
+use super::*;
+
+#[test]
+fn nothing_is_served_before_all_are_there() {
+    let mut script = Script::new(3);
+    script.connect(0);
+    script.connect(2);
+    let request = script.read(user_of(0, 3, 0));
+    let Some(Err(Unserved::Unavailable { waiting_for, .. })) = script.read_result(request) else {
+        panic!("served by a ring that does not exist yet");
+    };
+    assert_eq!(waiting_for, "db-1 has to connect");
+    script.connect(1);
+    assert!(script.engine.status().ready);
+    assert!(script.processes.iter().all(|process| process.ring.is_some_and(|ring| ring.formed)));
+}
+
+#[test]
+fn a_forming_that_was_cut_short_is_done_again() {
+    let mut script = Script::new(3);
+    script.connect(0);
+    let half_formed = Ring { id: Uuid::from_u128(0xdead), size: 3, formed: false };
+    script.processes[1].ring = Some(half_formed);
+    script.processes[1].copies.primary.complete = true;
+    script.connect(1);
+    script.connect(2);
+    assert!(script.engine.status().ready);
+    assert_eq!(script.processes[1].ring.map(|ring| ring.id), Some(Uuid::from_u128(0xca11)));
+}
+
+#[test]
+fn a_gateway_that_restarts_finds_the_ring_and_asks_the_primary_until_the_replica_is_known_to_be_current() {
+    let mut script = Script::formed(3);
+    script.create(user_of(0, 3, 0));
+    script.apply_writes(0, Role::Primary);
+    script.restart_gateway();
+    script.connect(1);
+    let early = script.read(user_of(0, 3, 0));
+    let refused = script.read_result(early);
+    assert!(matches!(refused, Some(Err(Unserved::Unavailable { .. }))), "the replica may lack a write");
+    script.connect(0);
+    script.read(user_of(0, 3, 0));
+    assert_eq!(script.asked(), [(0, Role::Primary)]);
+    script.answer_reads(0);
+    script.follow(0, 1);
+    script.read(user_of(0, 3, 0));
+    assert_eq!(script.asked(), [(1, Role::Replica)]);
+    let found = RingEvent::RingKnown { ring: Uuid::from_u128(0xca11), size: 3, new: false };
+    assert!(script.reports.contains(&found));
+}
+
+#[test]
+fn the_data_say_how_large_the_ring_is() {
+    let mut script = Script::formed(3);
+    let config = EngineConfig { size: 2, new_ring: Uuid::from_u128(7), tail_bytes: 1 };
+    script.engine = Engine::new(config);
+    (0..3).for_each(|place| script.connect(place));
+    assert_eq!(script.engine.status().size, 3);
+    assert!(script.reports.contains(&RingEvent::SizeDiffers { ring: 3, configured: 2 }));
+}
+
+/// The refusal that the last connection got.
+fn refusal(script: &Script, place: u16) -> Option<Refusal> {
+    script.inbox.iter().rev().find_map(|(to, message)| match message {
+        ToProcess::Refused(refused) if *to == place => Some(refused.reason.clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_stranger_with_a_name_that_is_taken_is_refused_and_changes_nothing() {
+    let mut script = Script::formed(3);
+    let before = script.engine.status();
+    let real = script.processes[1].clone();
+    script.processes[1] = Process::fresh(0xbad);
+    script.connect(1);
+    let holder = "db-1 at 127.0.0.1".to_owned();
+    let reason = Refusal::NameTaken { holder, incarnation: real.incarnation };
+    assert_eq!(refusal(&script, 1), Some(reason));
+    assert_eq!(script.engine.status(), before);
+}
+
+#[test]
+fn places_outside_the_ring_other_rings_and_other_revisions_are_refused_for_good() {
+    let mut script = Script::formed(3);
+    script.kill(2);
+    let good = script.processes[2].clone();
+    let foreign = |register: &mut Register| {
+        register.ring = Some(Ring { id: Uuid::from_u128(5), size: 3, formed: true });
+    };
+    let outside = |register: &mut Register| register.instance = "db-3".parse().expect("a name");
+    let modern = |register: &mut Register| register.revision += 1;
+    type Spoil<'a> = &'a dyn Fn(&mut Register);
+    let cases: [(Spoil, Refusal); 3] = [
+        (&foreign, Refusal::AnotherRing { serving: Uuid::from_u128(0xca11) }),
+        (&outside, Refusal::OutsideRing { size: 3 }),
+        (&modern, Refusal::Revision { gateway: REVISION }),
+    ];
+    for (spoil, expected) in cases {
+        script.processes[2] = good.clone();
+        let session = SessionId(900 + script.inbox.len() as u64);
+        script.processes[2].session = Some(session);
+        let mut register = Box::new(script.register_message(2));
+        spoil(&mut register);
+        script.step(Event::Register { session, host: String::new(), register });
+        assert!(expected.is_final());
+        assert_eq!(refusal(&script, 2), Some(expected));
+    }
+}
+
+#[test]
+fn a_process_that_connects_again_replaces_its_dead_connection() {
+    let mut script = Script::formed(3);
+    let request = script.read(user_of(0, 3, 0));
+    script.inbox.clear();
+    script.connect(1);
+    assert_eq!(script.asked(), [(0, Role::Primary)], "what the dead connection was asked is asked elsewhere");
+    script.answer_reads(0);
+    assert!(matches!(script.read_result(request), Some(Ok(_))));
+}
+
+#[test]
+fn a_silent_process_is_lost_and_told_so() {
+    let mut script = Script::formed(3);
+    script.pass(700, &[1]);
+    assert_eq!(refusal(&script, 1), Some(Refusal::Void));
+    assert!(!script.engine.status().processes[1].connected);
+    assert!(script.engine.status().processes[0].connected);
+}
+
+#[test]
+fn a_gateway_that_stood_still_itself_takes_nobody_for_lost() {
+    let mut script = Script::formed(3);
+    script.now += Duration::from_secs(3);
+    script.step(Event::Tick);
+    assert!(script.engine.status().processes.iter().all(|process| process.connected));
+}
+
+#[test]
+fn notices_name_the_neighbours_that_are_there() {
+    let mut script = Script::formed(3);
+    let notice = script.last_notice(0);
+    let port = |peer: &Option<protocol::message::link::Peer>| peer.as_ref().map(|peer| peer.port);
+    assert_eq!((port(&notice.successor), port(&notice.predecessor)), (Some(4001), Some(4002)));
+    script.kill(2);
+    assert_eq!(port(&script.last_notice(0).predecessor), None);
+}
+
+#[test]
+fn an_answer_that_fits_nothing_ends_the_connection_of_whoever_sent_it() {
+    let mut script = Script::formed(3);
+    let request = script.read(user_of(0, 3, 0));
+    script.message(1, FromProcess::Read(ReadAnswers { batch: 1, results: Vec::new() }));
+    assert_eq!(refusal(&script, 1), Some(Refusal::Void));
+    script.answer_reads(0);
+    assert!(matches!(script.read_result(request), Some(Ok(Some(_)))), "asked elsewhere");
+}

@@ -1,0 +1,192 @@
+//! Tombstones go when both copies have all that is older.
+
+use protocol::message::query::{DigestAnswer, TombstoneAnswer};
+
+use super::*;
+
+const UPTO: Version = Version(u64::MAX);
+
+impl Script {
+    fn look(&mut self) {
+        self.step(Event::Purge { upto: UPTO });
+    }
+
+    fn query_at(&mut self, place: u16, fits: impl Fn(&Query) -> bool) -> Option<Query> {
+        let taken = self.take(place, |message| matches!(message, ToProcess::Query(query) if fits(query)));
+        assert!(taken.len() <= 1, "one at a time: {taken:?}");
+        taken.into_iter().next().map(|message| match message {
+            ToProcess::Query(query) => query,
+            _ => unreachable!("only queries were taken"),
+        })
+    }
+
+    /// The copy at a place names these users.
+    fn name(&mut self, place: u16, partition: u16, tombstones: &[(UserId, Version)]) -> Role {
+        let of = |query: &Query| matches!(query, Query::Tombstones(_));
+        let queries = self.take(place, |message| matches!(message, ToProcess::Query(query) if of(query)));
+        for message in queries {
+            let ToProcess::Query(Query::Tombstones(query)) = message else { unreachable!("only these") };
+            let at = if query.role == Role::Primary { place } else { (place + 2) % 3 };
+            if at != partition {
+                self.inbox.push((place, ToProcess::Query(Query::Tombstones(query))));
+                continue;
+            }
+            let copy = *self.processes[usize::from(place)].copies.get(query.role);
+            let answer = TombstoneAnswer {
+                query: query.query,
+                tombstones: tombstones.to_vec(),
+                next: None,
+                incarnation: copy.incarnation,
+                head: copy.head,
+            };
+            self.message(place, FromProcess::Answer(Answer::Tombstones(answer)));
+            return query.role;
+        }
+        panic!("{place} was not asked for tombstones of {partition}")
+    }
+
+    /// The other copy of partition 0 says where it is, if it was asked.
+    fn compare(&mut self) -> bool {
+        let Some(Query::Digests(query)) = self.query_at(1, |query| matches!(query, Query::Digests(_))) else {
+            return false;
+        };
+        let CopyReport { incarnation, head, position, .. } = self.processes[1].copies.replica;
+        let (users, records) = (0, 0);
+        let (digests, damage) = (Vec::new(), Vec::new());
+        let query = query.query;
+        let answer = DigestAnswer { query, incarnation, head, position, users, records, digests, damage };
+        self.message(1, FromProcess::Answer(Answer::Digests(answer)));
+        true
+    }
+
+    /// What is asked of the lead of partition 0.
+    fn purges(&self) -> Vec<Operation> {
+        let mut all = Vec::new();
+        for (place, message) in &self.inbox {
+            if let ToProcess::Writes(batch) = message
+                && *place == 0
+            {
+                all.extend(batch.writes.iter().map(|write| write.operation.clone()));
+            }
+        }
+        all
+    }
+}
+
+fn dead() -> (UserId, Version) {
+    (user_of(0, 3, 0), Version(3))
+}
+
+#[test]
+fn a_tombstone_goes_when_each_copy_has_all_of_the_other() {
+    let mut script = Script::formed(3);
+    script.create(user_of(0, 3, 1));
+    script.apply_writes(0, Role::Primary);
+    // The other copy has accepted something that nobody has heard of.
+    script.processes[1].copies.replica.head = 2;
+    script.follow(0, 1);
+    script.create(user_of(0, 3, 2));
+    script.apply_writes(0, Role::Primary);
+
+    script.look();
+    script.name(0, 0, &[dead()]);
+    assert!(!script.compare(), "it lacks a write of the lead");
+    script.look();
+    assert!(
+        script
+            .query_at(0, |query| matches!(query, Query::Tombstones(query) if query.role == Role::Primary))
+            .is_none()
+    );
+    script.follow(0, 2);
+    script.pass(10, &[]);
+    assert!(script.compare());
+    assert_eq!(script.purges(), [], "the lead lacks two writes of the other");
+    script.follow_back(0, 1);
+    script.pass(10, &[]);
+    assert_eq!(script.purges(), []);
+    script.follow_back(0, 2);
+    script.pass(10, &[]);
+    assert_eq!(script.purges(), [Operation::Purge(Version(3))]);
+
+    assert_eq!(script.engine.status().partitions[0].unreplicated, 0);
+    script.apply_writes(0, Role::Primary);
+    assert_eq!(script.engine.status().partitions[0].unreplicated, 1, "it is covered like any write");
+    assert_eq!(script.published, [], "and told to nobody");
+    script.look();
+    assert_eq!(script.name(1, 0, &[]), Role::Replica, "the other copy is next");
+}
+
+#[test]
+fn a_tombstone_that_only_the_other_copy_has_is_purged_there() {
+    let mut script = Script::formed(3);
+    script.look();
+    script.name(0, 0, &[]);
+    script.look();
+    script.processes[1].copies.replica.head = 1;
+    script.name(1, 0, &[dead()]);
+    script.pass(10, &[]);
+    assert!(!script.compare(), "the lead may not know of the delete");
+    script.follow_back(0, 1);
+    script.pass(10, &[]);
+    assert!(script.compare());
+    assert_eq!(script.purges(), [Operation::Purge(Version(3))]);
+}
+
+#[test]
+fn nothing_is_purged_while_a_process_is_away_or_the_lead_moves() {
+    let prepared = || {
+        let mut script = Script::formed(3);
+        script.look();
+        script.name(0, 0, &[dead()]);
+        script
+    };
+    let mut script = prepared();
+    script.kill(1);
+    script.connect(1);
+    script.pass(10, &[]);
+    assert!(!script.compare(), "it is another connection: something older may be in its queues");
+
+    let mut script = prepared();
+    script.step(Event::Purge { upto: UPTO });
+    script.kill(1);
+    script.pass(10, &[]);
+    script.look();
+    assert!(script.take(0, |message| matches!(message, ToProcess::Query(Query::Tombstones(query)) if query.role == Role::Primary)).is_empty());
+
+    let mut script = prepared();
+    let held = script.create(user_of(0, 3, 4));
+    script.engine.pause(script.now, 0);
+    script.pass(10, &[]);
+    script.compare();
+    script.pass(10, &[]);
+    assert_eq!(script.purges().len(), 1, "only the create");
+    assert!(script.write_result(held).is_none());
+}
+
+#[test]
+fn a_write_that_is_older_than_the_delete_is_waited_for() {
+    let mut script = Script::formed(3);
+    script.create(user_of(0, 3, 0));
+    script.look();
+    script.name(0, 0, &[(user_of(0, 3, 0), Version(u64::MAX - 1))]);
+    script.pass(10, &[]);
+    assert!(!script.compare());
+    script.apply_writes(0, Role::Primary);
+    script.follow(0, 1);
+    script.pass(10, &[]);
+    assert!(script.compare());
+    assert_eq!(script.purges(), [Operation::Purge(Version(u64::MAX - 1))]);
+}
+
+#[test]
+fn a_ring_of_one_purges_alone() {
+    let mut script = Script::formed(1);
+    script.look();
+    let Some(Query::Tombstones(query)) = script.query_at(0, |_| true) else { panic!("it is asked") };
+    let copy = script.processes[0].copies.primary;
+    let (incarnation, head) = (copy.incarnation, copy.head);
+    let tombstones = vec![(user_of(0, 1, 0), Version(1))];
+    let answer = TombstoneAnswer { query: query.query, tombstones, next: None, incarnation, head };
+    script.message(0, FromProcess::Answer(Answer::Tombstones(answer)));
+    assert_eq!(script.purges(), [Operation::Purge(Version(1))]);
+}

@@ -1,0 +1,124 @@
+//! What can be asked of the engine, and the way back of each answer.
+
+use protocol::message::link::{Found, WriteAnswer};
+use protocol::placement::Partition;
+use protocol::{Condition, Operation, UserId, Version};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::engine::{Answer, FeedStart, PromotionRefused, Question, Repair, RepairRefused, Unserved};
+use crate::status::ClusterStatus;
+
+/// A question to the engine, with the way back.
+#[derive(Debug)]
+pub enum Request {
+    /// Look a user up.
+    Read {
+        /// Whom.
+        id: UserId,
+        /// `Ok(None)` where there is no live user.
+        reply: oneshot::Sender<Result<Option<Found>, Unserved>>,
+    },
+    /// Decide and apply one operation.
+    Write {
+        /// On whom.
+        id: UserId,
+        /// What.
+        operation: Operation,
+        /// `If-Match`.
+        condition: Option<Condition>,
+        /// Whether the answer needs no user where the write is applied.
+        quiet: bool,
+        /// What came of it; it is on disk then.
+        reply: oneshot::Sender<Written>,
+    },
+    /// Decide and apply many operations, in this order where they are on one user. Nobody wants to see the
+    /// users.
+    WriteMany {
+        /// The operations.
+        writes: Vec<OneOfMany>,
+        /// Where the answers go, one for each, in the order in which they come.
+        replies: mpsc::UnboundedSender<Reply>,
+    },
+    /// Let the other copy of a partition lead, at the operator's word.
+    Promote {
+        /// Which partition.
+        partition: Partition,
+        /// Whether that is under way.
+        reply: oneshot::Sender<Result<(), PromotionRefused>>,
+    },
+    /// Ask about a whole partition.
+    Question {
+        /// Which partition.
+        partition: Partition,
+        /// What.
+        question: Question,
+        /// Of the kind that the question asks for.
+        reply: oneshot::Sender<Result<Answer, Unserved>>,
+    },
+    /// Say how many partitions there are.
+    Size {
+        /// n, once the ring is known.
+        reply: oneshot::Sender<Result<u16, Unserved>>,
+    },
+    /// Begin to publish changes, as far as that has not begun.
+    Subscribe {
+        /// Where the subscription begins.
+        reply: oneshot::Sender<Result<FeedStart, Unserved>>,
+    },
+    /// Hold the writes of a partition for a moment, or let them go.
+    Hold {
+        /// Which partition.
+        partition: Partition,
+        /// Whether to hold them.
+        hold: bool,
+        /// When that is done.
+        reply: oneshot::Sender<()>,
+    },
+    /// Make the copies of a partition good.
+    Repair {
+        /// Which partition.
+        partition: Partition,
+        /// What it needs.
+        repair: Repair,
+        /// Whether that is under way.
+        reply: oneshot::Sender<Result<(), RepairRefused>>,
+    },
+    /// Describe the ring.
+    Status {
+        /// The ring as it is known now.
+        reply: oneshot::Sender<ClusterStatus>,
+    },
+}
+
+/// One of [`Request::WriteMany`].
+#[derive(Debug)]
+pub struct OneOfMany {
+    /// Chosen by whoever asks; the answer has it again.
+    pub ticket: u64,
+    /// On whom.
+    pub id: UserId,
+    /// What.
+    pub operation: Operation,
+    /// `If-Match`.
+    pub condition: Option<Condition>,
+}
+
+/// The answer to [`Request::Write`].
+#[derive(Debug)]
+pub struct Written {
+    /// What the write was given; where it was applied, the version of the user.
+    pub version: Version,
+    /// What came of it.
+    pub result: Result<WriteAnswer, Unserved>,
+}
+
+/// The answer to [`OneOfMany`].
+#[derive(Debug)]
+pub struct Reply {
+    /// As it was asked.
+    pub ticket: u64,
+    /// What the write was given; where it was applied, the version of the user.
+    pub version: Version,
+    /// What came of it; it is on disk then. It has no user where the write was applied.
+    pub result: Result<WriteAnswer, Unserved>,
+}
