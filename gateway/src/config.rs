@@ -43,8 +43,8 @@ impl GatewayConfig {
     pub fn validate(&self) -> Result<(), String> {
         if self.common.node_env == NodeEnv::Production && self.common.cluster_secret.is_none() {
             return Err(
-                "CLUSTER_SECRET (--cluster-secret): it is missing; NODE_ENV=production needs it, the same for all \
-                 processes of the ring"
+                "CLUSTER_SECRET (--cluster-secret): it is missing; NODE_ENV=production needs it, the same \
+                 for all processes of the ring"
                     .to_owned(),
             );
         }
@@ -65,7 +65,8 @@ impl GatewayConfig {
         (self.purge_after > 0).then(|| Duration::from_secs(self.purge_after))
     }
 
-    /// The settings of the HTTP side. With an `API_TOKEN` that [`Self::validate`] refuses, nobody is let in.
+    /// The settings of the HTTP side. With an `API_TOKEN` that [`Self::validate`] refuses, no request is let
+    /// in.
     pub fn http_settings(&self) -> HttpSettings {
         let tokens = |list| ApiTokens::parse(list).unwrap_or_default();
         HttpSettings { tokens: self.api_token.as_ref().map(tokens), ..HttpSettings::default() }

@@ -7,7 +7,7 @@
 //! * [`scatter`]: what is asked of all partitions at once, lists and counts.
 //! * [`engine_task`]: the one task that owns the engine, and the handle by which it is asked.
 //! * [`engine`]: all decisions, as a plain state machine without sockets, clock or runtime.
-//! * [`feed`]: what is told to those who listen to changes.
+//! * [`feed`]: the changes that subscribers get.
 //! * [`status`]: the ring as people see it.
 //! * [`transport`]: the socket.io connections of the db-processes.
 //!

@@ -93,7 +93,8 @@ impl Gateway {
     /// If a listener fails.
     pub async fn serve(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let Self { config, rest, socket } = self;
-        info!(rest = %rest.local_addr()?, socket = %socket.local_addr()?, size = config.db_processes, "gateway started");
+        let (rest_address, socket_address) = (rest.local_addr()?, socket.local_addr()?);
+        info!(rest = %rest_address, socket = %socket_address, size = config.db_processes, "gateway started");
         let admission = match &config.common.cluster_secret {
             Some(secret) => Admission::Secret(secret.clone()),
             None => {

@@ -1,11 +1,11 @@
 //! The rules of the view, as a model that is looked at exhaustively: whatever happens in whatever order, up
 //! to a few losses of processes and of the gateway, no copy leads without everything that was acknowledged,
-//! and no gateway that starts believes a lead that another has followed.
+//! and no gateway that starts believes a leader that another has followed.
 //!
 //! The model is one partition of a ring of three: the primary copy is at place 0, the replica at place 1, and
-//! the process at place 2 only keeps views. It says in a hundred lines what `engine::view` and
-//! `engine::failover` do in a thousand: whoever changes a rule there changes it here. A step is one thing
-//! that one part does: a process keeps the view, a write is applied, its answer arrives, an entry of an
+//! the process at place 2 only persists views. It says in a hundred lines what `engine::view` and
+//! `engine::failover` do in a thousand: a rule that changes there changes here. A step is one thing
+//! that one part does: a process persists the view, a write is applied, its answer arrives, an entry of an
 //! op-log is followed, something dies. Between any two steps anything else may happen. The simulation of the
 //! `corro` crate drives the real code, but by chance; this is complete, but not the real code.
 //!
@@ -40,14 +40,14 @@ enum Bug {
     LeadByViewNotKept,
     /// A move is announced as if it were done.
     AnnounceAsDone,
-    /// A gateway that starts numbers its views from where it was told that the last one ended.
+    /// A gateway that starts numbers its views from the last one that it received.
     NoGap,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 struct View {
     epoch: u8,
-    lead: Role,
+    leader: Role,
     promoting: bool,
 }
 
@@ -83,16 +83,16 @@ struct Gateway {
     registered: [bool; PLACES],
     known: bool,
     phase: Phase,
-    lead: Role,
-    /// Epoch of the view that says so, and whether it was kept.
+    leader: Role,
+    /// Epoch of the view that says so, and whether it was persisted.
     decided: u8,
-    kept: bool,
+    persisted: bool,
     announced: Option<u8>,
-    last_lead: Option<Role>,
+    last_leader: Option<Role>,
     /// A copy that has followed these lacks nothing but the tail.
     base: Writes,
     tail: Writes,
-    /// Sent to the lead, and not answered.
+    /// Sent to the leader, and not answered.
     unanswered: Writes,
 }
 
@@ -209,14 +209,14 @@ impl State {
                 (gateway.phase == Phase::Confirming { merged: false }).then_some(())?;
                 gateway.phase = Phase::Confirming { merged: true };
                 if bug != Some(Bug::TailNotReplayed) {
-                    next.copies[gateway.lead].merged |= gateway.tail;
+                    next.copies[gateway.leader].merged |= gateway.tail;
                 }
             }
             Step::Apply => {
                 let gateway = next.gateway.as_mut().filter(|gateway| gateway.phase == Phase::Serving)?;
                 next.left.writes = next.left.writes.checked_sub(1)?;
                 let write: Writes = 1 << (7 - next.left.writes);
-                next.copies[gateway.lead].log |= write;
+                next.copies[gateway.leader].log |= write;
                 gateway.unanswered |= write;
             }
             Step::Answer => {
@@ -232,16 +232,16 @@ impl State {
             Step::Begin => {
                 let gateway = next.gateway?;
                 let epoch = gateway.announced.filter(|_| gateway.phase == Phase::Serving)?;
-                next.is_kept(gateway, 1 - gateway.lead, epoch, bug).then_some(())?;
+                next.is_persisted(gateway, 1 - gateway.leader, epoch, bug).then_some(())?;
                 next.gateway.as_mut()?.phase = Phase::Draining;
             }
             Step::Drained => {
                 let gateway = next.gateway.as_mut().filter(|gateway| gateway.phase == Phase::Draining)?;
-                let other = 1 - gateway.lead;
+                let other = 1 - gateway.leader;
                 let followed = (gateway.base | gateway.tail) & !next.copies[other].followed == 0;
                 let drained = gateway.unanswered == 0 || bug == Some(Bug::MoveUndrained);
                 (followed && drained && gateway.registered[other]).then_some(())?;
-                gateway.go_by(View { lead: other, promoting: true, ..gateway.view });
+                gateway.go_by(View { leader: other, promoting: true, ..gateway.view });
                 gateway.phase = Phase::Confirming { merged: false };
             }
             Step::GiveUp => {
@@ -250,7 +250,7 @@ impl State {
                 gateway.announced.take()?;
                 gateway.phase = Phase::Serving;
                 let epoch = gateway.after(gateway.view.epoch);
-                gateway.view = View { epoch, lead: gateway.lead, promoting: false };
+                gateway.view = View { epoch, leader: gateway.leader, promoting: false };
             }
         }
         next.settle(bug);
@@ -265,11 +265,11 @@ impl State {
             registered: [false; PLACES],
             known: false,
             phase: Phase::Down,
-            lead: 0,
+            leader: 0,
             decided: 0,
-            kept: false,
+            persisted: false,
             announced: None,
-            last_lead: None,
+            last_leader: None,
             base: 0,
             tail: 0,
             unanswered: 0,
@@ -282,9 +282,9 @@ impl State {
         self.up[place] = false;
         if let Some(gateway) = &mut self.gateway {
             gateway.registered[place] = false;
-            if gateway.lead == place {
-                // Nobody is told of them. They are sent again in earnest; here they may come back with their
-                // lead.
+            if gateway.leader == place {
+                // None of them is acknowledged. They are sent again in earnest; here they may come back with
+                // their leader.
                 gateway.unanswered = 0;
             }
         }
@@ -297,9 +297,9 @@ impl State {
         gateway.registered[place] = true;
         if view.epoch > gateway.view.epoch {
             let ours = std::mem::replace(&mut gateway.view, view);
-            if gateway.last_lead.is_none() && gateway.phase == Phase::Down {
-                (gateway.lead, gateway.decided, gateway.kept) = (view.lead, view.epoch, false);
-            } else if (ours.lead, ours.promoting) != (view.lead, view.promoting) {
+            if gateway.last_leader.is_none() && gateway.phase == Phase::Down {
+                (gateway.leader, gateway.decided, gateway.persisted) = (view.leader, view.epoch, false);
+            } else if (ours.leader, ours.promoting) != (view.leader, view.promoting) {
                 // This gateway has relied on its own view since.
                 gateway.view = View { epoch: gateway.after(view.epoch), ..ours };
             }
@@ -313,40 +313,40 @@ impl State {
     fn announce(&mut self, bug: Option<Bug>) -> Option<()> {
         let copies = self.copies;
         let gateway = self.gateway.as_mut().filter(|gateway| gateway.phase == Phase::Serving)?;
-        let (lead, other) = (gateway.lead, 1 - gateway.lead);
-        let exchanged = copies[other].log & !copies[lead].followed == 0;
+        let (leader, other) = (gateway.leader, 1 - gateway.leader);
+        let exchanged = copies[other].log & !copies[leader].followed == 0;
         (gateway.announced.is_none() && gateway.registered[other] && exchanged).then_some(())?;
         let promoting = bug != Some(Bug::AnnounceAsDone);
-        gateway.view = View { epoch: gateway.after(gateway.view.epoch), lead: other, promoting };
+        gateway.view = View { epoch: gateway.after(gateway.view.epoch), leader: other, promoting };
         gateway.announced = Some(gateway.view.epoch);
         Some(())
     }
 
-    fn is_kept(&self, gateway: Gateway, role: Role, epoch: u8, bug: Option<Bug>) -> bool {
-        let keeps = |place: usize| gateway.registered[place] && self.views[place].epoch >= epoch;
-        let keepers = (0..PLACES).filter(|&place| keeps(place)).count();
-        let enough = keeps(role) && (self.size == 2 || keepers >= MAJORITY || keeps(1 - role));
+    fn is_persisted(&self, gateway: Gateway, role: Role, epoch: u8, bug: Option<Bug>) -> bool {
+        let persists = |place: usize| gateway.registered[place] && self.views[place].epoch >= epoch;
+        let persisting = (0..PLACES).filter(|&place| persists(place)).count();
+        let enough = persists(role) && (self.size == 2 || persisting >= MAJORITY || persists(1 - role));
         enough || bug == Some(Bug::LeadByViewNotKept)
     }
 
     /// What the gateway does at once.
     fn settle(&mut self, bug: Option<Bug>) {
         let Some(mut gateway) = self.gateway.filter(|gateway| gateway.known) else { return };
-        let there = gateway.registered[gateway.lead];
+        let there = gateway.registered[gateway.leader];
         match gateway.phase {
             Phase::Serving | Phase::Draining | Phase::Confirming { .. } if there => {}
-            _ => self.find_lead(&mut gateway, bug),
+            _ => self.find_leader(&mut gateway, bug),
         }
-        gateway.kept |= self.is_kept(gateway, gateway.lead, gateway.decided, bug);
-        if gateway.phase == (Phase::Confirming { merged: true }) && gateway.kept {
+        gateway.persisted |= self.is_persisted(gateway, gateway.leader, gateway.decided, bug);
+        if gateway.phase == (Phase::Confirming { merged: true }) && gateway.persisted {
             gateway.phase = Phase::Serving;
-            if gateway.last_lead != Some(gateway.lead)
-                || gateway.base | gateway.tail != self.copies[gateway.lead].log
+            if gateway.last_leader != Some(gateway.leader)
+                || gateway.base | gateway.tail != self.copies[gateway.leader].log
             {
-                (gateway.base, gateway.tail) = (self.copies[gateway.lead].log, 0);
+                (gateway.base, gateway.tail) = (self.copies[gateway.leader].log, 0);
             }
-            gateway.last_lead = Some(gateway.lead);
-            let now = (gateway.decided, gateway.lead);
+            gateway.last_leader = Some(gateway.leader);
+            let now = (gateway.decided, gateway.leader);
             assert!(now == self.relied || now.0 > self.relied.0, "{now:?} leads after {:?}", self.relied);
             self.relied = now;
             if gateway.view.promoting {
@@ -356,36 +356,37 @@ impl State {
         self.gateway = Some(gateway);
     }
 
-    fn find_lead(&self, gateway: &mut Gateway, bug: Option<Bug>) {
+    fn find_leader(&self, gateway: &mut Gateway, bug: Option<Bug>) {
         let named = gateway.view;
-        let could_be_kept = self.size == 2 || gateway.count() >= MAJORITY;
+        let can_be_persisted = self.size == 2 || gateway.count() >= MAJORITY;
         let before = std::mem::replace(&mut gateway.phase, Phase::Down);
         gateway.announced = gateway.announced.filter(|_| before == Phase::Serving);
-        match gateway.last_lead.or((!named.promoting).then_some(named.lead)) {
-            Some(lead) if gateway.registered[lead] => {
-                gateway.go_by(View { lead, promoting: false, ..named });
-                if gateway.kept || could_be_kept {
+        match gateway.last_leader.or((!named.promoting).then_some(named.leader)) {
+            Some(leader) if gateway.registered[leader] => {
+                gateway.go_by(View { leader, promoting: false, ..named });
+                if gateway.persisted || can_be_persisted {
                     gateway.phase = Phase::Confirming { merged: true };
                 }
             }
-            Some(lead) => {
-                let other = 1 - lead;
+            Some(leader) => {
+                let other = 1 - leader;
                 // This gateway has seen who led, so it has what the other one may lack.
-                let covered = gateway.last_lead.is_some() && gateway.base & !self.copies[other].followed == 0;
+                let covered =
+                    gateway.last_leader.is_some() && gateway.base & !self.copies[other].followed == 0;
                 if gateway.registered[other]
-                    && could_be_kept
+                    && can_be_persisted
                     && (covered || bug == Some(Bug::PromoteUncovered))
                 {
-                    gateway.go_by(View { lead: other, promoting: true, ..named });
+                    gateway.go_by(View { leader: other, promoting: true, ..named });
                     gateway.phase = Phase::Confirming { merged: false };
                 } else if before != Phase::Down {
-                    gateway.go_by(View { lead, promoting: false, ..named });
+                    gateway.go_by(View { leader, promoting: false, ..named });
                 }
             }
             None => {
                 let all_of = |role: Role| self.copies[1 - role].log & !self.copies[role].followed == 0;
                 if gateway.registered[0] && gateway.registered[1] && all_of(0) && all_of(1) {
-                    gateway.go_by(View { lead: 0, promoting: false, ..named });
+                    gateway.go_by(View { leader: 0, promoting: false, ..named });
                     gateway.phase = Phase::Confirming { merged: false };
                 }
             }
@@ -396,11 +397,11 @@ impl State {
     fn check(&self) {
         let Some(gateway) = &self.gateway else { return };
         if matches!(gateway.phase, Phase::Serving | Phase::Draining) {
-            let has = self.copies[gateway.lead].has();
+            let has = self.copies[gateway.leader].has();
             assert!(
                 self.acknowledged & !has == 0,
                 "{} leads with {has:b}, and {:b} are acknowledged",
-                gateway.lead,
+                gateway.leader,
                 self.acknowledged
             );
         }
@@ -436,9 +437,9 @@ impl Gateway {
             self.view = View { epoch: self.after(self.view.epoch), ..view };
         }
         if announced.is_some() || self.decided != self.view.epoch {
-            (self.decided, self.kept) = (self.view.epoch, false);
+            (self.decided, self.persisted) = (self.view.epoch, false);
         }
-        self.lead = view.lead;
+        self.leader = view.leader;
     }
 }
 

@@ -7,24 +7,21 @@
 //!
 //! * While nothing is heard of any process, no silence counts, no answer is late, and no process is lost.
 //!   What was sent may still be answered, and what comes queues up in the lanes, within their bounds. When
-//!   something is heard again, each process is given back the time.
+//!   something is heard again, all deadlines are extended by that time.
 //! * A partition that goes down because the connections of its copies end does not refuse requests at once:
-//!   for a moment it may be that the others are cut off as well. If they are, its writes are held and its
-//!   reads wait until a copy leads again. If not, or not in time, they are answered with why not.
+//!   for a moment it may be that the others are cut off as well. If they are, its writes are buffered and its
+//!   reads wait until a copy leads again. If not, or not in time, they are refused.
 //!
 //! All that was registered is all there is: the same holds in a ring of one, and where others have been away
 //! for long.
 //!
-//! What it does not do: it lets no copy lead, and changes nothing that decides who may. The tail, the target,
-//! the unsettled users, the unanswered writes and the last lead of a partition are what they are after any
-//! loss. Writes that were sent keep their versions and go to the next lead first; whatever registers again is
-//! judged as always.
+//! It lets no copy lead, and changes nothing that decides which copy may. Writes that were sent keep their
+//! versions and go to the next leader first; whatever registers again is judged as always.
 
 use std::time::Duration;
 
 use super::Engine;
-use super::event::{Command, RingEvent};
-use super::partition::Phase;
+use super::event::RingEvent;
 
 /// Nothing was heard of any process for so long: five beats had no answer.
 const DEAF_AFTER: Duration = Duration::from_millis(100);
@@ -39,60 +36,44 @@ const WAIT: Duration = Duration::from_secs(2);
 impl Engine {
     /// A process that is registered has sent something, or one registers: whatever kept the gateway from
     /// hearing is over.
-    pub(super) fn hear(&mut self, now: Duration) {
-        let silence = now.saturating_sub(self.heard);
-        self.heard = now;
+    pub(super) fn hear(&mut self) {
+        let now = self.now;
+        let silence = now.saturating_sub(std::mem::replace(&mut self.heard, now));
         if silence > DEAF_AFTER {
-            self.sessions.values_mut().for_each(|session| session.excuse(silence, now));
+            self.sessions.values_mut().for_each(|session| session.extend_deadlines(silence, now));
         }
     }
 
-    /// The gateway itself stood still for so long.
-    pub(super) fn stood_still(&mut self, stall: Duration, now: Duration) {
-        self.sessions.values_mut().for_each(|session| session.excuse(stall, now));
-        let waits = self.partitions.iter_mut().filter_map(|partition| partition.waits_since.as_mut());
-        let times = waits.chain(self.cut_off.as_mut()).chain([&mut self.heard]);
-        times.for_each(|time| *time = (*time + stall).min(now));
-    }
-
-    /// The last connection has ended. Those that ended before may well have ended for the same reason.
-    pub(super) fn lost_the_last(&mut self, now: Duration) {
-        self.cut_off.get_or_insert(now);
-    }
-
     /// Takes note of whether the gateway is cut off.
-    pub(super) fn notice_cut_off(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        let waits = self.partitions.iter().any(|partition| partition.waits_since.is_some());
+    pub(super) fn detect_cut_off(&mut self) {
         match self.cut_off {
-            None if self.is_deaf(now) && !self.sessions.is_empty() => {
-                self.cut_off = Some(now);
-                commands.push(Command::Report(RingEvent::CutOff));
+            None if self.is_deaf() && !self.sessions.is_empty() => {
+                self.cut_off = Some(self.now);
+                self.report_event(RingEvent::CutOff);
             }
-            Some(_) if !self.is_deaf(now) && !waits => self.cut_off = None,
+            Some(_) if !self.is_deaf() && self.partitions.iter().all(|each| each.waits_since().is_none()) => {
+                self.cut_off = None;
+            }
             _ => {}
         }
     }
 
     /// Whether the silence of all processes is the gateway's own, so that it says nothing of any of them.
-    pub(super) fn is_cut_off(&self, now: Duration) -> bool {
-        let waits = self.cut_off.is_some_and(|since| now.saturating_sub(since) <= WAIT);
-        waits && self.is_deaf(now)
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.is_deaf() && self.cut_off.is_some_and(|since| self.now.saturating_sub(since) <= WAIT)
     }
 
-    fn is_deaf(&self, now: Duration) -> bool {
-        now.saturating_sub(self.heard) > DEAF_AFTER
+    fn is_deaf(&self) -> bool {
+        self.now.saturating_sub(self.heard) > DEAF_AFTER
     }
 
     /// Refuses what has waited long enough for a copy to come back.
-    pub(super) fn end_waits(&mut self, now: Duration, commands: &mut Vec<Command>) {
+    pub(super) fn end_waits(&mut self) {
         for number in 0..self.size {
-            let partition = &self.partitions[usize::from(number)];
-            let Some(since) = partition.waits_since.filter(|_| partition.phase == Phase::Down) else {
-                continue;
-            };
-            let until = self.cut_off.map_or(since + MOMENT, |since| since + WAIT);
-            if now > until {
-                self.give_up(number, commands);
+            let partition = self.partition(number);
+            let Some(since) = partition.waits_since().filter(|_| partition.is_down()) else { continue };
+            if self.now > self.cut_off.map_or(since + MOMENT, |since| since + WAIT) {
+                self.give_up(number);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What the engine is told, and what it asks for.
+//! Events that go into the engine, and commands that come out.
 
 use std::sync::Arc;
 
@@ -30,14 +30,14 @@ pub enum Event {
     Read {
         /// The question.
         request: RequestId,
-        /// Whom.
+        /// The user.
         id: UserId,
     },
     /// A caller wants to change a user. Owes one [`Command::AnswerWrite`].
     Write {
         /// The question.
         request: RequestId,
-        /// Whom.
+        /// The user.
         id: UserId,
         /// What to do.
         operation: Operation,
@@ -62,12 +62,12 @@ pub enum Event {
         /// The question.
         request: RequestId,
     },
-    /// Somebody wants to listen to changes. Owes one [`Command::AnswerSubscribe`].
+    /// A subscriber wants to begin. Owes one [`Command::AnswerSubscribe`].
     Subscribe {
         /// The question.
         request: RequestId,
     },
-    /// Nobody listens to changes any more: they need not be published until somebody subscribes.
+    /// There is no subscriber any more: changes need not be published until there is one.
     Unheard,
     /// It is time to forget some of the users that were deleted up to this version.
     Purge {
@@ -108,7 +108,7 @@ pub enum FromProcess {
     Written(WriteAnswers),
     /// What a copy says to a [`Query`].
     Answer(Answer),
-    /// The tail of a lost lead is on disk.
+    /// A frame of a tail is on disk.
     Merged(Merged),
     /// A copy followed the other's op-log a little further.
     Applied(Applied),
@@ -147,7 +147,7 @@ pub enum Command {
         request: RequestId,
         /// What the write was given; where it was applied, the version of the user.
         version: Version,
-        /// What came of it.
+        /// Its outcome.
         result: Result<WriteAnswer, Unserved>,
     },
     /// Answer a caller.
@@ -164,7 +164,7 @@ pub enum Command {
         /// n of the ring.
         result: Result<u16, Unserved>,
     },
-    /// Answer somebody who wants to listen.
+    /// Answer a subscriber.
     AnswerSubscribe {
         /// The question.
         request: RequestId,
@@ -176,7 +176,7 @@ pub enum Command {
         /// The version.
         after: Version,
     },
-    /// Tell whoever listens. In version order, and newer than all that was published before.
+    /// Pass changes on to subscribers. In version order, and newer than all that was published before.
     Publish(Vec<Published>),
     /// Write a line about the life of the ring into the log.
     Report(RingEvent),
@@ -187,18 +187,19 @@ pub enum Command {
 pub struct FeedStart {
     /// What is newer is published from now on. What is not, and was ever acknowledged, is in the op-logs.
     pub from: Version,
-    /// Whether somebody who has seen all up to a version below this has missed anything since cannot be said.
+    /// Whether a subscriber that has seen all up to a version below this has missed anything since cannot be
+    /// said.
     pub floor: Version,
     /// By partition: the copy that leads and serves, and so has all that was ever acknowledged up to `from`.
     pub leads: Vec<Option<Role>>,
 }
 
-/// News for whoever listens to changes.
+/// What is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Published {
     /// An acknowledged change.
     Change(Versioned),
-    /// A write whose outcome nobody knows: it may have been applied, or may be yet.
+    /// A write whose outcome is unknown: it may have been applied, or may be yet.
     Unknown {
         /// Of the write.
         version: Version,
@@ -234,7 +235,7 @@ pub enum ToProcess {
     Writes(Arc<WriteBatch>),
     /// A question about a whole copy.
     Query(Query),
-    /// Tail of a lost lead.
+    /// Part of a tail.
     Merge(MergeBatch),
     /// A copy is to be made good from the other one.
     Renew(Renew),
@@ -255,15 +256,15 @@ pub enum PromotionRefused {
         /// n.
         size: u16,
     },
-    /// The partition is served, or is about to be: nothing has to be given up.
+    /// The partition is served, or is about to be: nothing has to be accepted.
     #[error("partition {partition} is served")]
     Served {
         /// Which one.
         partition: Partition,
     },
-    /// The other copy is not there, is not complete, or too few db-processes are there to keep the view.
-    #[error("nobody can lead partition {partition} now: {waiting_for}")]
-    Nobody {
+    /// The other copy is not there, is not complete, or too few db-processes are there to persist the view.
+    #[error("no copy can lead partition {partition} now: {waiting_for}")]
+    NoCandidate {
         /// Which one.
         partition: Partition,
         /// What has to happen first.
@@ -274,7 +275,7 @@ pub enum PromotionRefused {
     Stopping,
 }
 
-/// Why the copies of a partition are not made good.
+/// Why the copies of a partition are not repaired.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RepairRefused {
     /// The ring has no such partition.
@@ -301,7 +302,7 @@ pub enum RepairRefused {
 /// Why a caller got no answer from any copy.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unserved {
-    /// No copy of the partition can answer truthfully now. Nothing was done.
+    /// No copy of the partition may answer now. Nothing was done.
     #[error("partition {partition} cannot be served now: {waiting_for}")]
     Unavailable {
         /// Which one.
@@ -390,7 +391,7 @@ pub enum RingEvent {
         /// The partition on whose account.
         partition: Partition,
         /// Name of the process whose copy leads it, or is about to.
-        lead: String,
+        leader: String,
         /// Why.
         why: &'static str,
     },
@@ -398,7 +399,7 @@ pub enum RingEvent {
     PartitionChanged {
         /// Which one.
         partition: Partition,
-        /// Who serves what now.
+        /// Which copies serve it now.
         now: String,
     },
     /// The copies of a partition do not follow each other, or one of them follows too late.

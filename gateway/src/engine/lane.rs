@@ -67,8 +67,8 @@ impl<Q, F> Lane<Q, F> {
         self.flights.push_back((batch, flight));
     }
 
-    /// What was kept of the batch that is answered now; `None` for a number that is not in flight, or an
-    /// answer that does not fit: then the flight stays, to be abandoned with the connection.
+    /// The flight of the batch that is answered now; `None` for a number that is not in flight, or an answer
+    /// that does not fit: then the flight stays, to be abandoned with the connection.
     pub(super) fn land(&mut self, batch: u64, fits: impl Fn(&F) -> bool) -> Option<F> {
         let index = self.flights.iter().position(|(number, flight)| *number == batch && fits(flight))?;
         self.flights.remove(index).map(|(_, flight)| flight)

@@ -1,36 +1,34 @@
-//! Engine: every decision of the gateway, as a plain state machine.
+//! The engine: every decision of the gateway, as a plain state machine.
 //!
-//! Events and the time go in by [`Engine::step`], commands come out; [`Engine::flush`] turns what has
-//! queued up into frames. There is no socket, no clock, no runtime and no randomness in here, so a seeded
-//! simulation can drive the real thing, and a test is a short script.
+//! Events and the time go in by [`Engine::step`], commands come out; [`Engine::flush`] turns what has queued
+//! up into frames. There is no socket, clock, runtime or randomness in here, so a seeded simulation can drive
+//! the real rules, and a test is a short script.
 //!
 //! The state is the ring as the gateway sees it. It persists nothing: when the gateway starts, the
-//! db-processes tell what they have.
+//! db-processes report what they have.
 //!
-//! * `members`: who is registered, the forming of the ring, and what each process is told about it.
-//! * `session`: one registered process, with its `lane`s, which form batches.
-//! * `view`: who leads each partition, and which processes know.
-//! * `partition`: who may answer for a partition, which of its users have writes that the other copy may
-//!   lack, and the `tail` of acknowledged writes that covers the loss of the lead.
-//! * `cut_off`: nothing is heard of any process, so that requests wait.
-//! * `pace`: which of the copies of a partition is slow.
-//! * `failover`: moving the lead when a process is lost, leaves, is slow or comes back.
-//! * `reads` and `writes`: the way of one request.
-//! * `question` and `asking`: questions about a whole copy, and their way.
-//! * `feed`: the order in which changes are told to subscribers.
-//! * `purge`: deleted users are forgotten.
-//! * `repair`: what is done about copies that are not what they should be.
-//! * `rollback`: copies whose disks have lost something.
-//! * `replication`: whether the copies follow each other, for people.
+//! * `lookup`: short ways to parts of the state.
+//! * `members` and `notices`: which processes are registered, the forming of the ring, and what each process
+//!   learns of it. `session`: one registered process, with its `lane`s, which form batches.
+//! * `view`: which copy leads each partition, and which processes have persisted that.
+//! * `partition`: what may be answered by which copy, and which writes the other copy may lack.
+//! * `failover`, `moves`, `operator`: how the leader of a partition changes. `leaving`, `hanging`, `slow`:
+//!   processes that stop, hang or are slow. `cut_off`: nothing is heard of any process.
+//! * `reads` and `writes`: the way of one request. `question` and `asking`: questions about a whole copy.
+//! * `feed`: the order in which changes are published. `purge`: tombstones. `repair`: damaged copies.
+//!   `rollback`: copies whose disks have lost something.
+//! * `replication` and `waiting`: what people read about it.
 //!
-//! What it does not do: it does not expect a second gateway. Several active ones are not part of this design.
+//! It does not expect a second gateway.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::mem;
 use std::time::Duration;
 
-use protocol::message::link::{Beat, Ring, View};
+use protocol::message::link::{Beat, Ring, View, Write};
 use protocol::placement::{Partition as Number, Place};
 use protocol::{InstanceName, VersionClock};
+use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
 mod asking;
@@ -38,9 +36,14 @@ mod cut_off;
 mod event;
 mod failover;
 mod feed;
+mod hanging;
 mod lane;
+mod leaving;
+mod lookup;
 mod members;
-mod pace;
+mod moves;
+mod notices;
+mod operator;
 mod partition;
 mod purge;
 mod question;
@@ -49,7 +52,7 @@ mod repair;
 mod replication;
 mod rollback;
 mod session;
-mod tail;
+mod slow;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -62,11 +65,11 @@ pub use event::{
 };
 
 pub use question::{Answer, Query, Question};
-pub use repair::{HOLD_WITHIN, Repair};
+pub use repair::{PAUSE_WITHIN, Repair};
 
 use asking::PendingQuestions;
 use feed::Feed;
-use partition::{Partition, Phase};
+use partition::Partition;
 use purge::Purge;
 use reads::PendingReads;
 use replication::Watch;
@@ -87,7 +90,7 @@ pub struct EngineConfig {
 /// `cut_off`).
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// How often each process is asked whether it is there.
+/// How often each process is sent a beat, which it answers.
 const BEAT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A gateway that has just started lets requests wait for so long, since db-processes come back within a
@@ -115,6 +118,12 @@ pub(crate) struct Counts {
 #[derive(Debug)]
 pub struct Engine {
     config: EngineConfig,
+    /// The time of this step, since the gateway started.
+    now: Duration,
+    /// The time of the last tick.
+    ticked: Duration,
+    /// What this step has decided so far.
+    commands: Vec<Command>,
     /// `None` until a ring is formed or found.
     ring: Option<Ring>,
     /// n: as configured until the ring is known.
@@ -123,11 +132,11 @@ pub struct Engine {
     /// Whether it has made a view.
     numbers_views: bool,
     /// By place. Ordered, so that a seeded run repeats.
-    sessions: BTreeMap<u16, Session>,
-    places: HashMap<SessionId, u16>,
-    /// Names last seen at each place, to say who has to come back.
-    names: BTreeMap<u16, InstanceName>,
-    /// Whether requests are served: everybody has to know that a new ring is formed before it has a user.
+    sessions: BTreeMap<Place, Session>,
+    places: FxHashMap<SessionId, Place>,
+    /// Names last seen at each place, to say which process has to come back.
+    names: BTreeMap<Place, InstanceName>,
+    /// Whether requests are served: every process has to know that a new ring is formed before it has a user.
     open: bool,
     /// By number, `size` of them.
     partitions: Vec<Partition>,
@@ -138,16 +147,15 @@ pub struct Engine {
     reads: PendingReads,
     questions: PendingQuestions,
     feed: Feed,
-    /// Requests that came before anybody could serve them, just after the start.
+    /// Requests that came before any copy could serve them, just after the start.
     early: Vec<Event>,
     counts: Counts,
     /// Frames to and from each place since the start.
     frames: Vec<u64>,
-    /// Frames of tails handed over so far; numbers them.
+    /// Frames of tails sent so far; numbers them.
     merges: u64,
     beat: u64,
     beat_sent: Duration,
-    ticked: Duration,
     /// When anything was last heard of any registered process.
     heard: Duration,
     /// Since when the gateway takes it that it is cut off.
@@ -155,17 +163,20 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// A gateway to which nobody has connected yet.
+    /// A gateway to which no process has connected yet.
     pub fn new(config: EngineConfig) -> Self {
         let size = config.size;
         let mut engine = Self {
             config,
+            now: Duration::ZERO,
+            ticked: Duration::ZERO,
+            commands: Vec::new(),
             ring: None,
             size: 0,
             view: View::default(),
             numbers_views: false,
             sessions: BTreeMap::new(),
-            places: HashMap::new(),
+            places: FxHashMap::default(),
             names: BTreeMap::new(),
             open: false,
             partitions: Vec::new(),
@@ -181,7 +192,6 @@ impl Engine {
             merges: 0,
             beat: 0,
             beat_sent: Duration::ZERO,
-            ticked: Duration::ZERO,
             heard: Duration::ZERO,
             cut_off: None,
         };
@@ -189,50 +199,38 @@ impl Engine {
         engine
     }
 
-    /// Takes note of an event at `now`, the time since the gateway started. Appends what is to be done.
-    pub fn step(&mut self, now: Duration, event: Event, commands: &mut Vec<Command>) {
-        let epoch = self.view.epoch;
-        self.happen(now, event, commands);
-        // Nobody can keep a view that nobody was told, whatever it was that made it necessary.
-        if self.view.epoch != epoch {
-            self.notify(commands);
-        }
+    /// Forgets all partitions: the ring has another size than configured.
+    fn resize(&mut self, size: u16) {
+        self.size = size;
+        self.frames = vec![0; usize::from(size)];
+        self.view = View::first(size);
+        self.partitions = (0..size).map(|_| Partition::new(size > 1, self.config.tail_bytes)).collect();
+        self.purges = (0..size).map(|_| Purge::new()).collect();
+        self.watch = Watch::new(size);
     }
 
-    fn happen(&mut self, now: Duration, event: Event, commands: &mut Vec<Command>) {
-        match event {
-            // As they came: a write gets its version only when the gateway knows all that went before.
-            Event::Read { id, .. } | Event::Write { id, .. } if self.comes_early(self.partition_of(&id)) => {
-                self.early.push(event);
-            }
-            Event::Question { partition, .. } if self.comes_early(usize::from(partition)) => {
-                self.early.push(event);
-            }
-            Event::Size { .. } if !self.open && self.is_early() => self.early.push(event),
-            Event::Read { request, id } => self.read(now, request, id, commands),
-            Event::Write { request, id, operation, condition, quiet, unix_millis } => {
-                let version = self.clock.next(unix_millis);
-                let write = protocol::message::link::Write { version, id, operation, condition, quiet };
-                self.write(request, write, commands);
-            }
-            Event::Question { request, partition, question } => {
-                self.question(now, request, partition, question, commands);
-            }
-            Event::Size { request } => commands.push(Command::AnswerSize { request, result: self.size() }),
-            Event::Subscribe { request } => self.subscribe(now, request, commands),
-            Event::Unheard => self.unheard(),
-            Event::Purge { upto } => self.look_for_tombstones(now, upto, commands),
-            Event::Register { session, host, register } => {
-                self.register(now, session, host, *register, commands);
-                self.try_early(now, commands);
-            }
-            Event::Closed { session } => self.lose(now, session, "its connection ended", commands),
-            Event::Message { session, message } => self.message(now, session, message, commands),
-            Event::Tick => {
-                self.tick(now, commands);
-                self.try_early(now, commands);
-            }
+    /// Takes note of an event at `now`, the time since the gateway started. Appends what is to be done.
+    pub fn step(&mut self, now: Duration, event: Event, commands: &mut Vec<Command>) {
+        self.decide(now, commands, |engine| engine.handle(event));
+    }
+
+    /// Decides something at `now`. Appends what is to be done.
+    fn decide<T>(
+        &mut self,
+        now: Duration,
+        commands: &mut Vec<Command>,
+        decide: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        self.now = now;
+        let epoch = self.view.epoch;
+        mem::swap(&mut self.commands, commands);
+        let decided = decide(self);
+        // A view can be persisted only by processes that have received it, whatever made it necessary.
+        if self.view.epoch != epoch {
+            self.notify();
         }
+        mem::swap(&mut self.commands, commands);
+        decided
     }
 
     /// Sends what has queued up, as far as the windows have room. To be called when no event is waiting.
@@ -245,146 +243,137 @@ impl Engine {
         }
     }
 
-    fn message(&mut self, now: Duration, from: SessionId, message: FromProcess, commands: &mut Vec<Command>) {
-        // A connection that was given up may still have something to say; it counts no longer.
-        let Some(&place) = self.places.get(&from) else {
-            return;
-        };
-        self.hear(now);
-        if let Some(session) = self.sessions.get_mut(&place) {
-            session.heard = now;
-        }
-        self.frames[usize::from(place)] += 1;
-        match message {
-            FromProcess::Read(answers) => self.read_answered(now, place, answers, commands),
-            FromProcess::Written(answers) => self.write_answered(now, place, answers, commands),
-            FromProcess::Answer(answer) => self.question_answered(now, place, answer, commands),
-            FromProcess::Merged(merged) => self.merged(now, place, merged, commands),
-            FromProcess::Applied(applied) => self.applied(now, place, applied, commands),
-            FromProcess::Compared(compared) => self.compared(now, place, compared, commands),
-            FromProcess::Copies(changed) => self.copies_changed(now, place, *changed, commands),
-            FromProcess::Following(following) => self.follow(place, following),
-            FromProcess::Leaving => self.leave(now, place),
-            FromProcess::Alive => {
-                if let Some(session) = self.sessions.get_mut(&place) {
-                    session.unanswered_beats = session.unanswered_beats.saturating_sub(1);
-                }
+    fn handle(&mut self, event: Event) {
+        match event {
+            // As they came: a write gets its version only when the gateway knows all that went before.
+            Event::Read { id, .. } | Event::Write { id, .. } if self.comes_early(self.partition_of(&id)) => {
+                self.early.push(event);
+            }
+            Event::Question { partition, .. } if self.comes_early(partition) => self.early.push(event),
+            Event::Size { .. } if !self.open && self.is_early() => self.early.push(event),
+            Event::Read { request, id } => self.read(request, id),
+            Event::Write { request, id, operation, condition, quiet, unix_millis } => {
+                let version = self.clock.next(unix_millis);
+                self.write(request, Write { version, id, operation, condition, quiet });
+            }
+            Event::Question { request, partition, question } => self.question(request, partition, question),
+            Event::Size { request } => {
+                let result = if self.open { Ok(self.size) } else { Err(self.unavailable(0)) };
+                self.commands.push(Command::AnswerSize { request, result });
+            }
+            Event::Subscribe { request } => self.subscribe(request),
+            Event::Unheard => self.feed.stop(),
+            Event::Purge { upto } => self.begin_purges(upto),
+            Event::Register { session, host, register } => {
+                self.register(session, host, *register);
+                self.retry_early();
+            }
+            Event::Closed { session } => self.lose(session, "its connection ended"),
+            Event::Message { session, message } => self.message(session, message),
+            Event::Tick => {
+                self.tick();
+                self.retry_early();
             }
         }
     }
 
-    fn tick(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        let stall = now.saturating_sub(self.ticked);
-        self.ticked = now;
+    fn message(&mut self, from: SessionId, message: FromProcess) {
+        // A connection that was given up may still send something; it counts no longer.
+        let Some(&place) = self.places.get(&from) else { return };
+        self.hear();
+        self.frames[usize::from(place)] += 1;
+        let Some(session) = self.sessions.get_mut(&place) else { return };
+        session.heard = self.now;
+        match message {
+            FromProcess::Read(answers) => self.read_answered(place, answers),
+            FromProcess::Written(answers) => self.write_answered(place, answers),
+            FromProcess::Answer(answer) => self.question_answered(place, answer),
+            FromProcess::Merged(merged) => self.merged(place, merged),
+            FromProcess::Applied(applied) => self.applied(place, applied),
+            FromProcess::Compared(compared) => self.compared(place, compared),
+            FromProcess::Copies(changed) => self.copies_changed(place, *changed),
+            FromProcess::Following(following) => session.following = Some(following),
+            FromProcess::Leaving => {
+                session.leaving.get_or_insert(self.now);
+            }
+            FromProcess::Alive => session.unanswered_beats = session.unanswered_beats.saturating_sub(1),
+        }
+    }
+
+    fn tick(&mut self) {
+        let stall = self.now.saturating_sub(self.ticked);
+        self.ticked = self.now;
         if stall > STALL {
-            self.stood_still(stall, now);
-            self.excuse_replication(stall, now);
-            self.partitions.iter_mut().for_each(|partition| partition.pace.excuse(stall, now));
+            self.stood_still(stall);
         }
-        self.notice_cut_off(now, commands);
-        if !self.is_cut_off(now) {
-            self.lose_silent(now, commands);
-            self.give_hanging_up(now, commands);
+        self.detect_cut_off();
+        if !self.is_cut_off() {
+            self.evict_silent();
+            self.evict_hanging();
         }
-        self.end_waits(now, commands);
-        if now.saturating_sub(self.beat_sent) >= BEAT_INTERVAL {
-            self.beat_sent = now;
-            self.beat += 1;
-            self.sessions.values_mut().for_each(|session| session.unanswered_beats += 1);
-            let message = ToProcess::Beat(Beat { beat: self.beat });
-            commands.extend(
-                self.sessions
-                    .values()
-                    .map(|session| Command::Send { session: session.id, message: message.clone() }),
-            );
-        }
-        self.compare_paces(now, commands);
-        self.look_after(now, commands);
-        self.hedge(now, commands);
-        self.hedge_questions(now, commands);
-        self.look_after_feed(now, commands);
-        self.end_holds(now);
-        self.purge(now, commands);
-        self.watch_replication(now, commands);
+        self.end_waits();
+        self.send_beats();
+        self.compare_paces();
+        self.tick_partitions();
+        self.release_leaving();
+        self.tick_reads();
+        self.tick_questions();
+        self.tick_feed();
+        self.end_pauses();
+        self.advance_purges();
+        self.watch_replication();
     }
 
-    fn lose_silent(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        let silent: Vec<SessionId> = self
-            .sessions
-            .values()
-            .filter(|session| now.saturating_sub(session.heard) > SILENCE)
-            .map(|session| session.id)
-            .collect();
+    /// The gateway itself stood still for so long: neither silence nor a late answer says anything.
+    fn stood_still(&mut self, stall: Duration) {
+        let now = self.now;
+        self.sessions.values_mut().for_each(|session| session.extend_deadlines(stall, now));
+        self.partitions.iter_mut().for_each(|partition| partition.extend_deadlines(stall, now));
+        self.watch.extend_deadlines(stall, now);
+        let times = self.cut_off.iter_mut().chain([&mut self.heard]);
+        times.for_each(|time| *time = (*time + stall).min(now));
+    }
+
+    fn evict_silent(&mut self) {
+        let silent = |session: &&Session| self.now.saturating_sub(session.heard) > SILENCE;
+        let silent: Vec<SessionId> =
+            self.sessions.values().filter(silent).map(|session| session.id).collect();
         for session in silent {
-            self.void(session, commands);
-            self.lose(now, session, "it is silent", commands);
+            self.evict(session, "it is silent");
         }
     }
 
-    /// When something happened, for whoever measures: where the gateway stood still, the tick that says so is
-    /// yet to come.
-    fn credible(&self, now: Duration) -> Duration {
-        now.min(self.ticked + STALL)
+    fn send_beats(&mut self) {
+        if self.now.saturating_sub(self.beat_sent) >= BEAT_INTERVAL {
+            self.beat_sent = self.now;
+            self.beat += 1;
+            for session in self.sessions.values_mut() {
+                session.unanswered_beats += 1;
+                let message = ToProcess::Beat(Beat { beat: self.beat });
+                self.commands.push(Command::Send { session: session.id, message });
+            }
+        }
+    }
+
+    /// When something happened, as far as it is measured: where the gateway stood still, the tick that says
+    /// so is yet to come.
+    fn credible_now(&self) -> Duration {
+        self.now.min(self.ticked + STALL)
     }
 
     /// Whether a request should wait because the gateway has just started, and its partition may be up in a
     /// moment.
-    fn comes_early(&self, partition: usize) -> bool {
-        let phase = self.partitions.get(partition).map(|partition| partition.phase);
-        self.is_early() && matches!(phase, None | Some(Phase::Down))
+    fn comes_early(&self, number: Number) -> bool {
+        self.is_early() && self.partitions.get(usize::from(number)).is_none_or(Partition::is_down)
     }
 
     fn is_early(&self) -> bool {
         self.ticked < STARTING && self.early.len() < MAX_EARLY
     }
 
-    /// n, once the ring is known: before, it is only what was configured.
-    fn size(&self) -> Result<u16, Unserved> {
-        if self.open {
-            Ok(self.size)
-        } else {
-            Err(Unserved::Unavailable { partition: 0, waiting_for: self.waiting_for(0) })
+    fn retry_early(&mut self) {
+        for event in mem::take(&mut self.early) {
+            self.handle(event);
         }
-    }
-
-    /// Tries again what came early.
-    fn try_early(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        for event in std::mem::take(&mut self.early) {
-            self.step(now, event, commands);
-        }
-    }
-
-    fn partition_of(&self, id: &protocol::UserId) -> usize {
-        usize::from(protocol::placement::partition_of(id, self.size))
-    }
-
-    pub(crate) fn view(&self) -> &View {
-        &self.view
-    }
-
-    /// The ring, once it serves requests.
-    pub(crate) fn open_ring(&self) -> Option<Ring> {
-        self.ring.filter(|_| self.open)
-    }
-
-    pub(crate) fn partition(&self, number: Number) -> &Partition {
-        &self.partitions[usize::from(number)]
-    }
-
-    pub(crate) fn session_at(&self, place: Place) -> Option<&Session> {
-        self.sessions.get(&place)
-    }
-
-    pub(crate) fn frames(&self, place: Place) -> u64 {
-        self.frames[usize::from(place)]
-    }
-
-    pub(crate) fn counts(&self) -> Counts {
-        self.counts
-    }
-
-    /// The time of the last tick.
-    pub(crate) fn now(&self) -> Duration {
-        self.ticked
     }
 }

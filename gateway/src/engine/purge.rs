@@ -1,35 +1,35 @@
-//! Forgetting deleted users: their tombstones go some time after the delete.
+//! Purges tombstones some time after the delete.
 //!
 //! A tombstone is there so that something older, which comes late, does not bring the user back. So it may go
 //! when nothing older can come any more, however long that takes. The gateway looks through the records of
 //! both copies, a few at a time, and what it finds goes in these steps:
 //!
 //! 1. *Looking*: one copy names tombstones that are old enough, with where its op-log ended then.
-//! 2. *The lead follows*: it has answered all writes that are older than the deletes, and has applied that
-//!    op-log up to there, where it was the other copy that was asked. So the lead knows of the deletes, and
-//!    its head is known.
-//! 3. *The other follows*: it has applied the op-log of the lead as it stands now. So it knows of the deletes
-//!    as well. A tail that is handed to it from now on has nothing that is older.
+//! 2. *The leader follows*: it has answered all writes that are older than the deletes, and has applied that
+//!    op-log up to there, if the other copy was asked. So the leader knows of the deletes, and its head is
+//!    known.
+//! 3. *The other follows*: it has applied the op-log of the leader as it stands now. So it knows of the
+//!    deletes as well. A tail that it gets from now on has nothing that is older.
 //! 4. *Comparing*: it says where its own op-log ends. It decides nothing while it does not lead, except for
 //!    what a process that hung still finds in its queues; from now on that is refused, too. The question
 //!    comes behind all that was sent to it before.
-//! 5. *The lead exchanges*: it has applied that op-log to its end. Now it has everything older that was ever
-//!    accepted.
-//! 6. Each tombstone is *purged* by a write of its own, which takes the way of every other: to the lead, in
+//! 5. *The leader exchanges*: it has applied that op-log to its end. Now it has everything older that was
+//!    ever accepted.
+//! 6. Each tombstone is *purged* by a write of its own, which takes the way of every other: to the leader, in
 //!    version order and behind all older ones, into its op-log, into the tail, to the other copy behind all
-//!    that the lead accepted before.
+//!    that the leader accepted before.
 //!
-//! If a process, the lead or the time is lost meanwhile, nothing has happened; the tombstones are found
-//! again. A purge is decided like any write: a user who was made anew stays. What it forgets is given by a
-//! version, so whatever is newer survives it in whichever order the two arrive (see [`protocol::record`]). A
-//! copy that takes everything from the other once more (`repair`) purges nothing meanwhile: parts of that may
-//! be older.
+//! If a process, the leader or the time is lost meanwhile, nothing has happened; the tombstones are found
+//! again. A purge is decided like any write: a user that was created again stays. What it forgets is given by
+//! a version, so whatever is newer survives it in whichever order the two arrive (see [`protocol::record`]).
+//! A copy that takes everything from the other once more (`repair`) purges nothing meanwhile: parts of that
+//! may be older.
 //!
 //! Tombstones that only one copy has, since a purge passed the other one by in a full copy, are found as
 //! well: both copies are looked through, and a purge of nothing is sent on.
 //!
-//! It takes its time: at each call [`MAX_LOOK`](protocol::message::query::MAX_LOOK) records of a partition
-//! are looked at. What it does not do: it tells nobody. For whoever asks for the user, nothing changes.
+//! At each call [`MAX_LOOK`](protocol::message::query::MAX_LOOK) records of a partition are looked at. It
+//! publishes nothing: for callers, nothing changes.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ use protocol::placement::Partition as Number;
 use protocol::{Operation, UserId, Version};
 
 use super::Engine;
-use super::event::{Command, RequestId, SessionId, Unserved};
+use super::event::{RequestId, SessionId, Unserved};
 use super::partition::{ConnectedCopy, Phase};
 use super::question::{Answer, Question};
 
@@ -65,17 +65,23 @@ pub(super) struct Purge {
 enum Step {
     Resting,
     Looking,
-    LeadFollows(Found, Position),
-    OtherFollows(Found, Position),
-    Comparing(Found, Position),
-    LeadExchanges(Found, Position),
+    /// The position is what the step waits for.
+    Found(Stage, Found, Position),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    LeaderFollows,
+    OtherFollows,
+    Comparing,
+    LeaderExchanges,
 }
 
 /// Tombstones that may go once both copies have everything older.
 #[derive(Debug)]
 struct Found {
     tombstones: Vec<(UserId, Version)>,
-    lead: SessionId,
+    leader: SessionId,
     /// `None` in a ring of one.
     other: Option<SessionId>,
     until: Duration,
@@ -88,7 +94,7 @@ impl Purge {
 }
 
 impl RequestId {
-    /// Whether the engine asked by itself. Nobody waits for the answer.
+    /// Whether the engine asked by itself. No caller waits for the answer.
     pub fn is_own(self) -> bool {
         self.0 >= FIRST_OWN
     }
@@ -106,65 +112,50 @@ impl RequestId {
 impl Engine {
     /// Begins to look for tombstones of users that were deleted up to that version, in each partition that
     /// has time.
-    pub(super) fn look_for_tombstones(&mut self, now: Duration, upto: Version, commands: &mut Vec<Command>) {
+    pub(super) fn begin_purges(&mut self, upto: Version) {
         for number in 0..self.size {
             // Purges that are not answered would only pile up.
-            if self.purge_copies(number).is_none_or(|(lead, _)| self.is_in_doubt(now, &lead))
-                || !matches!(self.purges[usize::from(number)].step, Step::Resting)
-            {
-                continue;
-            }
+            let ready = self.purge_copies(number).is_some_and(|(leader, _)| !self.is_in_doubt(&leader));
             let purge = &mut self.purges[usize::from(number)];
-            purge.step = Step::Looking;
-            let question = Question::Tombstones { role: purge.role, after: purge.after, upto };
-            self.question(now, RequestId::own(number), number, question, commands);
+            if ready && matches!(purge.step, Step::Resting) {
+                purge.step = Step::Looking;
+                let question = Question::Tombstones { role: purge.role, after: purge.after, upto };
+                self.question(RequestId::own(number), number, question);
+            }
         }
     }
 
-    /// A question of the engine itself has its answer.
-    pub(super) fn own_question_answered(
-        &mut self,
-        now: Duration,
-        number: Number,
-        result: Result<Answer, Unserved>,
-        commands: &mut Vec<Command>,
-    ) {
-        let step = std::mem::replace(&mut self.purges[usize::from(number)].step, Step::Resting);
-        let step = match (step, result) {
+    /// A question of the engine itself has its answer. If it was refused, or came too late, nothing has
+    /// happened.
+    pub(super) fn own_question_answered(&mut self, number: Number, result: Result<Answer, Unserved>) {
+        let copies = self.purge_copies(number);
+        let purge = &mut self.purges[usize::from(number)];
+        let step = std::mem::replace(&mut purge.step, Step::Resting);
+        match (step, result) {
             (Step::Looking, Ok(Answer::Tombstones(answer))) => {
-                let purge = &mut self.purges[usize::from(number)];
-                let asked = purge.role;
                 purge.after = answer.next;
                 if answer.next.is_none() && self.size > 1 {
-                    purge.role = asked.other();
+                    purge.role = purge.role.other();
                 }
-                let Some((lead, other)) = self.purge_copies(number).filter(|_| !answer.tombstones.is_empty())
-                else {
-                    return;
-                };
+                let Some((leader, other)) = copies.filter(|_| !answer.tombstones.is_empty()) else { return };
                 let found = Found {
                     tombstones: answer.tombstones,
-                    lead: lead.session,
+                    leader: leader.session,
                     other: other.map(|other| other.session),
-                    until: now + GIVE_UP_AFTER,
+                    until: self.now + GIVE_UP_AFTER,
                 };
-                Step::LeadFollows(found, Position { incarnation: answer.incarnation, sequence: answer.head })
+                let end = Position { incarnation: answer.incarnation, sequence: answer.head };
+                purge.step = Step::Found(Stage::LeaderFollows, found, end);
             }
-            (Step::Comparing(found, end), Ok(Answer::Digests(answer))) => {
-                let there = answer.position.is_some_and(|at| has(at, end));
-                match there {
-                    true => {
-                        let (incarnation, sequence) = (answer.incarnation, answer.head);
-                        Step::LeadExchanges(found, Position { incarnation, sequence })
-                    }
-                    false => Step::Resting,
-                }
+            (Step::Found(Stage::Comparing, found, end), Ok(Answer::Digests(answer)))
+                if answer.position.is_some_and(|at| reaches(at, end)) =>
+            {
+                let end = Position { incarnation: answer.incarnation, sequence: answer.head };
+                purge.step = Step::Found(Stage::LeaderExchanges, found, end);
             }
-            // It was refused, or came too late: nothing has happened.
-            _ => Step::Resting,
-        };
-        self.purges[usize::from(number)].step = step;
-        self.go_on_purging(now, number, commands);
+            _ => {}
+        }
+        self.advance_purge(number);
     }
 
     /// Whether no purge is under way, and no write.
@@ -174,62 +165,54 @@ impl Engine {
     }
 
     /// Takes every purge further that can go further.
-    pub(super) fn purge(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        for number in 0..self.size {
-            self.go_on_purging(now, number, commands);
-        }
+    pub(super) fn advance_purges(&mut self) {
+        (0..self.size).for_each(|number| self.advance_purge(number));
     }
 
-    fn go_on_purging(&mut self, now: Duration, number: Number, commands: &mut Vec<Command>) {
+    fn advance_purge(&mut self, number: Number) {
         let index = usize::from(number);
         loop {
-            let purge = &mut self.purges[index];
-            let step = match &purge.step {
-                Step::Resting | Step::Looking | Step::Comparing(..) => return,
-                _ => std::mem::replace(&mut purge.step, Step::Resting),
-            };
-            let (Step::LeadFollows(found, _) | Step::OtherFollows(found, _) | Step::LeadExchanges(found, _)) =
-                &step
+            match self.purges[index].step {
+                Step::Found(stage, ..) if stage != Stage::Comparing => {}
+                _ => return,
+            }
+            let step = std::mem::replace(&mut self.purges[index].step, Step::Resting);
+            let (Step::Found(stage, found, end), Some((leader, other))) = (step, self.purge_copies(number))
             else {
-                unreachable!("the other steps wait for an answer");
+                return;
             };
-            let Some((lead, other)) = self.purge_copies(number) else { return };
-            let same = lead.session == found.lead && other.map(|other| other.session) == found.other;
-            if !same || now > found.until {
+            let same = leader.session == found.leader && other.map(|other| other.session) == found.other;
+            if !same || self.now > found.until {
                 return;
             }
+            let leader = leader.report;
             let Some(other) = other.filter(|_| !mutation::is(Mutation::PurgeUnexchanged)) else {
-                return self.send_purges(number, step, commands);
+                return self.send_purges(number, found);
             };
-            let (lead, other) = (lead.report, other.report);
-            let (step, waits) = match step {
-                Step::LeadFollows(found, end)
-                    if (end.incarnation == lead.incarnation || has_applied(&lead, end))
-                        && self.has_answered(number, &found) =>
+            let own = end.incarnation == leader.incarnation;
+            let (stage, end) = match stage {
+                Stage::LeaderFollows
+                    if (own || has_applied(&leader, end)) && self.has_answered(number, &found) =>
                 {
                     // It may have accepted something that this gateway has not heard of.
-                    let seen = if end.incarnation == lead.incarnation { end.sequence } else { 0 };
-                    let sequence = lead.head.max(seen);
-                    (Step::OtherFollows(found, Position { incarnation: lead.incarnation, sequence }), false)
+                    let sequence = if own { leader.head.max(end.sequence) } else { leader.head };
+                    (Stage::OtherFollows, Position { incarnation: leader.incarnation, sequence })
                 }
-                // The tail, too, is in there: of what is handed over from now on nothing is older.
-                Step::OtherFollows(found, end) if has_applied(&other, end) => {
-                    (Step::Comparing(found, end), false)
+                // The tail, too, is in there: of what is sent to it from now on nothing is older.
+                Stage::OtherFollows if has_applied(&other.report, end) => (Stage::Comparing, end),
+                Stage::LeaderExchanges if has_applied(&leader, end) => {
+                    return self.send_purges(number, found);
                 }
-                Step::LeadExchanges(found, end) if has_applied(&lead, end) => {
-                    return self.send_purges(number, Step::LeadExchanges(found, end), commands);
+                _ => {
+                    self.purges[index].step = Step::Found(stage, found, end);
+                    return;
                 }
-                waiting => (waiting, true),
             };
-            let asks = matches!(step, Step::Comparing(..));
-            self.purges[index].step = step;
-            if asks {
-                let role = self.partitions[index].lead.other();
+            self.purges[index].step = Step::Found(stage, found, end);
+            if stage == Stage::Comparing {
+                let role = self.partition(number).leader().other();
                 let question = Question::Digests { role, scan: false };
-                return self.question(now, RequestId::own(number), number, question, commands);
-            }
-            if waits {
-                return;
+                return self.question(RequestId::own(number), number, question);
             }
         }
     }
@@ -238,39 +221,33 @@ impl Engine {
     /// were applied.
     fn has_answered(&self, number: Number, found: &Found) -> bool {
         let newest = found.tombstones.iter().map(|(_, version)| *version).max();
-        let open = self.partitions[usize::from(number)].first_unanswered();
-        open.is_none() || open > newest
+        self.partition(number).first_unanswered().is_none_or(|open| Some(open) > newest)
     }
 
     /// Nothing older can come any more.
-    fn send_purges(&mut self, number: Number, step: Step, commands: &mut Vec<Command>) {
-        let (Step::LeadFollows(found, _) | Step::OtherFollows(found, _) | Step::LeadExchanges(found, _)) =
-            step
-        else {
-            return;
-        };
+    fn send_purges(&mut self, number: Number, found: Found) {
         for (id, of) in found.tombstones.into_iter().take(MAX_BATCH) {
-            if usize::from(number) == self.partition_of(&id) {
+            if number == self.partition_of(&id) {
                 let version = self.clock.next(0);
                 let operation = Operation::Purge(of);
                 let write = Write { version, id, operation, condition: None, quiet: true };
-                self.write(RequestId::own(number), write, commands);
+                self.write(RequestId::own(number), write);
             }
         }
     }
 
-    /// The lead and the other copy, each with its connection, while there is time for a purge: both are there
-    /// and have what they need, and nobody is about to move the lead.
+    /// The leader and the other copy, while there is time for a purge: both are there and have what they
+    /// need, and the leader is not about to change.
     fn purge_copies(&self, number: Number) -> Option<(ConnectedCopy, Option<ConnectedCopy>)> {
-        let partition = &self.partitions[usize::from(number)];
-        let calm = partition.phase == Phase::Serving
-            && partition.hold_until.is_none()
-            && partition.announced.is_none();
-        let lead = self.copy(number, partition.lead);
-        let lead = lead.filter(|lead| calm && Some(lead.session) == partition.lead_session)?;
-        match self.copy(number, partition.lead.other()) {
-            Some(other) if partition.other_is_current() => Some((lead, Some(other))),
-            None if self.size == 1 => Some((lead, None)),
+        let partition = self.partition(number);
+        let Phase::Serving { leader: session } = partition.phase() else { return None };
+        if partition.paused_until().is_some() || partition.announced().is_some() {
+            return None;
+        }
+        let leader = self.copy(number, partition.leader()).filter(|leader| leader.session == session)?;
+        match self.copy(number, partition.leader().other()) {
+            Some(other) if partition.other_is_current() => Some((leader, Some(other))),
+            None if !partition.is_replicated() => Some((leader, None)),
             _ => None,
         }
     }
@@ -279,9 +256,9 @@ impl Engine {
 /// Whether a copy has applied the other's op-log up to there. A copy without a position may be in the middle
 /// of a full copy, which has older things in it, so it does not count although the op-log is empty.
 fn has_applied(copy: &CopyReport, end: Position) -> bool {
-    copy.position.is_some_and(|at| has(at, end))
+    copy.position.is_some_and(|at| reaches(at, end))
 }
 
-fn has(at: Position, end: Position) -> bool {
+fn reaches(at: Position, end: Position) -> bool {
     at.incarnation == end.incarnation && at.sequence >= end.sequence
 }

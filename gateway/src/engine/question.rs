@@ -25,7 +25,7 @@ pub enum Question {
         /// Only those of this group.
         group: Option<i32>,
     },
-    /// Changes from the op-log of one copy, whoever leads.
+    /// Changes from the op-log of one copy, whichever copy leads.
     Changes {
         /// Of which copy.
         role: Role,
@@ -34,7 +34,7 @@ pub enum Question {
         /// Only changes up to this version, included.
         upto: Version,
     },
-    /// Tombstones of one copy, as [`TombstoneQuery`] says, whoever leads.
+    /// Tombstones of one copy, as [`TombstoneQuery`] says, whichever copy leads.
     Tombstones {
         /// Of which copy.
         role: Role,
@@ -43,7 +43,7 @@ pub enum Question {
         /// Only those that were deleted up to this version.
         upto: Version,
     },
-    /// Digests of one copy, whoever leads.
+    /// Digests of one copy, whichever copy leads.
     Digests {
         /// Of which copy.
         role: Role,
@@ -110,8 +110,8 @@ impl Question {
         }
     }
 
-    /// Whether an answer is of the right kind, and keeps what the messages promise. Whoever asks relies on
-    /// that: a page that says that there is more and shows nobody would be asked for again and again.
+    /// Whether an answer is of the right kind, and keeps what the messages promise. Callers rely on that: a
+    /// page without users that says that there is more would be asked for again and again.
     pub(super) fn is_answered_by(&self, answer: &Answer) -> bool {
         match (self, answer) {
             (Self::Page { after, limit, .. }, Answer::Page(page)) => {

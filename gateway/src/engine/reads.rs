@@ -1,30 +1,29 @@
-//! The way of one read: to the replica where that is as good, to the lead where it is not, to the other copy
-//! when the first is slow, silent or lost, to a clear "not now" when no copy can answer truthfully.
+//! The way of one read: to the replica where that is as good, to the leader where it is not, to the other
+//! copy when the first is slow, silent or lost, to a clear "not now" when no copy may answer it.
 //!
-//! A read that only the lead may answer, since the other copy lacks a write of the tail, is *stuck* when the
-//! lead is silent. Then the other copy is handed what it lacks, long before the lead counts as lost, and the
-//! read goes there. Silence is only a suspicion: nobody loses anything by it, so it may be wrong as often as
-//! it likes.
+//! A read that only the leader may answer, since the other copy lacks a write of the tail, *awaits the tail*
+//! when the leader is silent: the other copy gets what it lacks, long before the leader counts as lost, and
+//! the read goes there. Silence is only a suspicion: it may be wrong as often as it likes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use protocol::UserId;
-use protocol::message::link::{ReadAnswers, ReadBatch, Role};
-use protocol::placement::Place;
+use protocol::message::link::{Found, ReadAnswers, ReadBatch, Role};
+use protocol::placement::{Partition as Number, Place};
 use rustc_hash::FxHashMap;
 
 use super::Engine;
 use super::event::{Command, RequestId, SessionId, ToProcess, Unserved};
 use super::lane::Lane;
-use super::partition::{Phase, SeenEarly};
+use super::partition::DeferredAnswer;
 use super::session::{QueuedRead, Session};
 
 /// A read without an answer for this long is sent to the other copy too.
 const HEDGE_AFTER: Duration = Duration::from_millis(30);
 
-/// A process that has been silent for this long is not asked if another copy may answer. It is asked twice as
-/// often whether it is there.
+/// A process that has been silent for this long is not asked if another copy may answer. Beats are sent twice
+/// as often.
 const SUSPICIOUS: Duration = Duration::from_millis(45);
 
 /// A read without an answer for this long gets none.
@@ -38,7 +37,7 @@ const MAX_QUEUED: usize = 16_384;
 pub(super) struct PendingReads {
     by_request: FxHashMap<RequestId, PendingRead>,
     /// In the order in which they are due, give or take a tick, for the hedge; once for each time that a read
-    /// set out.
+    /// was routed.
     to_hedge: VecDeque<(Duration, RequestId)>,
     /// The same for giving up.
     to_give_up: VecDeque<(Duration, RequestId)>,
@@ -51,75 +50,52 @@ struct PendingRead {
     asked: [Option<SessionId>; 2],
 }
 
-/// What came of the thought to ask a second copy too.
+/// Whether a second copy was asked too.
+#[derive(PartialEq, Eq)]
 enum Second {
     /// It was asked, if it had room.
     Asked,
-    /// The read has an answer, or was asked of nobody or everybody.
+    /// The read has an answer, or is on its way to no copy or to both.
     NotNeeded,
-    /// The other copy of that partition may not answer this one, or not yet.
-    Lacks(usize),
+    /// The other copy may not answer this one, or not yet.
+    Lacks,
 }
 
 impl Engine {
-    pub(super) fn read(
-        &mut self,
-        now: Duration,
-        request: RequestId,
-        id: UserId,
-        commands: &mut Vec<Command>,
-    ) {
+    pub(super) fn read(&mut self, request: RequestId, id: UserId) {
         self.reads.by_request.insert(request, PendingRead { id, asked: [None, None] });
-        self.reads.to_hedge.push_back((now + HEDGE_AFTER, request));
-        self.route_read(request, commands);
+        self.route_read(request);
     }
 
-    /// Sends a read on its way again that waited, or whose answer may not be told. Whoever is asked now may
-    /// be slow, too, so it is hedged anew.
-    fn route_anew(&mut self, request: RequestId, commands: &mut Vec<Command>) {
-        self.reads.to_hedge.push_back((self.ticked + HEDGE_AFTER, request));
-        self.route_read(request, commands);
-    }
-
-    /// Sends a read that nobody was asked yet to the copy that should answer it.
-    fn route_read(&mut self, request: RequestId, commands: &mut Vec<Command>) {
-        let Some(read) = self.reads.by_request.get(&request) else {
-            return;
-        };
-        let id = read.id;
+    /// Sends a read that no copy was asked yet to the one that should answer it.
+    fn route_read(&mut self, request: RequestId) {
+        let Some(&PendingRead { id, .. }) = self.reads.by_request.get(&request) else { return };
+        // The copy that is asked may be slow.
+        self.reads.to_hedge.push_back((self.now + HEDGE_AFTER, request));
         let number = self.partition_of(&id);
-        let partition = &mut self.partitions[number];
+        let partition = self.partition(number);
         let Some(role) = partition.reader(&id) else {
             if partition.refuses() {
-                return self.refuse_read(request, number as u16, commands);
+                return self.end_read(request, Err(self.unavailable(number)));
             }
-            if partition.waiting.len() >= MAX_QUEUED {
-                return self.overload(request, number as u16, commands);
+            let waiting = self.partition_mut(number).reads_awaiting_leader();
+            if waiting.len() >= MAX_QUEUED {
+                return self.end_read(request, Err(Unserved::Overloaded { partition: number }));
             }
-            return partition.waiting.push(request);
+            return waiting.push(request);
         };
         let other = role.other();
-        let turns = partition.may_read(other, &id)
-            && self.is_silent(number as u16, role)
-            && !self.is_silent(number as u16, other);
-        if !self.ask(request, id, number as u16, if turns { other } else { role }) {
-            self.overload(request, number as u16, commands);
+        let turns =
+            self.is_silent(number, role) && partition.may_read(other, &id) && !self.is_silent(number, other);
+        if !self.queue_read(request, id, number, if turns { other } else { role }) {
+            self.end_read(request, Err(Unserved::Overloaded { partition: number }));
         }
     }
 
-    fn overload(&mut self, request: RequestId, partition: u16, commands: &mut Vec<Command>) {
-        self.reads.by_request.remove(&request);
-        commands.push(Command::AnswerRead { request, result: Err(Unserved::Overloaded { partition }) });
-    }
-
-    /// Queues a read for one copy. Returns whether that copy is there and has room.
-    fn ask(&mut self, request: RequestId, id: UserId, number: u16, role: Role) -> bool {
-        let Some(session) = self.copy(number, role).map(|copy| copy.session) else {
-            return false;
-        };
-        let Some(session) = self.places.get(&session).and_then(|place| self.sessions.get_mut(place)) else {
-            return false;
-        };
+    /// Queues a read for one copy. Returns whether that is there and has room.
+    fn queue_read(&mut self, request: RequestId, id: UserId, number: Number, role: Role) -> bool {
+        let Some(place) = self.place_of(number, role) else { return false };
+        let Some(session) = self.sessions.get_mut(&place) else { return false };
         if session.reads.queued() >= MAX_QUEUED {
             return false;
         }
@@ -132,178 +108,149 @@ impl Engine {
         true
     }
 
-    fn refuse_read(&mut self, request: RequestId, partition: u16, commands: &mut Vec<Command>) {
-        self.reads.by_request.remove(&request);
-        let waiting_for = self.waiting_for(partition);
-        commands.push(Command::AnswerRead {
-            request,
-            result: Err(Unserved::Unavailable { partition, waiting_for }),
-        });
+    fn end_read(&mut self, request: RequestId, result: Result<Option<Found>, Unserved>) {
+        if self.reads.by_request.remove(&request).is_some() {
+            self.commands.push(Command::AnswerRead { request, result });
+        }
     }
 
-    pub(super) fn read_answered(
-        &mut self,
-        now: Duration,
-        place: Place,
-        answers: ReadAnswers,
-        commands: &mut Vec<Command>,
-    ) {
-        let Some(session) = self.sessions.get_mut(&place) else {
-            return;
-        };
-        let count = answers.results.len();
+    pub(super) fn read_answered(&mut self, place: Place, answers: ReadAnswers) {
+        let Some(session) = self.sessions.get_mut(&place) else { return };
+        let (from, count) = (session.id, answers.results.len());
         let Some(reads) = session.reads.land(answers.batch, |reads| reads.len() == count) else {
-            return self.distrust(now, place, "it sent an answer that fits no batch of reads", commands);
+            return self.evict(from, "it sent an answer that fits no batch of reads");
         };
-        for (read, found) in reads.into_iter().zip(answers.results) {
-            // The first of two answers counts.
-            if self.reads.by_request.contains_key(&read.request) {
-                let number = self.partition_of(&read.id);
-                let seen = SeenEarly { request: read.request, role: read.role, found };
-                if let Some(seen) = self.partitions[number].keep_early(read.id, seen) {
-                    self.tell(seen, commands);
+        for (QueuedRead { request, role, id }, found) in reads.into_iter().zip(answers.results) {
+            let number = self.partition_of(&id);
+            match self.partition(number).unanswered_shown(id, role, found.as_ref()) {
+                Some(until) => {
+                    let answer = DeferredAnswer::Read(role, found);
+                    self.partition_mut(number).defer(until, request, answer);
                 }
+                None => self.read_found(request, role, found),
             }
         }
     }
 
-    fn tell(&mut self, seen: SeenEarly, commands: &mut Vec<Command>) {
-        let SeenEarly { request, role, found } = seen;
+    fn read_found(&mut self, request: RequestId, role: Role, found: Option<Found>) {
+        // The first of two answers counts.
         if self.reads.by_request.remove(&request).is_some() {
             match role {
                 Role::Primary => self.counts.reads_by_primary += 1,
                 Role::Replica => self.counts.reads_by_replica += 1,
             }
-            commands.push(Command::AnswerRead { request, result: Ok(found) });
+            self.commands.push(Command::AnswerRead { request, result: Ok(found) });
         }
     }
 
-    /// A write that these reads saw before its answer came has been answered now. If what they saw does not
-    /// hold, because the lead that showed it was lost and the write was not applied after all, they are asked
-    /// again.
-    pub(super) fn tell_early(&mut self, holds: bool, seen: Vec<SeenEarly>, commands: &mut Vec<Command>) {
-        for seen in seen {
-            if holds {
-                self.tell(seen, commands);
-            } else if let Some(read) = self.reads.by_request.get_mut(&seen.request) {
-                read.asked = [None, None];
-                self.route_anew(seen.request, commands);
+    /// Writes of a partition were answered: answers that show no other unanswered writes are given.
+    pub(super) fn release_deferred(&mut self, number: Number) {
+        for (request, answer) in self.partition_mut(number).take_released() {
+            match answer {
+                DeferredAnswer::Read(role, found) => self.read_found(request, role, found),
+                DeferredAnswer::Question(answer) => self.end_question(request, Ok(answer)),
             }
         }
     }
 
-    /// The reads of a lost connection go to whoever serves now, unless the other copy was asked already.
-    pub(super) fn abandon_reads(
-        &mut self,
-        lost: SessionId,
-        lane: Lane<QueuedRead, Vec<QueuedRead>>,
-        commands: &mut Vec<Command>,
-    ) {
+    /// What the deferred answers of a partition show may be lost: they are asked for again.
+    pub(super) fn retry_deferred(&mut self, number: Number) {
+        for (request, answer) in self.partition_mut(number).take_deferred() {
+            match answer {
+                DeferredAnswer::Read(..) => {
+                    if let Some(read) = self.reads.by_request.get_mut(&request) {
+                        read.asked = [None, None];
+                        self.route_read(request);
+                    }
+                }
+                DeferredAnswer::Question(_) => self.route_question(request),
+            }
+        }
+    }
+
+    /// The reads of a lost connection are routed again, unless the other copy was asked already.
+    pub(super) fn abandon_reads(&mut self, lost: SessionId, lane: Lane<QueuedRead, Vec<QueuedRead>>) {
         let (queue, flights) = lane.abandon();
         for QueuedRead { request, .. } in flights.flatten().chain(queue) {
-            let Some(read) = self.reads.by_request.get_mut(&request) else {
-                continue;
-            };
+            let Some(read) = self.reads.by_request.get_mut(&request) else { continue };
             for asked in &mut read.asked {
                 asked.take_if(|session| *session == lost);
             }
             if read.asked == [None, None] {
-                self.route_anew(request, commands);
+                self.route_read(request);
             }
         }
     }
 
-    /// It is settled who leads, or who answers reads until then: the reads and questions that waited for that
-    /// go on.
-    pub(super) fn release_waiting(&mut self, number: u16, commands: &mut Vec<Command>) {
-        let partition = &mut self.partitions[usize::from(number)];
-        let reads = partition.reads_meanwhile || partition.last_lead_reads;
-        let waits = match partition.phase {
-            Phase::Confirming { .. } => !reads,
-            Phase::Down => !partition.refuses(),
-            Phase::Serving | Phase::Draining { .. } => false,
-        };
-        if !waits {
-            for request in std::mem::take(&mut partition.waiting) {
-                if self.questions.contains(request) {
-                    self.route_question(request, commands);
-                } else {
-                    self.route_anew(request, commands);
-                }
+    /// It is settled which copy leads, or which answers reads until then: the reads and questions that waited
+    /// for that go on.
+    pub(super) fn release_waiting(&mut self, number: Number) {
+        let partition = self.partition_mut(number);
+        if partition.reads_wait() {
+            return;
+        }
+        for request in std::mem::take(partition.reads_awaiting_leader()) {
+            if self.questions.contains(request) {
+                self.route_question(request);
+            } else {
+                self.route_read(request);
             }
         }
-        self.tell_kept(number, commands);
     }
 
     /// Whether the process of a copy is not there, or has not been heard of lately.
-    fn is_silent(&self, number: u16, role: Role) -> bool {
-        let session = self.copy(number, role).and_then(|copy| self.session(copy.session));
+    fn is_silent(&self, number: Number, role: Role) -> bool {
+        let session = self.holder(number, role);
         session.is_none_or(|session| self.ticked.saturating_sub(session.heard) > SUSPICIOUS)
     }
 
     /// Sends a read to the second copy too, if that may answer it and the first has not.
-    fn ask_the_second(&mut self, request: RequestId) -> Second {
-        // Those that wait for a hand-over were asked of nobody, those that moved on account of a loss may
-        // have been asked twice.
+    fn ask_second(&mut self, request: RequestId) -> Second {
+        // Those that wait for a leader are on their way to no copy, those that moved on account of a loss may
+        // be on their way to both.
         let Some(read) = self.reads.by_request.get(&request) else { return Second::NotNeeded };
         let (id, [Some(asked), None] | [None, Some(asked)]) = (read.id, read.asked) else {
             return Second::NotNeeded;
         };
         let number = self.partition_of(&id);
-        let second = Role::ALL
-            .into_iter()
-            .find(|&role| self.copy(number as u16, role).is_some_and(|copy| copy.session != asked));
-        match second {
-            Some(role) if self.partitions[number].may_read(role, &id) => {
-                if self.ask(request, id, number as u16, role) {
-                    self.counts.reads_hedged += 1;
-                }
+        let is_second = |&role: &Role| self.holder(number, role).is_some_and(|holder| holder.id != asked);
+        match Role::ALL.into_iter().find(is_second) {
+            Some(role) if self.partition(number).may_read(role, &id) => {
+                self.counts.reads_hedged += u64::from(self.queue_read(request, id, number, role));
                 Second::Asked
             }
-            _ => Second::Lacks(number),
+            _ => Second::Lacks,
         }
     }
 
-    /// Tries the stuck reads of a partition again. Where its lead is silent, the other copy is handed what it
-    /// lacks.
-    pub(super) fn free_stuck(&mut self, number: u16, commands: &mut Vec<Command>) {
-        let partition = &mut self.partitions[usize::from(number)];
-        for request in std::mem::take(&mut partition.stuck) {
-            if let Second::Lacks(number) = self.ask_the_second(request) {
-                self.partitions[number].stuck.push(request);
-            }
-        }
-        let partition = &self.partitions[usize::from(number)];
-        if !partition.stuck.is_empty() && self.is_silent(number, partition.lead) {
-            self.hand_ahead(number, commands);
+    /// Tries again the reads of a partition that await the tail. Where its leader is silent, the other copy
+    /// gets what it lacks.
+    pub(super) fn retry_reads_awaiting_tail(&mut self, number: Number) {
+        let mut waiting = std::mem::take(self.partition_mut(number).reads_awaiting_tail());
+        waiting.retain(|&request| self.ask_second(request) == Second::Lacks);
+        let preload = !waiting.is_empty() && self.is_silent(number, self.partition(number).leader());
+        *self.partition_mut(number).reads_awaiting_tail() = waiting;
+        if preload {
+            self.preload_tail(number);
         }
     }
 
-    /// Sends slow reads to the other copy too, and gives up those that nobody answered.
-    pub(super) fn hedge(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        while let Some(&(due, request)) = self.reads.to_hedge.front() {
-            if due > now {
-                break;
-            }
-            self.reads.to_hedge.pop_front();
-            if self.reads.by_request.contains_key(&request) {
-                self.reads.to_give_up.push_back((due + GIVE_UP_AFTER - HEDGE_AFTER, request));
-                if let Second::Lacks(number) = self.ask_the_second(request) {
-                    self.partitions[number].stuck.push(request);
-                }
+    /// Sends slow reads to the other copy too, and gives up those that were not answered.
+    pub(super) fn tick_reads(&mut self) {
+        let now = self.now;
+        while let Some((due, request)) = self.reads.to_hedge.pop_front_if(|(due, _)| *due <= now) {
+            let Some(&PendingRead { id, .. }) = self.reads.by_request.get(&request) else { continue };
+            self.reads.to_give_up.push_back((due + GIVE_UP_AFTER - HEDGE_AFTER, request));
+            if self.ask_second(request) == Second::Lacks {
+                let number = self.partition_of(&id);
+                self.partition_mut(number).reads_awaiting_tail().push(request);
             }
         }
-        for number in 0..self.size {
-            self.free_stuck(number, commands);
-        }
-        while let Some(&(due, request)) = self.reads.to_give_up.front() {
-            if due > now {
-                break;
-            }
-            self.reads.to_give_up.pop_front();
+        (0..self.size).for_each(|number| self.retry_reads_awaiting_tail(number));
+        while let Some((_, request)) = self.reads.to_give_up.pop_front_if(|(due, _)| *due <= now) {
             if let Some(read) = self.reads.by_request.get(&request) {
-                let number = self.partition_of(&read.id) as u16;
-                self.refuse_read(request, number, commands);
+                let number = self.partition_of(&read.id);
+                self.end_read(request, Err(self.unavailable(number)));
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Holding the writes of a partition for a moment, so that its copies can be compared, and making a copy good
-//! from the other.
+//! Pausing the writes of a partition, so that its copies can be compared, and repairing a copy from the
+//! other one.
 //!
 //! A copy that is *damaged* (what it stores is not what was written) is discarded: its process begins with an
 //! empty one, and that is filled from the other copy, which leads meanwhile. Copies that are sound and
@@ -14,10 +14,9 @@ use protocol::placement::Partition as Number;
 
 use super::Engine;
 use super::event::{Command, RepairRefused, ToProcess};
-use super::partition::Phase;
 
-/// Writes are held no longer than this for a comparison, as for a move.
-pub const HOLD_WITHIN: Duration = Duration::from_millis(200);
+/// Writes are buffered no longer than this for a comparison, as for a move.
+pub const PAUSE_WITHIN: Duration = Duration::from_millis(200);
 
 /// What a partition needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,39 +28,33 @@ pub enum Repair {
 }
 
 impl Engine {
-    /// Holds the writes of a partition until [`Self::let_go`], no longer than [`HOLD_WITHIN`]. What is under
-    /// way is finished.
-    pub fn pause(&mut self, now: Duration, number: Number) {
+    /// Buffers the writes of a partition until [`Self::resume_writes`], no longer than [`PAUSE_WITHIN`]. What
+    /// is under way is finished.
+    pub fn pause_writes(&mut self, now: Duration, number: Number) {
         if let Some(partition) = self.partitions.get_mut(usize::from(number)) {
-            partition.hold_until = Some(now + HOLD_WITHIN);
+            partition.pause_writes(now + PAUSE_WITHIN);
         }
     }
 
-    /// Lets the writes go that were held.
-    pub fn let_go(&mut self, number: Number) {
+    /// Sends the writes that were buffered.
+    pub fn resume_writes(&mut self, number: Number) {
         let Some(partition) = self.partitions.get_mut(usize::from(number)) else { return };
-        partition.hold_until = None;
-        // Otherwise whoever leads next gets them.
-        if partition.phase != Phase::Serving {
-            return;
-        }
-        let (role, Some(lead)) = (partition.lead, partition.lead_session) else { return };
-        let held = std::mem::take(&mut partition.held);
-        if let Some(session) = self.session_mut(lead) {
-            held.into_iter().for_each(|write| session.writes(role).push(write));
+        // Otherwise the next leader gets them.
+        if partition.end_pause().is_some() {
+            self.send_buffered(number);
         }
     }
 
-    /// Whoever held the writes has taken too long, or is gone.
-    pub(super) fn end_holds(&mut self, now: Duration) {
+    /// A comparison has taken too long, or its caller is gone.
+    pub(super) fn end_pauses(&mut self) {
         for number in 0..self.size {
-            if self.partitions[usize::from(number)].hold_until.is_some_and(|until| now > until) {
-                self.let_go(number);
+            if self.partition(number).paused_until().is_some_and(|until| self.now > until) {
+                self.resume_writes(number);
             }
         }
     }
 
-    /// Begins to make the copies of a partition good.
+    /// Begins to repair the copies of a partition.
     ///
     /// # Errors
     /// If one of them is away, is not complete, or lacks something of the other.
@@ -71,26 +64,26 @@ impl Engine {
         repair: Repair,
         commands: &mut Vec<Command>,
     ) -> Result<(), RepairRefused> {
-        let size = self.size;
-        let Some(partition) = self.partitions.get(usize::from(number)) else {
-            return Err(RepairRefused::NoSuchPartition { partition: number, size });
-        };
-        let refused = |why: String| Err(RepairRefused::NotNow { partition: number, why });
-        let copies = Role::ALL.map(|role| self.copy(number, role).filter(|copy| copy.report.complete));
-        let [Some(primary), Some(replica)] = copies else {
-            return refused(self.waiting_for(number));
-        };
-        if !partition.serves() || !partition.other_is_current() {
-            return refused(format!("the copies have to be up to date first: {}", self.waiting_for(number)));
+        if number >= self.size {
+            return Err(RepairRefused::NoSuchPartition { partition: number, size: self.size });
         }
-        let orders = match repair {
-            Repair::Discard(role) => vec![(role, Renewal::Discard)],
-            Repair::Exchange => Role::ALL.map(|role| (role, Renewal::Recopy)).to_vec(),
-        };
-        for (role, how) in orders {
-            let copy = if role == Role::Primary { primary } else { replica };
-            let renew = Renew { role, incarnation: copy.report.incarnation, how };
-            commands.push(Command::Send { session: copy.session, message: ToProcess::Renew(renew) });
+        let not_now = |why: String| RepairRefused::NotNow { partition: number, why };
+        let partition = self.partition(number);
+        if self.complete_copies(number).count() < 2 {
+            return Err(not_now(self.waiting_for(number)));
+        }
+        if !partition.serves() || !partition.other_is_current() {
+            let waiting_for = self.waiting_for(number);
+            return Err(not_now(format!("the copies have to be up to date first: {waiting_for}")));
+        }
+        for (role, copy) in self.complete_copies(number) {
+            let how = match repair {
+                Repair::Discard(damaged) if damaged == role => Renewal::Discard,
+                Repair::Discard(_) => continue,
+                Repair::Exchange => Renewal::Recopy,
+            };
+            let message = ToProcess::Renew(Renew { role, incarnation: copy.report.incarnation, how });
+            commands.push(Command::Send { session: copy.session, message });
         }
         Ok(())
     }

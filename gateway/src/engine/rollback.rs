@@ -3,26 +3,25 @@
 //! The gateway remembers of each copy what it has said to be on its disk, and hears from each copy what that
 //! knows of the other one. When a process registers, whatever is known beyond its report is sent to it
 //! ([`Expected`]), before anything else. The process compares, since only it knows what it has by now, and
-//! says so; until then the copy counts as not complete. If it has less, it ends the connection, before it
+//! answers; until then the copy counts as not complete. If it has less, it ends the connection, before it
 //! answers anything, and registers again with a copy that is not complete.
 //!
 //! So a copy that was rolled back never leads or serves. If the other copy leads, it follows the op-log of
 //! the one that was rolled back to its end, and then that one is discarded and filled anew
-//! ([`Engine::grant`]). If nothing can lead, because the gateway was restarted as well, the operator decides
-//! ([`Engine::promote`]).
+//! (`notices`). If no copy can lead, because the gateway was restarted as well, the operator decides
+//! (`operator`).
 //!
 //! A gateway that has just started knows nothing by itself. It waits for the other copy for
 //! [`WITNESS_WITHIN`] before a copy leads without its word.
 
 use std::time::Duration;
 
-use protocol::message::link::{Compared, CopyReport, Expected, FlushPoint, Grant, Lead, Role};
+use protocol::message::link::{Compared, Expected, FlushPoint, Role};
 use protocol::mutation::{self, Mutation};
 use protocol::placement::{Partition as Number, Place};
 
 use super::Engine;
-use super::event::{Command, RingEvent, ToProcess};
-use super::partition::has_all_of;
+use super::event::{RingEvent, ToProcess};
 
 /// A gateway that has just started waits so long for the process of the other copy. It comes back within a
 /// second, and requests wait for two.
@@ -30,127 +29,83 @@ const WITNESS_WITHIN: Duration = Duration::from_millis(1_500);
 
 impl Engine {
     /// A process has registered: each side gets what the other one knows of its disk.
-    pub(super) fn compare_disks(&mut self, place: Place, commands: &mut Vec<Command>) {
-        for role in Role::ALL {
-            let Some(number) = self.partition_at(place, role) else { continue };
-            self.expect(number, role, true, commands);
+    pub(super) fn compare_disks(&mut self, place: Place) {
+        for (role, number) in self.copies_at(place) {
+            self.expect(number, role, true);
             // A copy that has served was compared when it came, and may have got further than it has said.
-            let unserved = self.partitions[usize::from(number)].last_lead().is_none();
-            self.expect(number, role.other(), unserved, commands);
+            let unserved = self.partition(number).last_leader().is_none();
+            self.expect(number, role.other(), unserved);
         }
     }
 
-    /// Tells the process of a copy what is known of that, where it is more than the process has said. With
+    /// Sends the process of a copy what is known of that, where it is more than the process has said. With
     /// `waits` the copy counts as not complete until it has answered.
-    fn expect(&mut self, number: Number, role: Role, waits: bool, commands: &mut Vec<Command>) {
-        let Some(copy) = self.copy(number, role) else { return };
-        let CopyReport { incarnation, rollback: None, .. } = copy.report else { return };
+    fn expect(&mut self, number: Number, role: Role, waits: bool) {
+        let Some(copy) = self.copy(number, role).filter(|copy| copy.report.rollback.is_none()) else {
+            return;
+        };
         let other = self.report(number, role.other());
-        let heard = self.partitions[usize::from(number)].flushed(role);
-        let points = [heard, other.and_then(|other| other.other)];
-        let points = points.into_iter().flatten().filter(|point| point.incarnation == incarnation);
-        let flushed = points.max_by_key(|point| point.lsn);
+        let points = [self.partition(number).flushed(role), other.and_then(|other| other.other)];
+        let known = points.into_iter().flatten();
+        let flushed =
+            known.filter(|point| point.incarnation == copy.report.incarnation).max_by_key(|point| point.lsn);
         let followed = other.and_then(|other| other.position);
-        let less = copy.report.compare(flushed, followed).is_some();
-        if !less || mutation::is(Mutation::RegistrationNotCompared) {
+        if copy.report.compare(flushed, followed).is_none() || mutation::is(Mutation::RegistrationNotCompared)
+        {
             return;
         }
-        let message = ToProcess::Expected(Expected { role, flushed, followed });
-        commands.push(Command::Send { session: copy.session, message });
-        if waits && let Some(session) = self.session_mut(copy.session) {
+        self.send(copy.session, ToProcess::Expected(Expected { role, flushed, followed }));
+        if waits && let Some(session) = self.holder_mut(number, role) {
             session.asked[role as usize] += 1;
         }
     }
 
     /// A copy has what is known of its disk.
-    pub(super) fn compared(
-        &mut self,
-        now: Duration,
-        place: Place,
-        compared: Compared,
-        commands: &mut Vec<Command>,
-    ) {
+    pub(super) fn compared(&mut self, place: Place, Compared { role }: Compared) {
         let Some(session) = self.sessions.get_mut(&place) else { return };
-        let asked = &mut session.asked[compared.role as usize];
+        let asked = &mut session.asked[role as usize];
         *asked = asked.saturating_sub(1);
-        if let Some(number) = self.partition_at(place, compared.role) {
-            self.reconsider(now, number, commands);
-            self.notify(commands);
+        if let Some(number) = self.partition_at(place, role) {
+            self.reconsider(number);
+            self.notify();
         }
     }
 
     /// Takes note of what the copies of a process say to be on their disks.
-    pub(super) fn hear_of_disks(&mut self, place: Place) {
-        for role in Role::ALL {
-            let Some(number) = self.partition_at(place, role) else { continue };
-            let Some(report) = self.report(number, role) else { continue };
-            self.partitions[usize::from(number)].hear_flushed(role, report.flush_point());
-        }
-    }
-
-    /// Says which copies of a process were rolled back.
-    pub(super) fn report_rollbacks(&mut self, place: Place, commands: &mut Vec<Command>) {
-        for role in Role::ALL {
-            let Some(number) = self.partition_at(place, role) else { continue };
-            let Some(rollback) = self.report(number, role).and_then(|report| report.rollback) else {
-                continue;
-            };
-            let instance = self.name_of(place);
-            let event = RingEvent::RolledBack { instance, partition: number, role, rollback };
-            commands.push(Command::Report(event));
+    pub(super) fn note_flush_points(&mut self, place: Place) {
+        for (role, number) in self.copies_at(place) {
+            if let Some(report) = self.report(number, role) {
+                self.partition_mut(number).note_flushed(role, report.flush_point());
+            }
         }
     }
 
     /// A copy has said that this commit is on its disk.
-    pub(super) fn hear_flushed(&mut self, place: Place, role: Role, lsn: u64) {
-        let Some(number) = self.partition_at(place, role) else { return };
-        let Some(CopyReport { incarnation, .. }) = self.report(number, role) else { return };
-        self.partitions[usize::from(number)].hear_flushed(role, FlushPoint { incarnation, lsn });
+    pub(super) fn note_flushed(&mut self, place: Place, role: Role, lsn: u64) {
+        let Some(session) = self.sessions.get(&place) else { return };
+        let incarnation = session.copies.get(role).incarnation;
+        if let Some(number) = self.partition_at(place, role) {
+            self.partition_mut(number).note_flushed(role, FlushPoint { incarnation, lsn });
+        }
     }
 
-    /// What a copy may do that was rolled back, while the other one leads or does not.
-    pub(super) fn grant_rolled_back(&self, number: Number, role: Role, other_leads: bool) -> Grant {
-        let (copy, other) = (self.report(number, role), self.report(number, role.other()));
-        let drained = has_all_of(other.as_ref(), copy.as_ref());
-        let accepted = self.partitions[usize::from(number)].accepted;
-        match copy {
-            Some(copy) if accepted == Some(copy.incarnation) => Grant::Accept,
-            Some(_) if other_leads && drained => Grant::Fill,
-            _ => Grant::Wait,
+    /// Reports which copies of a process were rolled back.
+    pub(super) fn report_rollbacks(&mut self, place: Place) {
+        for (role, partition) in self.copies_at(place) {
+            if let Some(rollback) = self.report(partition, role).and_then(|report| report.rollback) {
+                let instance = self.name_of(place);
+                self.report_event(RingEvent::RolledBack { instance, partition, role, rollback });
+            }
         }
     }
 
     /// Whether a gateway that has just started should hear the other copy first, before that of this role
     /// leads.
-    pub(super) fn awaits_witness(&self, now: Duration, number: Number, role: Role) -> bool {
-        let partition = &self.partitions[usize::from(number)];
-        let other = self.place_of(number, role.other());
-        now < WITNESS_WITHIN
-            && partition.last_lead().is_none()
+    pub(super) fn awaits_witness(&self, number: Number, role: Role) -> bool {
+        self.now < WITNESS_WITHIN
+            && self.partition(number).last_leader().is_none()
             && self.ring.is_some_and(|ring| ring.id != self.config.new_ring)
-            && other.is_some_and(|place| !self.sessions.contains_key(&place))
-    }
-
-    /// The operator accepts a copy that was rolled back as it is: it becomes complete, under a new
-    /// incarnation, and leads.
-    pub(super) fn accept_rolled_back(&mut self, number: Number, commands: &mut Vec<Command>) -> bool {
-        let rolled_back = |role| {
-            let copy = self.copy(number, role)?;
-            copy.report.rollback.map(|_| (copy.report.version, role, copy.report.incarnation))
-        };
-        let newest = Role::ALL.into_iter().filter_map(rolled_back).max_by_key(|(version, ..)| *version);
-        let Some((_, role, incarnation)) = newest else { return false };
-        self.change_view(
-            number,
-            Lead { role, promoting: false },
-            "the operator accepts what it lost",
-            commands,
-        );
-        let partition = &mut self.partitions[usize::from(number)];
-        partition.known = true;
-        partition.give_up_last_lead();
-        partition.accepted = Some(incarnation);
-        self.notify(commands);
-        true
+            && self.partition(number).is_replicated()
+            && self.holder(number, role.other()).is_none()
     }
 }

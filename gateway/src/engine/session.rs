@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use protocol::UserId;
 use protocol::message::link::{
-    CopyReports, Following, Peer, ReplicationAddress, Ring, RingNotice, Role, Write, WriteBatch,
+    CopyReport, CopyReports, Following, Peer, ReplicationAddress, Ring, RingNotice, Role, Write, WriteBatch,
 };
 use protocol::placement::InstanceName;
 use uuid::Uuid;
@@ -39,7 +39,7 @@ pub(crate) struct Session {
     pub(super) asked: [u32; 2],
     /// Which of its copies follow the other one of their partition; `None` until it says so.
     pub(crate) following: Option<Following>,
-    /// The last notice sent, so that only news are sent.
+    /// The last notice sent: one is sent only if it differs.
     pub(super) notice: Option<RingNotice>,
     /// When anything was last heard of it.
     pub(super) heard: Duration,
@@ -48,14 +48,14 @@ pub(crate) struct Session {
     pub(super) reads: Lane<QueuedRead, Vec<QueuedRead>>,
     /// To each of its copies; only one that leads gets any.
     writes: [Lane<QueuedWrite, WriteFlight>; 2],
-    /// Whether it kept a view of the formed ring when it registered; an emptied process has forgotten what it
-    /// was told.
-    kept_view: bool,
-    /// Of the view that it keeps, where it keeps one.
+    /// Whether it had persisted a view of the formed ring when it registered; an emptied process has
+    /// forgotten it.
+    registered_with_view: bool,
+    /// Of the view that it has persisted.
     pub(super) epoch: u64,
-    /// Since when it wants to go.
+    /// Since when it is to stop.
     pub(super) leaving: Option<Duration>,
-    /// Whether it was told that it may.
+    /// Whether it was released.
     pub(super) released: bool,
 }
 
@@ -67,12 +67,12 @@ pub(super) struct QueuedRead {
     pub(super) id: UserId,
 }
 
-/// A write on its way to the lead.
+/// A write on its way to the leader.
 #[derive(Debug)]
 pub(super) struct QueuedWrite {
     pub(super) request: RequestId,
     pub(super) write: Write,
-    /// Whether it was sent before, to a lead that was lost: it may have been applied.
+    /// Whether it was sent before, to a leader that was lost: it may have been applied.
     pub(super) sent: bool,
 }
 
@@ -86,7 +86,7 @@ pub(super) struct WriteFlight {
 }
 
 impl WriteFlight {
-    /// The writes again, to be sent to another lead.
+    /// The writes again, to be sent to another leader.
     fn into_queued(self) -> impl Iterator<Item = QueuedWrite> {
         let writes = Arc::unwrap_or_clone(self.batch).writes;
         let requests = self.requests.into_iter();
@@ -116,17 +116,25 @@ impl Session {
             unanswered_beats: 0,
             reads: Lane::new(READ_WINDOW),
             writes: [Lane::new(WRITE_WINDOW), Lane::new(WRITE_WINDOW)],
-            kept_view: register.ring.is_some_and(|ring| ring.formed),
+            registered_with_view: register.ring.is_some_and(|ring| ring.formed),
             epoch: register.view.epoch,
             leaving: None,
             released: false,
         }
     }
 
-    /// Whether the view that it registered with is the newest that it was ever told. Where a copy was rolled
+    /// Whether the view that it registered with is the newest that it ever received. Where a copy was rolled
     /// back, the view may have been as well.
     pub(super) fn remembers(&self) -> bool {
-        self.kept_view && Role::ALL.iter().all(|&role| self.copies.get(role).rollback.is_none())
+        self.registered_with_view && Role::ALL.iter().all(|&role| self.copies.get(role).rollback.is_none())
+    }
+
+    /// What it said of one of its copies. A copy is not complete before it has answered what is known of its
+    /// disk.
+    pub(super) fn report(&self, role: Role) -> CopyReport {
+        let mut report = *self.copies.get(role);
+        report.complete &= self.asked[role as usize] == 0;
+        report
     }
 
     /// The lane to one of its copies.
@@ -146,14 +154,11 @@ impl Session {
         self.writes[role as usize].is_empty()
     }
 
-    /// For how long it has not answered the oldest writes that were sent to it.
+    /// For how long it has not answered the oldest writes that were sent to it; zero where none are in
+    /// flight.
     pub(super) fn owes_for(&self, now: Duration) -> Duration {
-        Role::ALL.map(|role| self.owes(role, now)).into_iter().max().unwrap_or_default()
-    }
-
-    /// The same of one of its copies; zero where nothing is in flight to that.
-    pub(super) fn owes(&self, role: Role, now: Duration) -> Duration {
-        self.oldest_writes(role).map_or(Duration::ZERO, |(_, since)| now.saturating_sub(since))
+        let oldest = Role::ALL.into_iter().filter_map(|role| self.oldest_writes(role));
+        oldest.map(|(_, since)| now.saturating_sub(since)).max().unwrap_or_default()
     }
 
     /// The oldest writes that a copy has not answered: the number of the frame, and when it left.
@@ -161,8 +166,8 @@ impl Session {
         self.writes[role as usize].oldest().map(|flight| (flight.batch.batch, flight.since))
     }
 
-    /// The gateway itself stood still for so long: neither silence nor a late answer says anything.
-    pub(super) fn excuse(&mut self, stall: Duration, now: Duration) {
+    /// For so long neither silence nor a late answer said anything.
+    pub(super) fn extend_deadlines(&mut self, stall: Duration, now: Duration) {
         let flights = self.writes.iter_mut().flat_map(Lane::flights_mut);
         let times = flights.map(|flight| &mut flight.since).chain([&mut self.heard]);
         times.for_each(|time| *time = (*time + stall).min(now));

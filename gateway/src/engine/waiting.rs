@@ -1,20 +1,18 @@
 //! What a partition waits for, and which copy serves it, in words.
 
-use protocol::message::link::{CopyReport, Role};
-use protocol::placement::{Partition, Place};
+use protocol::message::link::Role;
+use protocol::placement::{Partition as Number, Place};
 
 use super::Engine;
-use super::event::{Command, RingEvent};
-use super::partition::{ConnectedCopy, Phase};
+use super::event::RingEvent;
+use super::partition::Phase;
 
 impl Engine {
     /// What has to happen before a partition is whole again.
-    pub(crate) fn waiting_for(&self, number: Partition) -> String {
+    pub(crate) fn waiting_for(&self, number: Number) -> String {
         if !self.open {
-            let missing: Vec<String> = (0..self.size)
-                .filter(|place| !self.sessions.contains_key(place))
-                .map(|place| self.name_of(place))
-                .collect();
+            let missing = (0..self.size).filter(|place| !self.sessions.contains_key(place));
+            let missing: Vec<String> = missing.map(|place| self.name_of(place)).collect();
             return match missing.as_slice() {
                 [] => "the ring is being formed".to_owned(),
                 [name] => format!("{name} has to connect"),
@@ -24,90 +22,89 @@ impl Engine {
         let Some(partition) = self.partitions.get(usize::from(number)) else {
             return format!("a ring of {} has no such partition", self.size);
         };
-        let lead = self.missing(number, partition.lead);
-        let other = self.missing(number, partition.lead.other());
+        let role = partition.leader().other();
+        let other = self.missing(number, role);
         // A copy waits to be filled, or to catch up, because it does not follow.
         let impaired = self.impaired(number);
-        match partition.phase {
-            Phase::Down => self.operators_choice(number).or(lead).or(other).or(impaired),
+        let waits = match partition.phase() {
+            Phase::Down => {
+                let leader = self.missing(number, partition.leader());
+                self.operators_choice(number).or(leader).or(other).or(impaired)
+            }
             _ => impaired.or(other).or_else(|| {
-                let role = partition.lead.other();
                 let name = self.name_of(self.place_of(number, role)?);
                 Some(match partition.pace.cause(role) {
                     Some(cause) => format!("{name} has to be fast for a while: {}", cause.of_copy()),
                     None => format!("{name} has to catch up"),
                 })
             }),
-        }
-        .unwrap_or_else(|| "more db-processes have to come back".to_owned())
+        };
+        waits.unwrap_or_else(|| "more db-processes have to come back".to_owned())
     }
 
     /// What has to happen before that copy of a partition can answer; whichever it is where no role is given.
-    pub(super) fn waiting_for_copy(&self, number: Partition, role: Option<Role>) -> String {
-        let Some(role) = role.filter(|_| self.open && number < self.size) else {
-            return self.waiting_for(number);
-        };
-        let place = self.place_of(number, role).map(|place| self.name_of(place));
-        self.missing(number, role).unwrap_or_else(|| match place {
-            Some(name) => format!("{name} has to answer"),
-            None => "a ring of one has no replicas".to_owned(),
-        })
+    pub(super) fn waiting_for_copy(&self, number: Number, role: Option<Role>) -> String {
+        match role.filter(|_| self.open && number < self.size) {
+            None => self.waiting_for(number),
+            Some(role) if self.place_of(number, role).is_none() => "a ring of one has no replicas".to_owned(),
+            Some(role) => self
+                .missing(number, role)
+                .unwrap_or_else(|| format!("{} has to answer", self.name_of_copy(number, role))),
+        }
     }
 
     /// What has to happen before a copy is there and holds its partition; `None` where it does, or where
     /// there is no such copy.
-    pub(super) fn missing(&self, number: Partition, role: Role) -> Option<String> {
-        let place = self.place_of(number, role)?;
-        match self.copy(number, role) {
-            None => Some(format!("{} has to come back", self.name_of(place))),
-            Some(ConnectedCopy { report: CopyReport { rollback: Some(rollback), .. }, .. }) => Some(format!(
-                "{} has lost part of its disk ({rollback}) and has to be filled",
-                self.name_of(place)
-            )),
-            Some(copy) if !copy.report.complete => Some(format!("{} has to be filled", self.name_of(place))),
-            Some(_) => None,
+    pub(super) fn missing(&self, number: Number, role: Role) -> Option<String> {
+        let name = self.name_of(self.place_of(number, role)?);
+        let Some(report) = self.report(number, role) else { return Some(format!("{name} has to come back")) };
+        match report.rollback {
+            Some(rollback) => {
+                Some(format!("{name} has lost part of its disk ({rollback}) and has to be filled"))
+            }
+            None => (!report.complete).then(|| format!("{name} has to be filled")),
         }
     }
 
     /// What the operator can do about a partition that is down because a copy of it was rolled back; `None`
     /// where none was.
-    fn operators_choice(&self, number: Partition) -> Option<String> {
-        let rolled_back = Role::ALL.into_iter().find_map(|role| {
-            let rollback = self.report(number, role)?.rollback?;
-            Some((role, self.name_of(self.place_of(number, role)?), rollback))
-        });
-        let (role, name, rollback) = rolled_back?;
+    fn operators_choice(&self, number: Number) -> Option<String> {
+        let rolled_back = |role| Some((role, self.report(number, role)?.rollback?));
+        let (role, rollback) = Role::ALL.into_iter().find_map(rolled_back)?;
+        let name = self.name_of_copy(number, role);
         let other = self.place_of(number, role.other()).map(|place| self.name_of(place));
-        let other_complete = self.report(number, role.other()).is_some_and(|other| other.complete);
         let lost = format!("{name} has lost part of its disk ({rollback})");
         Some(match other {
-            Some(other) if other_complete => format!(
-                "{lost}, and only it may have the newest writes: restore its data directory, or accept what {other} has \
-                 with `corro promote {number}`"
+            Some(other) if self.complete_copy(number, role.other()).is_some() => format!(
+                "{lost}, and only it may have the newest writes: restore its data directory, or accept what \
+                 {other} has with `corro promote {number}`"
             ),
             Some(other) => format!(
-                "{lost}: {other} has to come back, or the operator accepts what {name} has with `corro promote {number}`"
+                "{lost}: {other} has to come back, or the operator accepts what {name} has with \
+                 `corro promote {number}`"
             ),
             None => format!("{lost}: the operator has to accept what it has with `corro promote {number}`"),
         })
     }
 
-    /// Says in the log who serves a partition now.
-    pub(super) fn report_serving(&self, number: Partition, commands: &mut Vec<Command>) {
-        let partition = &self.partitions[usize::from(number)];
-        let name = |role| self.place_of(number, role).map(|place| self.name_of(place)).unwrap_or_default();
-        let (lead, other) = (name(partition.lead), name(partition.lead.other()));
-        let now = match partition.phase {
-            Phase::Down => format!("nobody serves it: {}", self.waiting_for(number)),
-            Phase::Confirming { .. } => format!("{lead} is about to lead"),
-            _ if self.size == 1 => format!("{lead} leads, without a replica: the ring has one process"),
-            _ if partition.other_is_current() => format!("{lead} leads, and {other} answers reads"),
-            _ => format!("{lead} leads, and answers reads until {other} has caught up"),
+    /// Reports which copies serve a partition now.
+    pub(super) fn report_serving(&mut self, number: Number) {
+        let partition = self.partition(number);
+        let name = |role| self.name_of_copy(number, role);
+        let (leader, other) = (name(partition.leader()), name(partition.leader().other()));
+        let mut now = match partition.phase() {
+            Phase::Down => format!("no copy serves it: {}", self.waiting_for(number)),
+            Phase::Confirming { .. } => format!("{leader} is about to lead"),
+            _ if self.size == 1 => format!("{leader} leads, without a replica: the ring has one process"),
+            _ if partition.other_is_current() => format!("{leader} leads, and {other} answers reads"),
+            _ => format!("{leader} leads, and answers reads until {other} has caught up"),
         };
-        let slow = Role::ALL.into_iter().filter_map(|role| Some((name(role), partition.pace.cause(role)?)));
-        let slow = slow.map(|(name, cause)| format!("; {name} is slow: {}", cause.of_copy()));
-        let now = now + &slow.collect::<String>();
-        commands.push(Command::Report(RingEvent::PartitionChanged { partition: number, now }));
+        for role in Role::ALL {
+            if let Some(cause) = partition.pace.cause(role) {
+                now.push_str(&format!("; {} is slow: {}", name(role), cause.of_copy()));
+            }
+        }
+        self.report_event(RingEvent::PartitionChanged { partition: number, now });
     }
 
     /// The name of the process at a place: as it registered, or as its neighbours are called.
@@ -117,5 +114,10 @@ impl Engine {
             (None, Some(neighbour)) => neighbour.neighbour(place),
             (None, None) => format!("db-{place}"),
         }
+    }
+
+    /// The name of the process that holds a copy; empty where there is no such copy.
+    pub(super) fn name_of_copy(&self, number: Number, role: Role) -> String {
+        self.place_of(number, role).map(|place| self.name_of(place)).unwrap_or_default()
     }
 }

@@ -1,117 +1,87 @@
-//! The way of one write: to the lead of its partition, in version order, and back with what came of it.
+//! The way of one write: to the leader of its partition, in version order, and back with its outcome.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::Outcome;
 use protocol::message::link::{Role, Versioned, Write, WriteAnswers, WriteBatch};
 use protocol::placement::Place;
-use protocol::{Operation, Outcome};
 
 use super::Engine;
 use super::event::{Command, RequestId, ToProcess, Unserved};
 use super::feed::Settled;
-use super::pace::Frame;
-use super::partition::Phase;
+use super::partition::{Frame, Phase};
 use super::session::{QueuedWrite, Session, WriteFlight};
 
-/// Writes queued for one lead, or held, beyond which the gateway takes on no more.
+/// Writes queued for one leader, or buffered, beyond which the gateway takes on no more.
 const MAX_QUEUED: usize = 16_384;
 
 impl Engine {
-    pub(super) fn write(&mut self, request: RequestId, write: Write, commands: &mut Vec<Command>) {
+    pub(super) fn write(&mut self, request: RequestId, write: Write) {
         let (number, version) = (self.partition_of(&write.id), write.version);
-        let partition = &mut self.partitions[number];
-        let room = match partition.phase {
-            Phase::Serving if partition.hold_until.is_none() => partition
-                .lead_session
-                .and_then(|session| self.places.get(&session))
-                .and_then(|place| self.sessions.get_mut(place))
-                .map(|session| session.writes(partition.lead))
-                .filter(|lane| lane.queued() < MAX_QUEUED)
-                .map(Some),
-            _ if !partition.refuses() => (partition.held.len() < MAX_QUEUED).then_some(None),
-            _ => {
-                let partition = number as u16;
-                let refused = Unserved::Unavailable { partition, waiting_for: self.waiting_for(partition) };
-                return commands.push(Command::AnswerWrite { request, version, result: Err(refused) });
-            }
-        };
-        let Some(lane) = room else {
-            let refused = Unserved::Overloaded { partition: number as u16 };
-            return commands.push(Command::AnswerWrite { request, version, result: Err(refused) });
-        };
-        partition.take_on(&write);
-        self.feed.take_on(write.version, number as u16);
+        if self.partition(number).refuses() {
+            let result = Err(self.unavailable(number));
+            return self.commands.push(Command::AnswerWrite { request, version, result });
+        }
+        let partition = &mut self.partitions[usize::from(number)];
+        let place = partition.writer().and_then(|leader| self.places.get(&leader));
+        let session = place.and_then(|place| self.sessions.get_mut(place));
+        let lane = session.map(|session| session.writes(partition.leader()));
+        if lane.as_ref().map_or(partition.buffered(), |lane| lane.queued()) >= MAX_QUEUED {
+            let result = Err(Unserved::Overloaded { partition: number });
+            return self.commands.push(Command::AnswerWrite { request, version, result });
+        }
+        partition.admit(&write);
+        self.feed.admit(version, number);
         let queued = QueuedWrite { request, write, sent: false };
         match lane {
             Some(lane) => lane.push(queued),
-            None => partition.held.push_back(queued),
+            None => partition.buffer(queued),
         }
     }
 
-    pub(super) fn write_answered(
-        &mut self,
-        now: Duration,
-        place: Place,
-        answers: WriteAnswers,
-        commands: &mut Vec<Command>,
-    ) {
-        let role = answers.role;
-        let count = answers.results.len();
-        let flight = self.sessions.get_mut(&place).and_then(|session| {
-            session.writes(role).land(answers.batch, |flight| flight.requests.len() == count)
-        });
+    pub(super) fn write_answered(&mut self, place: Place, answers: WriteAnswers) {
+        let WriteAnswers { batch, role, lsn, results } = answers;
+        let Some(session) = self.sessions.get_mut(&place) else { return };
+        let from = session.id;
+        let flight = session.writes(role).land(batch, |flight| flight.requests.len() == results.len());
         let (Some(flight), Some(number)) = (flight, self.partition_at(place, role)) else {
-            return self.distrust(now, place, "it sent an answer that fits no batch of writes", commands);
+            return self.evict(from, "it sent an answer that fits no batch of writes");
         };
-        self.hear_flushed(place, role, answers.lsn);
+        self.note_flushed(place, role, lsn);
         let other = self.report(number, role.other());
-        let (at, from) = (self.credible(now), self.sessions.get(&place).map(|session| session.id));
+        let at = self.credible_now();
         let partition = &mut self.partitions[usize::from(number)];
-        if let Some(from) = from {
-            partition.pace.answered(at, from, Frame::Writes(answers.batch));
-        }
-        let batch = Arc::unwrap_or_clone(flight.batch);
+        partition.pace.answered(at, from, Frame::Writes(batch));
         let mut head = 0;
-        let mut seen = Vec::new();
-        for ((request, write), answer) in flight.requests.into_iter().zip(batch.writes).zip(answers.results) {
+        let writes = Arc::unwrap_or_clone(flight.batch).writes;
+        for ((request, write), answer) in flight.requests.into_iter().zip(writes).zip(results) {
             head = head.max(answer.sequence);
-            let version = write.version;
-            let early = partition.answered(write.id, version);
-            if !early.is_empty() {
-                // What saw a delete saw no user, and where there was none to delete, that was so without it,
-                // too.
-                let finds_none = answer.outcome == Outcome::NotFound && write.operation == Operation::Delete;
-                seen.push((answer.outcome == Outcome::Applied || finds_none, early));
-            }
+            let Write { version, id, operation, .. } = write;
+            partition.answered(id, version);
             if answer.outcome == Outcome::Applied {
-                let Write { id, operation, .. } = write;
                 let write = Versioned { version, id, change: operation.into_change() };
                 let purges = write.change.purge.is_some();
-                let news = if purges { Settled::Nothing } else { Settled::Applied(&write) };
-                self.feed.settle(version, news);
-                partition.acknowledge(now, answer.sequence, write, other.as_ref());
+                self.feed.settle(version, if purges { Settled::Nothing } else { Settled::Applied(&write) });
+                partition.acknowledge(self.now, answer.sequence, write, other.as_ref());
             } else {
-                self.feed.settle(write.version, Settled::Nothing);
-                partition.settle(write.id);
+                self.feed.settle(version, Settled::Nothing);
+                partition.settle(id);
             }
             self.counts.writes += 1;
-            commands.push(Command::AnswerWrite { request, version, result: Ok(answer) });
+            self.commands.push(Command::AnswerWrite { request, version, result: Ok(answer) });
         }
         // Now is the moment to move away from a slow leader, before it is sent the next frame.
-        let leaves = partition.announced.is_some() && partition.pace.is_slow(partition.lead);
-        let draining = matches!(partition.phase, Phase::Draining { .. }) || leaves;
+        let moves = matches!(partition.phase(), Phase::Draining { .. })
+            || partition.announced().is_some() && partition.pace.is_slow(partition.leader());
         if let Some(session) = self.sessions.get_mut(&place) {
             let report = session.copies.get_mut(role);
             report.head = report.head.max(head);
         }
-        self.publish(commands);
-        for (holds, early) in seen {
-            self.tell_early(holds, early, commands);
-        }
-        self.tell_kept(number, commands);
-        if draining {
-            self.advance(now, number, commands);
+        self.publish();
+        self.release_deferred(number);
+        if moves {
+            self.advance(number);
         }
     }
 }
@@ -123,9 +93,8 @@ pub(super) fn depart(now: Duration, session: &mut Session, commands: &mut Vec<Co
             let (requests, writes): (Vec<RequestId>, Vec<Write>) =
                 queued.into_iter().map(|queued| (queued.request, queued.write)).unzip();
             let message = Arc::new(WriteBatch { batch, role, writes });
-            session
-                .writes(role)
-                .departed(batch, WriteFlight { since: now, requests, batch: Arc::clone(&message) });
+            let flight = WriteFlight { since: now, requests, batch: Arc::clone(&message) };
+            session.writes(role).departed(batch, flight);
             commands.push(Command::Send { session: session.id, message: ToProcess::Writes(message) });
         }
     }

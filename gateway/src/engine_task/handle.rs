@@ -30,13 +30,13 @@ impl EngineHandle {
     /// The user with that id and its version; `None` where there is no live one.
     ///
     /// # Errors
-    /// [`Unserved::Unavailable`] where no copy can answer truthfully, [`Unserved::Overloaded`] where too much
+    /// [`Unserved::Unavailable`] where no copy may answer, [`Unserved::Overloaded`] where too much
     /// is asked.
     pub async fn read(&self, id: UserId) -> Result<Option<Found>, Unserved> {
         self.ask(|reply| Request::Read { id, reply }).await?
     }
 
-    /// Decides and applies one operation. When it returns, what was applied is on the lead's disk.
+    /// Decides and applies one operation. When it returns, what was applied is on the leader's disk.
     ///
     /// # Errors
     /// As for [`Self::read`], and [`Unserved::OutcomeUnknown`].
@@ -46,7 +46,7 @@ impl EngineHandle {
         operation: Operation,
         condition: Option<Condition>,
     ) -> Result<WriteAnswer, Unserved> {
-        // What a write leaves that sets everything is known here, so nobody has to send it back.
+        // What a write leaves that sets everything is known here, so it need not be sent back.
         let left = operation.whole_user(id);
         let quiet = left.is_some();
         let written = self.ask(|reply| Request::Write { id, operation, condition, quiet, reply }).await?;
@@ -74,7 +74,7 @@ impl EngineHandle {
     /// is under way.
     ///
     /// # Errors
-    /// If the partition is served, or nobody could lead it.
+    /// If the partition is served, or no copy could lead it.
     pub async fn promote(&self, partition: Partition) -> Result<(), PromotionRefused> {
         let promoted = self.ask(|reply| Request::Promote { partition, reply }).await;
         promoted.unwrap_or(Err(PromotionRefused::Stopping))
@@ -117,8 +117,8 @@ impl EngineHandle {
         }
     }
 
-    /// Changes from the op-log of one copy of a partition, whoever leads: those after one version, up to
-    /// another.
+    /// Changes from the op-log of one copy of a partition, whichever copy leads: those after one version, up
+    /// to another.
     ///
     /// # Errors
     /// As for [`Self::read`]; [`Unserved::Unavailable`] also where that very copy is not there, or not
@@ -136,8 +136,8 @@ impl EngineHandle {
         }
     }
 
-    /// Digests of one copy of a partition, whoever leads. With `scan` it reads every record of it, which may
-    /// take minutes.
+    /// Digests of one copy of a partition, whichever copy leads. With `scan` it reads every record of it,
+    /// which may take minutes.
     ///
     /// # Errors
     /// As for [`Self::changes`].
@@ -157,8 +157,8 @@ impl EngineHandle {
         self.ask(|reply| Request::Question { partition, question, reply }).await?
     }
 
-    /// The place in the feed at which a subscription begins. What is newer is published from now on; whoever
-    /// takes a seat in [`Self::feed`] first gets all of it.
+    /// The place in the feed at which a subscription begins. What is newer is published from now on; a caller
+    /// that subscribes to [`Self::feed`] first gets all of it.
     ///
     /// # Errors
     /// [`Unserved::Unavailable`] where the place is not known within a few seconds.
@@ -171,24 +171,24 @@ impl EngineHandle {
         &self.feed
     }
 
-    /// Holds the writes of a partition until [`Self::let_go`], and no longer than
-    /// [`crate::engine::HOLD_WITHIN`].
+    /// Buffers the writes of a partition until [`Self::resume_writes`], and no longer than
+    /// [`crate::engine::PAUSE_WITHIN`].
     ///
     /// # Errors
     /// [`Unserved::Stopping`].
-    pub async fn hold(&self, partition: Partition) -> Result<(), Unserved> {
-        self.ask(|reply| Request::Hold { partition, hold: true, reply }).await
+    pub async fn pause_writes(&self, partition: Partition) -> Result<(), Unserved> {
+        self.ask(|reply| Request::PauseWrites { partition, pause: true, reply }).await
     }
 
-    /// Lets the writes go that were held.
+    /// Sends the writes that were buffered.
     ///
     /// # Errors
     /// [`Unserved::Stopping`].
-    pub async fn let_go(&self, partition: Partition) -> Result<(), Unserved> {
-        self.ask(|reply| Request::Hold { partition, hold: false, reply }).await
+    pub async fn resume_writes(&self, partition: Partition) -> Result<(), Unserved> {
+        self.ask(|reply| Request::PauseWrites { partition, pause: false, reply }).await
     }
 
-    /// Begins to make the copies of a partition good. When it returns, that is under way.
+    /// Begins to repair the copies of a partition. When it returns, that is under way.
     ///
     /// # Errors
     /// If a copy is away or not up to date.

@@ -13,14 +13,14 @@ use crate::status::ClusterStatus;
 pub enum Request {
     /// Look a user up.
     Read {
-        /// Whom.
+        /// The user.
         id: UserId,
         /// `Ok(None)` where there is no live user.
         reply: oneshot::Sender<Result<Option<Found>, Unserved>>,
     },
     /// Decide and apply one operation.
     Write {
-        /// On whom.
+        /// The user.
         id: UserId,
         /// What.
         operation: Operation,
@@ -28,10 +28,10 @@ pub enum Request {
         condition: Option<Condition>,
         /// Whether the answer needs no user where the write is applied.
         quiet: bool,
-        /// What came of it; it is on disk then.
+        /// Its outcome; it is on disk then.
         reply: oneshot::Sender<Written>,
     },
-    /// Decide and apply many operations, in this order where they are on one user. Nobody wants to see the
+    /// Decide and apply many operations, in this order where they are on one user. The answers have no
     /// users.
     WriteMany {
         /// The operations.
@@ -65,16 +65,16 @@ pub enum Request {
         /// Where the subscription begins.
         reply: oneshot::Sender<Result<FeedStart, Unserved>>,
     },
-    /// Hold the writes of a partition for a moment, or let them go.
-    Hold {
+    /// Buffer the writes of a partition for a moment, or send them.
+    PauseWrites {
         /// Which partition.
         partition: Partition,
-        /// Whether to hold them.
-        hold: bool,
+        /// Whether to buffer them.
+        pause: bool,
         /// When that is done.
         reply: oneshot::Sender<()>,
     },
-    /// Make the copies of a partition good.
+    /// Repair the copies of a partition.
     Repair {
         /// Which partition.
         partition: Partition,
@@ -93,9 +93,9 @@ pub enum Request {
 /// One of [`Request::WriteMany`].
 #[derive(Debug)]
 pub struct OneOfMany {
-    /// Chosen by whoever asks; the answer has it again.
+    /// Chosen by the caller; the answer has it again.
     pub ticket: u64,
-    /// On whom.
+    /// The user.
     pub id: UserId,
     /// What.
     pub operation: Operation,
@@ -108,7 +108,7 @@ pub struct OneOfMany {
 pub struct Written {
     /// What the write was given; where it was applied, the version of the user.
     pub version: Version,
-    /// What came of it.
+    /// Its outcome.
     pub result: Result<WriteAnswer, Unserved>,
 }
 
@@ -119,6 +119,6 @@ pub struct Reply {
     pub ticket: u64,
     /// What the write was given; where it was applied, the version of the user.
     pub version: Version,
-    /// What came of it; it is on disk then. It has no user where the write was applied.
+    /// Its outcome; it is on disk then. It has no user where the write was applied.
     pub result: Result<WriteAnswer, Unserved>,
 }

@@ -1,13 +1,14 @@
 //! The loop that owns the engine.
 
 use std::mem;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::Version;
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::pending::{PendingReplies, ReplyTo};
@@ -38,6 +39,8 @@ pub struct EngineTask {
     /// Age at which tombstones are purged, if they are.
     purge_after: Option<Duration>,
     start: Instant,
+    /// When it last looked for tombstones.
+    purged: Duration,
     pending: PendingReplies,
     history: History,
     /// What the engine has decided, and is not carried out yet.
@@ -58,6 +61,7 @@ impl EngineTask {
             feed,
             purge_after,
             start: Instant::now(),
+            purged: Duration::ZERO,
             pending: PendingReplies::default(),
             history: History::default(),
             commands: Vec::new(),
@@ -72,16 +76,17 @@ impl EngineTask {
         mut events: mpsc::UnboundedReceiver<Event>,
         shutdown: CancellationToken,
     ) {
-        let (mut tick, mut purge) = (every(TICK), every(PURGE));
+        let mut shutdown = pin!(shutdown.cancelled());
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut new_requests, mut new_events) = (Vec::new(), Vec::new());
         let mut yielded = false;
         let mut gathered = 0;
         loop {
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => break,
+                () = &mut shutdown => break,
                 _ = tick.tick() => self.tick(),
-                _ = purge.tick() => self.purge(),
                 _ = events.recv_many(&mut new_events, BURST) => {
                     let now = self.start.elapsed();
                     for event in new_events.drain(..) {
@@ -94,8 +99,8 @@ impl EngineTask {
                         break;
                     }
                     gathered += count;
-                    let now = self.start.elapsed();
-                    new_requests.drain(..).for_each(|request| self.begin(now, request));
+                    let (now, unix_millis) = (self.start.elapsed(), unix_millis());
+                    new_requests.drain(..).for_each(|request| self.begin(now, unix_millis, request));
                 }
             }
             self.carry_out();
@@ -119,26 +124,27 @@ impl EngineTask {
             self.engine.step(now, Event::Unheard, &mut self.commands);
         }
         self.engine.step(now, Event::Tick, &mut self.commands);
-    }
-
-    fn purge(&mut self) {
-        if let Some(age) = self.purge_after {
+        if let Some(age) = self.purge_after
+            && now >= self.purged + PURGE
+        {
+            self.purged = now;
             let upto = Version::at_unix_millis(unix_millis().saturating_sub(age.as_millis() as u64));
-            self.engine.step(self.start.elapsed(), Event::Purge { upto }, &mut self.commands);
+            self.engine.step(now, Event::Purge { upto }, &mut self.commands);
         }
     }
 
-    fn begin(&mut self, now: Duration, request: Request) {
+    /// Hands a request to the engine, and keeps the way back of its answer.
+    fn begin(&mut self, now: Duration, unix_millis: u64, request: Request) {
         let event = match request {
             Request::Read { id, reply } => {
                 Event::Read { request: self.pending.add(ReplyTo::Read(reply)), id }
             }
             Request::Write { id, operation, condition, quiet, reply } => {
-                let (request, unix_millis) = (self.pending.add(ReplyTo::Write(reply)), unix_millis());
+                let request = self.pending.add(ReplyTo::Write(reply));
                 Event::Write { request, id, operation, condition, quiet, unix_millis }
             }
             Request::WriteMany { writes, replies } => {
-                let (replies, unix_millis) = (Arc::new(replies), unix_millis());
+                let replies = Arc::new(replies);
                 for OneOfMany { ticket, id, operation, condition } in writes {
                     let request = self.pending.add(ReplyTo::OneOfMany(Arc::clone(&replies), ticket));
                     let event = Event::Write { request, id, operation, condition, quiet: true, unix_millis };
@@ -157,10 +163,10 @@ impl EngineTask {
                 let status = ClusterStatus { events: self.history.recent(), ..self.engine.status() };
                 return drop(reply.send(status));
             }
-            Request::Hold { partition, hold, reply } => {
-                match hold {
-                    true => self.engine.pause(now, partition),
-                    false => self.engine.let_go(partition),
+            Request::PauseWrites { partition, pause, reply } => {
+                match pause {
+                    true => self.engine.pause_writes(now, partition),
+                    false => self.engine.resume_writes(partition),
                 }
                 let _ = reply.send(());
                 return;
@@ -215,12 +221,6 @@ impl EngineTask {
         }
         failed
     }
-}
-
-fn every(period: Duration) -> Interval {
-    let mut interval = interval(period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
 }
 
 /// Milliseconds since 1970; a clock before that counts as 1970, since versions rise by themselves.

@@ -1,10 +1,10 @@
-//! One change as subscribers are told it: the request's own words, so that a change that was just made and
+//! One change as subscribers get it: the request's own words, so that a change that was just made and
 //! one that is read from an op-log later are the same bytes.
 //!
 //! * `created`: the whole user.
 //! * `updated`: the id and the fields that were set.
 //! * `deleted`: the id.
-//! * `unknown`: the id of a user of whom a write may have been applied.
+//! * `unknown`: the id of a user that a write may have been applied.
 
 use bytes::Bytes;
 use protocol::message::link::Versioned;
@@ -14,7 +14,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::engine::Published;
 
-/// What kind of news an event tells.
+/// What an event says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// There is a new user.
@@ -41,10 +41,10 @@ impl Kind {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Told {
+pub struct FeedEvent {
     /// Its place in the feed, and its id.
     pub version: Version,
-    /// What it tells.
+    /// What it says.
     pub kind: Kind,
     /// The user, or what is known of it.
     pub data: Box<RawValue>,
@@ -63,8 +63,8 @@ struct Data<'a> {
     group: Option<i32>,
 }
 
-impl Told {
-    /// Words what is published.
+impl FeedEvent {
+    /// Renders what is published.
     pub fn new(published: &Published) -> Self {
         match published {
             Published::Change(change) => Self::change(change),
@@ -75,7 +75,7 @@ impl Told {
         }
     }
 
-    /// Words a change, as it was acknowledged or as an op-log has it.
+    /// Renders a change, as it was acknowledged or as an op-log has it.
     pub fn change(Versioned { version, id, change }: &Versioned) -> Self {
         let kind = match change.alive {
             Some(true) => Kind::Created,
@@ -101,12 +101,12 @@ mod tests {
     use super::*;
 
     fn frame(change: Change) -> String {
-        let told = Told::change(&Versioned { version: Version(0xab), id: UserId::nil(), change });
-        String::from_utf8(told.frame.to_vec()).expect("text")
+        let event = FeedEvent::change(&Versioned { version: Version(0xab), id: UserId::nil(), change });
+        String::from_utf8(event.frame.to_vec()).expect("text")
     }
 
     #[test]
-    fn a_change_is_told_in_the_words_of_the_request() {
+    fn a_change_has_the_words_of_the_request() {
         let name = || Some("a\n\u{2028}\"b".to_owned());
         let email = || Some("a@b".to_owned());
         let created =
@@ -115,7 +115,8 @@ mod tests {
         assert_eq!(
             frame(created),
             format!(
-                "event: created\nid: 00000000000000ab\ndata: {{{id},\"name\":\"a\\n\u{2028}\\\"b\",\"email\":\"a@b\",\"group\":0}}\n\n"
+                "event: created\nid: 00000000000000ab\ndata: {{{id},\"name\":\"a\\n\u{2028}\\\"b\",\
+                 \"email\":\"a@b\",\"group\":0}}\n\n"
             )
         );
         let updated = frame(Change { group: Some(-1), ..Change::default() });

@@ -1,22 +1,21 @@
-//! The last changes in memory, and everybody who listens to them.
+//! The last changes in memory, and their subscribers.
 //!
-//! The hub keeps a bounded stretch of the feed, worded once for all. A subscriber is nothing but a version,
-//! up to which it has seen everything: it asks for what comes after, and gets all that is there in one
-//! [`Batch`], which it shares with whoever is at the same place. One that asks too late, when what comes next
-//! has been let go, fell behind and is told so. Publishing never waits for anybody.
+//! The hub keeps a bounded stretch of the feed, rendered once for all. A subscriber is a version, up to which
+//! it has seen everything: it asks for what comes after, and gets all that is there in one [`Batch`], which
+//! it shares with subscribers at the same version. One that asks too late, when what comes next has been
+//! dropped, fell behind. Publishing never waits for a subscriber.
 //!
 //! *Waking.* If every change woke every subscriber at once, two thousand of them would keep a core busy with
-//! two hundred changes a second, and every change would hold up the requests behind it for the time of two
-//! thousand socket calls. So the seats are in rows that are woken one after the other, with pauses in
+//! two hundred changes a second, and every change would delay the requests behind it for the time of two
+//! thousand socket calls. So the subscriptions are in rows that are woken one after the other, with pauses in
 //! between, and a new round begins only when the last is over. With one subscriber a round takes no time;
 //! with two thousand it takes about 60 ms, and each gets what has happened meanwhile in one piece. After a
-//! quiet time the first change is told at once.
+//! quiet time the first change is passed on at once.
 //!
 //! *Silence.* When the last subscriber has left, changes are kept for another [`LINGER`]: most come back at
 //! once.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,10 +24,10 @@ use protocol::Version;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::event::Told;
+use super::event::FeedEvent;
 use crate::engine::Published;
 
-/// More do not find a seat.
+/// More are refused.
 pub const MAX_SUBSCRIBERS: usize = 10_000;
 
 /// So many changes are kept, and so many bytes of them: at a thousand changes a second, a subscriber has a
@@ -42,7 +41,7 @@ const MAX_BATCH_BYTES: usize = 64 << 10;
 /// See the module.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// Rows of seats.
+/// Rows of subscriptions.
 const ROWS: usize = 64;
 
 /// What waking one subscriber may cost in time on average; it makes the length of a round.
@@ -54,7 +53,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// No round is shorter, however few there are.
 const SHORTEST: Duration = Duration::from_millis(5);
 
-/// See the module. Shared by everybody who publishes or listens.
+/// See the module. Shared by all that publish or subscribe.
 #[derive(Debug)]
 pub struct Hub {
     stretch: Mutex<Stretch>,
@@ -62,9 +61,6 @@ pub struct Hub {
     news: Notify,
     /// Each carries the number of the round.
     rows: Vec<watch::Sender<u64>>,
-    taken: AtomicUsize,
-    /// Seats ever taken; the next one is in the next row.
-    entered: AtomicUsize,
 }
 
 /// What is kept of the feed.
@@ -73,10 +69,13 @@ struct Stretch {
     /// All that is newer than this is in `events`; `None` while nothing is published.
     floor: Option<Version>,
     /// In version order.
-    events: VecDeque<Arc<Told>>,
+    events: VecDeque<Arc<FeedEvent>>,
     bytes: usize,
     /// The last batch that was made, with the version after which it begins.
     last: Option<(Version, Arc<Batch>)>,
+    subscribers: usize,
+    /// Subscriptions ever made; the next one is in the next row.
+    entered: usize,
     /// When the last subscriber left; `None` while there are any, and before there were.
     left: Option<Instant>,
 }
@@ -85,14 +84,14 @@ struct Stretch {
 #[derive(Debug)]
 pub struct Batch {
     /// One by one.
-    pub events: Vec<Arc<Told>>,
+    pub events: Vec<Arc<FeedEvent>>,
     /// All of them as a piece of an event stream.
     pub frames: Bytes,
 }
 
 impl Batch {
     /// The events, which are at least one.
-    pub fn new(events: Vec<Arc<Told>>) -> Self {
+    pub fn new(events: Vec<Arc<FeedEvent>>) -> Self {
         let frames = match events.as_slice() {
             [only] => only.frame.clone(),
             many => {
@@ -104,7 +103,7 @@ impl Batch {
         Self { events, frames }
     }
 
-    /// Whoever has seen this has seen everything up to this version.
+    /// A subscriber that has seen this has seen everything up to this version.
     pub fn end(&self) -> Version {
         self.events.last().map_or(Version::ZERO, |event| event.version)
     }
@@ -116,48 +115,44 @@ pub struct FellBehind;
 
 impl Default for Hub {
     fn default() -> Self {
-        Self {
-            stretch: Mutex::default(),
-            news: Notify::new(),
-            rows: (0..ROWS).map(|_| watch::Sender::new(0)).collect(),
-            taken: AtomicUsize::new(0),
-            entered: AtomicUsize::new(0),
-        }
+        let rows = (0..ROWS).map(|_| watch::Sender::new(0)).collect();
+        Self { stretch: Mutex::default(), news: Notify::new(), rows }
     }
 }
 
 impl Hub {
-    /// Takes a seat, if there is one.
-    pub fn enter(self: &Arc<Self>) -> Option<Seat> {
+    /// Subscribes; `None` where there are [`MAX_SUBSCRIBERS`] already.
+    pub fn enter(self: &Arc<Self>) -> Option<Subscription> {
         let mut stretch = self.lock();
-        if self.taken.load(Ordering::Relaxed) >= MAX_SUBSCRIBERS {
+        if stretch.subscribers >= MAX_SUBSCRIBERS {
             return None;
         }
-        self.taken.fetch_add(1, Ordering::Relaxed);
+        stretch.subscribers += 1;
+        stretch.entered += 1;
         stretch.left = None;
-        let row = self.entered.fetch_add(1, Ordering::Relaxed) % ROWS;
-        Some(Seat { hub: Arc::clone(self), woken: self.rows[row].subscribe() })
+        Some(Subscription { hub: Arc::clone(self), woken: self.rows[stretch.entered % ROWS].subscribe() })
     }
 
     /// How many subscribers there are.
     pub fn subscribers(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
+        self.lock().subscribers
     }
 
     /// From here on changes are published that are newer than `after`.
     pub fn begin(&self, after: Version) {
         let mut stretch = self.lock();
-        // Whoever asked may have gone meanwhile.
-        let left = (self.taken.load(Ordering::Relaxed) == 0).then(Instant::now);
-        *stretch = Stretch { floor: Some(after), left, ..Stretch::default() };
+        stretch.clear();
+        stretch.floor = Some(after);
+        // The subscriber may have gone meanwhile.
+        stretch.left = (stretch.subscribers == 0).then(Instant::now);
     }
 
-    /// Whether nobody has listened for a while. Then nothing need be published, and nothing is kept.
+    /// Whether there has been no subscriber for a while. Then nothing need be published, and nothing is kept.
     pub fn is_abandoned(&self) -> bool {
         let mut stretch = self.lock();
         let abandoned = stretch.floor.is_some() && stretch.left.is_some_and(|left| left.elapsed() > LINGER);
         if abandoned {
-            *stretch = Stretch::default();
+            stretch.clear();
         }
         abandoned
     }
@@ -169,7 +164,7 @@ impl Hub {
             return;
         }
         for published in news {
-            stretch.push(Told::new(published));
+            stretch.push(FeedEvent::new(published));
         }
         drop(stretch);
         self.news.notify_one();
@@ -177,7 +172,7 @@ impl Hub {
 
     /// Takes in what was published before: all that is newer than `after`, up to `upto`. What does not fit to
     /// what is kept, or beside it, is left.
-    pub fn extend_back(&self, after: Version, upto: Version, events: &[Arc<Told>]) {
+    pub fn extend_back(&self, after: Version, upto: Version, events: &[Arc<FeedEvent>]) {
         let mut stretch = self.lock();
         let Some(floor) = stretch.floor.filter(|floor| after < *floor && *floor <= upto) else { return };
         let older = &events[..events.partition_point(|event| event.version <= floor)];
@@ -197,7 +192,7 @@ impl Hub {
     /// What comes after `version`; `None` where there is nothing newer.
     ///
     /// # Errors
-    /// Where what comes next has been let go.
+    /// Where what comes next has been dropped.
     pub fn after(&self, version: Version) -> Result<Option<Arc<Batch>>, FellBehind> {
         self.lock().after(version)
     }
@@ -231,11 +226,17 @@ impl Hub {
 }
 
 impl Stretch {
-    fn push(&mut self, told: Told) {
+    /// Keeps nothing, but for the subscribers.
+    fn clear(&mut self) {
+        let (subscribers, entered) = (self.subscribers, self.entered);
+        *self = Self { subscribers, entered, ..Self::default() };
+    }
+
+    fn push(&mut self, event: FeedEvent) {
         let newest = self.events.back().map(|last| last.version).max(self.floor);
-        assert!(newest < Some(told.version), "the feed is in version order");
-        self.bytes += told.frame.len();
-        self.events.push_back(Arc::new(told));
+        assert!(newest < Some(event.version), "the feed is in version order");
+        self.bytes += event.frame.len();
+        self.events.push_back(Arc::new(event));
         while self.events.len() > MAX_EVENTS || self.bytes > MAX_BYTES {
             let Some(oldest) = self.events.pop_front() else { return };
             self.bytes -= oldest.frame.len();
@@ -250,7 +251,7 @@ impl Stretch {
         if self.events.back().is_none_or(|newest| newest.version <= version) {
             return Ok(None);
         }
-        let complete = |batch: &Batch, newest: &Told| {
+        let complete = |batch: &Batch, newest: &FeedEvent| {
             batch.end() == newest.version || batch.frames.len() >= MAX_BATCH_BYTES
         };
         if let (Some((begin, batch)), Some(newest)) = (&self.last, self.events.back())
@@ -272,41 +273,42 @@ impl Stretch {
     }
 }
 
-/// The place of one subscriber. Dropping it makes it free.
+/// One subscriber. Dropping it ends the subscription.
 #[derive(Debug)]
-pub struct Seat {
+pub struct Subscription {
     hub: Arc<Hub>,
     woken: watch::Receiver<u64>,
 }
 
-impl Seat {
+impl Subscription {
     /// The next changes after `version`; waits until there are some.
     ///
     /// # Errors
-    /// Where what comes next has been let go.
+    /// Where what comes next has been dropped.
     pub async fn next(&mut self, version: Version) -> Result<Arc<Batch>, FellBehind> {
         loop {
             self.woken.mark_unchanged();
             if let Some(batch) = self.hub.after(version)? {
                 return Ok(batch);
             }
-            // The hub has the sending ends as long as there is a seat.
+            // The hub has the sending ends as long as there is a subscription.
             if self.woken.changed().await.is_err() {
                 return Err(FellBehind);
             }
         }
     }
 
-    /// The hub in which it is.
+    /// The hub to which it belongs.
     pub fn hub(&self) -> &Hub {
         &self.hub
     }
 }
 
-impl Drop for Seat {
+impl Drop for Subscription {
     fn drop(&mut self) {
         let mut stretch = self.hub.lock();
-        if self.hub.taken.fetch_sub(1, Ordering::Relaxed) == 1 {
+        stretch.subscribers -= 1;
+        if stretch.subscribers == 0 {
             stretch.left = Some(Instant::now());
         }
     }
@@ -350,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded_and_who_is_late_is_told() {
+    fn what_is_kept_is_bounded_and_a_late_subscriber_falls_behind() {
         let hub = Hub::default();
         hub.begin(Version(0));
         for version in 1..=MAX_EVENTS as u64 + 5 {
@@ -372,7 +374,8 @@ mod tests {
         let hub = Hub::default();
         hub.begin(Version(10));
         hub.publish(&[news(12)]);
-        let older: Vec<Arc<Told>> = [4, 8, 10, 12].map(|version| Arc::new(Told::new(&news(version)))).into();
+        let older: Vec<Arc<FeedEvent>> =
+            [4, 8, 10, 12].map(|version| Arc::new(FeedEvent::new(&news(version)))).into();
         hub.extend_back(Version(3), Version(9), &older[..2]);
         assert!(!hub.reaches(Version(3)), "it leaves a gap");
         hub.extend_back(Version(3), Version(12), &older);
@@ -383,18 +386,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_is_woken() {
+    async fn a_subscriber_that_waits_is_woken() {
         let hub = Arc::new(Hub::default());
         let end = CancellationToken::new();
         let waking = tokio::spawn({
             let (hub, end) = (Arc::clone(&hub), end.clone());
             async move { hub.wake(end).await }
         });
-        let mut seats: Vec<Seat> = (0..1_000).map(|_| hub.enter().expect("a seat")).collect();
+        let mut subscriptions: Vec<Subscription> = (0..1_000).map(|_| hub.enter().expect("room")).collect();
         hub.begin(Version(0));
         for round in 1..4 {
-            let woken = seats.iter_mut().map(|seat| async {
-                let batch = seat.next(Version(round - 1)).await.expect("it is here");
+            let woken = subscriptions.iter_mut().map(|subscription| async {
+                let batch = subscription.next(Version(round - 1)).await.expect("it is here");
                 assert_eq!(versions(&batch), [round]);
             });
             let all = futures_util::future::join_all(woken);
@@ -402,7 +405,7 @@ mod tests {
             tokio::join!(all, publish);
         }
         assert_eq!(hub.subscribers(), 1_000);
-        drop(seats);
+        drop(subscriptions);
         assert_eq!(hub.subscribers(), 0);
         assert!(!hub.is_abandoned() && hub.reaches(Version(0)), "they may come back");
         end.cancel();
@@ -410,12 +413,12 @@ mod tests {
     }
 
     #[test]
-    fn the_seats_are_counted() {
+    fn subscriptions_are_counted() {
         let hub = Arc::new(Hub::default());
-        let seats: Vec<Seat> = (0..MAX_SUBSCRIBERS).map_while(|_| hub.enter()).collect();
-        assert_eq!(seats.len(), MAX_SUBSCRIBERS);
+        let subscriptions: Vec<Subscription> = (0..MAX_SUBSCRIBERS).map_while(|_| hub.enter()).collect();
+        assert_eq!(subscriptions.len(), MAX_SUBSCRIBERS);
         assert!(hub.enter().is_none());
-        drop(seats);
+        drop(subscriptions);
         assert!(hub.enter().is_some());
     }
 }

@@ -15,7 +15,7 @@ use super::problem::Problem;
 use super::settings::HttpSettings;
 use crate::engine::FeedStart;
 use crate::engine_task::{EngineHandle, OneOfMany, Reply, Unserved};
-use crate::feed::Seat;
+use crate::feed::Subscription;
 use crate::scatter::check::{self, Begun, Check};
 use crate::scatter::{self, List};
 use crate::status::ClusterStatus;
@@ -132,8 +132,8 @@ impl Api {
     }
 
     /// A subscription to the feed, and where it begins.
-    pub(super) async fn subscribe(&self) -> Result<(Seat, FeedStart), Problem> {
-        // The seat is taken first: what is published from then on is kept for it.
+    pub(super) async fn subscribe(&self) -> Result<(Subscription, FeedStart), Problem> {
+        // It subscribes first: what is published from then on is kept for it.
         let Some(seat) = self.coordinator.feed().enter() else {
             let detail = "As many listen to changes as this gateway takes on. Nothing was begun.";
             return Err(Problem::new(Kind::TooManySubscribers, detail));

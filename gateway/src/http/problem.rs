@@ -244,7 +244,7 @@ impl From<PromotionRefused> for Problem {
         let (kind, partition) = match refused {
             PromotionRefused::NoSuchPartition { .. } => (Kind::PartitionNotFound, None),
             PromotionRefused::Served { partition } => (Kind::PartitionServed, Some(partition)),
-            PromotionRefused::Nobody { partition, .. } => (Kind::Unavailable, Some(partition)),
+            PromotionRefused::NoCandidate { partition, .. } => (Kind::Unavailable, Some(partition)),
             PromotionRefused::Stopping => (Kind::Unavailable, None),
         };
         Self::new(kind, format!("Nothing was done: {refused}.")).about(partition)

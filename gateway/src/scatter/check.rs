@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 
-use crate::engine::{HOLD_WITHIN, Repair};
+use crate::engine::{PAUSE_WITHIN, Repair};
 use crate::engine_task::{EngineHandle, RepairRefused, Unserved};
 
 /// What was found.
@@ -78,7 +78,7 @@ pub struct CopyCheck {
     pub damage: Vec<Damage>,
 }
 
-/// What has been begun so that a partition becomes good.
+/// What has been begun to repair a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Begun {
@@ -110,7 +110,7 @@ pub async fn check(engine: &EngineHandle, scan: bool) -> Result<Check, Unserved>
 /// Looks what a partition needs, and begins it.
 ///
 /// # Errors
-/// If it cannot be made good now, or not at all.
+/// If it cannot be repaired now, or not at all.
 pub async fn repair(engine: &EngineHandle, partition: Partition) -> Result<Begun, RepairRefused> {
     let not_now = |why: String| RepairRefused::NotNow { partition, why };
     let unserved = |unserved: Unserved| not_now(unserved.to_string());
@@ -204,8 +204,8 @@ where
         }
         sleep(GLANCE).await;
     }
-    engine.hold(partition).await?;
-    let deadline = Instant::now() + HOLD_WITHIN;
+    engine.pause_writes(partition).await?;
+    let deadline = Instant::now() + PAUSE_WITHIN;
     let answers = loop {
         let answers = ask().await;
         let level = answers.as_ref().map_or(true, |answers| are_level(answers));
@@ -214,7 +214,7 @@ where
         }
         sleep(GLANCE).await;
     };
-    engine.let_go(partition).await?;
+    engine.resume_writes(partition).await?;
     answers
 }
 

@@ -47,8 +47,8 @@ impl Merge {
         Self { limit, sources: (0..size).map(|_| source()).collect(), users: Vec::new() }
     }
 
-    /// Merges as far as what is known reaches. Returns whom to ask so that it can go on: nobody when the list
-    /// is full or there is no more.
+    /// Merges as far as what is known reaches. Returns what to ask for so that it can go on: nothing when the
+    /// list is full or there is no more.
     pub(super) fn advance(&mut self) -> Vec<Want> {
         while self.users.len() < self.limit {
             if self.sources.iter().any(Source::is_dry) {

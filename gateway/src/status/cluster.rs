@@ -15,7 +15,7 @@ pub struct ClusterStatus {
     pub ring: Option<String>,
     /// n.
     pub size: u16,
-    /// Number of the view: it counts up whenever a lead moves.
+    /// Number of the view: it counts up whenever a leader changes.
     pub epoch: u64,
     /// Whether every partition can take reads and writes.
     pub ready: bool,
@@ -87,15 +87,15 @@ pub struct CopyStatus {
     pub connected: bool,
     /// Whether it ever held all of its partition, as far as that is known now.
     pub complete: bool,
-    /// The highest version in it when its process last told; 0 where nothing was ever written.
+    /// The highest version in it when its process last reported; 0 where nothing was ever written.
     pub version: Option<u64>,
     /// What shows that it was rolled back: its disk has lost something. Absent where it was not.
     pub rolled_back: Option<RolledBack>,
     /// Why it is slow, while it is much slower than the other copy: its disk or its link. Then it leads only
     /// where the other copy cannot, and is not asked where that one may answer.
     pub slow: Option<String>,
-    /// How many writes it lacks that the lead has acknowledged through this gateway; absent for the lead
-    /// itself, and where the gateway has not seen who led.
+    /// How many writes it lacks that the leader has acknowledged through this gateway; absent for the leader
+    /// itself, and where the gateway has not seen which copy led.
     pub lag: Option<u64>,
     /// Whether it follows the other copy of the partition now; absent where its process has not said so.
     pub follows: Option<bool>,
@@ -167,20 +167,23 @@ fn partition_status(engine: &Engine, number: Partition) -> PartitionStatus {
     let partition = engine.partition(number);
     let served = !partition.is_down();
     let whole = served
-        && partition.lead == Role::Primary
+        && partition.leader() == Role::Primary
         && (partition.other_is_current() || !partition.is_replicated())
         && engine.impaired(number).is_none();
     let age = partition.oldest_unreplicated().map(|since| engine.now().saturating_sub(since));
     PartitionStatus {
         partition: number,
-        lead: engine.place_of(number, partition.lead).filter(|_| served).map(|place| engine.name_of(place)),
-        role: partition.lead,
+        lead: engine
+            .place_of(number, partition.leader())
+            .filter(|_| served)
+            .map(|place| engine.name_of(place)),
+        role: partition.leader(),
         reads: served,
         writes: served,
         both_read: partition.other_is_current(),
         unreplicated: partition.unreplicated() as u64,
         unreplicated_millis: age.map_or(0, |age| age.as_millis() as u64),
-        link_down: partition.replication.link_is_down(),
+        link_down: engine.link_is_down(number),
         copies: Role::ALL.into_iter().filter_map(|role| copy_status(engine, number, role)).collect(),
         waiting_for: (!whole).then(|| engine.waiting_for(number)),
     }
@@ -200,7 +203,7 @@ fn copy_status(engine: &Engine, number: Partition, role: Role) -> Option<CopySta
         rolled_back: report
             .and_then(|report| report.rollback)
             .map(|Rollback { of, found, known }| RolledBack { of, found, known }),
-        slow: partition.pace.cause(role).map(|cause| cause.of_copy().to_owned()),
+        slow: partition.slow(role).map(|cause| cause.of_copy().to_owned()),
         lag: report.and_then(|report| partition.lag(&report)),
         follows: following.map(|following| following.get(role)).filter(|_| partition.is_replicated()),
     })

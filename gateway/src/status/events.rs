@@ -59,8 +59,8 @@ pub(crate) fn words(event: &RingEvent) -> String {
         RingEvent::SizeDiffers { ring, configured } => {
             format!("the data belong to a ring of {ring}, which counts, not of {configured}")
         }
-        RingEvent::ViewChanged { epoch, partition, lead, why } => {
-            format!("view {epoch}: {lead} for partition {partition}, since {why}")
+        RingEvent::ViewChanged { epoch, partition, leader, why } => {
+            format!("view {epoch}: {leader} for partition {partition}, since {why}")
         }
         RingEvent::PartitionChanged { partition, now: what }
         | RingEvent::ReplicationImpaired { partition, what }
@@ -95,8 +95,8 @@ pub(crate) fn log(event: RingEvent) {
                 configured, "DB_PROCESSES is not the size of the ring that the data belong to, which counts"
             );
         }
-        RingEvent::ViewChanged { epoch, partition, lead, why } => {
-            info!(epoch, partition, lead, why, "view changed");
+        RingEvent::ViewChanged { epoch, partition, leader, why } => {
+            info!(epoch, partition, leader, why, "view changed");
         }
         RingEvent::PartitionChanged { partition, now } => info!(partition, "partition {partition}: {now}"),
         RingEvent::ReplicationImpaired { partition, what } => {

@@ -2,7 +2,7 @@
 //! and the engine's messages into socket.io events; it decides nothing.
 //!
 //! * `server`: accepts connections, and lets in only those that know the cluster's secret.
-//! * `connections`: who is connected, and how to send to them.
+//! * `connections`: the open connections, and how to send on them.
 
 mod connections;
 mod server;

@@ -11,11 +11,7 @@ use axum::extract::ConnectInfo;
 use axum::serve::ListenerExt;
 use process::Secret;
 use protocol::message::Message;
-use protocol::message::link::{
-    Alive, Applied, Auth, Compared, CopiesChanged, Following, Leaving, Merged, ReadAnswers, Register,
-    WriteAnswers,
-};
-use protocol::message::query::{ChangesAnswer, CountAnswer, DigestAnswer, PageAnswer, TombstoneAnswer};
+use protocol::message::link::{Alive, Auth, Leaving, Register};
 use socketioxide::SocketIo;
 use socketioxide::extract::{Event as EventName, SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
@@ -37,10 +33,10 @@ const MAX_WAITING_PACKETS: usize = 4096;
 /// Lines that one connection may cause in the log by sending nonsense.
 const MAX_COMPLAINTS: u32 = 5;
 
-/// Who may connect.
+/// Which peers may connect.
 #[derive(Debug, Clone)]
 pub enum Admission {
-    /// Whoever knows the secret.
+    /// Those that know the secret.
     Secret(Secret),
     /// Without a secret: processes of this machine only.
     Loopback,
@@ -65,7 +61,7 @@ impl Admission {
     }
 }
 
-/// Why a peer was not let in; it is told.
+/// Why a peer was refused, as it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct NotAdmitted(&'static str);
 
@@ -143,39 +139,20 @@ fn welcome(socket: &SocketRef, connections: &Connections, events: &UnboundedSend
         host: host.clone(),
         register: Box::new(register),
     });
-    inbox.on_message(socket, FromProcess::Read as fn(ReadAnswers) -> FromProcess);
-    inbox.on_message(socket, FromProcess::Written as fn(WriteAnswers) -> FromProcess);
-    inbox.on_message(
-        socket,
-        (|page| FromProcess::Answer(Answer::Page(page))) as fn(PageAnswer) -> FromProcess,
-    );
-    inbox.on_message(
-        socket,
-        (|count| FromProcess::Answer(Answer::Count(count))) as fn(CountAnswer) -> FromProcess,
-    );
-    inbox.on_message(
-        socket,
-        (|changes| FromProcess::Answer(Answer::Changes(changes))) as fn(ChangesAnswer) -> FromProcess,
-    );
-    inbox.on_message(
-        socket,
-        (|tombstones| FromProcess::Answer(Answer::Tombstones(tombstones)))
-            as fn(TombstoneAnswer) -> FromProcess,
-    );
-    inbox.on_message(
-        socket,
-        (|digests| FromProcess::Answer(Answer::Digests(digests))) as fn(DigestAnswer) -> FromProcess,
-    );
-    inbox.on_message(socket, FromProcess::Merged as fn(Merged) -> FromProcess);
-    inbox.on_message(socket, FromProcess::Applied as fn(Applied) -> FromProcess);
-    inbox.on_message(socket, FromProcess::Compared as fn(Compared) -> FromProcess);
-    inbox.on_message(socket, FromProcess::Following as fn(Following) -> FromProcess);
-    inbox.on_message(
-        socket,
-        (|changed| FromProcess::Copies(Box::new(changed))) as fn(CopiesChanged) -> FromProcess,
-    );
-    inbox.on_message(socket, (|_| FromProcess::Leaving) as fn(Leaving) -> FromProcess);
-    inbox.on_message(socket, (|_| FromProcess::Alive) as fn(Alive) -> FromProcess);
+    inbox.on_message(socket, FromProcess::Read);
+    inbox.on_message(socket, FromProcess::Written);
+    inbox.on_message(socket, |page| FromProcess::Answer(Answer::Page(page)));
+    inbox.on_message(socket, |count| FromProcess::Answer(Answer::Count(count)));
+    inbox.on_message(socket, |changes| FromProcess::Answer(Answer::Changes(changes)));
+    inbox.on_message(socket, |tombstones| FromProcess::Answer(Answer::Tombstones(tombstones)));
+    inbox.on_message(socket, |digests| FromProcess::Answer(Answer::Digests(digests)));
+    inbox.on_message(socket, FromProcess::Merged);
+    inbox.on_message(socket, FromProcess::Applied);
+    inbox.on_message(socket, FromProcess::Compared);
+    inbox.on_message(socket, FromProcess::Following);
+    inbox.on_message(socket, |changed| FromProcess::Copies(Box::new(changed)));
+    inbox.on_message(socket, |Leaving {}| FromProcess::Leaving);
+    inbox.on_message(socket, |Alive { .. }| FromProcess::Alive);
 
     let unknown = inbox.clone();
     socket.on_fallback(move |EventName(name): EventName| {
@@ -243,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_secret_only_this_machine_is_let_in() {
+    fn without_a_secret_only_this_machine_is_admitted() {
         let local = Some("127.0.0.1:9".parse().expect("an address"));
         let mapped = Some("[::ffff:127.0.0.1]:9".parse().expect("an address"));
         let remote = Some("192.0.2.1:9".parse().expect("an address"));
@@ -254,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_secret_only_those_who_know_it_are_let_in() {
+    fn with_a_secret_only_peers_that_know_it_are_admitted() {
         let secret = Admission::Secret("correct horse".parse().expect("a secret"));
         let local = Some("127.0.0.1:9".parse().expect("an address"));
         assert!(secret.admits(Some("correct horse"), local).is_ok());

@@ -202,7 +202,7 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
             (_, Request::Size { reply }) => drop(reply.send(Ok(SIZE))),
             (Mood::Failing(why), Request::Subscribe { reply }) => drop(reply.send(Err(why))),
             (_, Request::Subscribe { reply }) => drop(reply.send(Ok(users.subscribe()))),
-            (_, Request::Hold { reply, .. }) => {
+            (_, Request::PauseWrites { reply, .. }) => {
                 let _ = reply.send(());
             }
             (_, Request::Repair { partition, reply, .. }) => {
@@ -220,7 +220,9 @@ fn promote(partition: u16) -> Result<(), PromotionRefused> {
     match partition {
         0 => Err(PromotionRefused::Served { partition }),
         1 => Ok(()),
-        2 => Err(PromotionRefused::Nobody { partition, waiting_for: "db-0 has to come back".to_owned() }),
+        2 => {
+            Err(PromotionRefused::NoCandidate { partition, waiting_for: "db-0 has to come back".to_owned() })
+        }
         _ => Err(PromotionRefused::NoSuchPartition { partition, size: SIZE }),
     }
 }

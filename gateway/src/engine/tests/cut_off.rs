@@ -98,7 +98,7 @@ fn when_all_connections_end_writes_are_sent_again_in_their_order_and_reads_are_n
     let (late, count) = (script.create(user_of(0, 3, 2)), script.count(0));
     script.pass(1_500, &[]);
     assert_eq!((script.reads.len(), script.writes.len(), script.answers.len()), (0, 0, 0));
-    // The lead had applied what it was sent; only its answer is lost. The other copy has not followed that
+    // The leader had applied what it was sent; only its answer is lost. The other copy has not followed that
     // yet.
     script.processes[0].copies.primary.head = 1;
     (0..3).for_each(|place| script.connect(place));

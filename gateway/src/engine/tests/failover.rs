@@ -1,4 +1,4 @@
-//! The lead is lost, comes back, leaves, or is moved home.
+//! The leader is lost, comes back, leaves, or fails back.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use protocol::message::link::WriteBatch;
 
 use super::*;
 
-/// Where the writes of a partition of three are now: the lead's place and role.
-fn lead(script: &Script, partition: usize) -> Option<(String, Role)> {
+/// Where the writes of a partition of three are now: the leader's place and role.
+fn leader(script: &Script, partition: usize) -> Option<(String, Role)> {
     let status = &script.engine.status().partitions[partition];
     status.lead.clone().map(|name| (name, status.role))
 }
 
 impl Script {
-    /// A user is created, and read before the lead's answer comes. Returns the read, and the number of the
+    /// A user is created, and read before the leader's answer comes. Returns the read, and the number of the
     /// frame that has no answer.
     fn create_seen_early(&mut self, id: UserId) -> (RequestId, u64) {
         self.create(id);
@@ -52,7 +52,7 @@ fn unanswered_writes(script: &Script, place: u16) -> usize {
 }
 
 #[test]
-fn when_the_lead_is_lost_the_other_copy_is_handed_the_tail_and_leads() {
+fn when_the_leader_is_lost_the_other_copy_gets_the_tail_and_leads() {
     let mut script = Script::formed(3);
     let id = user_of(0, 3, 0);
     script.create(id);
@@ -69,7 +69,7 @@ fn when_the_lead_is_lost_the_other_copy_is_handed_the_tail_and_leads() {
     );
 
     assert_eq!(script.confirm_merges(1), versions.len());
-    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
+    assert_eq!(leader(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
     assert_eq!(script.asked(), [(1, Role::Replica)]);
     script.answer_reads(1);
     assert!(matches!(script.read_result(read), Some(Ok(Some(_)))));
@@ -84,14 +84,14 @@ fn when_the_lead_is_lost_the_other_copy_is_handed_the_tail_and_leads() {
 }
 
 #[test]
-fn nobody_leads_by_a_view_that_is_not_kept() {
+fn no_copy_leads_by_a_view_that_is_not_persisted() {
     let mut script = Script::formed(3);
-    script.processes[2].keeps = false;
+    script.processes[2].persists = false;
     script.kill(0);
     let write = script.create(user_of(0, 3, 0));
     assert_eq!(unanswered_writes(&script, 1), 0, "a gateway that restarts could overlook the view");
-    script.processes[2].keeps = true;
-    let Some(view) = Some(script.last_notice(2).view.clone()) else { unreachable!("it was told") };
+    script.processes[2].persists = true;
+    let Some(view) = Some(script.last_notice(2).view.clone()) else { unreachable!("it was notified") };
     script.processes[2].view = view;
     script.copies_changed(2);
     script.apply_writes(1, Role::Replica);
@@ -115,17 +115,17 @@ fn a_primary_that_comes_back_takes_the_lead_when_it_has_caught_up() {
     script.apply_writes(1, Role::Replica);
     script.processes[0].copies.primary.position = None;
     script.connect(0);
-    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)), "db-0 lacks a write");
+    assert_eq!(leader(&script, 0), Some(("db-1".to_owned(), Role::Replica)), "db-0 lacks a write");
     let in_flight = script.create(user_of(0, 3, 1));
     script.follow_back(0, 1);
-    // Almost: from here on new writes are held, while db-1 finishes what it has.
+    // Almost: from here on new writes are buffered, while db-1 finishes what it has.
     let held = script.create(user_of(0, 3, 2));
     assert_eq!(unanswered_writes(&script, 1), 1);
     script.apply_writes(1, Role::Replica);
     assert!(matches!(script.write_result(in_flight), Some(Ok(_))));
     assert!(script.write_result(held).is_none());
     script.follow_back(0, 2);
-    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
+    assert_eq!(leader(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
     script.apply_writes(0, Role::Primary);
     assert!(matches!(script.write_result(held), Some(Ok(_))));
     assert_eq!(unanswered_writes(&script, 1), 0);
@@ -142,30 +142,34 @@ fn a_move_that_takes_too_long_is_given_up_and_tried_again_later() {
     let held = script.create(user_of(0, 3, 1));
     assert_eq!(unanswered_writes(&script, 1), 0);
     script.pass(300, &[]);
-    assert_eq!(script.apply_writes(1, Role::Replica).len(), 1, "let go to the lead that it has");
+    assert_eq!(script.apply_writes(1, Role::Replica).len(), 1, "sent to the leader that it has");
     assert!(matches!(script.write_result(held), Some(Ok(_))));
     script.pass(1_000, &[]);
     script.follow_back(0, 2);
-    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
+    assert_eq!(leader(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
 }
 
 #[test]
-fn a_move_is_announced_and_kept_before_any_write_waits_and_reads_never_do() {
+fn a_move_is_announced_and_persisted_before_any_write_waits_and_reads_never_do() {
     let mut script = Script::formed(3);
     let (id, other) = (user_of(0, 3, 0), user_of(0, 3, 1));
-    script.processes.iter_mut().for_each(|process| process.keeps = false);
+    script.processes.iter_mut().for_each(|process| process.persists = false);
     script.message(0, FromProcess::Leaving);
     script.pass(60, &[]);
     let lead_of = |script: &Script| script.last_notice(1).view.leads[0];
     assert_eq!((lead_of(&script).role, lead_of(&script).promoting), (Role::Replica, true));
     let early = script.create(id);
-    assert_eq!(unanswered_writes(&script, 0), 1, "nobody keeps the view yet, so the lead serves on");
+    assert_eq!(
+        unanswered_writes(&script, 0),
+        1,
+        "no process has persisted the view yet, so the leader serves on"
+    );
     script.apply_writes(0, Role::Primary);
     assert!(matches!(script.write_result(early), Some(Ok(_))));
 
     script.syncs = false;
     for place in [1, 2] {
-        script.processes[place].keeps = true;
+        script.processes[place].persists = true;
         script.processes[place].view = script.last_notice(place as u16).view.clone();
         script.copies_changed(place as u16);
     }
@@ -173,10 +177,10 @@ fn a_move_is_announced_and_kept_before_any_write_waits_and_reads_never_do() {
     assert_eq!(unanswered_writes(&script, 0), 0);
     script.follow(0, 1);
     script.read(id);
-    assert_eq!(script.asked(), [(0, Role::Primary)], "both have everything, and nobody decides anything");
+    assert_eq!(script.asked(), [(0, Role::Primary)], "both have everything, and none decides anything");
     assert_eq!(unanswered_writes(&script, 1), 0);
     script.confirm_merges(1);
-    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
+    assert_eq!(leader(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
     script.apply_writes(1, Role::Replica);
     assert!(matches!(script.write_result(held), Some(Ok(_))));
     assert!(!lead_of(&script).promoting);
@@ -189,13 +193,13 @@ fn when_the_target_of_a_move_is_lost_the_lead_leads_on_by_a_newer_view() {
     script.processes[0].copies.primary.position = None;
     script.connect(0);
     let epoch = script.engine.status().epoch;
-    script.processes.iter_mut().for_each(|process| process.keeps = false);
+    script.processes.iter_mut().for_each(|process| process.persists = false);
     script.follow_back(0, 0);
     let held = script.create(user_of(0, 3, 0));
-    assert_eq!(script.engine.status().epoch, epoch + 1, "a view names db-0, and is not kept yet");
-    script.processes.iter_mut().for_each(|process| process.keeps = true);
+    assert_eq!(script.engine.status().epoch, epoch + 1, "a view names db-0, and is not persisted yet");
+    script.processes.iter_mut().for_each(|process| process.persists = true);
     script.kill(0);
-    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
+    assert_eq!(leader(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
     assert!(script.engine.status().epoch > epoch + 1);
     script.apply_writes(1, Role::Replica);
     assert!(matches!(script.write_result(held), Some(Ok(_))));
@@ -216,7 +220,7 @@ fn a_copy_that_lacks_more_than_the_tail_covers_does_not_lead() {
     assert!(matches!(script.write_result(in_flight), Some(Err(Unserved::OutcomeUnknown { .. }))));
     let read = script.read(user_of(0, 3, 0));
     let Some(Err(Unserved::Unavailable { waiting_for, .. })) = script.read_result(read) else {
-        panic!("an older truth was told");
+        panic!("an older state was shown");
     };
     assert_eq!(waiting_for, "db-0 has to come back");
     let write = script.create(user_of(0, 3, 0));
@@ -236,12 +240,16 @@ fn reads_wait_until_both_copies_have_what_only_the_returned_one_knew() {
     script.processes[0].copies.primary.head = 1;
     script.connect(0);
     script.follow_back(0, 1);
-    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)), "db-1 has to follow db-0 as well");
+    assert_eq!(
+        leader(&script, 0),
+        Some(("db-1".to_owned(), Role::Replica)),
+        "db-1 has to follow db-0 as well"
+    );
     script.read(user_of(0, 3, 1));
     assert_eq!(script.asked(), [(1, Role::Replica)]);
     script.answer_reads(1);
     script.follow(0, 1);
-    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
+    assert_eq!(leader(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
     script.read(user_of(0, 3, 1));
     assert_eq!(script.asked(), [(1, Role::Replica)], "both have everything");
 }
@@ -253,9 +261,9 @@ fn a_lead_that_comes_back_before_anybody_could_take_over_leads_on() {
     script.create(user_of(0, 3, 0));
     script.apply_writes(0, Role::Primary);
     script.kill(0);
-    assert_eq!(lead(&script, 0), None);
+    assert_eq!(leader(&script, 0), None);
     script.connect(0);
-    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
+    assert_eq!(leader(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
 }
 
 #[test]
@@ -294,9 +302,9 @@ fn a_process_that_lost_its_disk_is_filled_before_it_leads_again() {
     script.processes[1].copies.primary.complete = true;
     script.processes[1].copies.replica.complete = true;
     script.copies_changed(1);
-    assert_eq!(lead(&script, 1), Some(("db-2".to_owned(), Role::Replica)));
+    assert_eq!(leader(&script, 1), Some(("db-2".to_owned(), Role::Replica)));
     script.follow_back(1, 1);
-    assert_eq!(lead(&script, 1), Some(("db-1".to_owned(), Role::Primary)));
+    assert_eq!(leader(&script, 1), Some(("db-1".to_owned(), Role::Primary)));
     script.read(user_of(1, 3, 0));
     assert_eq!(script.asked(), [(2, Role::Replica)], "it has everything that is not in the new op-log");
     script.answer_reads(2);
@@ -309,7 +317,7 @@ fn a_process_that_lost_its_disk_is_filled_before_it_leads_again() {
     assert_eq!(script.asked(), [(1, Role::Primary)]);
     script.kill(1);
     assert_eq!(script.confirm_merges(2), 1, "what it lacks is in the tail");
-    assert_eq!(lead(&script, 1), Some(("db-2".to_owned(), Role::Replica)));
+    assert_eq!(leader(&script, 1), Some(("db-2".to_owned(), Role::Replica)));
 }
 
 #[test]
@@ -325,16 +333,16 @@ fn a_process_that_leaves_is_released_when_its_partition_is_led_elsewhere() {
     script.apply_writes(0, Role::Primary);
     assert!(matches!(script.write_result(in_flight), Some(Ok(_))));
     script.follow(0, 1);
-    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
+    assert_eq!(leader(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
     script.pass(10, &[]);
     assert!(released(&script));
     script.apply_writes(1, Role::Replica);
     assert!(matches!(script.write_result(held), Some(Ok(_))));
     script.pass(100, &[]);
     assert_eq!(
-        lead(&script, 0),
+        leader(&script, 0),
         Some(("db-1".to_owned(), Role::Replica)),
-        "it does not go home to one that leaves"
+        "it does not fail back to one that leaves"
     );
 }
 
@@ -355,18 +363,18 @@ fn a_gateway_that_starts_believes_the_newest_view_of_a_majority() {
     script.create(user_of(0, 3, 0));
     script.apply_writes(1, Role::Replica);
     script.restart_gateway();
-    // db-0 was away when it lost the lead, and does not know.
+    // db-0 was away when it lost the leadership, and does not know.
     script.connect(0);
-    assert_eq!(lead(&script, 0), None);
+    assert_eq!(leader(&script, 0), None);
     script.connect(2);
-    assert_eq!(lead(&script, 0), None, "db-2 knows that db-1 leads");
+    assert_eq!(leader(&script, 0), None, "db-2 knows that db-1 leads");
     let read = script.read(user_of(0, 3, 0));
     let Some(Err(Unserved::Unavailable { waiting_for, .. })) = script.read_result(read) else {
-        panic!("an older truth was told");
+        panic!("an older state was shown");
     };
     assert_eq!(waiting_for, "db-1 has to come back");
     script.connect(1);
-    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
+    assert_eq!(leader(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
 }
 
 #[test]
@@ -375,9 +383,9 @@ fn a_gateway_that_starts_serves_what_it_can_while_one_process_is_away() {
     script.restart_gateway();
     script.connect(0);
     script.connect(1);
-    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
-    assert_eq!(lead(&script, 1), Some(("db-1".to_owned(), Role::Primary)));
-    assert_eq!(lead(&script, 2), None, "db-0 may lack what db-2 has acknowledged");
+    assert_eq!(leader(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
+    assert_eq!(leader(&script, 1), Some(("db-1".to_owned(), Role::Primary)));
+    assert_eq!(leader(&script, 2), None, "db-0 may lack what db-2 has acknowledged");
 }
 
 #[test]
@@ -387,19 +395,19 @@ fn a_promotion_that_a_gateway_did_not_live_to_finish_waits_for_both_copies() {
     script.apply_writes(0, Role::Primary);
     script.kill(0);
     assert!(script.processes[2].view.leads[0].promoting);
-    // The tail is in nobody's hands any more.
+    // The tail is gone.
     script.restart_gateway();
     script.connect(1);
     script.connect(2);
-    assert_eq!(lead(&script, 0), None);
+    assert_eq!(leader(&script, 0), None);
     script.connect(0);
-    assert_eq!(lead(&script, 0), None);
+    assert_eq!(leader(&script, 0), None);
     script.syncs = false;
     script.follow(0, 1);
     script.follow_back(0, 0);
-    assert!(!script.last_notice(2).view.leads[0].promoting, "told before anything else happens");
+    assert!(!script.last_notice(2).view.leads[0].promoting, "notified before anything else happens");
     script.confirm_merges(0);
-    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
+    assert_eq!(leader(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
 }
 
 #[test]
@@ -423,17 +431,17 @@ fn the_operator_may_accept_a_loss_and_what_was_lost_comes_back_later() {
     };
     assert_eq!(promote(&mut script, 1), Err(PromotionRefused::Served { partition: 1 }));
     assert_eq!(promote(&mut script, 3), Err(PromotionRefused::NoSuchPartition { partition: 3, size: 3 }));
-    assert_eq!(lead(&script, 0), None, "what db-0 acknowledged last may be nowhere else");
+    assert_eq!(leader(&script, 0), None, "what db-0 acknowledged last may be nowhere else");
     assert_eq!(promote(&mut script, 0), Ok(()));
-    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
+    assert_eq!(leader(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
     let write = script.create(user_of(0, 3, 1));
     script.apply_writes(1, Role::Replica);
     assert!(matches!(script.write_result(write), Some(Ok(_))));
-    // db-0 comes back with what only it has: both follow each other, and the lead goes home.
+    // db-0 comes back with what only it has: both follow each other, and the leadership fails back.
     script.connect(0);
     script.follow(0, 1);
     script.follow_back(0, 1);
-    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
+    assert_eq!(leader(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
 }
 
 #[test]
@@ -443,12 +451,12 @@ fn a_copy_that_is_not_there_is_not_promoted() {
     script.kill(0);
     let mut commands = Vec::new();
     let refused = script.engine.promote(script.now, 0, &mut commands);
-    assert!(matches!(refused, Err(PromotionRefused::Nobody { partition: 0, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(PromotionRefused::NoCandidate { partition: 0, .. })), "{refused:?}");
     assert!(commands.is_empty());
 }
 
 #[test]
-fn nobody_sees_a_write_that_the_lead_may_take_with_it() {
+fn no_read_shows_a_write_that_may_be_lost_with_the_leader() {
     let mut script = Script::formed(3);
     let id = user_of(0, 3, 0);
     let write = script.create(id);
@@ -461,9 +469,11 @@ fn nobody_sees_a_write_that_the_lead_may_take_with_it() {
 
     script.kill(0);
     assert!(script.read_result(read).is_none());
-    // It was sent again. Had db-1 refused it, the read would have to be asked again.
-    script.apply_writes(1, Role::Replica);
+    assert_eq!(script.asked(), [(1, Role::Replica)], "what db-0 has shown counts no longer");
+    // It was sent again, with the same version.
+    assert_eq!(script.apply_writes(1, Role::Replica), [batch.writes[0].version]);
     assert!(matches!(script.write_result(write), Some(Ok(_))));
+    script.answer_reads_with(1, Some(batch.writes[0].version));
     assert!(matches!(script.read_result(read), Some(Ok(Some(_)))));
 }
 
@@ -480,7 +490,7 @@ fn a_read_that_saw_what_never_came_to_be_is_asked_again() {
 }
 
 #[test]
-fn a_read_that_saw_nobody_is_told_so_when_there_was_nobody_to_delete() {
+fn a_read_that_found_no_user_says_so_when_there_was_none_to_delete() {
     let mut script = Script::formed(3);
     let id = user_of(0, 3, 0);
     script.delete(id);
@@ -497,32 +507,33 @@ fn a_read_that_saw_nobody_is_told_so_when_there_was_nobody_to_delete() {
 fn a_read_that_is_asked_again_is_hedged_again() {
     let mut script = Script::formed(3);
     let id = user_of(0, 3, 0);
-    let (read, batch) = script.create_seen_early(id);
+    let (read, _) = script.create_seen_early(id);
     script.pass(50, &[]);
-    script.refuse(0, batch, Outcome::Exists);
-    assert_eq!(script.asked(), [(1, Role::Replica)], "nothing of the user is under way any more");
-    script.pass(50, &[1]);
-    assert_eq!(script.asked(), [(1, Role::Replica), (0, Role::Primary)], "db-1 says nothing");
-    script.answer_reads_with(0, None);
+    script.kill(1);
+    assert_eq!(script.asked(), [(0, Role::Primary)], "it is not known what becomes of the write");
+    script.connect(1);
+    script.pass(50, &[0]);
+    assert_eq!(script.asked(), [(0, Role::Primary), (1, Role::Replica)], "db-0 does not answer");
+    script.answer_reads_with(1, None);
     assert!(matches!(script.read_result(read), Some(Ok(None))));
 }
 
 #[test]
-fn a_view_that_only_both_holders_keep_is_not_overlooked() {
+fn a_view_that_only_both_holders_persist_is_not_overlooked() {
     let mut script = Script::formed(5);
-    (2..5).for_each(|place| script.processes[place].keeps = false);
+    (2..5).for_each(|place| script.processes[place].persists = false);
     script.message(0, FromProcess::Leaving);
     script.pass(60, &[]);
-    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
+    assert_eq!(leader(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
     let write = script.create(user_of(0, 5, 0));
     script.apply_writes(1, Role::Replica);
     assert!(matches!(script.write_result(write), Some(Ok(_))));
     script.restart_gateway();
     (2..5).for_each(|place| script.connect(place));
     script.connect(0);
-    assert_eq!(lead(&script, 0), None, "db-0 keeps that db-1 leads");
+    assert_eq!(leader(&script, 0), None, "db-0 has persisted that db-1 leads");
     script.connect(1);
-    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
+    assert_eq!(leader(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
 }
 
 #[test]
@@ -535,14 +546,14 @@ fn an_emptied_process_does_not_count_among_those_that_tell_the_view() {
     script.restart_gateway();
     script.connect(0);
     script.connect(2);
-    assert_eq!(lead(&script, 0), None, "db-1 leads, and only db-1 and the lost disk of db-2 knew");
+    assert_eq!(leader(&script, 0), None, "db-1 leads, and only db-1 and the lost disk of db-2 knew");
     // Nor does it the next time, after a gateway that knew no more than itself.
     script.restart_gateway();
     script.connect(0);
     script.connect(2);
-    assert_eq!(lead(&script, 0), None);
+    assert_eq!(leader(&script, 0), None);
     script.connect(1);
-    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
+    assert_eq!(leader(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
 }
 
 #[test]
@@ -562,18 +573,18 @@ fn a_copy_leads_when_what_it_has_followed_is_on_its_disk() {
 }
 
 #[test]
-fn a_lead_that_answers_beats_but_no_writes_is_given_up_where_another_copy_can_lead() {
+fn a_leader_that_answers_beats_but_no_writes_is_evicted_where_another_copy_can_lead() {
     let mut script = Script::formed(3);
-    script.processes[0].keeps = false;
+    script.processes[0].persists = false;
     let write = script.create(user_of(0, 3, 0));
     script.pass(1_500, &[]);
-    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)), "a disk may be slow");
+    assert_eq!(leader(&script, 0), Some(("db-0".to_owned(), Role::Primary)), "a disk may be slow");
     script.pass(1_000, &[]);
-    assert_eq!(lead(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
+    assert_eq!(leader(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
     script.apply_writes(1, Role::Replica);
     assert!(matches!(script.write_result(write), Some(Ok(_))), "the caller sees latency, nothing else");
 
-    // Its connection works, and its copy lacks little; but it does not get the lead back while it keeps
+    // Its connection works, and its copy lacks little; but it does not get the leadership back while it keeps
     // nothing.
     script.connect(0);
     let epoch = script.engine.status().epoch;
@@ -581,34 +592,34 @@ fn a_lead_that_answers_beats_but_no_writes_is_given_up_where_another_copy_can_le
     assert_eq!(script.engine.status().epoch, epoch, "no move is announced");
     let meanwhile = script.create(user_of(0, 3, 1));
     script.apply_writes(1, Role::Replica);
-    assert!(matches!(script.write_result(meanwhile), Some(Ok(_))), "no write is held");
+    assert!(matches!(script.write_result(meanwhile), Some(Ok(_))), "no write is buffered");
 
-    script.processes[0].keeps = true;
+    script.processes[0].persists = true;
     script.processes[0].view = script.last_notice(0).view.clone();
     script.copies_changed(0);
     script.follow_back(0, 2);
     script.pass(100, &[]);
-    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
+    assert_eq!(leader(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
 }
 
 #[test]
-fn a_lead_that_answers_no_writes_is_kept_where_nobody_would_be_better() {
+fn a_leader_that_answers_no_writes_stays_where_no_other_would_be_better() {
     // Both hang: it is the disk of both, or the machine.
     let mut script = Script::formed(3);
     for partition in 0..2 {
         script.create(user_of(partition, 3, 0));
     }
     script.pass(3_000, &[]);
-    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
+    assert_eq!(leader(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
     // db-2 can lead in the place of db-1, and answers.
-    assert_eq!(lead(&script, 1), Some(("db-2".to_owned(), Role::Replica)));
+    assert_eq!(leader(&script, 1), Some(("db-2".to_owned(), Role::Replica)));
 
     // The other copy is not there.
     let mut script = Script::formed(3);
     script.kill(1);
     script.create(user_of(0, 3, 0));
     script.pass(3_000, &[]);
-    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
+    assert_eq!(leader(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
 
     // The gateway itself stood still.
     let mut script = Script::formed(3);
@@ -616,5 +627,5 @@ fn a_lead_that_answers_no_writes_is_kept_where_nobody_would_be_better() {
     script.now += Duration::from_secs(3);
     script.step(Event::Tick);
     script.pass(1_500, &[]);
-    assert_eq!(lead(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
+    assert_eq!(leader(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
 }

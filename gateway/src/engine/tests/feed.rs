@@ -18,7 +18,7 @@ impl Script {
         self.start_of(request).map(|result| result.as_ref().expect("a start").from)
     }
 
-    fn told(&self) -> Vec<Version> {
+    fn published(&self) -> Vec<Version> {
         let versions: Vec<Version> = self.published.iter().map(Published::version).collect();
         assert!(versions.is_sorted_by(|one, next| one < next), "{versions:?}");
         versions
@@ -33,11 +33,11 @@ fn changes_leave_in_the_order_in_which_they_were_asked_for() {
     script.create(user_of(1, 3, 0));
     script.create(user_of(0, 3, 1));
     let second = script.apply_writes(1, Role::Primary);
-    assert!(script.told().is_empty(), "an older one is not settled");
+    assert!(script.published().is_empty(), "an older one is not settled");
     let first = script.apply_writes(0, Role::Primary);
-    assert_eq!(script.told(), [first[0], second[0]]);
+    assert_eq!(script.published(), [first[0], second[0]]);
     let third = script.apply_writes(0, Role::Primary);
-    assert_eq!(script.told(), [first[0], second[0], third[0]]);
+    assert_eq!(script.published(), [first[0], second[0], third[0]]);
     let Published::Change(change) = &script.published[1] else { panic!("a change") };
     assert_eq!((change.id, change.change.name.as_deref()), (user_of(1, 3, 0), Some("n")));
 }
@@ -48,25 +48,25 @@ fn what_comes_to_nothing_is_not_told_and_holds_nothing_up() {
     script.subscribe();
     script.create(user_of(0, 3, 0));
     script.create(user_of(1, 3, 0));
-    let told = script.apply_writes(1, Role::Primary);
+    let applied = script.apply_writes(1, Role::Primary);
     script.refuse_writes(0, Role::Primary);
-    assert_eq!(script.told(), told);
+    assert_eq!(script.published(), applied);
 }
 
 #[test]
-fn while_nobody_listens_nothing_is_published() {
+fn without_a_subscriber_nothing_is_published() {
     let mut script = Script::formed(3);
     script.create(user_of(0, 3, 0));
     script.apply_writes(0, Role::Primary);
-    assert_eq!((script.begun, script.told()), (None, vec![]));
+    assert_eq!((script.begun, script.published()), (None, vec![]));
     script.subscribe();
     script.create(user_of(0, 3, 1));
     script.apply_writes(0, Role::Primary);
-    assert_eq!(script.told().len(), 1);
+    assert_eq!(script.published().len(), 1);
     script.step(Event::Unheard);
     script.create(user_of(0, 3, 2));
     script.apply_writes(0, Role::Primary);
-    assert_eq!(script.told().len(), 1);
+    assert_eq!(script.published().len(), 1);
 }
 
 #[test]
@@ -79,9 +79,13 @@ fn a_subscriber_begins_when_all_that_is_older_is_settled() {
     assert_eq!(script.start_of(subscriber), None, "the write before it may still be applied");
     let older = script.apply_writes(0, Role::Primary);
     assert_eq!(script.begins(subscriber), Some(older[0]));
-    assert_eq!((script.begun, script.told()), (Some(older[0]), newer), "what is older is in the op-logs");
+    assert_eq!(
+        (script.begun, script.published()),
+        (Some(older[0]), newer),
+        "what is older is in the op-logs"
+    );
     let another = script.subscribe();
-    assert_eq!(script.begins(another), script.told().last().copied());
+    assert_eq!(script.begins(another), script.published().last().copied());
 }
 
 #[test]
@@ -92,10 +96,10 @@ fn a_promotion_holds_the_feed_and_loses_nothing() {
     script.create(user_of(1, 3, 0));
     let other = script.apply_writes(1, Role::Primary);
     script.kill(0);
-    assert!(script.told().is_empty());
+    assert!(script.published().is_empty());
     script.confirm_merges(1);
     let again = script.apply_writes(1, Role::Replica);
-    assert_eq!(script.told(), [again[0], other[0]], "sent again with the version that it had");
+    assert_eq!(script.published(), [again[0], other[0]], "sent again with the version that it had");
 }
 
 #[test]

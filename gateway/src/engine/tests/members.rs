@@ -133,7 +133,7 @@ fn a_silent_process_is_lost_and_told_so() {
 }
 
 #[test]
-fn a_gateway_that_stood_still_itself_takes_nobody_for_lost() {
+fn a_gateway_that_stood_still_itself_takes_no_process_for_lost() {
     let mut script = Script::formed(3);
     script.now += Duration::from_secs(3);
     script.step(Event::Tick);

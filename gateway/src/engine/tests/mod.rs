@@ -46,7 +46,7 @@ struct Script {
     begun: Option<Version>,
     published: Vec<Published>,
     reports: Vec<RingEvent>,
-    /// Whether a copy that is handed an empty tail says at once that all it has is on disk.
+    /// Whether a copy that gets an empty tail says at once that all it has is on disk.
     syncs: bool,
 }
 
@@ -57,8 +57,8 @@ struct Process {
     incarnation: Uuid,
     ring: Option<Ring>,
     view: View,
-    /// Whether it keeps what it is told; false while its disk is slow.
-    keeps: bool,
+    /// Whether it persists notices; false while its disk is slow.
+    persists: bool,
     copies: CopyReports,
 }
 
@@ -79,7 +79,7 @@ impl Process {
             incarnation: Uuid::from_u128(tag),
             ring: None,
             view: View::default(),
-            keeps: true,
+            persists: true,
             copies: CopyReports { primary: copy(tag + 1), replica: copy(tag + 2) },
         }
     }
@@ -161,7 +161,7 @@ impl Script {
             process.copies.primary.complete |= notice.primary == Grant::Empty;
             process.copies.replica.complete |= notice.replica == Grant::Empty;
             let news = process.ring != Some(notice.ring) || process.view.epoch < notice.view.epoch;
-            if news && process.keeps {
+            if news && process.persists {
                 process.ring = Some(notice.ring);
                 process.view = notice.view.clone();
                 self.copies_changed(place as u16);
@@ -245,7 +245,7 @@ impl Script {
         request
     }
 
-    /// Whom reads that are under way were sent to: place and role.
+    /// The copies that reads under way were sent to: place and role.
     fn asked(&self) -> Vec<(u16, Role)> {
         let mut asked = Vec::new();
         for (place, message) in &self.inbox {
@@ -279,7 +279,7 @@ impl Script {
         }
     }
 
-    /// A lead refuses all the writes that it has.
+    /// A leader refuses all the writes that it has.
     fn refuse_writes(&mut self, place: u16, role: Role) {
         for message in self.take(place, |message| matches!(message, ToProcess::Writes(_))) {
             let ToProcess::Writes(batch) = message else { unreachable!("only writes were taken") };
@@ -292,7 +292,7 @@ impl Script {
         }
     }
 
-    /// A lead applies all the writes that it has, and answers them. Returns their versions.
+    /// A leader applies all the writes that it has, and answers them. Returns their versions.
     fn apply_writes(&mut self, place: u16, role: Role) -> Vec<Version> {
         let mut versions = Vec::new();
         for message in
@@ -346,7 +346,7 @@ impl Script {
         }
     }
 
-    /// The replica at a place confirms the frames of a hand-over; returns how many writes they held.
+    /// The replica at a place confirms the frames of a tail; returns how many writes they had.
     fn confirm_merges(&mut self, place: u16) -> usize {
         let mut changes = 0;
         for message in self.take(place, |message| matches!(message, ToProcess::Merge(_))) {

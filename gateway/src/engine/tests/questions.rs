@@ -28,7 +28,7 @@ impl Script {
         request
     }
 
-    /// Whom questions that are under way were put to: place and role.
+    /// The copies that questions under way were put to: place and role.
     fn questioned(&self) -> Vec<(u16, Role)> {
         let queries = self.inbox.iter().filter_map(|(place, message)| match message {
             ToProcess::Query(query) => Some((*place, query)),
@@ -139,7 +139,7 @@ fn a_refused_write_lets_the_count_go_too() {
     let count = script.count(0);
     script.answer_count(0, 1);
     script.refuse_writes(0, Role::Primary);
-    assert_eq!(script.counted(count), Some(1), "whoever refuses a write has not shown it");
+    assert_eq!(script.counted(count), Some(1), "a copy that refuses a write has not shown it");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_page_waits_only_for_writes_of_users_within_it() {
     assert!(script.answer(across).is_none(), "the user may be there yet");
     let open = script.page(0, Some(ids[0]));
     script.answer_page(0, &ids[1..2], false);
-    assert!(script.answer(open).is_none(), "it says that there is nobody beyond");
+    assert!(script.answer(open).is_none(), "it says that there is no user beyond");
     script.apply_writes(0, Role::Primary);
     assert!([across, open].iter().all(|&page| matches!(script.answer(page), Some(Ok(_)))));
 }
@@ -209,7 +209,7 @@ fn a_slow_question_is_put_to_the_other_copy_too_and_answered_once() {
 }
 
 #[test]
-fn a_question_that_nobody_answers_is_given_up() {
+fn a_question_without_an_answer_is_given_up() {
     let mut script = Script::formed(1);
     let count = script.count(0);
     script.pass(5_100, &[]);

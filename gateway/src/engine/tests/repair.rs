@@ -30,17 +30,17 @@ impl Script {
 }
 
 #[test]
-fn writes_are_held_and_let_go_in_their_order() {
+fn writes_are_buffered_and_sent_in_their_order() {
     let mut script = Script::formed(3);
     script.create(user_of(0, 3, 0));
-    script.engine.pause(script.now, 0);
+    script.engine.pause_writes(script.now, 0);
     let held = [script.create(user_of(0, 3, 1)), script.create(user_of(0, 3, 2))];
     let elsewhere = script.create(user_of(1, 3, 0));
     assert_eq!(script.apply_writes(0, Role::Primary).len(), 1, "what was under way is finished");
     assert!(!script.has_writes(0));
     script.apply_writes(1, Role::Primary);
     assert!(script.write_result(elsewhere).is_some(), "another partition is not touched");
-    script.engine.let_go(0);
+    script.engine.resume_writes(0);
     let late = script.create(user_of(0, 3, 3));
     let mut versions = script.apply_writes(0, Role::Primary);
     versions.extend(script.apply_writes(0, Role::Primary));
@@ -51,7 +51,7 @@ fn writes_are_held_and_let_go_in_their_order() {
 #[test]
 fn whoever_holds_writes_and_forgets_them_holds_them_for_a_moment_only() {
     let mut script = Script::formed(3);
-    script.engine.pause(script.now, 0);
+    script.engine.pause_writes(script.now, 0);
     let held = script.create(user_of(0, 3, 0));
     script.pass(150, &[]);
     assert!(!script.has_writes(0));
@@ -61,9 +61,9 @@ fn whoever_holds_writes_and_forgets_them_holds_them_for_a_moment_only() {
 }
 
 #[test]
-fn writes_that_are_held_when_the_lead_is_lost_go_to_the_next() {
+fn writes_that_are_buffered_when_the_leader_is_lost_go_to_the_next() {
     let mut script = Script::formed(3);
-    script.engine.pause(script.now, 0);
+    script.engine.pause_writes(script.now, 0);
     let held = script.create(user_of(0, 3, 0));
     script.kill(0);
     script.apply_writes(1, Role::Replica);
@@ -80,9 +80,9 @@ fn a_copy_is_renewed_only_while_the_other_is_there_and_current() {
 
     let mut script = Script::formed(3);
     assert_eq!(script.repair(1, Repair::Exchange), Ok(()));
-    let told: Vec<(u16, Role)> =
+    let sent: Vec<(u16, Role)> =
         script.renewals().iter().map(|(place, renew)| (*place, renew.role)).collect();
-    assert_eq!(told, [(1, Role::Primary), (2, Role::Replica)]);
+    assert_eq!(sent, [(1, Role::Primary), (2, Role::Replica)]);
 
     for repair in [Repair::Exchange, Repair::Discard(Role::Primary), Repair::Discard(Role::Replica)] {
         let refused = |result| matches!(result, Err(RepairRefused::NotNow { partition: 0, .. }));
@@ -104,17 +104,17 @@ fn a_copy_is_renewed_only_while_the_other_is_there_and_current() {
 }
 
 #[test]
-fn writes_that_are_held_when_a_move_begins_go_to_the_new_lead() {
+fn writes_that_are_buffered_when_a_move_begins_go_to_the_new_leader() {
     let mut script = Script::formed(3);
     script.kill(0);
     script.create(user_of(0, 3, 0));
     script.apply_writes(1, Role::Replica);
     script.processes[0].copies.primary.position = None;
     script.connect(0);
-    script.engine.pause(script.now, 0);
+    script.engine.pause_writes(script.now, 0);
     let held = script.create(user_of(0, 3, 1));
     script.follow_back(0, 1);
-    assert_eq!(script.engine.status().partitions[0].role, Role::Primary, "the lead is home");
+    assert_eq!(script.engine.status().partitions[0].role, Role::Primary, "it has failed back");
     script.apply_writes(0, Role::Primary);
     assert!(matches!(script.write_result(held), Some(Ok(_))));
 }

@@ -87,14 +87,14 @@ fn a_slow_read_is_not_sent_to_a_replica_that_lacks_an_acknowledged_write() {
     script.read(id);
     script.pass(100, &[]);
     assert_eq!(script.asked(), [(0, Role::Primary)]);
-    assert_eq!(script.confirm_merges(1), 0, "the lead is there, and will answer");
+    assert_eq!(script.confirm_merges(1), 0, "the leader is there, and will answer");
     script.follow(0, 1);
     script.pass(10, &[]);
     assert_eq!(script.asked(), [(0, Role::Primary), (1, Role::Replica)], "now it has the write");
 }
 
 #[test]
-fn while_the_lead_is_silent_the_other_copy_is_handed_what_it_lacks_and_answers_reads() {
+fn while_the_leader_is_silent_the_other_copy_gets_what_it_lacks_and_answers_reads() {
     let mut script = Script::formed(3);
     let (id, other) = (user_of(0, 3, 0), user_of(0, 3, 1));
     script.create(id);
@@ -104,13 +104,13 @@ fn while_the_lead_is_silent_the_other_copy_is_handed_what_it_lacks_and_answers_r
     assert_eq!(
         script.asked(),
         [(0, Role::Primary)],
-        "db-1 is told of the write, and has not said that it has it"
+        "db-1 was sent the write, and has not said that it has it"
     );
     assert_eq!(script.confirm_merges(1), 1);
     assert_eq!(script.asked(), [(0, Role::Primary), (1, Role::Replica)]);
     script.answer_reads(1);
     assert!(matches!(script.read_result(read), Some(Ok(Some(_)))));
-    // Whoever comes now does not even try the silent one, neither as lead nor as replica.
+    // A new read does not even try the silent one, neither as leader nor as replica.
     script.take(0, |message| matches!(message, ToProcess::Reads(_)));
     script.read(id);
     script.read(other);
@@ -120,7 +120,7 @@ fn while_the_lead_is_silent_the_other_copy_is_handed_what_it_lacks_and_answers_r
     script.read(user_of(2, 3, 0));
     assert_eq!(script.asked(), [(2, Role::Primary)]);
     assert_eq!(script.engine.status().epoch, 0, "it was a suspicion");
-    // It was wrong: what the lead acknowledges from now on only the lead has.
+    // It was wrong: what the leader acknowledges from now on only the leader has.
     script.message(0, FromProcess::Alive);
     script.create(id);
     script.apply_writes(0, Role::Primary);
@@ -151,7 +151,7 @@ fn a_write_without_an_answer_may_come_after_a_read_unless_both_copies_have_it() 
 }
 
 #[test]
-fn a_read_that_nobody_answers_is_given_up() {
+fn a_read_without_an_answer_is_given_up() {
     let mut script = Script::formed(1);
     let request = script.read(user_of(0, 1, 0));
     script.pass(5_100, &[]);
@@ -193,7 +193,7 @@ fn what_comes_just_after_a_start_waits_for_the_ring_but_not_for_long() {
     let (read, write) = (script.read(user_of(0, 3, 0)), script.create(user_of(0, 3, 1)));
     let elsewhere = script.read(user_of(2, 3, 0));
     script.connect(0);
-    assert_eq!(script.asked(), [], "who leads is not known yet");
+    assert_eq!(script.asked(), [], "which copy leads is not known yet");
     // Its version is greater than all that the ring has seen, though it came before anybody said what that
     // is.
     script.processes[1].copies.primary.version = Version(u64::from(u32::MAX) << 20);

@@ -5,7 +5,7 @@ use protocol::message::link::{Compared, Counted, Expected, FlushPoint, Rollback}
 use super::*;
 
 impl Script {
-    /// What a process was told to be expected of its copies.
+    /// What a process got as expected of its copies.
     fn expected(&mut self, place: u16) -> Vec<Expected> {
         let expected = self.take(place, |message| matches!(message, ToProcess::Expected(_)));
         let expected = expected.into_iter().map(|message| match message {
@@ -111,7 +111,10 @@ fn the_operator_may_accept_what_is_left() {
     assert!(waiting_for.contains("accepts what db-0 has with `corro promote 0`"), "{waiting_for}");
     let mut commands = Vec::new();
     script.engine.promote(script.now, 0, &mut commands).expect("there is a copy");
-    let accepts = |command: &Command| matches!(command, Command::Send { message: ToProcess::Ring(notice), .. } if notice.primary == Grant::Accept);
+    let accepts = |command: &Command| match command {
+        Command::Send { message: ToProcess::Ring(notice), .. } => notice.primary == Grant::Accept,
+        _ => false,
+    };
     assert!(commands.iter().any(accepts));
     let view = script.engine.view.clone();
     let process = &mut script.processes[0];

@@ -1,4 +1,4 @@
-//! A leader whose disk or link is slow loses the lead; a ring that is slow as a whole moves nothing.
+//! A leader whose disk or link is slow loses the leadership; a ring that is slow as a whole moves nothing.
 
 use super::*;
 
@@ -22,7 +22,7 @@ struct Busy {
     open: Vec<(RequestId, Duration)>,
     /// How many were answered.
     written: u64,
-    /// The longest that a write took since somebody last asked.
+    /// The longest that a write took since this was last asked.
     slowest: Duration,
     /// When there was a new view.
     views: Vec<Duration>,
@@ -50,7 +50,7 @@ impl Busy {
     fn pass(&mut self, millis: u64, time: impl Fn(u16) -> Time) {
         for _ in 0..millis / 10 {
             self.script.now += Duration::from_millis(10);
-            self.take_on(&time);
+            self.admit_write(&time);
             self.do_what_is_due();
             self.script.step(Event::Tick);
             self.write_on();
@@ -63,7 +63,7 @@ impl Busy {
         }
     }
 
-    fn take_on(&mut self, time: impl Fn(u16) -> Time) {
+    fn admit_write(&mut self, time: impl Fn(u16) -> Time) {
         let is_work = |message: &ToProcess| {
             matches!(message, ToProcess::Writes(_) | ToProcess::Merge(_) | ToProcess::Beat(_))
         };
@@ -286,7 +286,7 @@ fn a_disk_that_comes_and_goes_moves_the_lead_less_and_less_often() {
 }
 
 #[test]
-fn a_slow_leader_keeps_the_lead_where_nobody_would_be_better() {
+fn a_slow_leader_leads_on_where_no_other_would_be_better() {
     // The other copy is away, and back, and slow as well.
     let mut busy = Busy::new();
     busy.open.truncate(2);
@@ -301,14 +301,14 @@ fn a_slow_leader_keeps_the_lead_where_nobody_would_be_better() {
     // It is fast.
     busy.pass(10_000, but(1, slow));
     assert_eq!(busy.leads()[1], Role::Replica);
-    // Whoever is slow is better than nobody, and no longer than that.
+    // A slow leader is better than none, and no longer than that.
     busy.script.kill(2);
     busy.pass(1_000, but(1, Time { disk: 400, link: 0 }));
     assert_eq!(busy.leads()[1], Role::Primary);
 }
 
 #[test]
-fn a_primary_that_hangs_on_its_way_home_holds_writes_up_only_once() {
+fn a_primary_that_hangs_while_it_fails_back_delays_writes_only_once() {
     let mut busy = Busy::new();
     busy.pass(100, |_| FAST);
     busy.script.kill(1);
@@ -318,7 +318,7 @@ fn a_primary_that_hangs_on_its_way_home_holds_writes_up_only_once() {
     busy.script.follow_back(1, busy.script.processes[2].copies.replica.head);
     busy.pass(3_000, but(1, hangs));
     assert_eq!(busy.leads()[1], Role::Replica, "it was given up");
-    assert!(busy.slowest > Duration::from_secs(2), "writes were held for it");
+    assert!(busy.slowest > Duration::from_secs(2), "writes were buffered for it");
     busy.script.connect(1);
     (busy.slowest, busy.views) = (Duration::ZERO, Vec::new());
     busy.pass(9_000, but(1, hangs));

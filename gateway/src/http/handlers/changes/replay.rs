@@ -28,7 +28,7 @@ use tokio::time::timeout;
 
 use crate::engine::FeedStart;
 use crate::engine_task::{EngineHandle, Unserved};
-use crate::feed::{Batch, Told};
+use crate::feed::{Batch, FeedEvent};
 use crate::http::metrics::DropReason;
 
 /// A client that takes nothing for so long is too slow.
@@ -205,7 +205,7 @@ struct Sending {
     coordinator: EngineHandle,
     pieces: mpsc::Sender<Piece>,
     /// All that was sent, for the hub; `None` once it is too much.
-    kept: Option<Vec<Arc<Told>>>,
+    kept: Option<Vec<Arc<FeedEvent>>>,
     after: Version,
 }
 
@@ -246,7 +246,7 @@ impl Sending {
             while bytes < BATCH_BYTES {
                 match replay.next().await {
                     Ok(Some(change)) => {
-                        let event = Arc::new(Told::change(&change));
+                        let event = Arc::new(FeedEvent::change(&change));
                         bytes += event.frame.len();
                         events.push(event);
                     }

@@ -35,7 +35,7 @@ use tower::{Service, ServiceExt};
 
 use super::state::FeedState;
 use super::subscriber::{Subscriber, explain, last_event, parse_id};
-use crate::feed::Told;
+use crate::feed::FeedEvent;
 use crate::http::input::token::ApiTokens;
 use crate::http::metrics::{DropReason, Transport};
 use crate::http::problem::Problem;
@@ -191,7 +191,7 @@ enum Delivery {
 }
 
 /// Puts one event into the buffer of the connection, as soon as there is room.
-async fn send(socket: &SocketRef, event: &Told) -> Delivery {
+async fn send(socket: &SocketRef, event: &FeedEvent) -> Delivery {
     let id = event.version.to_string();
     let since = Instant::now();
     loop {

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::replay::{self, NoReplay, Piece};
 use super::state::FeedState;
-use crate::feed::{Batch, FellBehind, Seat};
+use crate::feed::{Batch, FellBehind, Subscription};
 use crate::http::kind::Kind;
 use crate::http::metrics::{DropReason, Subscribed, Transport};
 use crate::http::problem::Problem;
@@ -15,7 +15,7 @@ use crate::http::problem::Problem;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Subscriber {
-    seat: Seat,
+    seat: Subscription,
     /// It has been given everything up to here.
     seen: Version,
     /// What it missed, as long as there is more of that.

@@ -1,11 +1,11 @@
 //! The unreplicated tail: acknowledged writes of a partition that its other copy is not known to have.
 //!
-//! The lead acknowledges when a write is on its own disk; the other copy follows a moment later. Until it
-//! has, the gateway keeps the write here. When the lead is lost, the tail is handed to the other copy, which
+//! The leader acknowledges when a write is on its own disk; the other copy follows a moment later. Until it
+//! has, the gateway keeps the write here. When the leader is lost, the tail is sent to the other copy, which
 //! then holds every acknowledged write.
 //!
-//! The tail is bounded. When it overflows (because the other copy is away), the oldest writes are let go, and
-//! the tail no longer covers what the other copy lacks until that has caught up beyond them.
+//! The tail is bounded. When it overflows (because the other copy is away), the oldest writes are dropped,
+//! and the tail no longer covers what the other copy lacks until that has caught up beyond them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -29,9 +29,9 @@ pub(super) struct Tail {
     /// In sequence order without gaps, the first one `base + 1`. Each by itself: so the queue can grow to
     /// hundreds of thousands while callers wait, and what it leaves is given back.
     entries: VecDeque<Box<Acknowledged>>,
-    /// When the oldest write was acknowledged that was let go for want of room and that the other copy is not
-    /// known to have.
-    let_go: Option<Duration>,
+    /// When the oldest write was acknowledged that was dropped for want of room, and that the other copy is
+    /// not known to have.
+    dropped_since: Option<Duration>,
     bytes: usize,
     limit: usize,
 }
@@ -39,7 +39,7 @@ pub(super) struct Tail {
 impl Tail {
     /// An empty tail of at most `limit` bytes.
     pub(super) fn new(limit: usize) -> Self {
-        Self { base: 0, entries: VecDeque::new(), let_go: None, bytes: 0, limit }
+        Self { base: 0, entries: VecDeque::new(), dropped_since: None, bytes: 0, limit }
     }
 
     /// The sequence up to which a copy must have applied the op-log so that the tail covers the rest.
@@ -58,19 +58,18 @@ impl Tail {
 
     /// When the oldest write was acknowledged that the other copy is not known to have.
     pub(super) fn oldest(&self) -> Option<Duration> {
-        self.let_go.or_else(|| self.entries.front().map(|entry| entry.at))
+        self.dropped_since.or_else(|| self.entries.front().map(|entry| entry.at))
     }
 
-    /// Forgets everything: a lead has registered with `head` as its last entry, and nobody here knows all of
-    /// them.
+    /// Forgets everything: a leader has `head` as its last entry, and not all up to there are known here.
     pub(super) fn restart(&mut self, head: u64) -> impl Iterator<Item = UserId> {
         self.base = head;
         self.bytes = 0;
-        self.let_go = None;
+        self.dropped_since = None;
         std::mem::take(&mut self.entries).into_iter().map(|entry| entry.write.id)
     }
 
-    /// Adds a write that was acknowledged at `now`. Returns whom the tail had to let go to stay within its
+    /// Adds a write that was acknowledged at `now`. Returns whose writes had to be dropped to stay within the
     /// bound.
     pub(super) fn push(&mut self, now: Duration, sequence: u64, write: Versioned) -> Vec<UserId> {
         let mut dropped = Vec::new();
@@ -81,18 +80,18 @@ impl Tail {
         self.bytes += bytes(&write);
         self.entries.push_back(Box::new(Acknowledged { at: now, write }));
         while self.bytes > self.limit {
-            self.let_go = self.oldest();
+            self.dropped_since = self.oldest();
             dropped.extend(self.pop());
         }
         dropped
     }
 
-    /// The other copy has applied everything up to `sequence`. Returns whose writes were let go, once for
+    /// The other copy has applied everything up to `sequence`. Returns whose writes were dropped, once for
     /// each write.
     pub(super) fn release(&mut self, sequence: u64) -> Vec<UserId> {
         let mut released = Vec::new();
         if sequence >= self.base {
-            self.let_go = None;
+            self.dropped_since = None;
         }
         while self.base < sequence {
             // It may know more than was acknowledged.
@@ -152,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn an_overflow_lets_the_oldest_go_and_raises_the_base() {
+    fn an_overflow_drops_the_oldest_and_raises_the_base() {
         let mut tail = Tail::new(10 * bytes(&write(1)));
         let dropped: usize = (1..=25).map(|n| tail.push(NOW, n, write(u128::from(n))).len()).sum();
         assert_eq!((dropped, tail.len(), tail.base()), (15, 10, 15));
     }
 
     #[test]
-    fn the_age_of_what_was_let_go_counts_until_the_other_copy_has_it() {
+    fn the_age_of_what_was_dropped_counts_until_the_other_copy_has_it() {
         let mut tail = Tail::new(2 * bytes(&write(1)));
         assert_eq!(tail.oldest(), None);
         (1..=4).for_each(|n| drop(tail.push(Duration::from_secs(n), n, write(u128::from(n)))));

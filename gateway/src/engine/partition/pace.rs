@@ -1,37 +1,30 @@
-//! Which of the two copies of a partition is slow: found out by comparison, so that a leader whose disk or
-//! link is slow loses the lead, and a machine that is slow in all its parts moves nothing.
+//! Which of the two copies of a partition is slow, found by comparison: a leader whose disk or link is slow
+//! loses the leadership, and a machine that is slow in all its parts moves nothing.
 //!
-//! How long a write takes says little by itself. So both copies are asked for the same thing at the same
-//! time: a hand-over of nothing, which a copy answers after it has written and synced. That goes the way of a
-//! write: the link, the queue of the copy, the disk, and back. So a copy that does not lead, and has no
-//! writes by which it could be judged, is judged in the same way. A leader that is writing is not asked: its
-//! oldest writes are as good, and would have to wait. Such a *round* takes place only where there is reason
-//! for it: a leader owes the answer to a write, or a process the answer to a beat, for longer than [`LATE`];
-//! or one of the copies is slow, or may be.
+//! How long a write takes says little by itself. So both copies are asked for the same at the same time: to
+//! merge an empty tail, which a copy answers after it has written and synced. That goes the way of a write:
+//! link, queue, disk, and back. A leader that is writing is not asked: its oldest writes serve as well. Such
+//! a *round* takes place only if there is reason for it: a leader owes the answer to a write, or a process
+//! the answer to a beat, for longer than [`LATE`]; or one of the copies is slow, or may be.
 //!
 //! In a round a copy is slow if it takes longer than [`LATE`] and [`TIMES`] as long as the other one. A copy
-//! counts as slow once it was so for [`SLOW_AFTER`]; the time for which it was not counts twice against that.
-//! It counts as slow until it has not been so for a while, where the time for which it was so counts four
-//! times against that: [`FIRST_WAIT`], and twice as long whenever it is found slow again soon after, up to
-//! [`LONGEST_WAIT`]. So a disk that comes and goes moves the leader less and less often: five times in the
-//! first minute at most, and later about twice a minute.
+//! counts as slow once it was so for [`SLOW_AFTER`]; time for which it was not counts twice against that. It
+//! counts as slow until it was fast for a while, where slow time counts four times against that:
+//! [`FIRST_WAIT`], and twice as long whenever it is found slow again soon after, up to [`LONGEST_WAIT`]. So a
+//! disk that comes and goes moves the leader less and less often: five times in the first minute at most, and
+//! later about twice a minute.
 //!
-//! What it does not do: it ends no connection (`failover` gives up a disk that hangs), and it compares no
-//! copies of which one is away or far behind, since then no copy could take the leader's place. It forgets
-//! all when the gateway restarts.
+//! It ends no connection (`failover` evicts a process whose disk hangs). It forgets all when the gateway
+//! restarts.
 
 use std::time::Duration;
 
 use protocol::message::link::Role;
-use protocol::placement::Partition as Number;
 
-use super::event::{Command, SessionId};
-use super::partition::{Phase, has_all_of};
-use super::session::Session;
-use super::{BEAT_INTERVAL, Engine};
+use super::super::event::SessionId;
 
 /// An answer that takes no longer than this is not late, whatever the other copy does.
-const LATE: Duration = Duration::from_millis(150);
+pub(in crate::engine) const LATE: Duration = Duration::from_millis(150);
 
 /// A slow copy takes so many times as long as the other one.
 const TIMES: u32 = 4;
@@ -70,7 +63,7 @@ impl Cause {
     }
 
     /// The same as the reason for a new view.
-    pub(super) fn of_leader(self) -> &'static str {
+    pub(in crate::engine) fn of_leader(self) -> &'static str {
         match self {
             Self::Disk => "the disk of the leader is slow",
             Self::Link => "the link to the leader is slow",
@@ -102,15 +95,15 @@ struct Round {
 
 /// What a copy has to answer.
 #[derive(Debug, Clone, Copy)]
-struct Sent {
-    session: SessionId,
-    frame: Frame,
-    at: Duration,
+pub(in crate::engine) struct Sent {
+    pub(in crate::engine) session: SessionId,
+    pub(in crate::engine) frame: Frame,
+    pub(in crate::engine) at: Duration,
 }
 
 /// Its number is what tells frames of a kind apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Frame {
+pub(in crate::engine) enum Frame {
     /// Writes.
     Writes(u64),
     /// A hand-over.
@@ -139,23 +132,24 @@ impl Pace {
         self.copies[role as usize].slow
     }
 
-    pub(super) fn is_slow(&self, role: Role) -> bool {
+    pub(in crate::engine) fn is_slow(&self, role: Role) -> bool {
         self.cause(role).is_some()
     }
 
     /// Whether nothing speaks against a copy: one that was slow a moment ago may be so again.
-    pub(super) fn trusts(&self, role: Role) -> bool {
+    pub(in crate::engine) fn trusts(&self, role: Role) -> bool {
         let copy = &self.copies[role as usize];
         copy.slow.is_none() && copy.slowness.is_zero()
     }
 
-    /// Whether it is time for a round.
-    fn is_due(&self, now: Duration) -> bool {
+    /// Whether it is time for a round; `suspected` if there is reason for one now.
+    pub(in crate::engine) fn is_due(&mut self, now: Duration, suspected: bool) -> bool {
+        self.suspected |= suspected;
         let reason = self.suspected || Role::ALL.iter().any(|&role| !self.trusts(role));
         reason && self.round.is_none() && now >= self.next
     }
 
-    fn begin(&mut self, now: Duration, sent: [Sent; 2]) {
+    pub(in crate::engine) fn begin(&mut self, now: Duration, sent: [Sent; 2]) {
         self.round = Some(Round { sent, took: [None; 2] });
         // Of a time without rounds nothing is known, unless it is a pause between two.
         if now.saturating_sub(self.judged) > 2 * PAUSE {
@@ -164,12 +158,12 @@ impl Pace {
     }
 
     /// A round is over without a result if one of its connections is gone.
-    fn goes_on_with(&mut self, sessions: Option<[SessionId; 2]>) {
+    pub(in crate::engine) fn goes_on_with(&mut self, sessions: Option<[SessionId; 2]>) {
         self.round.take_if(|round| Some(round.sent.map(|sent| sent.session)) != sessions);
     }
 
     /// Takes note of an answer. Returns whether it is one to a round.
-    pub(super) fn answered(&mut self, now: Duration, session: SessionId, frame: Frame) -> bool {
+    pub(in crate::engine) fn answered(&mut self, now: Duration, session: SessionId, frame: Frame) -> bool {
         let Some(round) = &mut self.round else { return false };
         let is_it = |sent: &Sent| (sent.session, sent.frame) == (session, frame);
         let Some(role) = round.sent.iter().position(is_it) else { return false };
@@ -179,19 +173,19 @@ impl Pace {
 
     /// A copy that was to lead did not get to its disk what it needed for that, for so long that it is given
     /// up.
-    pub(super) fn hangs(&mut self, now: Duration, role: Role) {
+    pub(in crate::engine) fn hangs(&mut self, now: Duration, role: Role) {
         self.copies[role as usize].was_slow(SLOW_AFTER, now, Cause::Disk);
     }
 
     /// The gateway stood still for so long: that says nothing of the copies.
-    pub(super) fn excuse(&mut self, stall: Duration, now: Duration) {
+    pub(in crate::engine) fn extend_deadlines(&mut self, stall: Duration, now: Duration) {
         let sent = self.round.iter_mut().flat_map(|round| &mut round.sent).map(|sent| &mut sent.at);
         sent.chain([&mut self.judged]).for_each(|time| *time = (*time + stall).min(now));
     }
 
     /// Counts the time since the last judgement for or against each copy, as soon as the round allows it.
     /// `trips`: how long beats take, by role. Returns whether a copy counts as slow from now on, or no more.
-    fn judge(&mut self, now: Duration, trips: [Duration; 2]) -> bool {
+    pub(in crate::engine) fn judge(&mut self, now: Duration, trips: [Duration; 2]) -> bool {
         let Some(round) = &self.round else { return false };
         // A copy that has not answered took at least so long; with the other one's answer that may be enough.
         let took = [0, 1].map(|role| round.took[role].unwrap_or(now.saturating_sub(round.sent[role].at)));
@@ -249,57 +243,4 @@ impl Standing {
         self.cleared = Some(now);
         true
     }
-}
-
-impl Engine {
-    /// Compares the copies of each partition, where there is reason to.
-    pub(super) fn compare_paces(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        for number in 0..self.size {
-            self.begin_round(now, number, commands);
-            let trips = Role::ALL.map(|role| {
-                let session = self.copy(number, role).and_then(|copy| self.session(copy.session));
-                session.map_or(Duration::ZERO, round_trip)
-            });
-            if self.partitions[usize::from(number)].pace.judge(now, trips) {
-                self.report_serving(number, commands);
-            }
-        }
-    }
-
-    fn begin_round(&mut self, now: Duration, number: Number, commands: &mut Vec<Command>) {
-        let [primary, replica] = Role::ALL.map(|role| self.copy(number, role));
-        let copies = primary.zip(replica).map(<[_; 2]>::from);
-        let partition = &mut self.partitions[usize::from(number)];
-        partition.pace.goes_on_with(copies.map(|copies| copies.map(|copy| copy.session)));
-        let Some(copies) = copies.filter(|_| partition.phase == Phase::Serving) else { return };
-        let role = partition.lead;
-        let (lead, other) = (copies[role as usize], copies[role.other() as usize]);
-        let owes = self.session(lead.session).map(|session| session.owes(role, now));
-        let trips = copies.iter().filter_map(|copy| self.session(copy.session)).map(round_trip);
-        let suspected = owes.into_iter().chain(trips).any(|time| time > LATE);
-        let partition = &mut self.partitions[usize::from(number)];
-        partition.pace.suspected |= suspected;
-        let close = copies.iter().all(|copy| copy.report.complete)
-            && partition.is_almost(&other.report)
-            && has_all_of(Some(&lead.report), Some(&other.report));
-        if close && partition.pace.is_due(now) {
-            let writing = self.session(lead.session).and_then(|session| session.oldest_writes(role));
-            let sent = Role::ALL.map(|each| {
-                let session = copies[each as usize].session;
-                match writing.filter(|_| each == role) {
-                    Some((batch, at)) => Sent { session, frame: Frame::Writes(batch), at },
-                    None => {
-                        let batch = self.hand_over(number, session, each, &[], commands);
-                        Sent { session, frame: Frame::Merge(batch), at: now }
-                    }
-                }
-            });
-            self.partitions[usize::from(number)].pace.begin(now, sent);
-        }
-    }
-}
-
-/// How long the answer to a beat takes, as far as the number of those without one tells.
-fn round_trip(session: &Session) -> Duration {
-    BEAT_INTERVAL * session.unanswered_beats
 }
