@@ -124,6 +124,7 @@ impl DataDir {
     pub fn open(folder: &Path, name: &InstanceName) -> Result<Self, IdentityError> {
         fs::create_dir_all(folder).map_err(at(folder))?;
         let lock = lock(folder, name)?;
+        remove_trash(folder)?;
         let identity = match read(folder)? {
             Some(identity) if identity.instance == *name => identity,
             Some(Identity { instance: owner, .. }) => {
@@ -171,11 +172,6 @@ impl DataDir {
         File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(at(&self.folder))
     }
 
-    /// Folder of what the databases have removed.
-    pub fn trash(&self) -> PathBuf {
-        self.folder.join("trash")
-    }
-
     /// The file beside the database of one of the copies that remembers how much of it was on disk.
     pub fn mark(&self, role: Role) -> PathBuf {
         self.folder.join(format!("{}.mark", role.as_str()))
@@ -184,6 +180,15 @@ impl DataDir {
     /// Folder of one of the copies' database.
     pub fn copy(&self, role: Role) -> PathBuf {
         self.folder.join(role.as_str())
+    }
+}
+
+/// Removes a folder in which earlier programs kept what RocksDB had removed. It would take up room for ever.
+fn remove_trash(folder: &Path) -> Result<(), IdentityError> {
+    let trash = folder.join("trash");
+    match fs::remove_dir_all(&trash) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&trash)(error)),
+        _ => Ok(()),
     }
 }
 
@@ -234,7 +239,7 @@ fn read(folder: &Path) -> Result<Option<Identity>, IdentityError> {
 /// Replaces the file in one step: whoever reads it after a power cut finds the old or the new one, whole.
 fn write(folder: &Path, identity: &Identity) -> Result<(), IdentityError> {
     let (file, temporary) = (folder.join("identity.json"), folder.join("identity.json.new"));
-    let text = serde_json::to_string_pretty(identity).unwrap_or_default();
+    let text = serde_json::to_string_pretty(identity).expect("an identity has nothing that JSON lacks");
     let written = File::create(&temporary).and_then(|mut new| {
         new.write_all(text.as_bytes())?;
         new.sync_all()

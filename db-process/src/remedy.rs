@@ -84,12 +84,6 @@ impl Owner {
         with(anyhow::Error::new(error), remedy)
     }
 
-    /// An error of the file system somewhere else in the folder, with what to do about it.
-    pub fn of_file(&self, error: io::Error) -> anyhow::Error {
-        let remedy = refusal(&error.to_string()).map(|cause| self.remedy(cause, Self::identity_damaged));
-        with(anyhow::Error::new(error), remedy)
-    }
-
     fn remedy(&self, cause: Cause, damaged: impl FnOnce(&Self) -> String) -> String {
         let (name, folder) = (&self.name, self.folder.display());
         match cause {
@@ -332,10 +326,9 @@ mod tests {
             let line = format!("{:#}", owner(folder, 3).of_folder(error));
             assert!(line.contains(wanted) && line.contains("remove nothing"), "{line}");
             assert!(!line.contains(" move ") && !line.contains('\n'), "{line}");
-            let line = format!("{:#}", owner(folder, 3).of_file(system()));
-            assert!(line.contains(wanted) && line.contains("remove nothing"), "{line}");
         }
-        let other = owner(folder, 3).of_file(io::Error::from(io::ErrorKind::NotADirectory)).to_string();
+        let error = io::Error::from(io::ErrorKind::NotADirectory);
+        let other = owner(folder, 3).of_folder(IdentityError::Io { path: folder.into(), error }).to_string();
         assert!(!other.contains(WHAT_TO_DO), "{other}");
     }
 

@@ -23,7 +23,6 @@ use crate::node::{Node, PerRole};
 use crate::remedy::Owner;
 use crate::replication::client::Follower;
 use crate::replication::server::ReplicationServer;
-use crate::store::trash::Trash;
 use crate::store::{BlockCache, RocksStore, StoreError};
 use crate::worker::{self, CopyFailure, CopyHandle};
 
@@ -82,7 +81,7 @@ async fn run_once(
 ) -> anyhow::Result<Option<Role>> {
     let (name, folder) = (config.db_instance_id.clone(), config.data_dir());
     let (failed, mut failures) = unbounded_channel();
-    let (node, trash) = {
+    let node = {
         let (folder, name, cache) = (folder.clone(), name.clone(), BlockCache::new(config.cache_bytes()));
         let open = spawn_blocking(move || open(&folder, &name, &cache, &failed, discard));
         open.await.context("opening its data")??
@@ -111,7 +110,6 @@ async fn run_once(
     let discard = *node.discard().borrow();
     let owner = Owner { name: name.clone(), folder, ring: node.ring() };
     close(node).await;
-    drop(trash);
     info!(%name, "closed");
     let failed = failed.into_iter().chain(iter::from_fn(|| failures.try_recv().ok()));
     let outcome = outcome.map_err(|error| match error.downcast() {
@@ -197,7 +195,7 @@ fn open(
     cache: &BlockCache,
     failed: &UnboundedSender<CopyFailure>,
     discard: Option<Role>,
-) -> anyhow::Result<(Node, Trash)> {
+) -> anyhow::Result<Node> {
     let deadline = discard.map(|_| Instant::now() + REOPEN_DEADLINE);
     let mut owner = Owner { name: name.clone(), folder: folder.to_owned(), ring: None };
     let data = when_free(deadline, || DataDir::open(folder, name)).map_err(|error| owner.of_folder(error))?;
@@ -205,10 +203,6 @@ fn open(
     if let Some(role) = discard {
         data.set_aside(role).map_err(|error| owner.of_folder(error))?;
     }
-    // Opening a database may remove files.
-    let trash = Trash::start(&data.trash(), Role::ALL.map(|role| data.copy(role)).to_vec());
-    let trash =
-        trash.map_err(|error| owner.of_file(error)).with_context(|| data.trash().display().to_string())?;
     let start = |role| -> anyhow::Result<CopyHandle> {
         let store = match when_free(deadline, || RocksStore::open(&data.copy(role), cache)) {
             Err(error @ StoreError::LogDamaged { .. }) => {
@@ -224,7 +218,7 @@ fn open(
         Ok(copy)
     };
     let copies = PerRole { primary: start(Role::Primary)?, replica: start(Role::Replica)? };
-    Ok((Node::new(data, copies), trash))
+    Ok(Node::new(data, copies))
 }
 
 /// Opens something that may be open still, until the deadline where there is one.

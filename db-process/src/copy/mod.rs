@@ -65,8 +65,6 @@ pub mod decide;
 mod derive;
 pub mod document;
 pub mod follow;
-#[cfg(test)]
-mod property;
 pub mod recent;
 pub mod rollback;
 #[cfg(test)]

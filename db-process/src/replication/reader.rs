@@ -8,13 +8,13 @@
 
 use std::io;
 use std::sync::mpsc;
+use std::thread::yield_now;
 
 use protocol::message::replication::{ChunkMerged, CopyChunk, LogBatch};
 use protocol::message::{MAX_BATCH, Message};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::follower_state::Read;
-use crate::background::let_others_go_first;
 use crate::link::Frame;
 use crate::worker::CopyHandle;
 
@@ -82,7 +82,7 @@ impl Reader {
                     // The receiver is gone if the connection is over.
                     let _ = reads.send(read);
                 }
-                let_others_go_first();
+                yield_now();
             }
         })?;
         Ok(backlog)

@@ -12,10 +12,6 @@
 //!   that is taken or left in the index by group is a user more or less of that group, so a batch says
 //!   nothing else of these. A group without live users has no count.
 //!
-//! All digests are 2 KiB, which would be half of what a batch writes. So a store on disk writes, with the
-//! records that a batch changes, what that changes in the digests ([`DigestChange`], nine bytes a bucket),
-//! and all of them only now and then.
-//!
 //! What it does not do: it does not decide when to write. [`crate::copy`] turns each change of a record into
 //! changes of these, and [`super::rocks`] makes them from nothing for a database that has none yet.
 
@@ -46,16 +42,9 @@ impl Digests {
         &self.0
     }
 
-    /// What has to be done to those before to come to these, in the order of the buckets.
-    pub fn since(&self, before: &Self) -> Vec<DigestChange> {
-        let buckets = (0..=u8::MAX).zip(self.0.iter().zip(&before.0));
-        let changes = buckets.map(|(bucket, (now, before))| DigestChange { bucket, by: now ^ before });
-        changes.filter(|change| change.by != 0).collect()
-    }
-
-    /// Does what [`Self::since`] says.
-    pub fn change(&mut self, changes: &[DigestChange]) {
-        for DigestChange { bucket, by } in changes {
+    /// Changes buckets by the exclusive or of their digests before and after.
+    pub fn change(&mut self, changes: &[(u8, u64)]) {
+        for (bucket, by) in changes {
             self.0[usize::from(*bucket)] ^= by;
         }
     }
@@ -65,15 +54,6 @@ impl Digests {
         let of_id = xxh3_64(id.as_bytes());
         self.0[bucket(of_id)] ^= xxh3_64_with_seed(bytes, of_id);
     }
-}
-
-/// What a batch changes in the digest of a bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DigestChange {
-    /// Which bucket; there are as many as a byte has values.
-    pub bucket: u8,
-    /// The exclusive or of the digest before and after.
-    pub by: u64,
 }
 
 /// The digests say nothing to a reader; whether there are any does.
@@ -114,6 +94,15 @@ pub enum IndexKey {
     Group(i32, UserId),
     /// A live user with an address of that [`email_hash`].
     Email(u64, UserId),
+}
+
+impl IndexKey {
+    /// The user whose place it is.
+    pub fn id(&self) -> UserId {
+        match self {
+            Self::Group(_, id) | Self::Email(_, id) => *id,
+        }
+    }
 }
 
 /// The places of a record, if it is a live user's.

@@ -219,14 +219,9 @@ impl Snapshot for &Content {
         listing: Listing,
         after: Option<UserId>,
     ) -> impl Iterator<Item = Result<UserId, StoreError>> {
-        let key = |id| match listing {
-            Listing::Group(group) => IndexKey::Group(group, id),
-            Listing::Email(hash) => IndexKey::Email(hash, id),
-        };
-        let from = after.map_or(Bound::Included(key(Uuid::nil())), |id| Bound::Excluded(key(id)));
-        let ids = self.index.range((from, Bound::Included(key(Uuid::max()))));
-        ids.map(|key| match key {
-            IndexKey::Group(_, id) | IndexKey::Email(_, id) => Ok(*id),
-        })
+        let first = Bound::Included(listing.place(Uuid::nil()));
+        let from = after.map_or(first, |id| Bound::Excluded(listing.place(id)));
+        let places = self.index.range((from, Bound::Included(listing.place(Uuid::max()))));
+        places.map(|place| Ok(place.id()))
     }
 }

@@ -17,7 +17,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, yield_now};
 
 use protocol::message::MAX_BATCH;
 use protocol::message::link::{
@@ -33,10 +33,10 @@ use tokio::sync::mpsc::{Sender, UnboundedSender};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::background::{Helpers, let_others_go_first, spawn};
+use crate::background::{Helpers, spawn};
 use crate::copy::audit::audit;
 use crate::copy::{Limits, asking, document, follow, rollback};
-use crate::store::{Meta, RocksStore, Store, StoreError};
+use crate::store::{Meta, RocksReader, RocksStore, StoreError};
 
 mod mark;
 pub mod rounds;
@@ -65,7 +65,7 @@ pub struct CopyHandle {
 
 struct Shared {
     role: Role,
-    store: RocksStore,
+    store: RocksReader,
     jobs: mpsc::Sender<Option<Job>>,
     state: watch::Receiver<CopyState>,
     poison: Arc<Poison>,
@@ -119,7 +119,8 @@ pub fn start(
     failed: UnboundedSender<CopyFailure>,
 ) -> Result<CopyHandle, StoreError> {
     let (mark, marked) = MarkFile::open(mark).map_err(|error| StoreError::mark(mark, &error))?;
-    let (rounds, version) = Rounds::open(role, store.clone(), Limits::default(), marked)?;
+    let reader = store.reader();
+    let (rounds, version) = Rounds::open(role, store, Limits::default(), marked)?;
     let poison = Arc::new(Poison { role, poisoned: AtomicBool::new(false), failed });
     let (jobs, queue) = mpsc::channel();
     let (sender, state) = watch::channel(rounds.state());
@@ -138,7 +139,7 @@ pub fn start(
     Ok(CopyHandle {
         shared: Arc::new(Shared {
             role,
-            store,
+            store: reader,
             jobs,
             state,
             poison,
@@ -360,12 +361,12 @@ impl CopyHandle {
         make: impl Fn(CopyChunk) -> T + Send + 'static,
         chunks: Sender<T>,
     ) {
-        let (store, mut disk) = (self.shared.store.clone(), self.shared.store.clone());
+        let store = self.shared.store.clone();
         self.read_for_a_neighbour("full-copy", move || {
             let snapshot = store.snapshot()?;
             // What is copied has to last here as well: the follower will be taken to have nothing that this
             // copy lacks.
-            disk.sync()?;
+            store.sync()?;
             let recent = Limits::default().recent;
             follow::full_copy(&snapshot, recent, |chunk| send_on(&chunks, make(chunk)))
         });
@@ -439,6 +440,6 @@ impl CopyHandle {
 /// Sends that once there is room, and goes on unless the receiver is gone.
 fn send_on<T>(to: &Sender<T>, what: T) -> ControlFlow<()> {
     let sent = to.blocking_send(what);
-    let_others_go_first();
+    yield_now();
     if sent.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 }

@@ -8,6 +8,7 @@
 //! [`Rounds`] has no thread and no clock, and works on any [`Store`]. [`super::thread`] drives it.
 
 use std::mem;
+use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
 use protocol::Version;
@@ -17,7 +18,6 @@ use protocol::message::replication::{CopyChunk, LogBatch};
 use protocol::mutation::{self, Mutation};
 use uuid::Uuid;
 
-use crate::background::let_others_go_first;
 use crate::copy::{Copy, FollowError, Limits, report, rollback};
 use crate::store::{Meta, Store, StoreError};
 
@@ -255,7 +255,7 @@ impl<S: Store> Rounds<S> {
         while left.len() > 0
             && self.apply(LogBatch { incarnation, lsn, entries: left.by_ref().take(BREAK).collect() })?
         {
-            let_others_go_first();
+            yield_now();
         }
         Ok(())
     }

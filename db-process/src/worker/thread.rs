@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::yield_now;
 use std::time::Instant;
 
 use tokio::sync::watch;
@@ -9,7 +10,7 @@ use tokio::sync::watch;
 use super::Poison;
 use super::mark::MarkFile;
 use super::rounds::{Confirmed, CopyState, Job, Rounds};
-use crate::background::{giving_way, let_others_go_first};
+use crate::background::in_background;
 use crate::store::{RocksStore, StoreError};
 
 /// What the thread owns.
@@ -42,9 +43,9 @@ impl Worker {
             return Ok(());
         }
         let name = format!("fill-{}", self.poison.role.as_str());
-        giving_way(name, || {
+        in_background(name, || {
             self.work_while(|worker| {
-                let_others_go_first();
+                yield_now();
                 !worker.is_complete()
             })
         })
@@ -86,7 +87,7 @@ impl Worker {
         let now = self.rounds.state();
         self.state.send_if_modified(|state| std::mem::replace(state, now) != now);
         if self.rounds.complete() {
-            let_others_go_first();
+            yield_now();
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use protocol::{Change, Operation, UserId, Version};
 use super::{create, delete, full, group, id, update, write};
 use crate::copy::asking::{changes, page};
 use crate::copy::{Copy, Limits};
-use crate::store::suite::{Random, seeds};
+use crate::store::tests::random::{Random, seeds};
 use crate::store::{BlockCache, Late, MemoryStore, RocksStore, Snapshot, Store};
 
 fn ask(store: &impl Store, after: Option<UserId>, limit: u32, filter: Filter) -> PageAnswer {

@@ -12,7 +12,7 @@ use super::{SMALL, create, delete, full, group, id, new_copy, run, update, write
 use crate::copy::Copy;
 use crate::copy::audit::audit;
 use crate::store::derived::{IndexKey, bucket_of, email_hash};
-use crate::store::suite::{Random, seeds};
+use crate::store::tests::random::{Random, seeds};
 use crate::store::{BlockCache, Listing, RocksStore, Snapshot, Store};
 
 const FAMILIES: [&str; 5] = ["records", "oplog", "meta", "by_group", "by_email"];
@@ -167,7 +167,7 @@ fn run_on_disk(copy: &mut Copy<RocksStore>) {
         copy.write(users.map(|n| create(n, u128::from(n))).collect()).expect("a database");
         copy.commit().expect("a database");
         let deadline = Instant::now() + Duration::from_secs(10);
-        while copy.store().folds() {
+        while copy.store().flushes_indexes() {
             assert!(Instant::now() < deadline, "the changes do not get into the indexes");
             std::thread::yield_now();
         }

@@ -16,6 +16,7 @@ mod auditing;
 mod committing;
 mod deciding;
 mod following;
+mod property;
 mod repeating;
 
 /// Small enough to be filled by a test.

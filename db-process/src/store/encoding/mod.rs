@@ -14,15 +14,15 @@
 //! | page of pending changes | how many places (4 bytes), each one byte for its kind and whether it is taken, then the group or the hash, then the id; then how many groups (0) |
 //!
 //! A state without the part that begins with the number of users was written by an earlier program, which
-//! kept nothing of what follows from the records.
+//! had nothing of what follows from the records.
 
 mod pages;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use protocol::encoding::{FORMAT, Reader, flag};
 
-pub use pages::{applied, changed, pending, read_applied, read_changed, read_digest_changes, read_pending};
+pub use pages::{Changed, applied, pending, read_applied, read_changed, read_pending};
 pub use protocol::encoding::{DecodeError, log_entry, read_log_entry, read_record, record};
 pub use state::{count, digests, meta, read_count, read_digests, read_meta};

@@ -1,12 +1,9 @@
 //! Pages: what a batch leaves to be put into its place later, or to be remembered for a while.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
-
 use protocol::{UserId, Version};
 
 use super::{DecodeError, FORMAT, Reader, flag};
-use crate::store::{Derived, DigestChange, Encoded, IndexKey};
+use crate::store::{Derived, IndexKey};
 
 /// Bytes of a page of applied operations.
 pub fn applied(versions: &[Version]) -> Vec<u8> {
@@ -37,70 +34,33 @@ mod changed_flags {
     pub(super) const ALL: u8 = 1;
 }
 
-/// Bytes of a page of changed records, and of what that changes in the digests. Nobody is both put and gone.
-pub fn changed(
-    records: &BTreeMap<UserId, Encoded>,
-    gone: &BTreeSet<UserId>,
-    digests: &[DigestChange],
-) -> Vec<u8> {
-    let count = u32::try_from(records.len() + gone.len()).expect("a batch has fewer records");
-    let size: usize = records.values().map(|put| put.bytes.len()).sum();
-    let mut bytes = Vec::with_capacity(10 + 9 * digests.len() + 20 * count as usize + size);
-    bytes.extend([FORMAT, flag(!digests.is_empty(), changed_flags::HAS_DIGESTS)]);
-    if !digests.is_empty() {
-        let buckets = u32::try_from(digests.len()).expect("there are fewer buckets");
-        bytes.extend(buckets.to_be_bytes());
-        for DigestChange { bucket, by } in digests {
-            bytes.push(*bucket);
-            bytes.extend(by.to_be_bytes());
-        }
-    }
-    bytes.extend(count.to_be_bytes());
-    let put = records.iter().map(|(id, put)| (id, put.bytes.as_slice()));
-    for (id, record) in put.chain(gone.iter().map(|id| (id, [].as_slice()))) {
-        let length = u32::try_from(record.len()).expect("a record has some hundred bytes");
-        bytes.extend(id.as_bytes());
-        bytes.extend(length.to_be_bytes());
-        bytes.extend(record);
-    }
-    bytes
+/// A page of changed records, as an earlier program wrote it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Changed<'a> {
+    /// Users with the bytes of their records, which are empty if nothing is known any more.
+    pub records: Vec<(UserId, &'a [u8])>,
+    /// What changes in the digests: a bucket, and the exclusive or of its digest before and after.
+    pub digests: Vec<(u8, u64)>,
 }
 
-/// Reads of what [`changed()`] wrote each user, and where in these bytes its record is; an empty place says
-/// that it is gone.
+/// Reads such a page.
 ///
 /// # Errors
-/// If the bytes are not such a page.
-pub fn read_changed(bytes: &[u8]) -> Result<Vec<(UserId, Range<usize>)>, DecodeError> {
-    let (_, mut rest) = open_changed(bytes)?;
-    let mut changed = Vec::new();
-    for _ in 0..u32::from_be_bytes(rest.take()?) {
-        let (id, record) = (rest.id()?, rest.sized()?);
-        let end = bytes.len() - rest.left();
-        changed.push((id, end - record.len()..end));
-    }
-    rest.close()?;
-    Ok(changed)
-}
-
-/// Reads of what [`changed()`] wrote what changes in the digests: nothing where an earlier program wrote it.
-///
-/// # Errors
-/// If the bytes do not begin like such a page.
-pub fn read_digest_changes(bytes: &[u8]) -> Result<Vec<DigestChange>, DecodeError> {
-    open_changed(bytes).map(|(digests, _)| digests)
-}
-
-fn open_changed(bytes: &[u8]) -> Result<(Vec<DigestChange>, Reader<'_>), DecodeError> {
+/// If the bytes are no such page.
+pub fn read_changed(bytes: &[u8]) -> Result<Changed<'_>, DecodeError> {
     let (flags, mut rest) = Reader::open(bytes, changed_flags::ALL)?;
-    let mut digests = Vec::new();
+    let mut changed = Changed { records: Vec::new(), digests: Vec::new() };
     if flags & changed_flags::HAS_DIGESTS != 0 {
         for _ in 0..u32::from_be_bytes(rest.take()?) {
             let [bucket] = rest.take()?;
-            digests.push(DigestChange { bucket, by: rest.u64()? });
+            changed.digests.push((bucket, rest.u64()?));
         }
     }
-    Ok((digests, rest))
+    for _ in 0..u32::from_be_bytes(rest.take()?) {
+        changed.records.push((rest.id()?, rest.sized()?));
+    }
+    rest.close()?;
+    Ok(changed)
 }
 
 mod place_flags {

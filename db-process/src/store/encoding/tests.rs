@@ -7,8 +7,8 @@ use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::*;
-use crate::store::suite::Random;
-use crate::store::{Derived, DigestChange, Digests, Encoded, IndexKey, Late, Meta, Origin};
+use crate::store::tests::random::Random;
+use crate::store::{Derived, Digests, Encoded, IndexKey, Late, Meta, Origin};
 
 const GOLDEN: &str = include_str!("golden.txt");
 
@@ -110,11 +110,36 @@ fn some_changes() -> Derived {
     Derived { digests: None, index }
 }
 
-fn some_digest_changes() -> [DigestChange; 2] {
-    [DigestChange { bucket: 0, by: 0x0102_0304_0506_0708 }, DigestChange { bucket: 255, by: u64::MAX }]
+fn some_digest_changes() -> [(u8, u64); 2] {
+    [(0, 0x0102_0304_0506_0708), (255, u64::MAX)]
 }
 
-fn some_changed(digests: &[DigestChange]) -> Vec<u8> {
+/// A page of changed records, as an earlier program wrote it.
+pub(crate) fn changed(
+    records: &BTreeMap<UserId, Encoded>,
+    gone: &BTreeSet<UserId>,
+    digests: &[(u8, u64)],
+) -> Vec<u8> {
+    let length = |items: usize| u32::try_from(items).expect("a page has fewer").to_be_bytes();
+    let mut bytes = vec![FORMAT, u8::from(!digests.is_empty())];
+    if !digests.is_empty() {
+        bytes.extend(length(digests.len()));
+    }
+    for (bucket, by) in digests {
+        bytes.push(*bucket);
+        bytes.extend(by.to_be_bytes());
+    }
+    bytes.extend(length(records.len() + gone.len()));
+    let put = records.iter().map(|(id, put)| (id, put.bytes.as_slice()));
+    for (id, record) in put.chain(gone.iter().map(|id| (id, [].as_slice()))) {
+        bytes.extend(id.as_bytes());
+        bytes.extend(length(record.len()));
+        bytes.extend(record);
+    }
+    bytes
+}
+
+fn some_changed(digests: &[(u8, u64)]) -> Vec<u8> {
     let put = records().into_iter().take(2).enumerate();
     let put = put.map(|(n, record)| (id(n as u128), Encoded::from(record)));
     changed(&put.collect(), &BTreeSet::from([id(7), id(u128::MAX)]), digests)
@@ -189,12 +214,13 @@ fn what_was_written_is_read() {
     assert_eq!(read_pending(&pending(&some_changes())), Ok(some_changes()));
     for digests in [[].as_slice(), &some_digest_changes()] {
         let page = some_changed(digests);
-        let of = |(id, place)| (id, read_record(&page[place]).ok());
-        let read: Vec<_> = read_changed(&page).expect("a page").into_iter().map(of).collect();
+        let changed = read_changed(&page).expect("a page");
+        let of = |(id, record)| (id, read_record(record).ok());
+        let read: Vec<_> = changed.records.into_iter().map(of).collect();
         let put = records().into_iter().take(2).enumerate();
         let put = put.map(|(n, record)| (id(n as u128), Some(record)));
         assert_eq!(read, put.chain([(id(7), None), (id(u128::MAX), None)]).collect::<Vec<_>>());
-        assert_eq!(read_digest_changes(&page).as_deref(), Ok(digests));
+        assert_eq!(changed.digests, digests);
     }
     assert_eq!(read_applied(&applied(&[Version(7), Version(6)])), Ok(vec![Version(7), Version(6)]));
 }

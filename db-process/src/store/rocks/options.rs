@@ -1,20 +1,22 @@
 //! How RocksDB is set up. The settings are for small machines: a process has two of these databases.
 
+use std::path::Path;
+
 use rocksdb::{
     BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, DBRecoveryMode, Env, LogLevel,
     LruCacheOptions, Options, WriteBufferManager,
 };
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::{BY_EMAIL, BY_GROUP, META, OPLOG, RECORDS};
+use super::schema::{BY_EMAIL, BY_GROUP, META, OPLOG, RECORDS};
 
 const MIB: usize = 1 << 20;
 
-/// RocksDB's memtables of all databases of a process together. With them goes the log that is replayed at a
-/// start.
-const WRITTEN: usize = 128 * MIB;
+/// Memtables of all databases of a process together. They bound the log that is replayed at a start.
+const MEMTABLES: usize = 128 * MIB;
 
-/// Memory for blocks read from disk and for RocksDB's memtables, which have the first claim to it; the
-/// databases of a process share one.
+/// Memory for blocks read from disk and for memtables, which have the first claim to it. The databases of a
+/// process share one.
 #[derive(Clone)]
 pub struct BlockCache {
     blocks: Cache,
@@ -22,8 +24,7 @@ pub struct BlockCache {
 }
 
 impl BlockCache {
-    /// Its size in MiB where nobody says another one: what the page cache of the system holds beside it need
-    /// not be here.
+    /// Its default size in MiB: what the page cache of the system holds need not be here as well.
     pub const DEFAULT_MIB: u32 = 64;
 
     /// At most this many bytes.
@@ -35,7 +36,7 @@ impl BlockCache {
         options.set_num_shard_bits(4);
         let blocks = Cache::new_lru_cache_opts(&options);
         let memtables =
-            WriteBufferManager::new_write_buffer_manager_with_cache(WRITTEN, false, blocks.clone());
+            WriteBufferManager::new_write_buffer_manager_with_cache(MEMTABLES, false, blocks.clone());
         Self { blocks, memtables }
     }
 }
@@ -49,9 +50,8 @@ impl Default for BlockCache {
 pub(super) fn database(cache: &BlockCache) -> Options {
     let mut options = Options::default();
     if let Ok(mut env) = Env::new() {
-        // Compactions, of all databases of the process: nobody waits for one but a writer that is far ahead
-        // of them. Flushes keep the usual priority: a writer may have to wait for one, and it would wait for
-        // compactions.
+        // Compactions, of all databases of the process: only a writer that is far ahead of them waits for
+        // one. Flushes keep the usual priority: a writer may have to wait for one.
         env.lower_thread_pool_cpu_priority();
         options.set_env(&env);
     }
@@ -60,7 +60,7 @@ pub(super) fn database(cache: &BlockCache) -> Options {
     options.set_write_buffer_manager(&cache.memtables);
     options.set_max_total_wal_size(64 * MIB as u64);
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-    // There is one writer. Without others to look out for, an insertion is cheaper.
+    // There is one writer. Insertions are cheaper if they need not expect others.
     options.set_allow_concurrent_memtable_write(false);
     options.set_max_background_jobs(2);
     options.set_max_open_files(512);
@@ -76,7 +76,7 @@ pub(super) fn database(cache: &BlockCache) -> Options {
     options
 }
 
-/// The same for a database whose log has to be sound, but for a last record that was never finished.
+/// The same for a database whose log has to be sound, except for a last record that was never finished.
 pub(super) fn verifying_log(options: &Options) -> Options {
     let mut options = options.clone();
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
@@ -84,84 +84,90 @@ pub(super) fn verifying_log(options: &Options) -> Options {
     options
 }
 
-pub(super) fn family(name: &str, cache: &BlockCache) -> Options {
+/// Of a column family of the database in that folder.
+pub(super) fn family(name: &str, folder: &Path, cache: &BlockCache) -> Options {
     let (mut options, mut table) = match name {
-        RECORDS => (records(), found_by_key()),
+        RECORDS => (records(folder), found_by_key()),
         BY_GROUP | BY_EMAIL => (index(), listed()),
         // It is read from some entry on, so there is no filter.
-        OPLOG => (Options::default(), BlockBasedOptions::default()),
-        META => (Options::default(), found_by_key()),
+        OPLOG => (compressed(4 * MIB), BlockBasedOptions::default()),
+        META => (compressed(4 * MIB), found_by_key()),
         _ => unreachable!("{name} is none of the column families"),
     };
     table.set_block_cache(&cache.blocks);
     options.set_block_based_table_factory(&table);
-    // With two, a writer waits whenever the one is full before the other is written out.
+    // With two, a writer waits whenever one is full before the other is flushed.
     options.set_max_write_buffer_number(4);
-    options.set_write_buffer_size(match name {
-        // Their tables are written at once, so there is next to nothing in memory.
-        RECORDS | BY_GROUP | BY_EMAIL => 2 * MIB,
-        OPLOG => 4 * MIB,
-        // It is written out when most of it is dropped, which is sooner.
-        _ => 16 * MIB,
-    });
-    if matches!(name, RECORDS | OPLOG | META) {
-        options.set_compression_type(DBCompressionType::Lz4);
-    }
     options
 }
 
-/// A filter tells of a table that it does not have a key.
+fn compressed(memtable: usize) -> Options {
+    let mut options = Options::default();
+    options.set_write_buffer_size(memtable);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options
+}
+
+fn records(folder: &Path) -> Options {
+    let mut options = Options::default();
+    // All copies of a ring take about as many writes. If their memtables were of one size, all would be
+    // flushed at the same moment, and requests would wait for the lot.
+    let jitter = xxh3_64(folder.as_os_str().as_encoded_bytes()) as usize % (4 * MIB);
+    options.set_write_buffer_size(6 * MIB + jitter);
+    // Most lookups of a write are for users that are not in it. It takes some 16 bits for each user.
+    options.set_memtable_whole_key_filtering(true);
+    options.set_memtable_prefix_bloom_ratio(0.01);
+    // The tables of level 0 are soon written again.
+    let [none, lz4] = [DBCompressionType::None, DBCompressionType::Lz4];
+    options.set_compression_per_level(&[none, lz4, lz4, lz4, lz4, lz4, lz4]);
+    compact_late(&mut options, tables_before_merge(RECORDS, false));
+    options
+}
+
+/// Of an index, and of a table that is to be ingested into it.
+///
+/// No single key is looked up, so there is no filter. Keys that are half hashes do not compress. It is read
+/// rarely, so its order may be worse than that of the records, and the work for it less: tables are merged
+/// when there are several of a size.
+pub(super) fn index() -> Options {
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&listed());
+    options.set_compression_type(DBCompressionType::None);
+    options.set_compaction_style(DBCompactionStyle::Universal);
+    // Nearly all of it is ingested.
+    options.set_write_buffer_size(2 * MIB);
+    compact_late(&mut options, tables_before_merge(BY_EMAIL, false));
+    options
+}
+
+/// Setting of a column family: so many tables come together before they are merged.
+pub(super) const COMPACTION_TRIGGER: &str = "level0_file_num_compaction_trigger";
+
+/// Its value for the records, or one of the indexes.
+pub(super) fn tables_before_merge(name: &str, bulk: bool) -> i32 {
+    let usual = if name == RECORDS { 12 } else { 8 };
+    if bulk { 2 * usual } else { usual }
+}
+
+/// Tables are small, so more of them may come together before a writer has to wait.
+fn compact_late(options: &mut Options, tables: i32) {
+    options.set_level_zero_file_num_compaction_trigger(tables);
+    options.set_level_zero_slowdown_writes_trigger(40);
+    options.set_level_zero_stop_writes_trigger(64);
+}
+
+/// A filter says that a table does not have a key.
 fn found_by_key() -> BlockBasedOptions {
     let mut table = BlockBasedOptions::default();
     table.set_bloom_filter(10.0, false);
     table
 }
 
-/// Name of the setting of a column family that says how many tables come together before they are merged.
-pub(super) const BEFORE_MERGE: &str = "level0_file_num_compaction_trigger";
-
-/// So many are it for the records, or one of the indexes; in bulk twice as many.
-pub(super) fn before_merge(name: &str, bulk: bool) -> i32 {
-    let usual = if name == RECORDS { 12 } else { 8 };
-    if bulk { 2 * usual } else { usual }
-}
-
-/// Whoever lists reads many keys in a row, so blocks are large: what leads to them stays in memory.
+/// A listing reads many keys in a row, so blocks are large: what leads to them stays in memory.
 fn listed() -> BlockBasedOptions {
     let mut table = BlockBasedOptions::default();
     table.set_block_size(16 << 10);
     table
-}
-
-/// Of the records, and of a table that is to be taken into them: it is soon written again, and not compressed
-/// before.
-pub(super) fn records() -> Options {
-    let mut options = Options::default();
-    options.set_block_based_table_factory(&found_by_key());
-    options.set_compression_type(DBCompressionType::None);
-    // As many records as usual come together before those of the next level are written again: the tables are
-    // smaller.
-    options.set_level_zero_file_num_compaction_trigger(before_merge(RECORDS, false));
-    options.set_level_zero_slowdown_writes_trigger(40);
-    options.set_level_zero_stop_writes_trigger(64);
-    options
-}
-
-/// Of an index, and of a table that is to be taken into it.
-///
-/// Nobody looks for a single key, so there is no filter; keys that are half hashes do not get shorter; and
-/// few look at all, so the order may be worse than that of the records, and the work for it less: tables are
-/// merged when there are several of a size.
-pub(super) fn index() -> Options {
-    let mut options = Options::default();
-    options.set_block_based_table_factory(&listed());
-    options.set_compression_type(DBCompressionType::None);
-    options.set_compaction_style(DBCompactionStyle::Universal);
-    options.set_level_zero_file_num_compaction_trigger(before_merge(BY_EMAIL, false));
-    // The tables are small, so there may be many of them before a writer has to wait.
-    options.set_level_zero_slowdown_writes_trigger(40);
-    options.set_level_zero_stop_writes_trigger(64);
-    options
 }
 
 #[cfg(test)]

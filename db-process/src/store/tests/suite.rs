@@ -7,46 +7,11 @@ use protocol::message::replication::LogEntry;
 use protocol::{Change, Record, UserId, Version};
 use uuid::Uuid;
 
-use super::{
+use super::random::{Random, seeds};
+use crate::store::{
     Batch, BlockCache, Digests, Durability, IndexKey, Late, Listing, MemoryStore, Meta, Origin,
     ReadOnlyStore, RocksStore, Snapshot, Store, StoreError,
 };
-
-/// Random numbers that repeat: SplitMix64 (Steele, Lea and Flood, 2014).
-#[derive(Clone)]
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// One of `0..bound`.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    /// True once in `n` times.
-    pub(crate) fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
-
-/// The seeds of a randomized test: those given, or the one in `CORRO_SEED`.
-pub(crate) fn seeds(count: u64) -> Vec<u64> {
-    match std::env::var("CORRO_SEED") {
-        Ok(seed) => vec![seed.parse().expect("CORRO_SEED is a number")],
-        Err(_) => (0..count).collect(),
-    }
-}
 
 fn id(n: u128) -> UserId {
     Uuid::from_u128(n)
@@ -341,7 +306,7 @@ fn the_stores_cannot_be_told_apart() {
 fn a_snapshot_stays_as_it_is() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut disk = open(&folder);
-    let reader = disk.clone();
+    let reader = disk.reader();
     let (mut random, mut taken) = (Random::new(1), BTreeSet::new());
     let mut commit = |disk: &mut RocksStore| {
         let mut batch = writes(disk.meta().expect("a sound store"), random.below(6));

@@ -11,11 +11,11 @@ use protocol::message::replication::{CopyChunk, Follow, LogBatch};
 use protocol::{Change, Condition, Operation, Outcome, Record, UserId, Version};
 use uuid::Uuid;
 
-use super::asking::tombstones;
-use super::audit::audit;
-use super::follow::{full_copy, start_for};
-use super::{Copy, FollowError, FollowStart, Limits};
-use crate::store::suite::{Random, seeds};
+use crate::copy::asking::tombstones;
+use crate::copy::audit::audit;
+use crate::copy::follow::{full_copy, start_for};
+use crate::copy::{Copy, FollowError, FollowStart, Limits};
+use crate::store::tests::random::{Random, seeds};
 use crate::store::{MemoryStore, Snapshot, Store};
 
 const LIMITS: Limits = Limits { recent: 60, log: 120, trim: 7 };
@@ -357,7 +357,8 @@ impl Pair {
 
     fn equal_heads(&mut self) -> bool {
         let [first, second] = [0, 1].map(|place| *self.copy(place).meta());
-        let head = |meta: super::Meta| Some(Position { incarnation: meta.incarnation, sequence: meta.head });
+        let head =
+            |meta: crate::store::Meta| Some(Position { incarnation: meta.incarnation, sequence: meta.head });
         first.position == head(second) && second.position == head(first)
     }
 

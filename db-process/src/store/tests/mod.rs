@@ -1,0 +1,4 @@
+//! Tests of all stores.
+
+pub(crate) mod random;
+mod suite;
