@@ -1,7 +1,7 @@
-//! Who this process is: the folder of its data, and the file in it that says whose they are.
+//! The identity of the process: the folder of its data, and the file in it that names their owner.
 //!
 //! ```text
-//! DATA_DIR/LOCK            held for as long as the process lives; says who holds it
+//! DATA_DIR/LOCK            held for as long as the process lives; names the holder
 //! DATA_DIR/identity.json   name, incarnation, ring and view
 //! DATA_DIR/primary/        RocksDB, copy of its own partition
 //! DATA_DIR/replica/        RocksDB, copy of its predecessor's partition
@@ -9,7 +9,7 @@
 //! DATA_DIR/*.damaged/      the last database that was found damaged and set aside; may be removed
 //! ```
 //!
-//! A folder belongs to one name for ever. Data without the file that says whose they are serve nobody: they
+//! A folder belongs to one name for ever. Data without the file that names their owner are not used: they
 //! might be another's, and then users would appear in two partitions.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -26,7 +26,7 @@ use uuid::Uuid;
 /// What `identity.json` holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// Whose data these are.
+    /// The owner of the data.
     pub instance: InstanceName,
     /// Made with the folder: tells it from another that the same name had before.
     pub incarnation: Uuid,
@@ -34,18 +34,18 @@ pub struct Identity {
     pub membership: Option<Membership>,
 }
 
-/// What a process keeps of its ring.
+/// What a process persists of its ring.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
     /// Which ring.
     pub ring: Ring,
-    /// The newest view of it that the process was told.
+    /// The newest view of it that the process has received.
     pub view: View,
 }
 
 impl Membership {
-    /// Whether the lead of the partition is being moved of which the process at `place` holds the copy of
-    /// that role.
+    /// Whether the leader is changing of the partition of which the process at `place` holds the copy of that
+    /// role.
     pub fn moves(&self, place: Place, role: Role) -> bool {
         let partition = match role {
             Role::Primary => Some(place),
@@ -89,9 +89,12 @@ pub enum IdentityError {
         /// The name that it belongs to.
         owner: InstanceName,
     },
-    /// It holds databases and nothing says whose they are.
-    #[error("DATA_DIR: {name} cannot use {folder}: it holds users, and identity.json, which says whose they are, is missing",
-            folder = folder.display())]
+    /// It holds databases and nothing names their owner.
+    #[error(
+        "DATA_DIR: {name} cannot use {folder}: it holds users, and identity.json, which says whose they \
+         are, is missing",
+        folder = folder.display()
+    )]
     Unsigned {
         /// The folder.
         folder: PathBuf,
@@ -142,12 +145,12 @@ impl DataDir {
         Ok(Self { folder: folder.into(), identity, _lock: lock })
     }
 
-    /// Whose the data are.
+    /// The owner of the data.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// Keeps a ring and a view, on disk when it returns. It blocks: not for a task of the runtime.
+    /// Persists a ring and a view, on disk when it returns. It blocks: not for a task of the runtime.
     ///
     /// # Errors
     /// If it cannot be written; the old state stands then.
@@ -236,7 +239,7 @@ fn read(folder: &Path) -> Result<Option<Identity>, IdentityError> {
     serde_json::from_slice(&text).map(Some).map_err(|error| IdentityError::Damaged { file, error })
 }
 
-/// Replaces the file in one step: whoever reads it after a power cut finds the old or the new one, whole.
+/// Replaces the file in one step: after a power cut, a reader finds the old or the new one, whole.
 fn write(folder: &Path, identity: &Identity) -> Result<(), IdentityError> {
     let (file, temporary) = (folder.join("identity.json"), folder.join("identity.json.new"));
     let text = serde_json::to_string_pretty(identity).expect("an identity has nothing that JSON lacks");

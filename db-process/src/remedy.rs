@@ -1,5 +1,4 @@
-//! What an operator does about an error that ends a db-process: one or two plain sentences behind the error
-//! itself.
+//! What an operator does about an error that ends a db-process: one or two plain sentences after the error.
 //!
 //! A damaged database is not repaired: it is moved away, and the process begins with an empty one, which is
 //! filled from the other copy of the partition while that leads. An empty copy neither leads nor serves, so
@@ -211,7 +210,7 @@ fn cause_of(error: &StoreError) -> Option<Cause> {
         | StoreError::Missing { .. }
         | StoreError::LogDamaged { .. }
         | StoreError::Incomplete { .. } => Some(Cause::Damage),
-        StoreError::LeftOver { kind, .. } | StoreError::Mark { kind, .. } => match kind {
+        StoreError::File { kind, .. } => match kind {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(Cause::Full),
             io::ErrorKind::ReadOnlyFilesystem => Some(Cause::ReadOnly),
             io::ErrorKind::PermissionDenied => Some(Cause::Denied),

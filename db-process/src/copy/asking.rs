@@ -3,13 +3,13 @@
 //!
 //! **Changes** come from the op-log, and are asked for by version. Versions rise in the op-log, since the
 //! gateway sends the writes of a partition in version order, so the first entry wanted is found by halving.
-//! There is one exception: a lead that hung may do at last what was sent to it long ago, when it has
+//! There is one exception: a leader that hung may do at last what was sent to it long ago, when it has
 //! meanwhile accepted newer writes by another connection, and an operation that was sent again may come after
 //! newer ones. The copy remembers the last entry that came late in this way ([`crate::store::Late`]). Behind
 //! it versions rise, above all those before it; what is before it has to be read entry by entry, and put in
 //! order, unless all of it is too old to be wanted.
 //!
-//! What it does not do: it does not know whether the copy is complete, or has what is unsettled. Who asks
+//! What it does not do: it does not know whether the copy is complete, or has what is unsettled. The gateway
 //! knows.
 
 use std::ops::Range;
@@ -35,20 +35,20 @@ use crate::store::{Listing, Meta, Snapshot, StoreError};
 /// If the database fails.
 pub fn page(snapshot: &impl Snapshot, query: &PageQuery) -> Result<PageAnswer, StoreError> {
     let mut page = Page { limit: query.limit.clamp(1, MAX_PAGE) as usize, size: 0, users: Vec::new() };
-    let more = match &query.filter {
-        Filter::All => page.fill(snapshot.records_after(query.after), |_| true),
-        Filter::Group(group) => {
-            let listed = of_listed(snapshot, Listing::Group(*group), query.after);
-            page.fill(listed, |record| record.group.1 == *group)
-        }
-        Filter::Email(email) => {
-            let listed = of_listed(snapshot, Listing::Email(email_hash(email)), query.after);
-            page.fill(listed, |record| fold_email(&record.email.1) == *email)
-        }
-        Filter::Both(email, group) => {
-            let listed = of_listed(snapshot, Listing::Email(email_hash(email)), query.after);
-            page.fill(listed, |record| record.group.1 == *group && fold_email(&record.email.1) == *email)
-        }
+    let (email, group) = match &query.filter {
+        Filter::All => (None, None),
+        Filter::Group(group) => (None, Some(*group)),
+        Filter::Email(email) => (Some(email), None),
+        Filter::Both(email, group) => (Some(email), Some(*group)),
+    };
+    let by_email = email.map(|email| Listing::Email(email_hash(email)));
+    let more = match by_email.or(group.map(Listing::Group)) {
+        None => page.fill(snapshot.records_after(query.after), |_| true),
+        // A hash is no proof, and there is one index for both.
+        Some(listing) => page.fill(of_listed(snapshot, listing, query.after), |record| {
+            group.is_none_or(|group| record.group.1 == group)
+                && email.is_none_or(|email| fold_email(&record.email.1) == *email)
+        }),
     }?;
     Ok(PageAnswer { query: query.query, users: page.users, more })
 }
@@ -228,7 +228,7 @@ pub fn tombstones(snapshot: &impl Snapshot, query: &TombstoneQuery) -> Result<To
     Ok(answer)
 }
 
-/// What the copy holds, in short, as it is kept beside the records. Nothing is scanned, so no damage is
+/// What the copy holds, in short, as it is stored beside the records. Nothing is scanned, so no damage is
 /// found.
 ///
 /// # Errors

@@ -1,18 +1,16 @@
-//! Reads a whole copy and compares what follows from its records with what is kept beside them.
+//! Reads a whole copy and compares what follows from its records with what is stored beside them.
 //!
 //! It takes no memory to speak of, however large the copy is: for what is too large to be held, it compares
 //! sums of hashes, which do not depend on the order of what goes into them.
 
-use protocol::UserId;
 use protocol::message::query::{BUCKETS, Damage};
-use uuid::Uuid;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::store::derived::{Digests, IndexKey, places};
 use crate::store::{Encoded, Snapshot, StoreError};
 
 /// What is wrong with the copy: nothing, if it is sound. Where it cannot be read to its end that is all that
-/// is told.
+/// is said.
 pub fn audit(snapshot: &impl Snapshot) -> Vec<Damage> {
     let compared = read_applied(snapshot).and_then(|()| compare(snapshot, &found(snapshot)?));
     compared.unwrap_or_else(|error| vec![Damage::Unreadable(error.to_string())])
@@ -38,16 +36,13 @@ impl Sum {
         self.0 = self.0.wrapping_add(hash.wrapping_mul(times));
     }
 
-    fn add_place(&mut self, key: IndexKey) {
-        let (kind, value, id): (u8, u64, UserId) = match key {
-            IndexKey::Group(group, id) => (0, u64::from(group.cast_unsigned()), id),
-            IndexKey::Email(hash, id) => (1, hash, id),
+    fn add_place(&mut self, place: IndexKey) {
+        let (kind, value) = match place {
+            IndexKey::Group(group, _) => (0, u64::from(group.cast_unsigned())),
+            IndexKey::Email(hash, _) => (1, hash),
         };
-        let mut bytes = [0; 25];
-        bytes[0] = kind;
-        bytes[1..9].copy_from_slice(&value.to_be_bytes());
-        bytes[9..].copy_from_slice(Uuid::as_bytes(&id));
-        self.add(1, xxh3_64(&bytes));
+        let seed = xxh3_64_with_seed(&value.to_be_bytes(), kind);
+        self.add(1, xxh3_64_with_seed(place.id().as_bytes(), seed));
     }
 
     fn add_group(&mut self, users: u64, group: i32) {
@@ -78,8 +73,8 @@ fn read_applied(snapshot: &impl Snapshot) -> Result<(), StoreError> {
 
 fn compare(snapshot: &impl Snapshot, found: &Found) -> Result<Vec<Damage>, StoreError> {
     let mut damage = Vec::new();
-    let kept = snapshot.digests()?;
-    for bucket in (0..BUCKETS).filter(|&bucket| kept.values()[bucket] != found.digests.values()[bucket]) {
+    let stored = snapshot.digests()?;
+    for bucket in (0..BUCKETS).filter(|&bucket| stored.values()[bucket] != found.digests.values()[bucket]) {
         damage.push(Damage::Bucket(u8::try_from(bucket).expect("there are 256 buckets")));
     }
     let (mut users, mut groups) = (0_u64, Sum::default());

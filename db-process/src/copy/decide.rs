@@ -87,36 +87,33 @@ impl<S: Store> Copy<S> {
 
     /// `stored` is the record as it is in the store.
     fn write_one(&mut self, write: Write, stored: Option<Record>) -> Result<WriteAnswer, StoreError> {
+        let sequence = self.staged.meta.head;
         if let Some(known) = self.recent.get(write.version) {
             let user = if write.quiet { None } else { self.shown_before(&write, known)? };
-            let sequence = known.sequence.unwrap_or(self.staged.meta.head);
+            let sequence = known.sequence.unwrap_or(sequence);
             return Ok(WriteAnswer { outcome: Outcome::Applied, sequence, user });
         }
         let record = self.with_staged(&write.id, stored);
         if self.recopies && matches!(write.operation, Operation::Purge(_)) {
-            let outcome = Outcome::PreconditionFailed;
-            return Ok(WriteAnswer { outcome, sequence: self.staged.meta.head, user: None });
+            return Ok(WriteAnswer { outcome: Outcome::PreconditionFailed, sequence, user: None });
         }
-        match decide(record.as_ref(), &write) {
-            Decision::Accept => self.accept(write, record),
+        let change = || write.operation.change();
+        let (outcome, user) = match decide(record.as_ref(), &write) {
+            Decision::Accept => return self.accept(write, record),
             Decision::Repeated => {
-                let change = write.operation.change();
                 let shown = record.filter(|_| !write.quiet);
-                let user =
-                    shown.and_then(|record| document::left_by(write.id, write.version, &change, record));
-                Ok(WriteAnswer { outcome: Outcome::Applied, sequence: self.staged.meta.head, user })
+                let left = |record| document::left_by(write.id, write.version, &change(), record);
+                (Outcome::Applied, shown.and_then(left))
             }
             Decision::ShowAsCreated(version) => {
-                let change = write.operation.change();
-                let created = Record::from_change(version, &change);
-                let user = document::left_by(write.id, version, &change, created);
-                Ok(WriteAnswer { outcome: Outcome::Repeated, sequence: self.staged.meta.head, user })
+                let created = Record::from_change(version, &change());
+                (Outcome::Repeated, document::left_by(write.id, version, &change(), created))
             }
             Decision::Answer(outcome) => {
-                let user = record.and_then(|record| document::live(write.id, record));
-                Ok(WriteAnswer { outcome, sequence: self.staged.meta.head, user })
+                (outcome, record.and_then(|record| document::live(write.id, record)))
             }
-        }
+        };
+        Ok(WriteAnswer { outcome, sequence, user })
     }
 
     /// Stages an allowed write, with the next number of the op-log.

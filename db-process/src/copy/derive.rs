@@ -1,4 +1,4 @@
-//! What follows from the records ([`crate::store::derived`]), kept with each change of one: from what a
+//! What follows from the records ([`crate::store::derived`]), stored with each change of one: from what a
 //! record was and what it becomes follows what changes in the digests, the counts and the indexes.
 //!
 //! Whatever changes a record comes through here, so this is exact as long as it was exact. That it is can be
@@ -7,7 +7,7 @@
 use protocol::{Record, UserId};
 
 use super::Copy;
-use crate::store::derived::{IndexKey, email_hash};
+use crate::store::derived::places;
 use crate::store::{Encoded, Store, StoreError, encoding};
 
 impl<S: Store> Copy<S> {
@@ -29,23 +29,12 @@ impl<S: Store> Copy<S> {
             Some(after) => self.digests.toggle(&id, &after.bytes),
             None => self.staged.meta.records = plus(self.staged.meta.records, -1)?,
         }
-        let (was, is) = (before, after.map(|after| &after.record));
-        let [was, is] = [was, is].map(|record| record.filter(|record| record.is_alive()));
-        let group = |record: &Record| record.group.1;
-        if was.map(group) != is.map(group) {
-            if let Some(left) = was.map(group) {
-                self.staged.derived.index.push((IndexKey::Group(left, id), false));
-            }
-            if let Some(taken) = is.map(group) {
-                self.staged.derived.index.push((IndexKey::Group(taken, id), true));
-            }
-        }
-        if was.map(|record| &record.email.1) != is.map(|record| &record.email.1) {
-            let [was, is] = [was, is].map(|record| record.map(|record| email_hash(&record.email.1)));
-            if was != is {
-                let changes = [(was, false), (is, true)].into_iter();
-                let changes = changes.filter_map(|(hash, taken)| Some((IndexKey::Email(hash?, id), taken)));
-                self.staged.derived.index.extend(changes);
+        let [was, is] = [before, after.map(|after| &after.record)].map(|record| places(id, record?));
+        for index in 0..2 {
+            let [left, taken] = [was, is].map(|places| places.map(|places| places[index]));
+            if left != taken {
+                let changes = [(left, false), (taken, true)].into_iter();
+                self.staged.derived.index.extend(changes.filter_map(|(place, taken)| Some((place?, taken))));
             }
         }
         let users = i64::from(is.is_some()) - i64::from(was.is_some());

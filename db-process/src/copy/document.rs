@@ -1,4 +1,4 @@
-//! The user as a caller gets it: JSON bytes that nobody on the way has to parse.
+//! The user as a caller gets it: JSON bytes that are not parsed on the way.
 
 use protocol::message::link::Found;
 use protocol::{Change, Record, UserId, Version};

@@ -58,7 +58,7 @@ pub enum FollowError {
 }
 
 impl<S: Store> Copy<S> {
-    /// Stages entries of the other copy's op-log, and the position after them. Nobody is promised anything:
+    /// Stages entries of the other copy's op-log, and the position after them. Nothing is promised:
     /// after a crash they come again.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl<S: Store> Copy<S> {
             if before.as_ref() == Some(&theirs) {
                 continue;
             }
-            // Some of it may have come by the own op-log, but who could tell?
+            // Some of it may have come by the own op-log, which cannot be told apart.
             self.came_from_elsewhere(theirs.version());
             let mut merged = before.clone();
             if merged.as_mut().is_none_or(|ours| ours.merge(&theirs)) {
@@ -171,7 +171,7 @@ pub fn full_copy(
         }
         cut.next.applied.push(version);
     }
-    // Nothing is left to do if nobody wants it any more.
+    // Nothing is left to do if the receiver is gone.
     let _ = send(CopyChunk { end: Some(Position { incarnation, sequence }), lsn, ..cut.next });
     Ok(())
 }
@@ -246,7 +246,7 @@ pub fn fit_frame(entries: &mut Vec<LogEntry>) {
 /// So many entries travel in one frame to a follower that is far behind.
 pub(super) const FAR_BATCH: usize = 2 * MAX_BATCH;
 
-/// What a chunk of a full copy holds: so little that nobody notices who meets one on the way, so much that
+/// What a chunk of a full copy holds: so little that no request waits for it noticeably, so much that
 /// there are not too many.
 const CHUNK: usize = ROOM / 16;
 

@@ -13,11 +13,11 @@
 //!
 //! All three are merges of registers (see [`protocol::record`]), so they may come in any order and any number
 //! of times, and two copies that have exchanged everything are equal. They only gather in memory at first:
-//! [`Copy::commit`] writes all that has gathered as one batch, with one fsync if anybody was promised that it
-//! lasts. Until then no answer may leave. That is the whole of group commit: whoever drives the copy hands
-//! over everything that is waiting, then commits once.
+//! [`Copy::commit`] writes all that has gathered as one batch, with one fsync if an answer promises that it
+//! lasts. Until then no answer may leave. That is the whole of group commit: the worker hands over
+//! everything that is waiting, then commits once.
 //!
-//! An operation may arrive twice: its answer was lost, the lead moved, a link broke. The version is the
+//! An operation may arrive twice: its answer was lost, the leader changed, a link broke. The version is the
 //! identity of an operation, so a copy remembers the versions that it applied lately, whether they were
 //! decided here or replicated ([`recent`]), also after a restart, and answers a repetition from memory. Where
 //! the memory is gone, the record tells: a register with this very version was written by this very
@@ -39,11 +39,11 @@
 //!
 //! What a copy does not do: it does not know who leads, whether the other copy is there, or what time it is.
 //! It opens no socket, starts no thread and never retries. It checks no field of a user: the gateway has done
-//! that. It purges a tombstone when it is told, and does not know when that is safe. After a [`StoreError`]
+//! that. It purges a tombstone by order, and does not know when that is safe. After a [`StoreError`]
 //! it must not be used again.
 //!
 //! * [`decide`]: what a write comes to.
-//! * [`derive`]: what follows from the records, kept with each change of one.
+//! * [`derive`]: what follows from the records, stored with each change of one.
 //! * [`audit`]: the same from all records, and what differs.
 //! * [`asking`]: questions about a whole copy.
 //! * [`document`]: the user as a caller gets it.
@@ -109,7 +109,7 @@ pub struct Copy<S> {
     digests: Box<Digests>,
     /// Whether `staged` differs from what the store has.
     dirty: bool,
-    /// Whether somebody was promised that what is staged, and all before it, will be on disk.
+    /// Whether an answer promises that what is staged, and all before it, will be on disk.
     promised: bool,
     /// Whether the store holds batches that were committed without a sync.
     unsynced: bool,
@@ -238,8 +238,8 @@ impl<S: Store> Copy<S> {
         }
     }
 
-    /// Writes everything staged as one batch, and syncs if that was promised to anybody. Afterwards answers
-    /// may leave.
+    /// Writes everything staged as one batch, and syncs if that was promised. Afterwards answers may
+    /// leave.
     ///
     /// # Errors
     /// If the database fails. The copy must not be used again then, and no answer may leave.
@@ -258,14 +258,7 @@ impl<S: Store> Copy<S> {
                 self.staged.derived.digests = Some(self.digests.clone());
             }
             self.store.commit(&self.staged, durability)?;
-            self.staged.records.clear();
-            self.staged.gone.clear();
-            self.staged.derived.clear();
-            self.staged.log.clear();
-            self.staged.trim = None;
-            self.staged.applied = None;
-            self.staged.forget = None;
-            self.staged.bulk = false;
+            self.staged = Batch::new(self.staged.meta);
             self.unsynced = true;
         } else if sync && self.unsynced {
             self.store.sync()?;
@@ -365,11 +358,8 @@ impl<S: Store> Copy<S> {
 
     /// The record as it is with everything staged.
     fn record(&self, id: &UserId) -> Result<Option<Record>, StoreError> {
-        match self.staged.records.get(id) {
-            Some(staged) => Ok(Some(staged.record.clone())),
-            None if self.staged.gone.contains(id) => Ok(None),
-            None => self.store.get(id),
-        }
+        let staged = self.staged.records.contains_key(id) || self.staged.gone.contains(id);
+        Ok(self.with_staged(id, if staged { None } else { self.store.get(id)? }))
     }
 
     /// Stages the state of a record that follows on `before`, and what follows from that.

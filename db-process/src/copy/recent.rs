@@ -7,7 +7,7 @@
 //! The memory outlives the process. What was accepted here is in the op-log. What was accepted elsewhere and
 //! came by replication, with the gateway's tail or with a full copy is written in the batch that applies it,
 //! as one *page* of versions ([`Pages`]): 8 bytes for an operation, and one insertion for a batch. More than
-//! the version is not needed, for whoever sends an operation again sends all of it.
+//! the version is not needed, since an operation that is sent again is sent whole.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -102,8 +102,8 @@ pub fn read(snapshot: &impl Snapshot, capacity: usize) -> Result<(Recent, Pages)
         pages.add(versions.len());
         known.extend(versions.into_iter().map(|version| (version, None)));
     }
-    // Nobody knows any more in which order they came; what is under way is newer than the rest. Of those that
-    // are known in both ways the one in the op-log comes first.
+    // The order in which they came is not known any more; what is under way is newer than the rest. Of those
+    // that are known in both ways the one in the op-log comes first.
     known.sort_by_key(|(version, sequence)| (*version, sequence.is_none()));
     let mut recent = Recent::new(capacity);
     for (version, sequence) in known {

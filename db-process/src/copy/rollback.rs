@@ -68,7 +68,7 @@ pub fn has_nothing_for(source: &Meta, follow: &Follow) -> bool {
 }
 
 impl<S: Store> Copy<S> {
-    /// Keeps in mind that the copy was rolled back. It is on disk after the next commit. What was found first
+    /// Marks the copy as rolled back. It is on disk after the next commit. What was found first
     /// stands.
     pub fn mark_rolled_back(&mut self, rollback: Rollback) {
         if self.staged.meta.rollback.is_none() {

@@ -1,4 +1,4 @@
-//! What follows from the records, and is kept beside them so that nobody has to read all of them to know it:
+//! What follows from the records, and is stored beside them, so that it is known without reading all of them:
 //! digests, counts and indexes. It is written in the batch that changes the records, so it fits them after
 //! every crash.
 //!
@@ -7,7 +7,7 @@
 //!   the same operation, so a change costs two hashes however much is stored; the order of the changes does
 //!   not matter, so two copies that hold the same have the same digests however they came to it.
 //! * **Indexes**: the live users by group, in id order, and by the hash of their folded email. They hold no
-//!   values; a hash is no proof, so whoever looks an email up compares it with the record.
+//!   values; a hash is no proof, so a lookup of an email compares it with the record.
 //! * **Counts**: of records and live users in all (in [`super::Meta`]), and of live users by group. A place
 //!   that is taken or left in the index by group is a user more or less of that group, so a batch says
 //!   nothing else of these. A group without live users has no count.
@@ -75,16 +75,7 @@ fn bucket(of_id: u64) -> usize {
 
 /// What an address is found by: the hash of [`fold_email`].
 pub fn email_hash(email: &str) -> u64 {
-    // Nearly all addresses are ASCII, and short enough to be folded without an allocation.
-    let mut folded = [0; 128];
-    match folded.get_mut(..email.len()) {
-        Some(folded) if email.is_ascii() => {
-            folded.copy_from_slice(email.as_bytes());
-            folded.make_ascii_lowercase();
-            xxh3_64(folded)
-        }
-        _ => xxh3_64(fold_email(email).as_bytes()),
-    }
+    xxh3_64(fold_email(email).as_bytes())
 }
 
 /// A place in an index.
@@ -119,14 +110,6 @@ pub struct Derived {
     /// Places that are taken (true) or left (false), in this order. What is taken was free, and what is left
     /// was taken.
     pub index: Vec<(IndexKey, bool)>,
-}
-
-impl Derived {
-    /// Back to no change at all, with the memory kept.
-    pub fn clear(&mut self) {
-        self.digests = None;
-        self.index.clear();
-    }
 }
 
 #[cfg(test)]

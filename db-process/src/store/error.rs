@@ -53,17 +53,9 @@ pub enum StoreError {
     /// The values do not fit together.
     #[error("the database contradicts itself: {0}")]
     Inconsistent(String),
-    /// What an interrupted attempt left cannot be removed.
-    #[error("{path} cannot be removed: {kind}")]
-    LeftOver {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        kind: std::io::ErrorKind,
-    },
-    /// The file that remembers how much of the database is on disk cannot be used.
+    /// A file that is not RocksDB's alone cannot be read, written or removed.
     #[error("{path} cannot be read or written: {kind}")]
-    Mark {
+    File {
         /// The file.
         path: PathBuf,
         /// What the system says.
@@ -83,9 +75,9 @@ impl StoreError {
         Self::NoThread(error.kind())
     }
 
-    /// The system's answer about the file beside a database.
-    pub(crate) fn mark(path: &Path, error: &std::io::Error) -> Self {
-        Self::Mark { path: path.into(), kind: error.kind() }
+    /// The system's answer about a file.
+    pub(crate) fn file(path: &Path, error: &std::io::Error) -> Self {
+        Self::File { path: path.into(), kind: error.kind() }
     }
 
     /// Names the value that cannot be read. The text is made only then.

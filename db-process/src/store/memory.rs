@@ -44,10 +44,7 @@ impl Content {
         self.records.retain(|id, _| !batch.gone.contains(id));
         self.log.extend(batch.log.iter().map(|entry| (entry.sequence, entry.clone())));
         if let Some(trim) = &batch.trim {
-            let kept = self.log.split_off(&(trim.end() + 1));
-            let mut before = std::mem::replace(&mut self.log, kept);
-            before.split_off(trim.start());
-            self.log.append(&mut before);
+            self.log.retain(|sequence, _| !trim.contains(sequence));
         }
         if let Some(forget) = &batch.forget {
             self.applied.retain(|page, _| !forget.contains(page));

@@ -118,7 +118,7 @@ pub fn start(
     mark: &Path,
     failed: UnboundedSender<CopyFailure>,
 ) -> Result<CopyHandle, StoreError> {
-    let (mark, marked) = MarkFile::open(mark).map_err(|error| StoreError::mark(mark, &error))?;
+    let (mark, marked) = MarkFile::open(mark).map_err(|error| StoreError::file(mark, &error))?;
     let reader = store.reader();
     let (rounds, version) = Rounds::open(role, store, Limits::default(), marked)?;
     let poison = Arc::new(Poison { role, poisoned: AtomicBool::new(false), failed });

@@ -163,7 +163,7 @@ fn changes_are_found_by_version() {
     assert_eq!((versions(&answer), answer.floor), (vec![70, 80, 90], Version(60)));
 }
 
-/// An operation that was under way for long is accepted late: it is told in its place all the same.
+/// An operation that was under way for long is accepted late: it is listed in its place all the same.
 #[test]
 fn what_came_late_is_in_its_place() {
     for seed in seeds(20) {

@@ -1,4 +1,4 @@
-//! What is kept beside the records, on disk: it is what a scan finds, and a scan finds what is not.
+//! What is stored beside the records, on disk: it is what a scan finds, and a scan finds what is not.
 
 use std::time::{Duration, Instant};
 
@@ -154,7 +154,8 @@ fn a_scan_finds_what_is_not_what_was_written() {
     damaged(&[Damage::Count], &|db| {
         family(db, "meta", &|meta| db.delete_cf(meta, [b"group".as_slice(), &[0x80, 0, 0, 3]].concat()));
     });
-    let unreadable = "the record of 00000000-0000-0000-0000-000000000003 in the database cannot be read: the value is cut short";
+    let unreadable = "the record of 00000000-0000-0000-0000-000000000003 in the database cannot be read: \
+                      the value is cut short";
     damaged(&[Damage::Unreadable(unreadable.to_owned())], &|db| {
         family(db, "records", &|records| db.put_cf(records, user.as_bytes(), [1, 0, 7]));
     });

@@ -71,7 +71,7 @@ fn the_op_log_is_trimmed_to_what_is_confirmed_and_bounded_anyway() {
         run(copy, writes.collect());
         copy.meta().trimmed
     };
-    assert_eq!(more(&mut copy, 8), 0, "nobody has confirmed anything");
+    assert_eq!(more(&mut copy, 8), 0, "nothing is confirmed");
     copy.confirm(1, None);
     copy.commit().expect("memory");
     assert_eq!(copy.meta().trimmed, 0, "not in steps that small");

@@ -171,7 +171,7 @@ fn a_purge_forgets_a_tombstone_and_nothing_else() {
     let writes = vec![purge(20, 1, 11), purge(21, 2, 12), create(22, 3), purge(23, 3, 14), purge(24, 9, 5)];
     let answers = run(&mut copy, writes);
     let [applied, refused] = [Outcome::Applied, Outcome::PreconditionFailed];
-    // The last one is of a user of whom only the other copy knows.
+    // The last one is of a user that only the other copy knows.
     assert_eq!(outcomes(&answers), [applied, refused, applied, refused, applied]);
     assert_eq!(copy.store().get(&id(1)), Ok(None));
     assert_eq!((copy.meta().users, copy.meta().records, copy.meta().version), (2, 2, Version(24)));
@@ -192,7 +192,7 @@ fn a_purge_forgets_a_tombstone_and_nothing_else() {
     assert_eq!(outcomes(&run(&mut copy, vec![purge(42, 3, 40)])), [applied]);
     assert_eq!((copy.meta().records, records(&copy).len()), (0, 0));
     let changes = ChangesQuery { query: 1, role: Role::Primary, after: Version(30), upto: Version(99) };
-    let told = changes_of(&copy.store().snapshot().expect("memory"), &changes).expect("memory").changes;
-    let versions: Vec<u64> = told.iter().map(|change| change.version.0).collect();
-    assert_eq!(versions, [32, 33, 40], "a purge is told to nobody");
+    let listed = changes_of(&copy.store().snapshot().expect("memory"), &changes).expect("memory").changes;
+    let versions: Vec<u64> = listed.iter().map(|change| change.version.0).collect();
+    assert_eq!(versions, [32, 33, 40], "a purge is no change");
 }

@@ -34,7 +34,7 @@ fn replicated_entries_are_applied_once_and_in_order() {
     let mut copy = new_copy(2);
     let all = batch(&source, 0);
     let gap = |sequence, position| Err(FollowError::Gap(Gap { incarnation: id(1), sequence, position }));
-    assert_eq!(copy.apply(all.clone()), gap(1, None), "a copy that follows nobody has to be copied in full");
+    assert_eq!(copy.apply(all.clone()), gap(1, None), "a copy without a position has to be copied in full");
     fill(&mut copy, &new_copy(1));
     let part = |range: Range<usize>| LogBatch { entries: all.entries[range].to_vec(), ..all.clone() };
     assert_eq!(copy.apply(part(0..2)), Ok(()));
@@ -73,7 +73,7 @@ fn an_op_log_is_cut_into_full_frames_up_to_its_head() {
     let all = frames(4, usize::MAX);
     assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [FAR_BATCH; 2], "six more do not fill a frame");
     assert!(all.concat().into_iter().eq(5..=count - 6), "without gaps");
-    assert_eq!(frames(4, 1), all[..1], "nobody wants more");
+    assert_eq!(frames(4, 1), all[..1], "the receiver is gone");
     assert_eq!(frames(count, usize::MAX), [[0; 0]; 0], "at the head there is nothing");
     assert_eq!(frames(3, usize::MAX), [[0; 0]; 0], "it does not reach back that far");
 }
@@ -110,7 +110,7 @@ fn the_source_of_a_full_copy_follows_it_without_one() {
     let adopt = FollowStart::Adopt { end: position(2, 0) };
     assert_eq!(start_for(new.meta(), &follow(1, None)), adopt);
     assert_eq!(start_for(new.meta(), &follow(1, Some(position(7, 3)))), adopt, "it followed the lost one");
-    assert_eq!(start_for(new.meta(), &follow(3, None)), FollowStart::FullCopy, "nobody else may");
+    assert_eq!(start_for(new.meta(), &follow(3, None)), FollowStart::FullCopy, "no third copy may");
 
     run(&mut new, vec![update(20, 1, group(9))]);
     old.merge_chunk(CopyChunk { end: Some(position(2, 0)), ..CopyChunk::default() }).expect("memory");
@@ -150,5 +150,5 @@ fn a_full_copy_merges_and_comes_in_frames() {
         ControlFlow::Break(())
     })
     .expect("memory");
-    assert_eq!(received, 1, "it ends when nobody wants it any more");
+    assert_eq!(received, 1, "it ends when the receiver is gone");
 }

@@ -94,7 +94,7 @@ impl Pair {
         self.check_derived();
     }
 
-    /// After every batch, and after every crash: what is kept beside the records is what follows from them,
+    /// After every batch, and after every crash: what is stored beside the records is what follows from them,
     /// and the op-log has all that it vouches for.
     fn check_derived(&self) {
         for (place, copy) in self.copies.iter().enumerate() {
@@ -341,7 +341,7 @@ impl Pair {
             if self.equal_heads() {
                 return;
             }
-            // Nobody notices that the last entries are lost, so ask again now and then.
+            // Nothing shows that the last entries are lost, so ask again now and then.
             if attempt % 200 == 0 {
                 self.disconnect(0);
                 self.disconnect(1);

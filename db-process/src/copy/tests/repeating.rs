@@ -85,7 +85,7 @@ fn what_was_accepted_elsewhere_is_remembered_after_a_restart() {
         assert_eq!(line(&again[1]), format!("Applied 0 v12 {document}"));
         assert_eq!(copy.meta().head, 0, "nothing was decided twice");
 
-        // And so does whoever is filled from it.
+        // And so does a copy that is filled from it.
         let mut next = new_copy(5);
         fill(&mut next, &copy);
         assert_eq!(outcomes(&run(&mut next, vec![only_once.clone()])), [Outcome::Applied]);

@@ -4,14 +4,20 @@
 //! `golden.txt` beside this file holds the bytes of some values for ever: a change that breaks the reading of
 //! existing databases fails a test.
 //!
-//! | value | bytes after the format number |
-//! |---|---|
-//! | state | flags, incarnation, head, trimmed, version, then position and origin where there are any, then users, records, floor, foreign and top, then, each where there is one, the last late entry, and the LSN with what is known of disks: flags, the flush point of the other copy and the rollback (found, known) where there are any |
-//! | page of applied operations | how many (4 bytes), then the version of each |
-//! | page of changed records | flags, how many digests change (4 bytes) and of each its bucket and by what, where any do, how many records (4 bytes), each the id, the length of its record (4 bytes) and the record; a length of 0 says that it is gone |
-//! | digests | one number a bucket |
-//! | number of users of a group | the number |
-//! | page of pending changes | how many places (4 bytes), each one byte for its kind and whether it is taken, then the group or the hash, then the id; then how many groups (0) |
+//! After the format number come:
+//!
+//! * State: flags, incarnation, head, trimmed, version; position and origin, each if there is one; users,
+//!   records, floor, foreign and top; the last late entry, if there is one; if there is an LSN, that and what
+//!   is known of disks: flags, the flush point of the other copy and the rollback (found, known), each if
+//!   there is one.
+//! * Page of applied operations: how many (4 bytes), and the version of each.
+//! * Digests: one number for each bucket.
+//! * Number of users of a group: the number.
+//! * Page of pending changes: how many places (4 bytes); of each one byte for its kind and whether it is
+//!   taken, the group or the hash, and the id; how many groups (0).
+//! * Page of changed records, of an earlier program: flags; if digests change, how many (4 bytes) and of each
+//!   its bucket and the change; how many records (4 bytes); of each the id, the length of its record (4
+//!   bytes) and the record. A length of 0 means that nothing is known any more.
 //!
 //! A state without the part that begins with the number of users was written by an earlier program, which
 //! had nothing of what follows from the records.

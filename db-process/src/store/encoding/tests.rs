@@ -146,10 +146,13 @@ fn some_changed(digests: &[(u8, u64)]) -> Vec<u8> {
 }
 
 /// The states that an earlier program wrote.
-const EARLIER: &str = "\
-010000000000000000000000000000000001000000000000000000000000000000000000000000000000
-01070000000000000000000000000000000100000000000f424000000000000dbba0ffffffffffffffff00000000000000000000000000000002000000000000004d000000000000000000000000000000020000000000000005
-";
+const EARLIER: [&str; 2] = [
+    "010000000000000000000000000000000001000000000000000000000000000000000000000000000000",
+    concat!(
+        "01070000000000000000000000000000000100000000000f424000000000000dbba0ffffffffffffffff000000000000",
+        "00000000000000000002000000000000004d000000000000000000000000000000020000000000000005",
+    ),
+];
 
 #[test]
 fn a_state_of_an_earlier_program_is_read() {
@@ -157,7 +160,7 @@ fn a_state_of_an_earlier_program_is_read() {
         let digits = |at: usize| u8::from_str_radix(&line[at..at + 2], 16).expect("two digits");
         (0..line.len()).step_by(2).map(digits).collect()
     };
-    let read: Vec<Meta> = EARLIER.lines().map(|line| read_meta(&bytes(line)).expect("a state")).collect();
+    let read: Vec<Meta> = EARLIER.iter().map(|line| read_meta(&bytes(line)).expect("a state")).collect();
     let [fresh, used, ..] = metas().try_into().map(|metas: [Meta; 4]| metas).expect("four of them");
     let nothing = Meta::new(fresh.incarnation);
     let Meta { users, records, floor, foreign, top, late, .. } = nothing;

@@ -177,11 +177,10 @@ fn write_table(file: &Path, places: &[PlaceChange]) -> Result<(), StoreError> {
     // To ingest a table, RocksDB gives it another name and then removes this one. A process that was killed
     // in between has left a second name of what is a table of the database by now: it must not be
     // overwritten.
-    match fs::remove_file(file) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(StoreError::LeftOver { path: file.to_owned(), kind: error.kind() });
-        }
-        _ => {}
+    if let Err(error) = fs::remove_file(file)
+        && error.kind() != ErrorKind::NotFound
+    {
+        return Err(StoreError::file(file, &error));
     }
     let options = options::index();
     let mut table = SstFileWriter::create(&options);

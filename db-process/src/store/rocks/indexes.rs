@@ -3,10 +3,10 @@
 //!
 //! A new user takes a place in two indexes and adds one to the count of a group: three insertions into
 //! memtables, each somewhere else, and each as expensive as that of the record itself. They are read rarely.
-//! So a batch leaves its changes as one *page* in `meta`. Pages follow on each other and cost next to nothing.
-//! When [`FLUSH`] changes have come together, they are put where they belong, all at once, and what changed
-//! twice is put once. It is the idea of the buffers of a Bε-tree (Brodal and Fagerberg, 2003), with one
-//! buffer. Sorted, the places of an index are a table of RocksDB already, which is ingested without log,
+//! So a batch leaves its changes as one *page* in `meta`. Pages follow on each other and cost next to
+//! nothing. When [`FLUSH`] changes have come together, they are put where they belong, all at once, and what
+//! changed twice is put once. It is the idea of the buffers of a Bε-tree (Brodal and Fagerberg, 2003), with
+//! one buffer. Sorted, the places of an index are a table of RocksDB already, which is ingested without log,
 //! memtable and flush ([`index_flush`](super::index_flush)).
 //!
 //! A page is in the same batch as the records that it follows from. The tables are ingested before the batch

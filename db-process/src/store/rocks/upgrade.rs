@@ -12,7 +12,6 @@
 
 use std::time::Instant;
 
-use protocol::Version;
 use rocksdb::{Direction, IteratorMode, WriteBatch, WriteOptions};
 use tracing::info;
 
@@ -133,7 +132,7 @@ pub(super) fn derive(store: &mut RocksStore, meta: Meta) -> Result<(), StoreErro
         digests.toggle(&id, &Encoded::from(record).bytes);
         if batch.derived.index.len() >= BATCH {
             store.commit(&batch, Durability::Unsynced)?;
-            batch.derived.clear();
+            batch = Batch::new(batch.meta);
         }
     }
     batch.derived.digests = Some(digests);
@@ -150,6 +149,5 @@ pub(super) fn derive(store: &mut RocksStore, meta: Meta) -> Result<(), StoreErro
 fn unknown_before(meta: Meta) -> Meta {
     let Meta { head, version, .. } = meta;
     let late = (head > 0).then_some(Late { sequence: head, top: version });
-    let unknown = Meta { users: 0, records: 0, floor: version, foreign: version, top: version, late, ..meta };
-    if version == Version::ZERO { Meta { users: 0, records: 0, ..meta } } else { unknown }
+    Meta { users: 0, records: 0, floor: version, foreign: version, top: version, late, ..meta }
 }

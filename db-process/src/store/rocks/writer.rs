@@ -197,8 +197,8 @@ impl RocksStore {
     }
 
     /// In bulk more tables come together before they are merged: a copy that is far behind is not read, so
-    /// that can wait until all is there. RocksDB writes its settings to disk each time, so this changes with a
-    /// flush and not with a batch. A database that is opened has the usual ones.
+    /// that can wait until all is there. RocksDB writes its settings to disk each time, so this changes with
+    /// a flush and not with a batch. A database that is opened has the usual ones.
     fn raise_compaction_trigger(&mut self, bulk: bool) -> Result<(), StoreError> {
         if self.compaction_trigger_raised != bulk {
             for name in [RECORDS, BY_GROUP, BY_EMAIL] {

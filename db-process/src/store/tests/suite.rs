@@ -242,7 +242,7 @@ fn a_crash_takes_back_a_suffix_of_what_was_not_synced() {
     assert_eq!(content(&synced.crash(0)), content(&store));
 }
 
-/// The same random batches to both, with restarts: nobody can tell them apart.
+/// The same random batches to both, with restarts: they cannot be told apart.
 #[test]
 fn the_stores_cannot_be_told_apart() {
     for seed in seeds(3) {
@@ -352,7 +352,7 @@ fn a_database_is_looked_at_while_it_is_open_and_belongs_to_one() {
     assert_eq!(look.get(&id(3)), store.get(&id(3)));
 
     let second = RocksStore::open(folder.path(), &BlockCache::default());
-    assert!(matches!(second.err(), Some(StoreError::Open { .. })), "a second writer is kept out");
+    assert!(matches!(second.err(), Some(StoreError::Open { .. })), "there is one writer");
     drop(store);
     assert_eq!(open(&folder).meta().expect("a sound store").head, 9);
     let missing = ReadOnlyStore::open(&folder.path().join("nothing"));
