@@ -8,7 +8,7 @@
 //! * `schema`: column families and keys.
 //! * `options`: settings of RocksDB.
 //! * `open`: verifying the log; databases that another process may have open.
-//! * `reader`, `snapshot`, `latest`: reading.
+//! * `reader`, `snapshot`: reading. `latest`, `recent_records`: what was written last, in memory.
 //! * `writer`: writing, on the one thread that owns the database.
 //! * `indexes`, `index_flush`: indexes and group counts, which are changed in bulk.
 //! * `small_tables`: merging of tables that RocksDB leaves alone.
@@ -20,6 +20,7 @@ mod latest;
 mod open;
 mod options;
 mod reader;
+mod recent_records;
 mod schema;
 mod small_tables;
 mod snapshot;

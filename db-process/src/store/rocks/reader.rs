@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use protocol::message::replication::LogEntry;
 use protocol::{Record, UserId};
 use rocksdb::{ColumnFamily, DB};
-use uuid::Uuid;
 
 use super::indexes::Pending;
 use super::latest::Latest;
+use super::recent_records::RecentRecords;
 use super::schema::{META, RECORDS, STATE, decode_meta, decode_record, no_state};
 use super::snapshot::RocksSnapshot;
 use crate::store::{Meta, Snapshot, StoreError};
@@ -19,13 +19,15 @@ use crate::store::{Meta, Snapshot, StoreError};
 pub struct RocksReader {
     pub(super) db: Arc<DB>,
     pub(super) latest: Arc<Latest>,
+    pub(super) recent: Arc<RecentRecords>,
     pub(super) pending: Arc<Mutex<Pending>>,
 }
 
 impl RocksReader {
     /// With nothing of what it holds in memory yet.
     pub(super) fn of(db: DB) -> Self {
-        Self { db: Arc::new(db), latest: Arc::default(), pending: Arc::default() }
+        let db = Arc::new(db);
+        Self { db, latest: Arc::default(), recent: Arc::default(), pending: Arc::default() }
     }
 
     pub(super) fn family(&self, name: &str) -> &ColumnFamily {
@@ -42,8 +44,7 @@ impl RocksReader {
     /// # Errors
     /// If the database fails or the record is damaged.
     pub fn get(&self, id: &UserId) -> Result<Option<Record>, StoreError> {
-        let bytes = self.db.get_pinned_cf(self.family(RECORDS), id.as_bytes())?;
-        bytes.map(|bytes| decode_record(id, &bytes)).transpose()
+        Ok(self.get_many(std::slice::from_ref(id))?.pop().flatten())
     }
 
     /// See [`Store::get_many`](crate::store::Store::get_many).
@@ -51,12 +52,16 @@ impl RocksReader {
     /// # Errors
     /// If the database fails or one of the records is damaged.
     pub fn get_many(&self, ids: &[UserId]) -> Result<Vec<Option<Record>>, StoreError> {
-        let keys = ids.iter().map(Uuid::as_bytes);
-        let found = self.db.batched_multi_get_cf(self.family(RECORDS), keys, false);
-        let decode = |(id, bytes): (&UserId, Result<Option<_>, _>)| {
-            bytes?.map(|bytes: rocksdb::DBPinnableSlice<'_>| decode_record(id, &bytes)).transpose()
-        };
-        ids.iter().zip(found).map(decode).collect()
+        let mut found = self.recent.get_many(ids)?;
+        let unknown: Vec<_> = ids.iter().zip(&mut found).filter(|(_, found)| found.is_none()).collect();
+        if !unknown.is_empty() {
+            let keys = unknown.iter().map(|(id, _)| id.as_bytes());
+            let stored = self.db.batched_multi_get_cf(self.family(RECORDS), keys, false);
+            for ((id, found), bytes) in unknown.into_iter().zip(stored) {
+                *found = Some(bytes?.map(|bytes| decode_record(id, &bytes)).transpose()?);
+            }
+        }
+        Ok(found.into_iter().map(Option::flatten).collect())
     }
 
     /// See [`Store::meta`](crate::store::Store::meta).

@@ -167,6 +167,7 @@ impl RocksStore {
             pending.add(&batch.derived);
         }
         drop(pending);
+        self.reader.recent.add(batch);
         self.reader.latest.add(&batch.log);
         if let Some(trim) = &batch.trim {
             self.reader.latest.trim(*trim.end());
