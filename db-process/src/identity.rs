@@ -154,7 +154,7 @@ impl DataDir {
     ///
     /// # Errors
     /// If it cannot be written; the old state stands then.
-    pub fn keep(&mut self, membership: Membership) -> Result<(), IdentityError> {
+    pub fn persist(&mut self, membership: Membership) -> Result<(), IdentityError> {
         let identity = Identity { membership: Some(membership), ..self.identity.clone() };
         write(&self.folder, &identity)?;
         self.identity = identity;
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(first.identity().membership, None);
         let ring = Ring { id: Uuid::new_v4(), size: 3, formed: true };
         let member = Membership { ring, view: View::first(3) };
-        first.keep(member.clone()).unwrap();
+        first.persist(member.clone()).unwrap();
         let identity = first.identity().clone();
         drop(first);
         let second = DataDir::open(&folder, &name("db-1")).unwrap();

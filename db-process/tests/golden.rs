@@ -226,7 +226,7 @@ fn write_a_data_directory() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut data = DataDir::open(folder.path(), &"db-1".parse().expect("a name")).expect("a new folder");
     let ring = Ring { id: Uuid::from_u128(7), size: 3, formed: true };
-    data.keep(Membership { ring, view: View::first(3) }).expect("room on the disk");
+    data.persist(Membership { ring, view: View::first(3) }).expect("room on the disk");
 
     write_primary(&data);
     write_replica(&data);

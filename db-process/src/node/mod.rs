@@ -242,7 +242,7 @@ impl Node {
         let node = Arc::clone(self);
         let kept = tokio::task::spawn_blocking(move || {
             let mut data = lock(&node.data);
-            data.keep(membership.clone())?;
+            data.persist(membership.clone())?;
             for role in Role::ALL {
                 let moves = membership.moves(node.name.place(), role);
                 node.moving.get(role).send_if_modified(|moved| mem::replace(moved, moves) != moves);
