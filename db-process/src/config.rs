@@ -13,7 +13,8 @@ use crate::store::BlockCache;
 #[derive(Args, Clone, Debug)]
 pub struct DbProcessConfig {
     /// The gateway
-    #[arg(long, env = "SOCKET_SERVER_URL", default_value = "ws://localhost:3002", value_name = "URL", value_parser = server_url)]
+    #[arg(long, env = "SOCKET_SERVER_URL", default_value = "ws://localhost:3002", value_name = "URL")]
+    #[arg(value_parser = server_url)]
     pub socket_server_url: Url,
     /// Name of this process; its last number is its place in the ring. No two alike
     #[arg(long, env = "DB_INSTANCE_ID", default_value = "db-0", value_name = "NAME")]
@@ -28,7 +29,8 @@ pub struct DbProcessConfig {
     #[arg(long, env = "REPLICATION_ADDRESS", value_name = "HOST", value_parser = host)]
     pub replication_address: Option<String>,
     /// Memory for what is read from disk, of both databases together, in MiB
-    #[arg(long, env = "CACHE_MIB", default_value_t = BlockCache::DEFAULT_MIB, value_name = "MIB", value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
+    #[arg(long, env = "CACHE_MIB", default_value_t = BlockCache::DEFAULT_MIB, value_name = "MIB")]
+    #[arg(value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
     pub cache_mib: u32,
     /// Asks the process that runs with these settings whether it is well, and exits with 0 if so
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "live", value_name = "WHAT")]

@@ -111,8 +111,8 @@ impl Checks {
 }
 
 impl World {
-    /// Invariants 1 and 2: a copy that is asked to decide writes holds every acknowledged write of the partition,
-    /// on disk.
+    /// Invariants 1 and 2: a copy that is asked to decide writes holds every acknowledged write of the
+    /// partition, on disk.
     pub(crate) fn check_sent(&mut self, id: u64, message: &ToProcess) {
         let ToProcess::Writes(batch) = message else { return };
         self.checks.sent.insert((id, batch.role, batch.batch), batch.writes.clone());
@@ -132,7 +132,8 @@ impl World {
         for (user, record) in self.checks.acknowledged_of(partition) {
             assert!(
                 self.checks.holds(store.synced_record(user), user, record),
-                "the {:?} of {} leads without an acknowledged write of user {} on disk: has {:?}, acknowledged {record:?}",
+                "the {:?} of {} leads without an acknowledged write of user {} on disk: has {:?}, \
+                 acknowledged {record:?}",
                 batch.role,
                 connection.place,
                 user.as_u128(),

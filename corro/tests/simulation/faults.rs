@@ -70,7 +70,7 @@ impl World {
         let late = self.now > last + Self::WHOLE_WITHIN;
         let all = self.faults.count >= self.config.faults;
         if all {
-            let idle = self.gateway.routing.as_ref().is_none_or(Engine::is_idle);
+            let idle = self.gateway.engine.as_ref().is_none_or(Engine::is_idle);
             let asked = self.checks.asked >= self.config.operations && self.checks.open.is_empty() && idle;
             if calm && asked && self.is_purged() {
                 self.faults.finished = true;
@@ -103,8 +103,8 @@ impl World {
         self.after(MILLI, pause * MILLI, Happening::Fault);
     }
 
-    /// Whether the network is as all processes take it to be: a break that no process has noticed yet is a failure
-    /// that lasts.
+    /// Whether the network is as all processes take it to be: a break that no process has noticed yet is a
+    /// failure that lasts.
     fn is_connected(&self) -> bool {
         let linked = |process: &Process| {
             let connection = process.link.connection.and_then(|id| self.connections.get(&id));
@@ -121,8 +121,8 @@ impl World {
     }
 
     fn describe(&self) -> String {
-        match &self.gateway.routing {
-            Some(routing) => format!("{:#?}", routing.status().partitions),
+        match &self.gateway.engine {
+            Some(engine) => format!("{:#?}", engine.status().partitions),
             None => "the gateway is down".to_owned(),
         }
     }

@@ -12,7 +12,7 @@ use crate::world::{AtGateway, Down, Happening, MILLI, SECOND, Time, Up, World};
 
 /// The gateway's process.
 pub(crate) struct Gateway {
-    pub(crate) routing: Option<Engine>,
+    pub(crate) engine: Option<Engine>,
     pub(crate) life: u64,
     started: Time,
     pub(crate) paused: bool,
@@ -29,7 +29,7 @@ impl Gateway {
     pub(crate) fn new(config: &Config, rng: &mut Random) -> Self {
         let config = EngineConfig { size: config.size, new_ring: rng.uuid(), tail_bytes: config.tail_bytes };
         Self {
-            routing: None,
+            engine: None,
             life: 0,
             started: 0,
             paused: false,
@@ -42,14 +42,14 @@ impl Gateway {
     }
 
     pub(crate) fn is_up(&self) -> bool {
-        self.routing.is_some()
+        self.engine.is_some()
     }
 
     /// The ring as a person is shown it: whether every partition is at home, and both its copies answer
     /// reads.
     pub(crate) fn is_whole(&self) -> bool {
-        self.routing.as_ref().is_some_and(|routing| {
-            let status = routing.status();
+        self.engine.as_ref().is_some_and(|engine| {
+            let status = engine.status();
             status.ready
                 && status.processes.iter().all(|process| process.connected)
                 && status
@@ -67,7 +67,7 @@ impl World {
         }
         self.gateway.config.new_ring = self.rng.uuid();
         self.gateway.life += 1;
-        self.gateway.routing = Some(Engine::new(self.gateway.config.clone()));
+        self.gateway.engine = Some(Engine::new(self.gateway.config.clone()));
         self.gateway.started = self.now;
         self.gateway.was_ready = false;
         self.gateway.flush_due = false;
@@ -99,7 +99,7 @@ impl World {
 
     pub(crate) fn kill_gateway(&mut self) {
         self.note(|| "gateway killed".to_owned());
-        self.gateway.routing = None;
+        self.gateway.engine = None;
         self.gateway.paused = false;
         self.gateway.backlog.clear();
         let open: Vec<u64> =
@@ -142,15 +142,15 @@ impl World {
                 self.hear_changes();
                 self.forget_deleted();
                 if !self.gateway.was_ready {
-                    let ready = self.gateway.routing.as_ref().is_some_and(|routing| routing.status().ready);
+                    let ready = self.gateway.engine.as_ref().is_some_and(|engine| engine.status().ready);
                     self.gateway.was_ready = ready;
                 }
             }
             AtGateway::Flush => {
                 self.gateway.flush_due = false;
                 let mut commands = Vec::new();
-                if let Some(routing) = &mut self.gateway.routing {
-                    routing.flush(&mut commands);
+                if let Some(engine) = &mut self.gateway.engine {
+                    engine.flush(&mut commands);
                 }
                 self.carry_out(commands);
             }
@@ -196,8 +196,8 @@ impl World {
     pub(crate) fn step(&mut self, event: Event) {
         let now = Duration::from_micros(self.now - self.gateway.started);
         let mut commands = Vec::new();
-        let Some(routing) = &mut self.gateway.routing else { return };
-        routing.step(now, event, &mut commands);
+        let Some(engine) = &mut self.gateway.engine else { return };
+        engine.step(now, event, &mut commands);
         self.carry_out(commands);
         if !std::mem::replace(&mut self.gateway.flush_due, true) {
             let life = self.gateway.life;

@@ -100,8 +100,8 @@ fn setting(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
 }
 
-/// Makes the runs of seeds on all cores, until `deadline` at most. Returns the first seed that failed of those
-/// that were run.
+/// Makes the runs of seeds on all cores, until `deadline` at most. Returns the first seed that failed of
+/// those that were run.
 fn search(
     seeds: Range<u64>,
     deadline: Option<Instant>,

@@ -124,7 +124,8 @@ pub(crate) struct World {
     pub(crate) now: Time,
     /// What the state machines get for time zero.
     epoch: Instant,
-    queue: BTreeMap<(Time, u64, u64), Happening>,
+    /// Boxed, as it is moved around.
+    queue: BTreeMap<(Time, u64, u64), Box<Happening>>,
     scheduled: u64,
     pub(crate) gateway: Gateway,
     pub(crate) processes: Vec<Process>,
@@ -215,7 +216,7 @@ impl World {
     pub(crate) fn at(&mut self, at: Time, what: Happening) {
         self.scheduled += 1;
         let order = self.rng.next();
-        self.queue.insert((at, order, self.scheduled), what);
+        self.queue.insert((at, order, self.scheduled), Box::new(what));
     }
 
     pub(crate) fn number(&mut self) -> u64 {
@@ -265,7 +266,7 @@ impl World {
         self.now = at;
         self.steps += 1;
         self.mix(at);
-        self.happen(happening);
+        self.happen(*happening);
     }
 
     pub(crate) fn happen(&mut self, happening: Happening) {

@@ -14,8 +14,8 @@
 //! A message is one event with one string argument that holds JSON (see [`protocol::message`]). The library's
 //! acknowledgements and binary attachments are not used; both have bugs.
 //!
-//! What it does not do: it does not know what the messages mean nor how long the other side may be silent, and
-//! it does not try again.
+//! What it does not do: it does not know what the messages mean nor how long the other side may be silent,
+//! and it does not try again.
 
 use std::collections::HashMap;
 use std::future::pending;

@@ -7,7 +7,7 @@
 //! it registers with, so that no other copy leads without them.
 //!
 //! [`SessionState`] lives as long as the process. It opens no connection and reads no copy itself: it returns
-//! [`Command`]s, and is told by [`Event`]s what came of them. [`super::gateway`] carries them out.
+//! [`Command`]s, and learns by [`Event`]s what came of them. [`super::gateway`] carries them out.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -298,7 +298,8 @@ impl SessionState {
                 self.connect(commands);
             }
             Phase::Draining { slow_at } if slow_at.is_some_and(|at| at <= now) => {
-                warn!(name = %self.name, "its disk hangs: it registers when what it was sent before is there");
+                let name = self.name.as_str();
+                warn!(name, "its disk hangs: it registers when what it was sent before is there");
                 *slow_at = None;
             }
             Phase::Registering(_, at) if *at <= now => {
@@ -805,6 +806,6 @@ mod tests {
         assert_eq!(link.done(1, Work::Question), ["Send(Written)", "Ask"]);
         assert_eq!(link.done(1, Work::Scan), ["Send(Written)", "Ask"]);
         link.step(Event::Lost("closed".to_owned()));
-        assert!(link.done(1, Work::Question).is_empty(), "nobody waits for the rest");
+        assert!(link.done(1, Work::Question).is_empty(), "the rest is forgotten");
     }
 }

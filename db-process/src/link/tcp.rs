@@ -12,7 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd, RawFd};
 
 use socket2::{SockRef, Socket};
 
-/// A second handle on a socket of this process; dropping it ends the connection, although the library holds the first.
+/// A second handle on a socket of this process; dropping it ends the connection, although the library holds
+/// the first.
 #[derive(Debug)]
 pub(super) struct TcpHandle(Socket);
 

@@ -201,7 +201,8 @@ impl Node {
         // First of all: a copy that counts as complete without its ring would be complete in any ring.
         if let Some(membership) = persist {
             let Membership { ring, view } = &membership;
-            tracing::info!(ring = %ring.id, size = ring.size, formed = ring.formed, epoch = view.epoch, "ring kept");
+            let (size, formed, epoch) = (ring.size, ring.formed, view.epoch);
+            tracing::info!(ring = %ring.id, size, formed, epoch, "ring kept");
             self.persist(membership).await?;
         }
         for role in count_as_complete {

@@ -6,7 +6,7 @@
 //! connection is dropped, and the copy's own position is the starting point again.
 //!
 //! [`FollowerState`] lives as long as the process. It opens no connection and changes no copy itself: it
-//! returns [`Command`]s, and is told by [`Event`]s what came of them. [`super::client`] carries them out.
+//! returns [`Command`]s, and learns by [`Event`]s what came of them. [`super::client`] carries them out.
 
 use std::mem;
 use std::time::{Duration, Instant};
@@ -295,8 +295,8 @@ impl FollowerState {
 }
 
 impl Session {
-    /// Reports how far the copy is, where that is news. Its LSN rises with every write that it decides itself,
-    /// which is no news to the source.
+    /// Reports how far the copy is, where that is news. Its LSN rises with every write that it decides
+    /// itself, which is no news to the source.
     fn confirm(&mut self, commands: &mut Vec<Command>) {
         let CopyState { report, durable, .. } = self.copy;
         let Some(Position { incarnation, sequence: applied }) = report.position else { return };

@@ -148,7 +148,8 @@ impl Server {
         admitted
     }
 
-    /// Serves a client that was admitted. What it sends is queued from here on; the rest is a task of its own.
+    /// Serves a client that was admitted. What it sends is queued from here on; the rest is a task of its
+    /// own.
     fn serve(self: Arc<Self>, socket: SocketRef) -> impl Future<Output = ()> + Send + use<> {
         let (queue, inbox) = mpsc::channel(INBOX);
         let gone = self.shutdown.child_token();
@@ -389,8 +390,8 @@ impl Feed<'_> {
     }
 
     fn send_text(&self, event: &str, text: &String) -> Result<(), Ended> {
-        // It fails when the session is closed, or when so many messages wait in it that the follower cannot be
-        // reading them.
+        // It fails when the session is closed, or when so many messages wait in it that the follower cannot
+        // be reading them.
         self.socket.emit(event, text).map_err(|_| Ended::Stuck)
     }
 }

@@ -12,7 +12,7 @@
 //! were trimmed before the follower had them (the op-log is bounded), it is copied in full again.
 //!
 //! [`SourceState`] serves one connection. It reads no op-log and sends no message itself: it returns
-//! [`Command`]s, and is told by [`Event`]s what came of them. [`super::server`] carries them out.
+//! [`Command`]s, and learns by [`Event`]s what came of them. [`super::server`] carries them out.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -322,7 +322,8 @@ impl CopyHandle {
         let found = store.snapshot().and_then(|snapshot| asking::tombstones(&snapshot, query));
         Ok(found.unwrap_or_else(|error| {
             if !self.shared.unreadable.swap(true, Ordering::Relaxed) {
-                tracing::warn!(role = role.as_str(), %error, "deleted users are not forgotten: see `corro check --scan`");
+                let role = role.as_str();
+                tracing::warn!(role, %error, "deleted users are not forgotten: `corro check --scan` tells more");
             }
             let CopyReport { incarnation, head, .. } = self.report();
             TombstoneAnswer { query: query.query, tombstones: Vec::new(), next: None, incarnation, head }
@@ -396,7 +397,8 @@ impl CopyHandle {
         // An error is reported where the copy is poisoned.
         let started = self.help(what, move || drop(poison.run(read)));
         if let Err(error) = started {
-            tracing::warn!(role = self.shared.role.as_str(), %error, "no thread reads the {what} for a neighbour");
+            let role = self.shared.role.as_str();
+            tracing::warn!(role, %error, "no thread reads the {what} for a neighbour");
         }
     }
 
@@ -409,8 +411,8 @@ impl CopyHandle {
         }
     }
 
-    /// Does that on a thread of its own that [gives way](crate::background), and that has to end before the
-    /// copy is stopped.
+    /// Does that on a thread of its own with [background priority](crate::background), which has to end before
+    /// the copy is stopped.
     ///
     /// # Errors
     /// If the system has no thread.
@@ -418,8 +420,8 @@ impl CopyHandle {
         self.shared.helpers.start(format!("{what}-{}", self.shared.role.as_str()), work)
     }
 
-    /// Finishes what is queued, writes everything out and ends the thread. Blocks until then, and until the threads
-    /// have ended that read for a neighbour, which they do when their receiver is gone. What is sent
+    /// Finishes what is queued, writes everything out and ends the thread. Blocks until then, and until the
+    /// threads have ended that read for a neighbour, which they do when their receiver is gone. What is sent
     /// afterwards is never answered.
     pub fn stop(&self) {
         let _ = self.shared.jobs.send(None);

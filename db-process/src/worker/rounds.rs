@@ -1,4 +1,5 @@
-//! The rules of a copy at work: what goes into one round, when it has to be on disk, and what leaves after it.
+//! The rules of a copy at work: what goes into one round, when it has to be on disk, and what leaves after
+//! it.
 //!
 //! A round stages every job that is queued, commits once, and then completes the jobs. While one round waits
 //! for the disk the next one gathers, so the batches grow by themselves as the load does, without a timer. A
@@ -165,7 +166,10 @@ impl<S: Store> Rounds<S> {
             .filter(|marked| marked.flushed.incarnation == incarnation)
             .filter(|_| !mutation::is(Mutation::StartNotCompared));
         if let Some(rollback) = rollback::lost(copy.meta(), marked.map(|marked| marked.flushed), None) {
-            tracing::warn!(copy = role.as_str(), %rollback, "the copy was rolled back: its disk has lost something");
+            tracing::warn!(
+                copy = role.as_str(), %rollback,
+                "the copy was rolled back: its disk has lost something"
+            );
             copy.mark_rolled_back(rollback);
             copy.commit()?;
         }
