@@ -1,5 +1,6 @@
-//! The coordinator as the handlers see it: every question has a deadline, and every failure is a [`Problem`].
+//! The engine as the handlers see it: every question has a deadline, and every failure is a [`Problem`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::message::link::{Found, WriteAnswer};
@@ -8,7 +9,6 @@ use protocol::placement::{Partition, partition_of};
 use protocol::{Condition, Operation, UserId};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
 
 use super::kind::Kind;
 use super::problem::Problem;
@@ -23,49 +23,44 @@ use crate::status::ClusterStatus;
 /// How long a request that is late already may take to find out which partition it was about.
 const NAMING: Duration = Duration::from_millis(200);
 
-/// State of the handlers.
+/// State of the handlers. Cheap to clone: every request does.
 #[derive(Debug, Clone)]
-pub(super) struct Api {
-    coordinator: EngineHandle,
-    patience: Duration,
-    heartbeat: Duration,
-    closing: CancellationToken,
+pub(super) struct Api(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    engine: EngineHandle,
+    settings: HttpSettings,
 }
 
 impl Api {
-    pub(super) fn new(coordinator: EngineHandle, settings: &HttpSettings) -> Self {
-        Self {
-            coordinator,
-            patience: settings.deadline,
-            heartbeat: settings.heartbeat,
-            closing: settings.closing.clone(),
-        }
+    pub(super) fn new(engine: EngineHandle, settings: &HttpSettings) -> Self {
+        Self(Arc::new(Inner { engine, settings: settings.clone() }))
     }
 
-    /// How long a stream may be silent.
-    pub(super) fn heartbeat(&self) -> Duration {
-        self.heartbeat
+    /// For questions that last longer than one request.
+    pub(super) fn engine(&self) -> &EngineHandle {
+        &self.0.engine
     }
 
-    /// When streams have to end.
-    pub(super) fn closing(&self) -> &CancellationToken {
-        &self.closing
+    pub(super) fn settings(&self) -> &HttpSettings {
+        &self.0.settings
     }
 
     /// How long a request may take.
     pub(super) fn patience(&self) -> Duration {
-        self.patience
+        self.0.settings.deadline
     }
 
     /// When a request that starts now has to be answered. The deadline is kept here and in `body`, the only
     /// places where a request waits, rather than in a layer around everything: only here is it known what the
     /// problem has to say.
     pub(super) fn deadline(&self) -> Instant {
-        Instant::now() + self.patience
+        Instant::now() + self.patience()
     }
 
     pub(super) async fn read(&self, id: UserId, deadline: Instant) -> Result<Option<Found>, Problem> {
-        match timeout_at(deadline, self.coordinator.read(id)).await {
+        match timeout_at(deadline, self.engine().read(id)).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(Problem::late_read(self.partition(id).await)),
         }
@@ -78,7 +73,7 @@ impl Api {
         condition: Option<Condition>,
         deadline: Instant,
     ) -> Result<WriteAnswer, Problem> {
-        match timeout_at(deadline, self.coordinator.write(id, operation, condition)).await {
+        match timeout_at(deadline, self.engine().write(id, operation, condition)).await {
             // It may have left before the end.
             Ok(Err(Unserved::Stopping)) => Err(Problem::late_write(None)),
             Ok(answer) => Ok(answer?),
@@ -92,17 +87,19 @@ impl Api {
         limit: usize,
         filter: &Filter,
     ) -> Result<List, Problem> {
-        match timeout(self.patience, scatter::list(&self.coordinator, after, limit, filter)).await {
-            Ok(list) => Ok(list?),
-            Err(_) => Err(Problem::late_read(None)),
-        }
+        self.in_time(scatter::list(self.engine(), after, limit, filter)).await
     }
 
     pub(super) async fn count(&self, group: Option<i32>) -> Result<u64, Problem> {
-        match timeout(self.patience, scatter::count(&self.coordinator, group)).await {
-            Ok(count) => Ok(count?),
-            Err(_) => Err(Problem::late_read(None)),
-        }
+        self.in_time(scatter::count(self.engine(), group)).await
+    }
+
+    pub(super) async fn status(&self) -> Result<ClusterStatus, Problem> {
+        self.in_time(self.engine().status()).await
+    }
+
+    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, Unserved>>) -> Result<T, Problem> {
+        timeout(self.patience(), answer).await.map_err(|_| Problem::late_read(None))?.map_err(Problem::from)
     }
 
     /// Asks for many writes. The answers come one by one through `replies`, without any deadline.
@@ -111,21 +108,21 @@ impl Api {
         writes: Vec<OneOfMany>,
         replies: &UnboundedSender<Reply>,
     ) -> Result<(), Unserved> {
-        self.coordinator.write_many(writes, replies.clone())
+        self.engine().write_many(writes, replies.clone())
     }
 
-    /// AcceptedMedia as long as a scan does.
+    /// Takes as long as a scan does.
     pub(super) async fn check(&self, scan: bool) -> Result<Check, Problem> {
-        Ok(check::check(&self.coordinator, scan).await?)
+        Ok(check::check(self.engine(), scan).await?)
     }
 
-    /// AcceptedMedia as long as a scan does.
+    /// Takes as long as a scan does.
     pub(super) async fn repair(&self, partition: Partition) -> Result<Begun, Problem> {
-        Ok(check::repair(&self.coordinator, partition).await?)
+        Ok(check::repair(self.engine(), partition).await?)
     }
 
     pub(super) async fn promote(&self, partition: Partition) -> Result<(), Problem> {
-        match timeout(self.patience, self.coordinator.promote(partition)).await {
+        match timeout(self.patience(), self.engine().promote(partition)).await {
             Ok(promoted) => Ok(promoted?),
             Err(_) => Err(Problem::late_write(Some(partition))),
         }
@@ -133,38 +130,23 @@ impl Api {
 
     /// A subscription to the feed, and where it begins.
     pub(super) async fn subscribe(&self) -> Result<(Subscription, FeedStart), Problem> {
-        // It subscribes first: what is published from then on is kept for it.
-        let Some(seat) = self.coordinator.feed().enter() else {
-            let detail = "As many listen to changes as this gateway takes on. Nothing was begun.";
+        // First of all: what is published from then on is kept for it.
+        let Some(subscription) = self.engine().feed().enter() else {
+            let detail = "This gateway has as many subscribers as it takes. Nothing was begun.";
             return Err(Problem::new(Kind::TooManySubscribers, detail));
         };
-        match timeout(self.patience, self.coordinator.subscribe()).await {
-            Ok(start) => Ok((seat, start?)),
-            Err(_) => Err(Problem::late_read(None)),
-        }
+        Ok((subscription, self.in_time(self.engine().subscribe()).await?))
     }
 
-    /// For questions that last longer than one request.
-    pub(super) fn coordinator(&self) -> EngineHandle {
-        self.coordinator.clone()
-    }
-
-    pub(super) async fn status(&self) -> Result<ClusterStatus, Problem> {
-        match timeout(self.patience, self.coordinator.status()).await {
-            Ok(status) => Ok(status?),
-            Err(_) => Err(Problem::late_read(None)),
-        }
-    }
-
-    /// The partition of a user, for the problem of a request that got no answer; `None` where the coordinator
+    /// The partition of a user, for the problem of a request that got no answer; `None` where the engine
     /// does not even say how large the ring is.
     async fn partition(&self, id: UserId) -> Option<Partition> {
         self.known_size().await.map(|size| partition_of(&id, size))
     }
 
-    /// How many partitions there are, as far as the coordinator says so quickly.
+    /// How many partitions there are, as far as the engine says so quickly.
     pub(super) async fn known_size(&self) -> Option<u16> {
-        let status = timeout(NAMING, self.coordinator.status()).await.ok()?.ok()?;
+        let status = timeout(NAMING, self.engine().status()).await.ok()?.ok()?;
         (status.size > 0).then_some(status.size)
     }
 }

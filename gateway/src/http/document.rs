@@ -1,8 +1,8 @@
 //! The OpenAPI 3.1 document of this API, made from the annotations beside the handlers.
 //!
-//! A handler says in `#[utoipa::path(…)]` what it takes and what it answers, in the words of `openapi`. What
-//! every call has in common is added here: the request id, the token, and the failures that any call can
-//! have.
+//! A handler says in `#[utoipa::path(…)]` what it takes and what it answers, in the words of `openapi`; its
+//! comment is summary and description, and its name the id of the operation. What every call has in common is
+//! added here: the request id, the token, and the failures.
 //!
 //! The document is kept as `resources/openapi.json`, which a test compares. Another test holds every answer
 //! that the tests of this API see against it: a status or a problem that is not in the document fails.
@@ -11,15 +11,17 @@ use std::sync::LazyLock;
 
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use utoipa::openapi::header::HeaderBuilder;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, from_value, json};
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{OpenApi as Document, RefOr};
 use utoipa::{Modify, OpenApi};
 
 use super::handlers::{bulk, changes, cluster, health, list, metrics, user};
 use super::kind::Kind;
-use super::openapi::{Health, NewUser, Patch, Put, UserCount, problems, schemas};
+use super::openapi::schemas::User;
+use super::openapi::{answers, problems};
+use super::problem::Rendered;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -32,26 +34,25 @@ use super::openapi::{Health, NewUser, Patch, Put, UserCount, problems, schemas};
                        by value, and answered in lower case with hyphens. A version travels as the `ETag`."
     ),
     paths(
-        user::create,
-        list::list,
-        list::count,
-        bulk::bulk,
-        changes::stream::stream,
-        user::update_named_in_body,
-        user::read,
-        user::update,
-        user::patch,
-        user::delete,
-        cluster::show,
-        cluster::promote,
-        cluster::check,
-        cluster::repair,
-        health::live,
-        health::ready,
-        metrics::show,
+        user::create_user,
+        list::list_users,
+        list::count_users,
+        bulk::request::change_users_in_bulk,
+        changes::stream::listen_to_changes,
+        user::update_user_named_in_body,
+        user::get_user,
+        user::update_user,
+        user::patch_user,
+        user::delete_user,
+        cluster::get_cluster,
+        cluster::promote_partition,
+        cluster::check_copies,
+        cluster::repair_partition,
+        health::get_liveness,
+        health::get_readiness,
+        metrics::get_metrics,
     ),
-    components(schemas(schemas::User, schemas::UserPage, UserCount, NewUser, Put, Patch, schemas::Problem,
-        Health)),
+    components(schemas(User, Rendered)),
     tags(
         (name = "users", description = "The users themselves."),
         (name = "ring", description = "The processes that keep them."),
@@ -67,44 +68,63 @@ struct Common;
 impl Modify for Common {
     fn modify(&self, document: &mut Document) {
         let components = document.components.get_or_insert_default();
-        let bearer = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .description(Some("One of `API_TOKEN`, where the gateway has them."))
-            .build();
-        components.add_security_scheme("token", SecurityScheme::Http(bearer));
+        let token = json!({
+            "type": "http",
+            "scheme": "bearer",
+            "description": "One of `API_TOKEN`, where the gateway has them.",
+        });
+        components.security_schemes.insert("token".to_owned(), utoipa(token));
         for (path, item) in &mut document.paths.paths {
-            let is_api = path.starts_with("/api/");
             let operations =
                 [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
             for operation in operations.into_iter().flatten() {
-                complete(operation, is_api);
+                complete(operation, path);
             }
         }
     }
 }
 
-fn complete(operation: &mut Operation, is_api: bool) {
-    let mut always = vec![Kind::Internal];
-    if is_api {
-        always.push(Kind::Unauthorized);
+fn complete(operation: &mut Operation, path: &str) {
+    let id = camel_case(operation.operation_id.as_deref().unwrap_or_default());
+    let mut fails = problems::of_operation(&id).to_vec();
+    operation.operation_id = Some(id);
+    fails.push(Kind::Internal);
+    if path.starts_with("/api/") {
+        fails.push(Kind::Unauthorized);
         // Without a token where none is asked for.
-        operation.security = Some(vec![
-            SecurityRequirement::default(),
-            SecurityRequirement::new("token", Vec::<String>::new()),
-        ]);
+        operation.security = Some(utoipa(json!([{}, {"token": []}])));
     }
-    for (status, response) in problems::of(&always) {
-        operation.responses.responses.entry(status).or_insert(response);
-    }
-    let request_id = HeaderBuilder::new()
-        .schema(Some(schemas::text(1, 128)))
-        .description(Some("Id of the request: the caller's own where that is sane."))
-        .build();
-    for response in operation.responses.responses.values_mut() {
+    let tag = match path.split('/').nth(2) {
+        Some("user") => "users",
+        Some("cluster") => "ring",
+        _ => "health",
+    };
+    operation.tags = Some(vec![tag.to_owned()]);
+    operation.responses.responses.extend(problems::answers(fails.into_iter()));
+    let request_id = json!({
+        "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+        "description": "Id of the request: the caller's own where that is sane.",
+    });
+    for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response {
-            response.headers.insert("x-request-id".to_owned(), RefOr::T(request_id.clone()));
+            if status == "201" {
+                response.links = utoipa(answers::links());
+            }
+            response.headers.insert("x-request-id".to_owned(), utoipa(request_id.clone()));
         }
     }
+}
+
+/// A part of the document from the JSON that it will be.
+fn utoipa<T: DeserializeOwned>(json: Value) -> T {
+    from_value(json).expect("a part of an OpenAPI document")
+}
+
+/// The id of an operation from the name of its handler.
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |id, word| id + &word[..1].to_uppercase() + &word[1..])
 }
 
 static TEXT: LazyLock<String> = LazyLock::new(|| {

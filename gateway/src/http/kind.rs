@@ -4,11 +4,11 @@
 //! details are for people and may be reworded.
 
 use axum::http::header::{ACCEPT, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, StatusCode};
 
 /// What kinds of problems there are; each has one status, one `type` and one title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     MalformedBody,
     MalformedId,
     MalformedCondition,
@@ -45,147 +45,77 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Status, `type`, title.
-    pub(super) fn describe(self) -> (StatusCode, &'static str, &'static str) {
-        use StatusCode as S;
+    /// Status, last part of the `type`, title.
+    fn describe(self) -> (u16, &'static str, &'static str) {
         match self {
-            Self::MalformedBody => {
-                (S::BAD_REQUEST, "urn:corro:problem:malformed-body", "The body cannot be read")
+            Self::MalformedBody => (400, "malformed-body", "The body cannot be read"),
+            Self::MalformedId => (400, "malformed-id", "The id in the path is no UUID"),
+            Self::MalformedCondition => (400, "malformed-condition", "The condition cannot be read"),
+            Self::MalformedKey => (400, "malformed-key", "The Idempotency-Key cannot be read"),
+            Self::MalformedQuery => {
+                (400, "malformed-query", "A query parameter cannot be read, or is unknown")
             }
-            Self::MalformedId => {
-                (S::BAD_REQUEST, "urn:corro:problem:malformed-id", "The id in the path is no UUID")
-            }
-            Self::MalformedCondition => {
-                (S::BAD_REQUEST, "urn:corro:problem:malformed-condition", "The condition cannot be read")
-            }
-            Self::MalformedKey => {
-                (S::BAD_REQUEST, "urn:corro:problem:malformed-key", "The Idempotency-Key cannot be read")
-            }
-            Self::MalformedQuery => (
-                S::BAD_REQUEST,
-                "urn:corro:problem:malformed-query",
-                "A query parameter cannot be read, or is unknown",
-            ),
-            Self::MalformedEventId => (
-                S::BAD_REQUEST,
-                "urn:corro:problem:malformed-event-id",
-                "The id of the last event cannot be read",
-            ),
-            Self::FutureEventId => {
-                (S::BAD_REQUEST, "urn:corro:problem:future-event-id", "There is no such event yet")
-            }
-            Self::ChangesGone => {
-                (S::GONE, "urn:corro:problem:changes-gone", "The changes asked for are not kept any more")
-            }
-            Self::TooManySubscribers => (
-                S::SERVICE_UNAVAILABLE,
-                "urn:corro:problem:too-many-subscribers",
-                "Too many listen to changes",
-            ),
-            Self::Unauthorized => {
-                (S::UNAUTHORIZED, "urn:corro:problem:unauthorized", "A valid token is needed")
-            }
-            Self::UserNotFound => (S::NOT_FOUND, "urn:corro:problem:user-not-found", "There is no such user"),
-            Self::RouteNotFound => {
-                (S::NOT_FOUND, "urn:corro:problem:route-not-found", "There is nothing at this path")
-            }
-            Self::PartitionNotFound => {
-                (S::NOT_FOUND, "urn:corro:problem:partition-not-found", "There is no such partition")
-            }
-            Self::PartitionServed => {
-                (S::CONFLICT, "urn:corro:problem:partition-served", "The partition is served already")
-            }
-            Self::NotRepairable => {
-                (S::CONFLICT, "urn:corro:problem:not-repairable", "The partition cannot be repaired now")
-            }
-            Self::MethodNotAllowed => (
-                S::METHOD_NOT_ALLOWED,
-                "urn:corro:problem:method-not-allowed",
-                "The path does not take this method",
-            ),
-            Self::BodyTooSlow => {
-                (S::REQUEST_TIMEOUT, "urn:corro:problem:body-too-slow", "The body did not arrive in time")
-            }
-            Self::UserExists => (S::CONFLICT, "urn:corro:problem:user-exists", "The user exists already"),
-            Self::PreconditionFailed => (
-                S::PRECONDITION_FAILED,
-                "urn:corro:problem:precondition-failed",
-                "The user has another version",
-            ),
-            Self::KeyReused => (
-                S::UNPROCESSABLE_ENTITY,
-                "urn:corro:problem:key-reused",
-                "The Idempotency-Key belongs to another request",
-            ),
-            Self::BodyTooLarge => {
-                (S::PAYLOAD_TOO_LARGE, "urn:corro:problem:body-too-large", "The body is too large")
-            }
-            Self::UnsupportedMediaType => (
-                S::UNSUPPORTED_MEDIA_TYPE,
-                "urn:corro:problem:unsupported-media-type",
-                "The body has the wrong type",
-            ),
-            Self::InvalidFields => {
-                (S::UNPROCESSABLE_ENTITY, "urn:corro:problem:invalid-fields", "The user is not valid")
-            }
-            Self::Internal => {
-                (S::INTERNAL_SERVER_ERROR, "urn:corro:problem:internal", "Internal server error")
-            }
-            Self::Unavailable => (
-                S::SERVICE_UNAVAILABLE,
-                "urn:corro:problem:partition-unavailable",
-                "The partition cannot be served now",
-            ),
-            Self::Overloaded => {
-                (S::SERVICE_UNAVAILABLE, "urn:corro:problem:overloaded", "Too much is asked at once")
-            }
-            Self::NotReady => (
-                S::SERVICE_UNAVAILABLE,
-                "urn:corro:problem:not-ready",
-                "Not every partition takes reads and writes",
-            ),
-            Self::NoAnswer => (S::GATEWAY_TIMEOUT, "urn:corro:problem:no-answer", "No answer in time"),
-            Self::OutcomeUnknown => (
-                S::GATEWAY_TIMEOUT,
-                "urn:corro:problem:outcome-unknown",
-                "The outcome of the write is unknown",
-            ),
-            Self::ResultsUnread => {
-                (S::REQUEST_TIMEOUT, "urn:corro:problem:results-unread", "The results were not read in time")
-            }
-            Self::Stopping => {
-                (S::SERVICE_UNAVAILABLE, "urn:corro:problem:stopping", "The gateway is stopping")
-            }
-            Self::Framework(status) => {
-                (status, "about:blank", status.canonical_reason().unwrap_or("The request failed"))
-            }
+            Self::MalformedEventId => (400, "malformed-event-id", "The id of the last event cannot be read"),
+            Self::FutureEventId => (400, "future-event-id", "There is no such event yet"),
+            Self::ChangesGone => (410, "changes-gone", "The changes asked for are not kept any more"),
+            Self::TooManySubscribers => (503, "too-many-subscribers", "Too many subscribers"),
+            Self::Unauthorized => (401, "unauthorized", "A valid token is needed"),
+            Self::UserNotFound => (404, "user-not-found", "There is no such user"),
+            Self::RouteNotFound => (404, "route-not-found", "There is nothing at this path"),
+            Self::PartitionNotFound => (404, "partition-not-found", "There is no such partition"),
+            Self::PartitionServed => (409, "partition-served", "The partition is served already"),
+            Self::NotRepairable => (409, "not-repairable", "The partition cannot be repaired now"),
+            Self::MethodNotAllowed => (405, "method-not-allowed", "The path does not take this method"),
+            Self::BodyTooSlow => (408, "body-too-slow", "The body did not arrive in time"),
+            Self::UserExists => (409, "user-exists", "The user exists already"),
+            Self::PreconditionFailed => (412, "precondition-failed", "The user has another version"),
+            Self::KeyReused => (422, "key-reused", "The Idempotency-Key belongs to another request"),
+            Self::BodyTooLarge => (413, "body-too-large", "The body is too large"),
+            Self::UnsupportedMediaType => (415, "unsupported-media-type", "The body has the wrong type"),
+            Self::InvalidFields => (422, "invalid-fields", "The user is not valid"),
+            Self::Internal => (500, "internal", "Internal server error"),
+            Self::Unavailable => (503, "partition-unavailable", "The partition cannot be served now"),
+            Self::Overloaded => (503, "overloaded", "Too much is asked at once"),
+            Self::NotReady => (503, "not-ready", "Not every partition takes reads and writes"),
+            Self::NoAnswer => (504, "no-answer", "No answer in time"),
+            Self::OutcomeUnknown => (504, "outcome-unknown", "The outcome of the write is unknown"),
+            Self::ResultsUnread => (408, "results-unread", "The results were not read in time"),
+            Self::Stopping => (503, "stopping", "The gateway is stopping"),
+            Self::Framework(status) => (status.as_u16(), "", status.canonical_reason().unwrap_or("Error")),
         }
     }
 
-    /// The kind of an error response that no handler made.
-    pub(super) fn of_framework(status: StatusCode) -> Self {
-        match status {
-            StatusCode::NOT_FOUND => Self::RouteNotFound,
-            StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
-            StatusCode::PAYLOAD_TOO_LARGE => Self::BodyTooLarge,
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::UnsupportedMediaType,
-            StatusCode::INTERNAL_SERVER_ERROR => Self::Internal,
-            other => Self::Framework(other),
+    pub(crate) fn status(self) -> StatusCode {
+        StatusCode::from_u16(self.describe().0).expect("the table has valid statuses")
+    }
+
+    /// The last part of the `type`; empty where only the framework knows the reason.
+    pub(crate) fn name(self) -> &'static str {
+        self.describe().1
+    }
+
+    pub(crate) fn title(self) -> &'static str {
+        self.describe().2
+    }
+
+    /// The `type`, by which programs branch.
+    pub(crate) fn r#type(self) -> String {
+        match self {
+            Self::Framework(_) => "about:blank".to_owned(),
+            _ => format!("urn:corro:problem:{}", self.name()),
         }
     }
 
     /// Header that belongs to every problem of this kind.
-    pub(super) fn header(self) -> Option<(HeaderName, HeaderValue)> {
+    pub(crate) fn header(self) -> Option<(HeaderName, &'static str)> {
         match self {
-            Self::Unauthorized => {
-                Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"corro\"")))
-            }
+            Self::Unauthorized => Some((WWW_AUTHENTICATE, "Bearer realm=\"corro\"")),
             Self::Unavailable | Self::Overloaded | Self::NotReady | Self::TooManySubscribers => {
-                Some((RETRY_AFTER, HeaderValue::from_static("1")))
+                Some((RETRY_AFTER, "1"))
             }
             // The rest of the body may still come: nothing after it can be understood.
-            Self::BodyTooSlow => Some((CONNECTION, HeaderValue::from_static("close"))),
-            Self::UnsupportedMediaType => Some((ACCEPT, HeaderValue::from_static("application/json"))),
+            Self::BodyTooSlow => Some((CONNECTION, "close")),
+            Self::UnsupportedMediaType => Some((ACCEPT, "application/json")),
             _ => None,
         }
     }

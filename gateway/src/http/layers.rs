@@ -12,18 +12,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{Route, future::RouteFuture};
+use futures_util::future::{Either, Ready, ready};
 use tower::{Layer, Service};
 use uuid::Uuid;
 
 use super::input::etag::hexadecimal;
 use super::input::token::ApiTokens;
-use super::metrics::{Measured, Metrics, RouteMetrics};
+use super::metrics::{Measured, RequestMetrics, RouteMetrics};
 use super::problem::{self, Problem};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -34,40 +34,40 @@ const MAX_REQUEST_ID: usize = 128;
 /// Makes the guards of all routes.
 #[derive(Debug)]
 pub(super) struct Guards {
-    shared: Arc<Shared>,
-    metrics: Metrics,
-}
-
-#[derive(Debug)]
-struct Shared {
     tokens: Option<ApiTokens>,
-    request_ids: RequestIds,
+    request_ids: Arc<RequestIds>,
+    metrics: RequestMetrics,
 }
 
 impl Guards {
-    pub(super) fn new(tokens: Option<ApiTokens>, metrics: Metrics) -> Self {
-        let shared = Arc::new(Shared { tokens, request_ids: RequestIds::default() });
-        Self { shared, metrics }
+    pub(super) fn new(tokens: Option<ApiTokens>, metrics: RequestMetrics) -> Self {
+        Self { tokens, request_ids: Arc::new(RequestIds::new()), metrics }
     }
 
     /// What guards a route, which is named by its template: so no request has to look for that.
     pub(super) fn around(&self, route: &'static str) -> GuardLayer {
-        GuardLayer { shared: Arc::clone(&self.shared), metrics: self.metrics.route(route) }
+        let (tokens, request_ids) = (self.tokens.clone(), Arc::clone(&self.request_ids));
+        GuardLayer(Arc::new(Shared { tokens, request_ids, metrics: self.metrics.route(route) }))
     }
+}
+
+/// What all requests of a route share.
+#[derive(Debug)]
+struct Shared {
+    tokens: Option<ApiTokens>,
+    request_ids: Arc<RequestIds>,
+    metrics: Arc<RouteMetrics>,
 }
 
 /// Puts a [`Guard`] around a route.
 #[derive(Debug, Clone)]
-pub(super) struct GuardLayer {
-    shared: Arc<Shared>,
-    metrics: Arc<RouteMetrics>,
-}
+pub(super) struct GuardLayer(Arc<Shared>);
 
 impl Layer<Route> for GuardLayer {
     type Service = Guard;
 
     fn layer(&self, route: Route) -> Guard {
-        Guard { route, shared: Arc::clone(&self.shared), metrics: Arc::clone(&self.metrics) }
+        Guard { route, shared: Arc::clone(&self.0) }
     }
 }
 
@@ -76,7 +76,6 @@ impl Layer<Route> for GuardLayer {
 pub(super) struct Guard {
     route: Route,
     shared: Arc<Shared>,
-    metrics: Arc<RouteMetrics>,
 }
 
 impl Service<Request> for Guard {
@@ -89,20 +88,18 @@ impl Service<Request> for Guard {
     }
 
     fn call(&mut self, request: Request) -> Guarded {
-        let request_id = self.shared.request_ids.of(request.headers());
-        let measured = Measured::begin(&self.metrics, request.method());
-        let refused = match &self.shared.tokens {
+        let shared = &self.shared;
+        let request_id = shared.request_ids.of(request.headers());
+        let measured = shared.metrics.begin(request.method());
+        let refused = match &shared.tokens {
             Some(tokens) if is_api(request.uri().path()) => tokens.admit(request.headers()).err(),
             _ => None,
         };
-        Guarded {
-            work: match refused {
-                Some(problem) => Work::Refused(problem),
-                None => Work::Running(self.route.call(request)),
-            },
-            request_id,
-            measured,
-        }
+        let work = match refused {
+            Some(problem) => Either::Left(ready(Ok(problem.into_response()))),
+            None => Either::Right(self.route.call(request)),
+        };
+        Guarded { work, request_id, measured }
     }
 }
 
@@ -114,18 +111,9 @@ fn is_api(path: &str) -> bool {
 
 /// A guarded request on its way.
 pub(super) struct Guarded {
-    work: Work,
+    work: Either<Ready<Result<Response, Infallible>>, RouteFuture<Infallible>>,
     request_id: HeaderValue,
     measured: Measured,
-}
-
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every request runs, and boxing it would cost an allocation"
-)]
-enum Work {
-    Running(RouteFuture<Infallible>),
-    Refused(Problem),
 }
 
 impl Future for Guarded {
@@ -133,61 +121,45 @@ impl Future for Guarded {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let response = match &mut this.work {
-            Work::Refused(problem) => problem.clone().into_response(),
-            // After a panic the route's future is not polled again, so nothing sees what the panic left half
-            // done.
-            Work::Running(route) => match catch_unwind(AssertUnwindSafe(|| Pin::new(route).poll(context))) {
-                Ok(Poll::Pending) => return Poll::Pending,
-                Ok(Poll::Ready(Ok(response))) => response,
-                Ok(Poll::Ready(Err(never))) => match never {},
-                Err(_) => {
-                    tracing::error!(request_id = ?this.request_id, "a request handler panicked");
-                    Problem::internal().into_response()
-                }
-            },
+        // After a panic the work is not polled again, so nothing sees what the panic left half done.
+        let work = AssertUnwindSafe(|| Pin::new(&mut this.work).poll(context));
+        let response = match catch_unwind(work) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(Ok(response))) => response,
+            Ok(Poll::Ready(Err(never))) => match never {},
+            Err(_) => {
+                tracing::error!(request_id = ?this.request_id, "a request handler panicked");
+                Problem::internal().into_response()
+            }
         };
         let mut response = problem::finish(response, &this.request_id);
         response.headers_mut().insert(REQUEST_ID, this.request_id.clone());
         let took = this.measured.answered(response.status());
-        log(&this.measured, &response, took, &this.request_id);
+        // Never the path itself, nor anything that a caller sent but the request id and the method.
+        let (method, route) = this.measured.labels();
+        let (status, micros) = (response.status().as_u16(), took.as_micros());
+        let id = &this.request_id;
+        tracing::debug!(method, route, status, microseconds = micros, request_id = ?id, "answered");
         Poll::Ready(Ok(response))
     }
-}
-
-/// What the log says about a request: the route, never the path itself, nor anything that a caller sent but
-/// the request id and the method.
-fn log(measured: &Measured, response: &Response, took: Duration, request_id: &HeaderValue) {
-    tracing::debug!(
-        method = %measured.method(),
-        route = measured.route(),
-        status = response.status().as_u16(),
-        microseconds = took.as_micros(),
-        ?request_id,
-        "answered"
-    );
 }
 
 /// Source of request ids: a number that starts at random and counts up, so two processes hardly ever give the
 /// same and no request pays for randomness.
 #[derive(Debug)]
-struct RequestIds {
-    next: AtomicU64,
-}
-
-impl Default for RequestIds {
-    fn default() -> Self {
-        Self { next: AtomicU64::new(Uuid::new_v4().as_u64_pair().1) }
-    }
-}
+struct RequestIds(AtomicU64);
 
 impl RequestIds {
+    fn new() -> Self {
+        Self(AtomicU64::new(Uuid::new_v4().as_u64_pair().1))
+    }
+
     /// The caller's id where it is sane, otherwise a fresh one.
     fn of(&self, headers: &HeaderMap) -> HeaderValue {
         match headers.get(&REQUEST_ID) {
             Some(id) if is_sane(id.as_bytes()) => id.clone(),
             _ => {
-                let fresh = hexadecimal(self.next.fetch_add(1, Ordering::Relaxed));
+                let fresh = hexadecimal(self.0.fetch_add(1, Ordering::Relaxed));
                 HeaderValue::from_bytes(&fresh).expect("hexadecimal digits are visible ASCII")
             }
         }
@@ -207,6 +179,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::http::metrics::Metrics;
 
     async fn answer(router: Router, request: Request) -> (Response<()>, Value) {
         let response = router.oneshot(request).await.expect("a router answers everything");
@@ -227,7 +200,7 @@ mod tests {
                     }
                 }),
             )
-            .layer(Guards::new(None, Metrics::new()).around("/panic"));
+            .layer(Guards::new(None, Metrics::new().requests).around("/panic"));
         for _ in 0..2 {
             let request = Request::get("/panic").header("x-request-id", "mine");
             let (response, problem) =
@@ -241,7 +214,7 @@ mod tests {
 
     #[test]
     fn request_ids_of_callers_are_kept_when_sane() {
-        let ids = RequestIds::default();
+        let ids = RequestIds::new();
         let of = |id: &[u8]| {
             let mut headers = HeaderMap::new();
             headers.insert(&REQUEST_ID, HeaderValue::from_bytes(id).expect("a header"));

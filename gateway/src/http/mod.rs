@@ -6,7 +6,7 @@
 //! * `handlers`: what answers a request. `document`: what they take and answer, as OpenAPI; `openapi`: its
 //!   words.
 //! * `input`: from the bytes of a request to valid values, or to everything that is wrong with them.
-//! * `api`: the coordinator with a deadline.
+//! * `api`: the engine with a deadline.
 //! * `problem`, `kind`: the one mapping from errors to responses, and the table of all errors. `metrics`:
 //!   what is counted.
 //! * `server`: connections, what callers may cost, and the end.

@@ -15,19 +15,13 @@ use axum::response::{IntoResponse, Response};
 use protocol::Outcome;
 use protocol::placement::Partition;
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::kind::Kind;
 use crate::engine_task::{PromotionRefused, RepairRefused, Unserved};
 
-/// One thing that is wrong with a body.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct InvalidField {
-    /// JSON Pointer (RFC 6901) to the field; empty for the whole body.
-    pub(super) pointer: String,
-    /// What is wrong, to be read after the name of the field.
-    pub(super) detail: &'static str,
-}
+const PROBLEM_JSON: &str = "application/problem+json";
 
 /// No more errors are listed for one line among many.
 const MAX_ERRORS: usize = 16;
@@ -35,9 +29,21 @@ const MAX_ERRORS: usize = 16;
 /// A pointer into one line among many is cut off here, in bytes.
 const MAX_POINTER: usize = 256;
 
+/// One thing that is wrong with a body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct InvalidField {
+    /// JSON Pointer to the field; empty for the whole body.
+    pub(crate) pointer: String,
+    /// What is wrong with it, to be read after the name of the field.
+    pub(crate) detail: &'static str,
+}
+
+/// What a handler answers.
+pub(crate) type Answer<T = Response> = Result<T, Problem>;
+
 /// What went wrong with a request.
 #[derive(Debug, Clone)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     kind: Kind,
     detail: Cow<'static, str>,
     /// The partition that did not answer.
@@ -46,150 +52,138 @@ pub(super) struct Problem {
     errors: Vec<InvalidField>,
 }
 
+/// What went wrong (RFC 9457).
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct Rendered<'a> {
+    /// Stable: programs branch on it. `urn:corro:problem:` and a name.
+    r#type: String,
+    /// The kind of problem.
+    title: &'a str,
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    /// The cause of this one.
+    detail: &'a str,
+    /// The request id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required, nullable = false)]
+    instance: Option<&'a str>,
+    // Of one line among many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
+    line: Option<u64>,
+    // Of the end of a stream of lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
+    last_line: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u16, required = false)]
+    partition: Option<Partition>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(required = false, inline)]
+    errors: &'a [InvalidField],
+}
+
+impl Rendered<'_> {
+    /// As a line of JSON.
+    fn text(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec(self).expect("strings and numbers always serialize");
+        text.push(b'\n');
+        text
+    }
+}
+
 impl Problem {
-    pub(super) fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, detail: detail.into(), partition: None, errors: Vec::new() }
     }
 
-    pub(super) fn invalid(errors: Vec<InvalidField>) -> Self {
+    pub(crate) fn invalid(errors: Vec<InvalidField>) -> Self {
         Self { errors, ..Self::new(Kind::InvalidFields, "The fields named in errors are not valid.") }
     }
 
-    pub(super) fn not_ready(partition: Option<Partition>, detail: String) -> Self {
-        Self::new(Kind::NotReady, detail).about(partition)
-    }
-
-    pub(super) fn late_read(partition: Option<Partition>) -> Self {
+    pub(crate) fn late_read(partition: Option<Partition>) -> Self {
         let detail = "The deadline passed without an answer. Nothing was changed, so it can be asked again.";
         Self::new(Kind::NoAnswer, detail).about(partition)
     }
 
-    pub(super) fn late_write(partition: Option<Partition>) -> Self {
+    pub(crate) fn late_write(partition: Option<Partition>) -> Self {
         let detail = "The deadline passed, and the outcome is unknown: the write may have been applied, or \
                       may be yet. Read the user before you decide to write again.";
         Self::new(Kind::OutcomeUnknown, detail).about(partition)
     }
 
     /// An error of this program. The details belong in the log, not in the answer.
-    pub(super) fn internal() -> Self {
+    pub(crate) fn internal() -> Self {
         Self::new(Kind::Internal, "The log of the gateway says more, under this request id.")
     }
 
-    pub(super) fn user_not_found() -> Self {
+    pub(crate) fn user_not_found() -> Self {
         Self::new(Kind::UserNotFound, "No user has that id.")
     }
 
-    pub(super) fn stopping() -> Self {
-        Unserved::Stopping.into()
-    }
-
-    /// Its stable name.
-    pub(super) fn name(&self) -> &'static str {
-        self.kind.describe().1
-    }
-
     fn of_framework(status: StatusCode) -> Self {
-        let kind = Kind::of_framework(status);
-        match kind {
-            Kind::RouteNotFound => Self::new(kind, "No route of this API has that path."),
-            Kind::MethodNotAllowed => Self::new(kind, "The Allow header lists the methods that it takes."),
-            Kind::Internal => Self::internal(),
-            _ => Self::new(kind, kind.describe().2),
-        }
+        let (kind, detail) = match status {
+            StatusCode::NOT_FOUND => (Kind::RouteNotFound, "No route of this API has that path."),
+            StatusCode::METHOD_NOT_ALLOWED => {
+                (Kind::MethodNotAllowed, "The Allow header lists the methods that it takes.")
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => (Kind::BodyTooLarge, "The body is too large."),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+                (Kind::UnsupportedMediaType, "The body has the wrong type.")
+            }
+            StatusCode::INTERNAL_SERVER_ERROR => return Self::internal(),
+            other => (Kind::Framework(other), "The request cannot be answered."),
+        };
+        Self::new(kind, detail)
     }
 
-    fn about(self, partition: Option<Partition>) -> Self {
+    /// Names the partition that it is about.
+    pub(crate) fn about(self, partition: Option<Partition>) -> Self {
         Self { partition, ..self }
     }
 
-    /// The problem of one line among many, as a line.
-    pub(super) fn of_line(self, line: u64) -> Vec<u8> {
-        self.brief().text(Some(line), None)
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The problem of one line among many, as a line: with no more than a few errors, and none of them long,
+    /// since a line of 64 KiB may have thousands.
+    pub(crate) fn of_line(mut self, line: u64) -> Vec<u8> {
+        self.errors.truncate(MAX_ERRORS);
+        for error in &mut self.errors {
+            error.pointer.truncate(error.pointer.floor_char_boundary(MAX_POINTER));
+        }
+        Rendered { line: Some(line), ..self.render() }.text()
     }
 
     /// The problem that ends a stream of lines, as a line. Those after `last_line` were not looked at.
-    pub(super) fn after_line(self, last_line: u64) -> Vec<u8> {
-        self.text(None, Some(last_line))
+    pub(crate) fn after_line(self, last_line: u64) -> Vec<u8> {
+        Rendered { last_line: Some(last_line), ..self.render() }.text()
     }
 
-    /// With no more than a few of the errors, and none of them long: a line of 64 KiB may have thousands.
-    fn brief(mut self) -> Self {
-        self.errors.truncate(MAX_ERRORS);
-        for error in &mut self.errors {
-            if error.pointer.len() > MAX_POINTER {
-                let end = error.pointer.floor_char_boundary(MAX_POINTER);
-                error.pointer.truncate(end);
-            }
-        }
-        self
+    fn of_request(&self, id: &str) -> Vec<u8> {
+        Rendered { instance: Some(id), ..self.render() }.text()
     }
 
-    fn text(&self, line: Option<u64>, last_line: Option<u64>) -> Vec<u8> {
-        #[derive(Serialize)]
-        struct Rendered<'a> {
-            #[serde(skip_serializing_if = "Option::is_none")]
-            line: Option<u64>,
-            status: u16,
-            r#type: &'static str,
-            title: &'static str,
-            detail: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            last_line: Option<u64>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            partition: Option<Partition>,
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            errors: &'a [InvalidField],
-        }
-        let (status, r#type, title) = self.kind.describe();
-        let (status, detail, errors) = (status.as_u16(), &*self.detail, &*self.errors);
-        let rendered =
-            Rendered { line, status, r#type, title, detail, last_line, partition: self.partition, errors };
-        let mut text = serde_json::to_vec(&rendered).expect("strings and numbers always serialize");
-        text.push(b'\n');
-        text
-    }
-
-    fn render(&self, instance: &str) -> Vec<u8> {
-        #[derive(Serialize)]
-        struct Rendered<'a> {
-            r#type: &'static str,
-            title: &'static str,
-            status: u16,
-            detail: &'a str,
-            instance: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            partition: Option<Partition>,
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            errors: &'a [InvalidField],
-        }
-        let (status, r#type, title) = self.kind.describe();
-        let rendered = Rendered {
-            r#type,
-            title,
-            status: status.as_u16(),
-            detail: &self.detail,
-            instance,
-            partition: self.partition,
-            errors: &self.errors,
-        };
-        serde_json::to_vec(&rendered).expect("strings and numbers always serialize")
+    fn render(&self) -> Rendered<'_> {
+        let Self { kind, detail, partition, errors } = self;
+        let (r#type, title, status) = (kind.r#type(), kind.title(), kind.status().as_u16());
+        Rendered { r#type, title, status, detail, partition: *partition, errors, ..Rendered::default() }
     }
 
     /// The bytes of the whole response, for a connection that ends with it and has no router.
-    pub(super) fn into_raw_response(self) -> Vec<u8> {
-        let instance = Uuid::new_v4().simple().to_string();
-        let body = self.render(&instance);
-        let status = self.kind.describe().0;
+    pub(crate) fn into_raw_response(self) -> Vec<u8> {
+        let id = Uuid::new_v4().simple().to_string();
+        let body = self.of_request(&id);
+        let (status, length) = (self.kind.status(), body.len());
+        let header = self.kind.header().map(|(name, value)| format!("{name}: {value}\r\n"));
         let mut response = format!(
-            "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n \
-             connection: close\r\nx-request-id: {instance}\r\n",
-            body.len()
+            "HTTP/1.1 {status}\r\ncontent-type: {PROBLEM_JSON}\r\ncontent-length: {length}\r\n\
+             x-request-id: {id}\r\nconnection: close\r\n{}\r\n",
+            header.unwrap_or_default()
         )
         .into_bytes();
-        if let Some((name, value)) = self.kind.header() {
-            response.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-        }
-        response.extend(b"\r\n");
         response.extend(body);
         response
     }
@@ -197,7 +191,7 @@ impl Problem {
 
 /// # Errors
 /// Where the write was refused.
-pub(super) fn ensure_done(outcome: Outcome) -> Result<(), Problem> {
+pub(crate) fn ensure_done(outcome: Outcome) -> Result<(), Problem> {
     match outcome {
         Outcome::Applied | Outcome::Unchanged | Outcome::Repeated => Ok(()),
         Outcome::Exists => Err(Problem::new(Kind::UserExists, "A user with that id exists already.")),
@@ -253,7 +247,7 @@ impl From<PromotionRefused> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = self.kind.describe().0.into_response();
+        let mut response = self.kind.status().into_response();
         response.extensions_mut().insert(self);
         response
     }
@@ -261,7 +255,7 @@ impl IntoResponse for Problem {
 
 /// Writes the problem of an error response; other responses pass as they are. Headers that are there already
 /// stay, such as `Allow`.
-pub(super) fn finish(mut response: Response, request_id: &HeaderValue) -> Response {
+pub(crate) fn finish(mut response: Response, request_id: &HeaderValue) -> Response {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) {
         return response;
@@ -269,12 +263,12 @@ pub(super) fn finish(mut response: Response, request_id: &HeaderValue) -> Respon
     let problem =
         response.extensions_mut().remove::<Problem>().unwrap_or_else(|| Problem::of_framework(status));
     let instance = request_id.to_str().expect("request ids are visible ASCII");
-    *response.body_mut() = Body::from(problem.render(instance));
+    *response.body_mut() = Body::from(problem.of_request(instance));
     let headers = response.headers_mut();
     headers.remove(CONTENT_LENGTH);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
     if let Some((name, value)) = problem.kind.header() {
-        headers.insert(name, value);
+        headers.insert(name, HeaderValue::from_static(value));
     }
     response
 }

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::http::StatusCode;
-use axum::routing::{any_service, get, post};
+use axum::routing::{get, post};
 
 use super::api::Api;
 use super::document;
@@ -16,32 +16,35 @@ use crate::engine_task::EngineHandle;
 
 /// The whole HTTP side as one service. Every path works with and without a trailing slash, and `HEAD`
 /// wherever `GET` does.
-pub fn router(coordinator: EngineHandle, settings: &HttpSettings) -> Router {
-    let api = Api::new(coordinator, settings);
+pub fn router(engine: EngineHandle, settings: &HttpSettings) -> Router {
+    let api = Api::new(engine, settings);
     let metrics = Metrics::new();
-    let feed = FeedState::new(api.clone(), metrics.subscribers().clone());
-    let guards = Guards::new(settings.tokens.clone(), metrics.clone());
+    let feed = FeedState::new(api.clone(), metrics.subscribers.clone());
+    let guards = Guards::new(settings.tokens.clone(), metrics.requests.clone());
     let routes = [
-        ("/api/user", get(list::list).post(user::create).put(user::update_named_in_body)),
-        ("/api/user/count", get(list::count)),
-        ("/api/user/{id}", get(user::read).put(user::update).patch(user::patch).delete(user::delete)),
-        ("/api/cluster", get(cluster::show)),
-        ("/api/cluster/check", get(cluster::check)),
-        ("/api/cluster/repair/{partition}", post(cluster::repair)),
-        ("/api/cluster/promote/{partition}", post(cluster::promote)),
-        ("/health/live", get(health::live)),
-        ("/health/ready", get(health::ready)),
+        ("/api/user", get(list::list_users).post(user::create_user).put(user::update_user_named_in_body)),
+        ("/api/user/count", get(list::count_users)),
+        (
+            "/api/user/{id}",
+            get(user::get_user).put(user::update_user).patch(user::patch_user).delete(user::delete_user),
+        ),
+        ("/api/cluster", get(cluster::get_cluster)),
+        ("/api/cluster/check", get(cluster::check_copies)),
+        ("/api/cluster/repair/{partition}", post(cluster::repair_partition)),
+        ("/api/cluster/promote/{partition}", post(cluster::promote_partition)),
+        ("/health/live", get(health::get_liveness)),
+        ("/health/ready", get(health::get_readiness)),
         ("/openapi.json", get(document::show)),
         ("/docs", get(pages::docs)),
     ];
     let routes = routes.map(|(path, methods)| (path, methods.with_state(api.clone())));
     let with_more_state = [
-        ("/api/user/bulk", post(bulk::bulk).with_state(BulkState::new(api.clone()))),
+        ("/api/user/bulk", post(bulk::request::change_users_in_bulk).with_state(BulkState::new(api.clone()))),
         (
             "/api/user/changes",
-            get(changes::stream::stream).head(changes::stream::head).with_state(feed.clone()),
+            get(changes::stream::listen_to_changes).head(changes::stream::head).with_state(feed.clone()),
         ),
-        ("/metrics", get(metrics::show).with_state((api, metrics))),
+        ("/metrics", get(metrics::get_metrics).with_state((api, metrics))),
     ];
     let mut router = Router::new().route("/", get(pages::ring).layer(guards.around("/")));
     for (path, methods) in routes.into_iter().chain(with_more_state) {
@@ -49,8 +52,7 @@ pub fn router(coordinator: EngineHandle, settings: &HttpSettings) -> Router {
         router = router.route(path, methods.clone()).route(&format!("{path}/"), methods);
     }
     // What else socket.io needs of HTTP is its own affair.
-    let sockets =
-        any_service(changes::socket_service(&feed, settings)).layer(guards.around(changes::SOCKET_PATH));
+    let sockets = changes::socket_service(&feed).layer(guards.around(changes::SOCKET_PATH));
     router = router.route("/socket.io", sockets.clone()).route("/socket.io/", sockets);
     let elsewhere = Router::new().fallback(|| async { StatusCode::NOT_FOUND }).layer(guards.around("none"));
     router.merge(elsewhere)

@@ -38,9 +38,9 @@ async fn the_operator_may_promote_the_other_copy_of_a_partition_that_is_down() {
     assert_eq!((promoted.status.as_u16(), &promoted.json()["size"]), (200, &json!(SIZE)));
     let refused = api.bare("POST", "/api/cluster/promote/0").await.problem(409, "partition-served");
     assert_eq!(refused["partition"], 0);
-    let nobody = api.bare("POST", "/api/cluster/promote/2").await;
-    assert_eq!(nobody.problem(503, "partition-unavailable")["partition"], 2);
-    assert_eq!(nobody.header("retry-after"), "1");
+    let away = api.bare("POST", "/api/cluster/promote/2").await;
+    assert_eq!(away.problem(503, "partition-unavailable")["partition"], 2);
+    assert_eq!(away.header("retry-after"), "1");
     for absent in ["3", "-1", "65536", "x"] {
         let path = format!("/api/cluster/promote/{absent}");
         api.bare("POST", &path).await.problem(404, "partition-not-found");

@@ -67,7 +67,7 @@ async fn operations_on_one_user_are_done_in_the_order_of_their_lines() {
         json!({"op": "delete", "id": ID, "if_match": "*"}),
         json!({"op": "delete", "id": ID}),
         json!({"op": "create", "id": ID, "name": "Grace", "email": "grace@example.org"}),
-        json!({"op": "create", "name": "Nobody", "email": "n@example.org"}),
+        json!({"op": "create", "name": "No id", "email": "n@example.org"}),
     ];
     let text: Vec<String> = text.iter().map(ToString::to_string).collect();
     let answer = bulk(&api, text.join("\n")).await;
@@ -200,10 +200,10 @@ async fn a_body_that_breaks_off_ends_with_a_line_that_says_so() {
     assert_eq!((&results[2]["last_line"], results[2].get("line")), (&json!(2), None));
 }
 
-/// It sends all before it reads anything, and more than there is room for: what was done is told, and what
-/// was not.
+/// It sends all before it reads anything, and more than there is room for: what was done is answered, and
+/// what was not.
 #[tokio::test]
-async fn who_does_not_read_is_told_what_was_not_looked_at() {
+async fn a_caller_that_does_not_read_learns_what_was_not_looked_at() {
     const LINES: u64 = 300_000;
     let api = Api::impatient();
     let mut text = String::new();
@@ -211,7 +211,7 @@ async fn who_does_not_read_is_told_what_was_not_looked_at() {
         text.push_str("nonsense\n");
     }
     let (sender, mut response) = open(&api).await;
-    // Results are longer than lines here. The body is read to its end though nobody reads the response.
+    // Results are longer than lines here. The body is read to its end though the response is not read.
     let text: &'static str = text.leak();
     for piece in text.as_bytes().chunks(60_000) {
         let piece = std::str::from_utf8(piece).expect("ASCII");
@@ -268,7 +268,8 @@ async fn all_results_reach_a_caller_that_sends_all_first_and_closes_its_side() {
     let line = "{\"op\":\"create\",\"name\":\"n\",\"email\":\"a@b\"}\n";
     let length = line.len() * LINES as usize;
     let head = format!(
-        "POST /api/user/bulk HTTP/1.0\r\ncontent-type: application/x-ndjson\r\ncontent-length: {length}\r\n\r\n"
+        "POST /api/user/bulk HTTP/1.0\r\ncontent-type: application/x-ndjson\r\n\
+         content-length: {length}\r\n\r\n"
     );
     let send = async {
         stream.write_all(head.as_bytes()).await?;

@@ -68,7 +68,7 @@ async fn create(api: &Api) -> String {
 }
 
 #[tokio::test]
-async fn each_change_is_told_in_the_words_of_its_request() {
+async fn each_change_has_the_words_of_its_request() {
     let api = Api::new();
     let mut stream = Stream::open(&api, "/api/user/changes", None).await;
     let tag = create(&api).await;
@@ -78,7 +78,8 @@ async fn each_change_is_told_in_the_words_of_its_request() {
     assert_eq!(
         stream.event().await,
         format!(
-            "event: created\nid: {tag}\ndata: {{\"id\":\"{ID}\",\"name\":\"Ada\",\"email\":\"ada@example.org\",\"group\":7}}"
+            "event: created\nid: {tag}\ndata: {{\"id\":\"{ID}\",\"name\":\"Ada\",\
+             \"email\":\"ada@example.org\",\"group\":7}}"
         )
     );
     let tag = updated.header("etag").trim_matches('"');
@@ -118,9 +119,9 @@ async fn a_client_that_comes_back_gets_what_it_missed_and_nothing_twice() {
     assert!(stream.event().await.contains("\"group\":2"));
 }
 
-/// Nobody listened when it happened, so it is in the op-logs only.
+/// There was no subscriber when it happened, so it is in the op-logs only.
 #[tokio::test]
-async fn what_happened_while_nobody_listened_is_read_from_the_op_logs() {
+async fn what_happened_without_a_subscriber_is_read_from_the_op_logs() {
     let api = Api::new();
     let seen = create(&api).await;
     let user = format!("/api/user/{ID}");
@@ -144,7 +145,7 @@ async fn what_happened_while_nobody_listened_is_read_from_the_op_logs() {
 }
 
 #[tokio::test]
-async fn ids_that_cannot_be_resumed_are_told_so() {
+async fn ids_that_cannot_be_resumed_are_refused() {
     let api = Api::new();
     create(&api).await;
     let ask = async |path: &str| api.bare("GET", path).await;
@@ -197,8 +198,8 @@ async fn a_client_that_does_not_read_is_sent_away_and_counted() {
         assert!(shown.iter().any(|shown| shown == line), "{line} is not in {shown:?}");
     }
     drop(other);
-    let nobody = r#"corro_feed_subscribers{transport="event_stream"} 0"#;
-    assert!(figures(&api).await.iter().any(|shown| shown == nobody));
+    let none = r#"corro_feed_subscribers{transport="event_stream"} 0"#;
+    assert!(figures(&api).await.iter().any(|shown| shown == none));
 }
 
 #[tokio::test]

@@ -93,7 +93,8 @@ async fn the_document_is_the_one_that_is_kept() {
     let kept = std::fs::read_to_string(kept()).expect("resources/openapi.json is there");
     assert!(
         shown == kept,
-        "resources/openapi.json is not what the gateway shows: run with CORRO_BLESS=1, and read the difference"
+        "resources/openapi.json is not what the gateway shows: run with CORRO_BLESS=1, and read the \
+         difference"
     );
 }
 

@@ -89,7 +89,7 @@ async fn conditions_that_cannot_be_read() {
 async fn a_ring_that_cannot_serve_names_the_partition() {
     let api = Api::new();
     let unavailable = Unserved::Unavailable { partition: 2, waiting_for: "db-2 has to come back".to_owned() };
-    for (why, status, name, told) in [
+    for (why, status, name, part) in [
         (unavailable, 503, "partition-unavailable", "db-2 has to come back"),
         (Unserved::Overloaded { partition: 2 }, 503, "overloaded", "Nothing was done"),
         (Unserved::OutcomeUnknown { partition: 2 }, 504, "outcome-unknown", "outcome is unknown"),
@@ -104,7 +104,7 @@ async fn a_ring_that_cannot_serve_names_the_partition() {
             let answer = api.json(method, path, GOOD).await;
             let problem = answer.problem(status, name);
             assert_eq!(problem["partition"], 2);
-            assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(told)), "{problem}");
+            assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(part)), "{problem}");
             assert_eq!(answer.header("retry-after"), if status == 503 { "1" } else { "" });
         }
     }

@@ -1,4 +1,4 @@
-//! Callers who are slow, many, or never end.
+//! Callers that are slow, many, or never end.
 
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ async fn the_second_head_of_a_connection_has_its_time_too() {
 }
 
 #[tokio::test]
-async fn a_connection_that_nobody_uses_is_closed_without_a_word() {
+async fn an_unused_connection_is_closed_without_an_answer() {
     let server = Server::with(SHORT, &HttpSettings::default()).await;
     assert_eq!(rest(&mut server.connect().await).await, "");
     let answer = server.exchange(LIVE).await;
@@ -105,7 +105,7 @@ async fn a_head_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_told_so_and_the_others_go_on() {
+async fn one_connection_too_many_is_refused_and_the_others_go_on() {
     let server = Server::with(Limits { connections: 3, ..Limits::default() }, &HttpSettings::default()).await;
     let mut kept = Vec::new();
     for _ in 0..3 {
@@ -139,7 +139,7 @@ async fn one_connection_too_many_is_told_so_and_the_others_go_on() {
     }
 }
 
-/// A caller who asks and asks and reads nothing holds no more than the buffers, and not for ever.
+/// A caller that asks and asks and reads nothing holds no more than the buffers, and not for ever.
 #[tokio::test]
 async fn a_caller_that_does_not_read_its_answers_is_cut_off() {
     let server = Server::with(SHORT, &HttpSettings::default()).await;

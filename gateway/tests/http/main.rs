@@ -8,7 +8,7 @@
 //! * `contract`: the OpenAPI document, which every answer is held against. `figures`: metrics and pages.
 //! * `around`: health, tokens, request ids, trailing slashes.
 //! * `changes`: the live feed.
-//! * `tcp`: what only a real connection shows. `hostile`: callers who are slow, many, or never end.
+//! * `tcp`: what only a real connection shows. `hostile`: callers that are slow, many, or never end.
 
 mod around;
 mod bodies;

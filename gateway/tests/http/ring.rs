@@ -55,7 +55,7 @@ pub(crate) enum Mood {
     Dead,
 }
 
-/// The HTTP side in front of a ring that behaves as told.
+/// The HTTP side in front of a ring that behaves as it is set.
 pub(crate) struct Api {
     pub(crate) router: Router,
     mood: Arc<Mutex<Mood>>,
@@ -331,7 +331,7 @@ impl Users {
                 };
                 self.changes(self.log.iter().filter(wanted).cloned().collect())
             }
-            Question::Tombstones { .. } => unreachable!("nobody asks for them by HTTP"),
+            Question::Tombstones { .. } => unreachable!("no route asks for them"),
             Question::Digests { .. } => {
                 let users = live.count() as u64;
                 engine::Answer::Digests(DigestAnswer {

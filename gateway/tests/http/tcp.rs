@@ -52,8 +52,9 @@ pub(crate) async fn rest(stream: &mut TcpStream) -> String {
 }
 
 pub(crate) fn post(headers: &str, body: &str) -> Vec<u8> {
-    format!("POST /api/user HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n{headers}\r\n{body}")
-        .into_bytes()
+    let head =
+        "POST /api/user HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n";
+    format!("{head}{headers}\r\n{body}").into_bytes()
 }
 
 #[tokio::test]
@@ -130,7 +131,7 @@ async fn a_large_body_is_refused_with_an_answer() {
 }
 
 #[tokio::test]
-async fn who_asks_before_sending_a_large_body_is_told_not_to() {
+async fn a_large_body_that_is_announced_is_refused_before_it_is_sent() {
     let server = Server::start().await;
     let headers = "expect: 100-continue\r\ncontent-length: 1000000\r\n";
     let answer = server.exchange(&post(headers, "")).await;

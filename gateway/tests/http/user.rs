@@ -293,7 +293,7 @@ async fn a_post_with_a_key_creates_once_whatever_happened_since() {
     assert_eq!(api.bare("GET", &path).await.json()["group"], 9, "a repetition changes nothing");
     assert_eq!(api.bare("DELETE", &path).await.status, 204);
     same(&post_with_key(&api, "order-4711", body).await);
-    assert_eq!(api.bare("GET", &path).await.status, 404, "a repetition brings nobody back");
+    assert_eq!(api.bare("GET", &path).await.status, 404, "a repetition brings no user back");
 }
 
 #[tokio::test]

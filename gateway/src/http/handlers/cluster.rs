@@ -10,40 +10,28 @@ use utoipa::ToSchema;
 use crate::http::api::Api;
 use crate::http::input::query::Parameters;
 use crate::http::kind::Kind;
-use crate::http::openapi::{CheckQuery, Checking, PartitionNumber, Promoting, Repairs, Status};
-use crate::http::problem::Problem;
+use crate::http::openapi::{CheckQuery, PartitionNumber};
+use crate::http::problem::{Answer, Problem};
 use crate::scatter::check::{Begun, Check};
 use crate::status::ClusterStatus;
 
-/// The ring as it is known now.
-#[utoipa::path(
-    get,
-    path = "/api/cluster",
-    operation_id = "getCluster",
-    tag = "ring",
-    summary = "The ring",
-    description = "Processes, partitions, who leads, what was served, what happened lately.",
-    responses((status = 200, description = "The ring as it is known now.", body = ClusterStatus), Status)
-)]
-pub(in crate::http) async fn show(State(api): State<Api>) -> Result<Json<ClusterStatus>, Problem> {
+/// The ring
+///
+/// Processes, partitions, their leaders, what was served, and recent events.
+#[utoipa::path(get, path = "/api/cluster", responses(
+    (status = 200, description = "The ring as it is known now.", body = ClusterStatus),
+))]
+pub(crate) async fn get_cluster(State(api): State<Api>) -> Answer<Json<ClusterStatus>> {
     api.status().await.map(Json)
 }
 
-/// `GET /api/cluster/check?scan=`: it has no deadline but that of the scan, which may take minutes.
-#[utoipa::path(
-    get,
-    path = "/api/cluster/check",
-    operation_id = "checkCopies",
-    tag = "ring",
-    summary = "Compare the copies of every partition",
-    description = "What is wrong with a copy is no error: the answer says so. A scan may take minutes.",
-    params(CheckQuery),
-    responses((status = 200, description = "What was found.", body = Check), Checking)
-)]
-pub(in crate::http) async fn check(
-    State(api): State<Api>,
-    RawQuery(text): RawQuery,
-) -> Result<Json<Check>, Problem> {
+/// Compare the copies of every partition
+///
+/// What is wrong with a copy is no error: the answer says so. A scan may take minutes.
+#[utoipa::path(get, path = "/api/cluster/check", params(CheckQuery), responses(
+    (status = 200, description = "What was found.", body = Check),
+))]
+pub(crate) async fn check_copies(State(api): State<Api>, RawQuery(text): RawQuery) -> Answer<Json<Check>> {
     let given = Parameters::parse(text.as_deref(), &["scan"])?;
     let scan = given.get("scan", "must be true or false", |text| text.parse().ok())?;
     api.check(scan.unwrap_or(false)).await.map(Json)
@@ -51,56 +39,41 @@ pub(in crate::http) async fn check(
 
 /// What was begun.
 #[derive(Debug, Serialize, ToSchema)]
-pub(in crate::http) struct Repairing {
+pub(crate) struct Repairing {
     /// Which partition.
     partition: Partition,
     /// What it needed.
     begun: Begun,
 }
 
-/// `POST /api/cluster/repair/{partition}`: scans, and begins what is needed; a check shows when it is done.
-#[utoipa::path(
-    post,
-    path = "/api/cluster/repair/{partition}",
-    operation_id = "repairPartition",
-    tag = "ring",
-    summary = "Make the copies of a partition good",
-    description = "Scans them first, which may take minutes. A damaged copy is filled anew from the sound \
-                   one, sound copies that differ are merged. A check shows when that is done.",
-    params(PartitionNumber),
-    responses(
-        (status = 200, description = "Nothing is wrong with it.", body = Repairing),
-        (status = 202, description = "It is under way.", body = Repairing),
-        Repairs
-    )
-)]
-pub(in crate::http) async fn repair(
+/// Make the copies of a partition good
+///
+/// Scans them first, which may take minutes. A damaged copy is filled anew from the sound one, sound copies
+/// that differ are merged. A check shows when that is done.
+#[utoipa::path(post, path = "/api/cluster/repair/{partition}", params(PartitionNumber), responses(
+    (status = 200, description = "Nothing is wrong with it.", body = Repairing),
+    (status = 202, description = "It is under way.", body = Repairing),
+))]
+pub(crate) async fn repair_partition(
     State(api): State<Api>,
     Path(partition): Path<String>,
-) -> Result<(StatusCode, Json<Repairing>), Problem> {
+) -> Answer<(StatusCode, Json<Repairing>)> {
     let partition = parse_partition(&partition)?;
     let begun = api.repair(partition).await?;
     let status = if begun == Begun::Nothing { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(Repairing { partition, begun })))
 }
 
-/// `POST /api/cluster/promote/{partition}`: the operator accepts that what only the lost lead has may be
-/// lost. Answers the ring as it is then.
-#[utoipa::path(
-    post,
-    path = "/api/cluster/promote/{partition}",
-    operation_id = "promotePartition",
-    tag = "ring",
-    summary = "Lead a partition that is down by its other copy",
-    description = "The operator accepts that what only the lost lead has may be lost. What comes back later \
-                   is merged in.",
-    params(PartitionNumber),
-    responses((status = 200, description = "The ring as it is then.", body = ClusterStatus), Promoting)
-)]
-pub(in crate::http) async fn promote(
+/// Lead a partition that is down by its other copy
+///
+/// The operator accepts that what only the lost leader has may be lost. What comes back later is merged in.
+#[utoipa::path(post, path = "/api/cluster/promote/{partition}", params(PartitionNumber), responses(
+    (status = 200, description = "The ring as it is then.", body = ClusterStatus),
+))]
+pub(crate) async fn promote_partition(
     State(api): State<Api>,
     Path(partition): Path<String>,
-) -> Result<Json<ClusterStatus>, Problem> {
+) -> Answer<Json<ClusterStatus>> {
     let partition = parse_partition(&partition)?;
     api.promote(partition).await?;
     api.status().await.map(Json)

@@ -3,59 +3,58 @@
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::http::api::Api;
-use crate::http::openapi::{Health, Readiness};
-use crate::http::problem::Problem;
+use crate::http::kind::Kind;
+use crate::http::problem::{Answer, Problem};
 use crate::status::PartitionStatus;
 
-/// Answer of the health routes when all is well.
-#[derive(Debug, Serialize)]
-pub(in crate::http) struct Healthy {
-    status: &'static str,
+/// All is well.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Health)]
+pub(crate) struct Healthy {
+    #[schema(inline)]
+    status: Health,
 }
 
-/// The process runs and answers. Says nothing of the ring: a restart of the gateway would not help it.
-#[utoipa::path(
-    get,
-    path = "/health/live",
-    operation_id = "getLiveness",
-    tag = "health",
-    summary = "Whether the gateway lives",
-    description = "The process runs and answers. Says nothing of the ring.",
-    responses((status = 200, description = "It does.", body = Health))
-)]
-pub(in crate::http) async fn live() -> Json<Healthy> {
-    Json(Healthy { status: "live" })
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Health {
+    Live,
+    Ready,
 }
 
-/// Every partition takes reads and writes; otherwise 503 that says what has to happen.
-#[utoipa::path(
-    get,
-    path = "/health/ready",
-    operation_id = "getReadiness",
-    tag = "health",
-    summary = "Whether the ring is ready",
-    description = "Every partition takes reads and writes; otherwise 503, which says what has to happen.",
-    responses((status = 200, description = "It is.", body = Health), Readiness)
-)]
-pub(in crate::http) async fn ready(State(api): State<Api>) -> Result<Json<Healthy>, Problem> {
+/// Whether the gateway lives
+///
+/// The process runs and answers. Says nothing of the ring.
+#[utoipa::path(get, path = "/health/live", responses(
+    (status = 200, description = "It does.", body = Healthy),
+))]
+pub(crate) async fn get_liveness() -> Json<Healthy> {
+    Json(Healthy { status: Health::Live })
+}
+
+/// Whether the ring is ready
+///
+/// Every partition takes reads and writes; otherwise 503, which says what has to happen.
+#[utoipa::path(get, path = "/health/ready", responses(
+    (status = 200, description = "It is.", body = Healthy),
+))]
+pub(crate) async fn get_readiness(State(api): State<Api>) -> Answer<Json<Healthy>> {
     let status = api.status().await?;
     if status.ready {
-        return Ok(Json(Healthy { status: "ready" }));
+        return Ok(Json(Healthy { status: Health::Ready }));
     }
     let lacking: Vec<&PartitionStatus> =
         status.partitions.iter().filter(|partition| !(partition.reads && partition.writes)).collect();
-    let reasons: Vec<String> = lacking.iter().map(|partition| reason(partition)).collect();
-    let detail = if reasons.is_empty() {
-        "The ring is not complete yet.".to_owned()
-    } else {
-        format!("{}.", reasons.join("; "))
+    let reasons = lacking.iter().map(|status| {
+        let waiting_for = status.waiting_for.as_deref().unwrap_or("not served yet");
+        format!("partition {}: {waiting_for}", status.partition)
+    });
+    let detail = match reasons.collect::<Vec<_>>().join("; ") {
+        none if none.is_empty() => "The ring is not complete yet.".to_owned(),
+        reasons => reasons + ".",
     };
-    Err(Problem::not_ready(lacking.first().map(|partition| partition.partition), detail))
-}
-
-fn reason(status: &PartitionStatus) -> String {
-    let waiting_for = status.waiting_for.as_deref().unwrap_or("not served yet");
-    format!("partition {}: {waiting_for}", status.partition)
+    Err(Problem::new(Kind::NotReady, detail).about(lacking.first().map(|partition| partition.partition)))
 }

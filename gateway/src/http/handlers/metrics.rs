@@ -8,169 +8,147 @@
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use prometheus::core::Collector;
-use prometheus::proto::MetricFamily;
 use prometheus::{
-    Error, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TEXT_FORMAT, TextEncoder,
+    Error, GaugeVec, IntCounterVec, Registry, TEXT_FORMAT, TextEncoder, register_gauge_vec_with_registry,
+    register_gauge_with_registry, register_int_counter_vec_with_registry,
 };
 use protocol::message::link::Role;
 
 use crate::http::api::Api;
 use crate::http::metrics::Metrics;
-use crate::http::openapi::Text;
-use crate::http::problem::Problem;
-use crate::status::ClusterStatus;
+use crate::http::problem::{Answer, Problem};
+use crate::status::{ClusterStatus, PartitionStatus};
 
-/// `GET /metrics`. Where the ring does not answer, there are the figures of the gateway at least.
-#[utoipa::path(
-    get,
-    path = "/metrics",
-    operation_id = "getMetrics",
-    tag = "health",
-    summary = "Figures for Prometheus",
-    description = "Requests, the ring, and subscribers of the feed, in the text format of Prometheus, \
-                   version 0.0.4.",
-    responses(Text)
-)]
-pub(in crate::http) async fn show(
-    State((api, metrics)): State<(Api, Metrics)>,
-) -> Result<impl IntoResponse, Problem> {
-    let mut families = metrics.gather();
-    families.extend(of_process().map_err(|error| unreadable(&error))?);
-    if let Ok(status) = api.status().await {
-        families.extend(of_ring(&status).map_err(|error| unreadable(&error))?);
-    }
-    let text = TextEncoder::new().encode_to_string(&families).map_err(|error| unreadable(&error))?;
+/// Figures for Prometheus
+///
+/// Requests, the ring, and subscribers of the feed, in the text format of Prometheus, version 0.0.4.
+#[utoipa::path(get, path = "/metrics", responses(
+    (status = 200, description = "The figures.", body = String, content_type = "text/plain"),
+))]
+pub(crate) async fn get_metrics(State((api, metrics)): State<(Api, Metrics)>) -> Answer<impl IntoResponse> {
+    let figures = Figures::default();
+    // Where the ring does not answer, there are the figures of the gateway at least.
+    let ring = api.status().await.ok();
+    let shown = of_process(&figures).and_then(|()| ring.map_or(Ok(()), |ring| of_ring(&figures, &ring)));
+    let text = shown.and_then(|()| {
+        let families = [metrics.gather(), figures.0.gather()].concat();
+        TextEncoder::new().encode_to_string(&families)
+    });
+    let text = text.map_err(|error| {
+        tracing::error!(%error, "the metrics cannot be shown");
+        Problem::internal()
+    })?;
     Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text))
 }
 
-fn unreadable(error: &Error) -> Problem {
-    tracing::error!(%error, "the metrics cannot be shown");
-    Problem::internal()
-}
-
 /// What only this process knows: memory and files.
-fn of_process() -> Result<Vec<MetricFamily>, Error> {
-    let shown = Shown::default();
+fn of_process(figures: &Figures) -> Result<(), Error> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<i64>().ok());
+    let kilobytes = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<f64>().ok());
     if let Some(kilobytes) = kilobytes {
-        shown.gauge("process_resident_memory_bytes", "Memory that the gateway holds.", kilobytes << 10)?;
-    }
-    if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-        shown.gauge(
-            "process_open_fds",
-            "Files and sockets that the gateway has open.",
-            files.count() as i64,
+        figures.gauge(
+            "process_resident_memory_bytes",
+            "Memory that the gateway holds.",
+            kilobytes * 1024.0,
         )?;
     }
-    Ok(shown.0.gather())
+    if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
+        let help = "Files and sockets that the gateway has open.";
+        figures.gauge("process_open_fds", help, files.count() as f64)?;
+    }
+    Ok(())
 }
 
 /// The ring as it is now.
-fn of_ring(status: &ClusterStatus) -> Result<Vec<MetricFamily>, Error> {
-    let shown = Shown::default();
-    let is: fn(bool) -> i64 = i64::from;
-    shown.gauge("corro_ring_ready", "1 where every partition takes reads and writes.", is(status.ready))?;
-    shown.gauge("corro_ring_processes", "Db-processes that the ring has.", status.size.into())?;
-    shown.gauge(
-        "corro_ring_epoch",
-        "Number of the view; it counts up when a lead moves.",
-        status.epoch as i64,
-    )?;
+fn of_ring(figures: &Figures, ring: &ClusterStatus) -> Result<(), Error> {
+    let is: fn(bool) -> f64 = f64::from;
+    figures.gauge("corro_ring_ready", "1 where every partition takes reads and writes.", is(ring.ready))?;
+    figures.gauge("corro_ring_processes", "Db-processes that the ring has.", ring.size.into())?;
+    let help = "Number of the view; it counts up when a leader changes.";
+    figures.gauge("corro_ring_epoch", help, ring.epoch as f64)?;
 
-    let of_partition = |name, help| shown.gauges(name, help, &["partition"]);
-    let serving = of_partition("corro_partition_serving", "1 where reads and writes are answered.")?;
-    let both = of_partition("corro_partition_both_copies_read", "1 where both copies answer reads.")?;
-    let behind = of_partition(
-        "corro_partition_unreplicated_writes",
-        "Acknowledged writes that the other copy is not known to have.",
-    )?;
-    let lag = shown.seconds(
-        "corro_partition_replication_lag_seconds",
-        "How long ago the oldest of these writes was acknowledged; 0 where there is none.",
-        &["partition"],
-    )?;
-    let link = shown.gauges(
-        "corro_partition_link_up",
-        "1 where the copy with that role follows the other one of its partition.",
-        &["partition", "role"],
-    )?;
-    let lead = shown.gauges(
-        "corro_partition_lead",
-        "1 for the copy that takes the writes.",
-        &["partition", "role"],
-    )?;
-    for partition in &status.partitions {
+    type Value = fn(&PartitionStatus) -> f64;
+    let per_partition: [(&str, &str, Value); 4] = [
+        ("corro_partition_serving", "1 where reads and writes are answered.", |partition| {
+            f64::from(partition.reads && partition.writes)
+        }),
+        ("corro_partition_both_copies_read", "1 where both copies answer reads.", |partition| {
+            f64::from(partition.both_read)
+        }),
+        (
+            "corro_partition_unreplicated_writes",
+            "Acknowledged writes that the other copy is not known to have.",
+            |partition| partition.unreplicated as f64,
+        ),
+        (
+            "corro_partition_replication_lag_seconds",
+            "How long ago the oldest of these writes was acknowledged; 0 where there is none.",
+            |partition| partition.unreplicated_millis as f64 / 1e3,
+        ),
+    ];
+    for (name, help, value) in per_partition {
+        let gauges = figures.gauges(name, help, &["partition"])?;
+        for partition in &ring.partitions {
+            gauges.with_label_values(&[partition.partition.to_string()]).set(value(partition));
+        }
+    }
+    let labels = ["partition", "role"];
+    let help = "1 where the copy with that role follows the other one of its partition.";
+    let link = figures.gauges("corro_partition_link_up", help, &labels)?;
+    let leader = figures.gauges("corro_partition_lead", "1 for the copy that takes the writes.", &labels)?;
+    for partition in &ring.partitions {
         let number = partition.partition.to_string();
-        serving.with_label_values(&[&number]).set(is(partition.reads && partition.writes));
-        both.with_label_values(&[&number]).set(is(partition.both_read));
-        behind.with_label_values(&[&number]).set(partition.unreplicated as i64);
-        lag.with_label_values(&[&number]).set(partition.unreplicated_millis as f64 / 1e3);
         // In a ring of one there is nothing to follow.
-        for copy in partition.copies.iter().filter(|_| status.size > 1) {
+        for copy in partition.copies.iter().filter(|_| ring.size > 1) {
             let follows = copy.follows == Some(true);
             link.with_label_values(&[number.as_str(), copy.role.as_str()]).set(is(follows));
         }
         for role in Role::ALL {
             let leads = partition.lead.is_some() && partition.role == role;
-            lead.with_label_values(&[number.as_str(), role.as_str()]).set(is(leads));
+            leader.with_label_values(&[number.as_str(), role.as_str()]).set(is(leads));
         }
     }
 
     let connected =
-        shown.gauges("corro_process_connected", "1 where the db-process is there.", &["place"])?;
-    let frames = shown.counters(
-        "corro_process_frames_total",
-        "Frames sent to the db-process and received from it.",
-        &["place"],
-    )?;
-    for process in &status.processes {
-        let place = process.place.to_string();
-        connected.with_label_values(&[&place]).set(is(process.connected));
-        frames.with_label_values(&[&place]).inc_by(process.frames);
+        figures.gauges("corro_process_connected", "1 where the db-process is there.", &["place"])?;
+    let help = "Frames sent to the db-process and received from it.";
+    let frames = figures.counters("corro_process_frames_total", help, &["place"])?;
+    for process in &ring.processes {
+        let place = [process.place.to_string()];
+        connected.with_label_values(&place).set(is(process.connected));
+        frames.with_label_values(&place).inc_by(process.frames);
     }
-
-    let reads = shown.counters("corro_reads_total", "Reads that a copy answered.", &["role"])?;
-    reads.with_label_values(&[Role::Primary.as_str()]).inc_by(status.served.reads_by_primary);
-    reads.with_label_values(&[Role::Replica.as_str()]).inc_by(status.served.reads_by_replica);
-    let plain = |name, help, count| -> Result<(), Error> {
-        shown.counters(name, help, &[])?.with_label_values::<&str>(&[]).inc_by(count);
-        Ok(())
-    };
-    plain(
-        "corro_reads_hedged_total",
-        "Reads that the second copy was asked, too.",
-        status.served.reads_hedged,
-    )?;
-    plain("corro_writes_total", "Writes that were decided.", status.served.writes)?;
-    Ok(shown.0.gather())
+    let served = &ring.served;
+    let reads = figures.counters("corro_reads_total", "Reads that a copy answered.", &["role"])?;
+    reads.with_label_values(&[Role::Primary.as_str()]).inc_by(served.reads_by_primary);
+    reads.with_label_values(&[Role::Replica.as_str()]).inc_by(served.reads_by_replica);
+    let none: [&str; 0] = [];
+    for (name, help, count) in [
+        ("corro_reads_hedged_total", "Reads that the second copy was asked, too.", served.reads_hedged),
+        ("corro_writes_total", "Writes that were decided.", served.writes),
+    ] {
+        figures.counters(name, help, &none)?.with_label_values(&none).inc_by(count);
+    }
+    Ok(())
 }
 
 /// Metrics that are made for one answer.
 #[derive(Default)]
-struct Shown(Registry);
+struct Figures(Registry);
 
-impl Shown {
-    fn gauge(&self, name: &str, help: &str, value: i64) -> Result<(), Error> {
-        self.add(IntGauge::new(name, help)?).map(|gauge| gauge.set(value))
+impl Figures {
+    fn gauge(&self, name: &str, help: &str, value: f64) -> Result<(), Error> {
+        let gauge = register_gauge_with_registry!(name, help, self.0)?;
+        gauge.set(value);
+        Ok(())
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {
-        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, Error> {
-        self.add(GaugeVec::new(Opts::new(name, help), labels)?)
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, Error> {
+        register_gauge_vec_with_registry!(name, help, labels, self.0)
     }
 
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
-        self.add(IntCounterVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn add<C: Collector + Clone + 'static>(&self, figure: C) -> Result<C, Error> {
-        self.0.register(Box::new(figure.clone()))?;
-        Ok(figure)
+        register_int_counter_vec_with_registry!(name, help, labels, self.0)
     }
 }

@@ -18,12 +18,12 @@ const DOCS: &str = include_str!("pages/docs.html");
 const NONCE: &str = "NONCE";
 
 /// `GET /`.
-pub(in crate::http) async fn ring() -> impl IntoResponse {
+pub(crate) async fn ring() -> impl IntoResponse {
     page(RING)
 }
 
 /// `GET /docs`.
-pub(in crate::http) async fn docs() -> impl IntoResponse {
+pub(crate) async fn docs() -> impl IntoResponse {
     page(DOCS)
 }
 

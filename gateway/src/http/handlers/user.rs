@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use protocol::message::link::{Found, WriteAnswer};
-use protocol::{Operation, Outcome, UserId, Version};
+use protocol::{Operation, Outcome, UserId};
 
 use crate::http::api::Api;
 use crate::http::input::body::{self, AcceptedMedia};
@@ -15,118 +15,83 @@ use crate::http::input::etag::Precondition;
 use crate::http::input::id::Id;
 use crate::http::input::{etag, fields, idempotency};
 use crate::http::kind::Kind;
+use crate::http::openapi::schemas::{NewUser, Patch, Put};
 use crate::http::openapi::{
-    Created, Creating, Deleted, Deleting, IdempotencyKey, IfMatch, IfNoneMatch, NewUser, Patch, Put, Reading,
-    TheUser, Updating, UserPath, WriteConditions,
+    Created, IdempotencyKey, IfMatch, IfNoneMatch, TheUser, UserPath, WriteConditions,
 };
-use crate::http::problem::{Problem, ensure_done};
+use crate::http::problem::{Answer, Problem, ensure_done};
 
-/// `POST /api/user/`. There is no user yet, so `If-Match` and `If-None-Match` have no meaning here. With an
-/// `Idempotency-Key`, a request that was done before is answered as it was then.
-#[utoipa::path(
-    post,
-    path = "/api/user",
-    operation_id = "createUser",
-    tag = "users",
-    summary = "Create a user",
-    description = "The user is on disk before this is answered. An id that was deleted may be created again.",
-    params(IdempotencyKey),
-    request_body = NewUser,
-    responses(Created, Creating)
-)]
-pub(in crate::http) async fn create(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+/// Create a user
+///
+/// The user is on disk before this is answered. An id that was deleted may be created again.
+#[utoipa::path(post, path = "/api/user", params(IdempotencyKey), request_body = NewUser, responses(Created))]
+// There is no user yet, so `If-Match` and `If-None-Match` have no meaning here.
+pub(crate) async fn create_user(State(api): State<Api>, request: Request) -> Answer {
     let deadline = api.deadline();
     let (parts, body) = request.into_parts();
     let body = body::read(&parts.headers, body, AcceptedMedia::Json, deadline).await?;
     let (chosen, mut change) = fields::create(&body)?;
     let id = idempotency::identify(&parts.headers, chosen, &mut change)?;
-    let created = api.write(id, Operation::Create(change), None, deadline).await?;
-    Ok(with_location(id, found(StatusCode::CREATED, user_after(created)?)))
+    created(id, api.write(id, Operation::Create(change), None, deadline).await?)
 }
 
-/// `GET /api/user/{id}`, and `HEAD`.
-#[utoipa::path(
-    get,
-    path = "/api/user/{id}",
-    operation_id = "getUser",
-    tag = "users",
-    summary = "Read a user",
-    description = "Never an older state than one that was acknowledged.",
-    params(UserPath, IfNoneMatch),
-    responses(TheUser, (status = 304, description = "The caller has this version.",
-        headers(("ETag" = String))), Reading)
-)]
-pub(in crate::http) async fn read(
-    State(api): State<Api>,
-    Id(id): Id,
-    request: Request,
-) -> Result<Response, Problem> {
+/// Read a user
+///
+/// Never an older state than one that was acknowledged.
+#[utoipa::path(get, path = "/api/user/{id}", params(UserPath, IfNoneMatch), responses(
+    TheUser,
+    (status = 304, description = "The caller has this version.", headers(("ETag" = String))),
+))]
+pub(crate) async fn get_user(State(api): State<Api>, Id(id): Id, request: Request) -> Answer {
     match api.read(id, api.deadline()).await? {
         None => Err(Problem::user_not_found()),
-        Some(Found(version, _)) if etag::is_known(request.headers(), version) => Ok(not_modified(version)),
+        Some(Found(version, _)) if etag::is_known(request.headers(), version) => {
+            Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag::of(version))]).into_response())
+        }
         Some(user) => Ok(found(StatusCode::OK, user)),
     }
 }
 
-/// `PUT /api/user/`: the id is in the body.
+/// Change a user, or create it with If-None-Match: *
+///
+/// The `id` is in the body. The fields given are set, the others stay.
 #[utoipa::path(
     put,
     path = "/api/user",
-    operation_id = "updateUserNamedInBody",
-    tag = "users",
-    summary = "Change a user, or create it with If-None-Match: *",
-    description = "The `id` is in the body. The fields given are set, the others stay.",
     params(WriteConditions),
     request_body = Put,
-    responses(TheUser, Created, Updating)
+    responses(TheUser, Created)
 )]
-pub(in crate::http) async fn update_named_in_body(
-    State(api): State<Api>,
-    request: Request,
-) -> Result<Response, Problem> {
+pub(crate) async fn update_user_named_in_body(State(api): State<Api>, request: Request) -> Answer {
     change(&api, None, request, AcceptedMedia::Json).await
 }
 
-/// `PUT /api/user/{id}`.
+/// Change a user, or create it with If-None-Match: *
+///
+/// The fields given are set, the others stay. An `id` in the body has to agree with the path.
 #[utoipa::path(
     put,
     path = "/api/user/{id}",
-    operation_id = "updateUser",
-    tag = "users",
-    summary = "Change a user, or create it with If-None-Match: *",
-    description = "The fields given are set, the others stay. An `id` in the body has to agree with the \
-                   path.",
     params(UserPath, WriteConditions),
     request_body = Patch,
-    responses(TheUser, Created, Updating)
+    responses(TheUser, Created)
 )]
-pub(in crate::http) async fn update(
-    State(api): State<Api>,
-    id: Result<Id, Problem>,
-    request: Request,
-) -> Result<Response, Problem> {
+pub(crate) async fn update_user(State(api): State<Api>, id: Result<Id, Problem>, request: Request) -> Answer {
     change(&api, Some(id), request, AcceptedMedia::Json).await
 }
 
-/// `PATCH /api/user/{id}`. A merge patch (RFC 7396) of a user is the same partial update: no field can be
+/// Change a user
+///
+/// The fields given are set, the others stay. A merge patch (RFC 7396) says the same: no field can be
 /// removed.
 #[utoipa::path(
     patch,
     path = "/api/user/{id}",
-    operation_id = "patchUser",
-    tag = "users",
-    summary = "Change a user",
-    description = "The fields given are set, the others stay. A merge patch (RFC 7396) says the same: no \
-                   field can be removed.",
     params(UserPath, IfMatch),
     request_body(content((Patch = "application/json"), (Patch = "application/merge-patch+json"))),
-    responses(TheUser, Updating)
+    responses(TheUser)
 )]
-pub(in crate::http) async fn patch(
-    State(api): State<Api>,
-    id: Result<Id, Problem>,
-    request: Request,
-) -> Result<Response, Problem> {
+pub(crate) async fn patch_user(State(api): State<Api>, id: Result<Id, Problem>, request: Request) -> Answer {
     change(&api, Some(id), request, AcceptedMedia::JsonOrMergePatch).await
 }
 
@@ -137,7 +102,7 @@ async fn change(
     in_path: Option<Result<Id, Problem>>,
     request: Request,
     accepted: AcceptedMedia,
-) -> Result<Response, Problem> {
+) -> Answer {
     let deadline = api.deadline();
     let (parts, body) = request.into_parts();
     let body = body::read(&parts.headers, body, accepted, deadline).await?;
@@ -145,11 +110,11 @@ async fn change(
     let precondition = etag::conditions(&parts.headers)?;
     if precondition == Precondition::Absent && parts.method == Method::PUT {
         let (id, change) = fields::create_as(&body, in_path)?;
-        let created = api.write(id, Operation::Create(change), None, deadline).await?;
-        if created.outcome == Outcome::Exists {
+        let answer = api.write(id, Operation::Create(change), None, deadline).await?;
+        if answer.outcome == Outcome::Exists {
             return Err(Problem::new(Kind::PreconditionFailed, "The user exists. Nothing was changed."));
         }
-        return Ok(with_location(id, found(StatusCode::CREATED, user_after(created)?)));
+        return created(id, answer);
     }
     let condition = precondition.for_existing_user();
     let (id, change) = fields::update(&body, in_path)?;
@@ -157,21 +122,11 @@ async fn change(
     Ok(found(StatusCode::OK, user_after(updated)?))
 }
 
-/// `DELETE /api/user/{id}`.
-#[utoipa::path(
-    delete,
-    path = "/api/user/{id}",
-    operation_id = "deleteUser",
-    tag = "users",
-    summary = "Delete a user",
-    params(UserPath, IfMatch),
-    responses(Deleted, Deleting)
-)]
-pub(in crate::http) async fn delete(
-    State(api): State<Api>,
-    Id(id): Id,
-    request: Request,
-) -> Result<StatusCode, Problem> {
+/// Delete a user
+#[utoipa::path(delete, path = "/api/user/{id}", params(UserPath, IfMatch), responses(
+    (status = 204, description = "The user is deleted."),
+))]
+pub(crate) async fn delete_user(State(api): State<Api>, Id(id): Id, request: Request) -> Answer<StatusCode> {
     let condition = etag::conditions(request.headers())?.for_existing_user();
     let deleted = api.write(id, Operation::Delete, condition, api.deadline()).await?;
     ensure_done(deleted.outcome)?;
@@ -187,30 +142,22 @@ fn user_after(answer: WriteAnswer) -> Result<Found, Problem> {
     })
 }
 
+/// The answer to a create, with the place of the user.
+fn created(id: UserId, answer: WriteAnswer) -> Answer {
+    let mut response = found(StatusCode::CREATED, user_after(answer)?);
+    let location = HeaderValue::try_from(format!("/api/user/{id}")).expect("a path of visible ASCII");
+    response.headers_mut().insert(LOCATION, location);
+    Ok(response)
+}
+
 /// The user as a response. The document goes out as the bytes that came from the ring, neither parsed nor
 /// copied.
 fn found(status: StatusCode, Found(version, user): Found) -> Response {
     let text: Box<str> = user.into();
-    document(status, version, Bytes::from(text.into_boxed_bytes()))
-}
-
-/// A user's JSON as a response.
-fn document(status: StatusCode, version: Version, json: Bytes) -> Response {
-    let mut response = Response::new(Body::from(json));
+    let mut response = Response::new(Body::from(Bytes::from(text.into_boxed_bytes())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(ETAG, etag::of(version));
     response
-}
-
-/// Says where the user is that was created.
-fn with_location(id: UserId, mut response: Response) -> Response {
-    let location = HeaderValue::try_from(format!("/api/user/{id}")).expect("a path of visible ASCII");
-    response.headers_mut().insert(LOCATION, location);
-    response
-}
-
-fn not_modified(version: Version) -> Response {
-    (StatusCode::NOT_MODIFIED, [(ETAG, etag::of(version))]).into_response()
 }

@@ -11,7 +11,7 @@ use crate::http::kind::Kind;
 use crate::http::problem::Problem;
 
 /// The largest body that is read.
-pub(in crate::http) const MAX_BODY: u64 = 64 << 10;
+pub(crate) const MAX_BODY: u64 = 64 << 10;
 
 /// A body that is too large is still taken off the wire up to this size, and thrown away: a caller that is
 /// busy sending would otherwise see a reset connection instead of the answer.
@@ -19,7 +19,7 @@ const MAX_DISCARDED: u64 = 8 << 20;
 
 /// The media types that a call accepts.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::http) enum AcceptedMedia {
+pub(crate) enum AcceptedMedia {
     Json,
     JsonOrMergePatch,
     /// JSON, one value a line.
@@ -31,7 +31,7 @@ pub(in crate::http) enum AcceptedMedia {
 ///
 /// # Errors
 /// 413, 408 where it did not arrive before the deadline, 400 where it broke off, 415.
-pub(in crate::http) async fn read(
+pub(crate) async fn read(
     headers: &HeaderMap,
     body: Body,
     accepted: AcceptedMedia,
@@ -45,23 +45,18 @@ pub(in crate::http) async fn read(
     }
     let mut collected = Collected::default();
     let end = timeout_at(deadline, collected.fill(body)).await;
-    if collected.received > MAX_BODY {
-        return Err(too_large());
-    }
-    match end {
-        Ok(Ok(())) => {}
-        Ok(Err(_)) => {
-            return Err(Problem::new(Kind::MalformedBody, "The body broke off, or its framing is wrong."));
+    let (kind, detail) = match end {
+        _ if collected.received > MAX_BODY => return Err(too_large()),
+        Ok(Ok(())) => {
+            check_type(headers, accepted)?;
+            return Ok(collected.into_bytes());
         }
+        Ok(Err(_)) => (Kind::MalformedBody, "The body broke off, or its framing is wrong."),
         Err(_) => {
-            return Err(Problem::new(
-                Kind::BodyTooSlow,
-                "Nothing was done: the deadline passed before the whole body was there.",
-            ));
+            (Kind::BodyTooSlow, "Nothing was done: the deadline passed before the whole body was there.")
         }
-    }
-    check_type(headers, accepted)?;
-    Ok(collected.into_bytes())
+    };
+    Err(Problem::new(kind, detail))
 }
 
 /// A body as far as it has come.
@@ -109,33 +104,27 @@ impl Collected {
 ///
 /// # Errors
 /// 415.
-pub(in crate::http) fn check_type(headers: &HeaderMap, accepted: AcceptedMedia) -> Result<(), Problem> {
+pub(crate) fn check_type(headers: &HeaderMap, accepted: AcceptedMedia) -> Result<(), Problem> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let refused = |detail| Err(Problem::new(Kind::UnsupportedMediaType, detail));
+    if headers.contains_key(CONTENT_ENCODING)
+        && !text(CONTENT_ENCODING).is_some_and(|coding| coding.eq_ignore_ascii_case("identity"))
+    {
+        return refused("A compressed body is not taken: send it without Content-Encoding.");
+    }
     let content_type = text(CONTENT_TYPE).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     let is = |name: &str| essence.eq_ignore_ascii_case(name);
-    let taken = match accepted {
-        AcceptedMedia::Json => is("application/json"),
-        AcceptedMedia::JsonOrMergePatch => is("application/json") || is("application/merge-patch+json"),
-        AcceptedMedia::Lines => is("application/x-ndjson"),
-    };
-    let encoded = headers.contains_key(CONTENT_ENCODING)
-        && !text(CONTENT_ENCODING).is_some_and(|coding| coding.eq_ignore_ascii_case("identity"));
-    if encoded {
-        let detail = "A compressed body is not taken: send it without Content-Encoding.";
-        return Err(Problem::new(Kind::UnsupportedMediaType, detail));
+    match accepted {
+        AcceptedMedia::Json if !is("application/json") => {
+            refused("The Content-Type has to be application/json.")
+        }
+        AcceptedMedia::JsonOrMergePatch if !is("application/json") && !is("application/merge-patch+json") => {
+            refused("The Content-Type has to be application/json or application/merge-patch+json.")
+        }
+        AcceptedMedia::Lines if !is("application/x-ndjson") => {
+            refused("The Content-Type has to be application/x-ndjson: one JSON object a line.")
+        }
+        _ => Ok(()),
     }
-    if !taken {
-        let detail = match accepted {
-            AcceptedMedia::Json => "The Content-Type has to be application/json.",
-            AcceptedMedia::JsonOrMergePatch => {
-                "The Content-Type has to be application/json or application/merge-patch+json."
-            }
-            AcceptedMedia::Lines => {
-                "The Content-Type has to be application/x-ndjson: one JSON object a line."
-            }
-        };
-        return Err(Problem::new(Kind::UnsupportedMediaType, detail));
-    }
-    Ok(())
 }

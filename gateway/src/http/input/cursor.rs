@@ -19,7 +19,7 @@ const FORMAT: u8 = 1;
 const LENGTH: usize = 1 + 16 + 8;
 
 /// The cursor of a list with that filter after that user.
-pub(in crate::http) fn write(last: UserId, filter: &Filter) -> String {
+pub(crate) fn write(last: UserId, filter: &Filter) -> String {
     let mut bytes = [0; LENGTH];
     bytes[0] = FORMAT;
     bytes[1..17].copy_from_slice(last.as_bytes());
@@ -28,7 +28,7 @@ pub(in crate::http) fn write(last: UserId, filter: &Filter) -> String {
 }
 
 /// After which user a list with that filter goes on; `None` where the text is no cursor of such a list.
-pub(in crate::http) fn read(text: &str, filter: &Filter) -> Option<UserId> {
+pub(crate) fn read(text: &str, filter: &Filter) -> Option<UserId> {
     let bytes: [u8; LENGTH] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
     let last = Uuid::from_slice(&bytes[1..17]).ok()?;
     (bytes[0] == FORMAT && bytes[17..] == check(last, filter)).then_some(last)
@@ -37,16 +37,20 @@ pub(in crate::http) fn read(text: &str, filter: &Filter) -> Option<UserId> {
 /// Covers the id too, so that a text that was changed or cut on its way is noticed.
 fn check(last: UserId, filter: &Filter) -> [u8; 8] {
     let mut bytes = last.as_bytes().to_vec();
-    let (email, group) = match filter {
-        Filter::All => (None, None),
-        Filter::Group(group) => (None, Some(group)),
-        Filter::Email(email) => (Some(email), None),
-        Filter::Both(email, group) => (Some(email), Some(group)),
-    };
+    let (email, group) = email_and_group(filter);
     bytes.push(u8::from(group.is_some()));
-    bytes.extend(group.copied().unwrap_or_default().to_be_bytes());
-    bytes.extend(email.map_or(&[][..], |email| email.as_bytes()));
+    bytes.extend(group.unwrap_or_default().to_be_bytes());
+    bytes.extend(email.unwrap_or_default().as_bytes());
     xxh3_64(&bytes).to_be_bytes()
+}
+
+pub(crate) fn email_and_group(filter: &Filter) -> (Option<&str>, Option<i32>) {
+    match filter {
+        Filter::All => (None, None),
+        Filter::Group(group) => (None, Some(*group)),
+        Filter::Email(email) => (Some(email), None),
+        Filter::Both(email, group) => (Some(email), Some(*group)),
+    }
 }
 
 #[cfg(test)]

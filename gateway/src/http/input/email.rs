@@ -14,7 +14,7 @@ const MAX_DOMAIN: usize = 255;
 const MAX_LABEL: usize = 63;
 
 /// Whether the text is `Local-part "@" ( Domain / address-literal )`.
-pub(in crate::http) fn is_mailbox(text: &str) -> bool {
+pub(crate) fn is_mailbox(text: &str) -> bool {
     // The last @ separates: a quoted local part may contain one, a domain never does.
     let Some((local_part, domain)) = text.rsplit_once('@') else {
         return false;

@@ -12,7 +12,7 @@ use crate::http::problem::Problem;
 const MAX_TAGS: usize = 256;
 
 /// The `ETag` of a user.
-pub(in crate::http) fn of(version: Version) -> HeaderValue {
+pub(crate) fn of(version: Version) -> HeaderValue {
     let mut tag = [b'"'; 18];
     tag[1..17].copy_from_slice(&hexadecimal(version.0));
     HeaderValue::from_bytes(&tag).expect("hexadecimal digits and quotes are visible ASCII")
@@ -20,7 +20,7 @@ pub(in crate::http) fn of(version: Version) -> HeaderValue {
 
 /// Sixteen lower-case hexadecimal digits, without the allocation and the formatting machinery of `format!`:
 /// this runs for every response.
-pub(in crate::http) fn hexadecimal(number: u64) -> [u8; 16] {
+pub(crate) fn hexadecimal(number: u64) -> [u8; 16] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; 16];
     for (place, digit) in text.iter_mut().enumerate() {
@@ -31,7 +31,7 @@ pub(in crate::http) fn hexadecimal(number: u64) -> [u8; 16] {
 
 /// What the conditions of a write come to. They are decided where the data are.
 #[derive(Debug, PartialEq)]
-pub(in crate::http) enum Precondition {
+pub(crate) enum Precondition {
     /// `If-None-Match: *`: there is no such user yet.
     Absent,
     /// There is one, and if a condition is given, it holds.
@@ -40,7 +40,7 @@ pub(in crate::http) enum Precondition {
 
 impl Precondition {
     /// The same for a write that cannot create: no user that is there fulfils [`Self::Absent`].
-    pub(in crate::http) fn for_existing_user(self) -> Option<Condition> {
+    pub(crate) fn for_existing_user(self) -> Option<Condition> {
         match self {
             Self::Absent => Some(Condition::Versions(Vec::new())),
             Self::Present(condition) => condition,
@@ -53,113 +53,102 @@ impl Precondition {
 /// strongly.
 ///
 /// # Errors
-/// A list that cannot be read is a problem rather than a condition that never holds: its author, who may only
-/// have forgotten the quotes, would take the answer for a changed user.
-pub(in crate::http) fn conditions(headers: &HeaderMap) -> Result<Precondition, Problem> {
-    let versions = |tags: Vec<Tag<'_>>| tags.iter().filter_map(Tag::version).collect::<Vec<_>>();
-    let matches = match tags(headers, &IF_MATCH)? {
-        None => None,
-        Some(Tags::Any) => Some(Condition::Any),
-        Some(Tags::List(tags)) => Some(matching(&tags)),
+/// A list that cannot be read is a problem rather than a condition that never holds: the caller may only have
+/// forgotten the quotes, and would take the answer for a changed user.
+pub(crate) fn conditions(headers: &HeaderMap) -> Result<Precondition, Problem> {
+    let tags = |name: HeaderName| match headers.contains_key(&name) {
+        true => parse(lines(headers, &name))
+            .and_then(Tags::limited)
+            .map(Some)
+            .map_err(|detail| Problem::new(Kind::MalformedCondition, format!("{name} {detail}."))),
+        false => Ok(None),
     };
-    let condition = match (matches, tags(headers, &IF_NONE_MATCH)?) {
+    let condition = match (tags(IF_MATCH)?.map(Tags::matching), tags(IF_NONE_MATCH)?) {
         (matches, None) => matches,
         (None, Some(Tags::Any)) => return Ok(Precondition::Absent),
         // A user cannot be there and not.
         (Some(_), Some(Tags::Any)) => Some(Condition::Versions(Vec::new())),
-        (Some(Condition::Versions(mut allowed)), Some(Tags::List(tags))) => {
-            let refused = versions(tags);
-            allowed.retain(|version| !refused.contains(version));
+        (Some(Condition::Versions(mut allowed)), Some(Tags::List(refused))) => {
+            allowed.retain(|version| refused.iter().all(|tag| tag.version != Some(*version)));
             Some(Condition::Versions(allowed))
         }
-        (_, Some(Tags::List(tags))) => Some(Condition::NoneOf(versions(tags))),
+        (_, Some(Tags::List(refused))) => {
+            Some(Condition::NoneOf(refused.iter().filter_map(|tag| tag.version).collect()))
+        }
     };
     Ok(Precondition::Present(condition))
 }
-
-/// The tags of a condition that a write carries; `None` where it carries none.
-fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<Tags<'a>>, Problem> {
-    if !headers.contains_key(name) {
-        return Ok(None);
-    }
-    match parse(headers, name) {
-        Some(Tags::List(tags)) if tags.len() > MAX_TAGS => {
-            Err(Problem::new(Kind::MalformedCondition, format!("{name} {TOO_MANY}.")))
-        }
-        Some(tags) => Ok(Some(tags)),
-        None => Err(Problem::new(Kind::MalformedCondition, format!("{name} {UNREADABLE}."))),
-    }
-}
-
-const TOO_MANY: &str = "lists more than 256 entity tags";
-const UNREADABLE: &str = "is neither * nor a list of entity tags in double quotes";
 
 /// What a text asks for that says what `If-Match` would.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(in crate::http) fn condition(text: &str) -> Result<Condition, &'static str> {
-    let line = text.as_bytes().trim_ascii();
-    if line == b"*" {
-        return Ok(Condition::Any);
-    }
-    let mut tags = Vec::new();
-    parse_line(line, &mut tags).filter(|()| !tags.is_empty()).ok_or(UNREADABLE)?;
-    if tags.len() > MAX_TAGS {
-        return Err(TOO_MANY);
-    }
-    Ok(matching(&tags))
-}
-
-/// `If-Match` compares strongly: weak tags match nothing.
-fn matching(tags: &[Tag<'_>]) -> Condition {
-    Condition::Versions(tags.iter().filter(|tag| !tag.weak).filter_map(Tag::version).collect())
+pub(crate) fn condition(text: &str) -> Result<Condition, &'static str> {
+    parse(std::iter::once(text.as_bytes())).and_then(Tags::limited).map(Tags::matching)
 }
 
 /// Whether `If-None-Match` says that the caller has this version already. Compared weakly, as caches do. A
 /// list that cannot be read is ignored: the caller gets the whole user, which is never wrong.
-pub(in crate::http) fn is_known(headers: &HeaderMap, version: Version) -> bool {
+pub(crate) fn is_known(headers: &HeaderMap, version: Version) -> bool {
     headers.contains_key(IF_NONE_MATCH)
-        && match parse(headers, &IF_NONE_MATCH) {
-            Some(Tags::Any) => true,
-            Some(Tags::List(tags)) => tags.iter().any(|tag| tag.version() == Some(version)),
-            None => false,
+        && match parse(lines(headers, &IF_NONE_MATCH)) {
+            Ok(Tags::Any) => true,
+            Ok(Tags::List(tags)) => tags.iter().any(|tag| tag.version == Some(version)),
+            Err(_) => false,
         }
 }
 
-#[derive(Debug, PartialEq)]
-enum Tags<'a> {
+enum Tags {
     /// `*`
     Any,
-    List(Vec<Tag<'a>>),
+    List(Vec<Tag>),
 }
 
-#[derive(Debug, PartialEq)]
-struct Tag<'a> {
+struct Tag {
     weak: bool,
-    /// What stands between the quotes.
-    opaque: &'a [u8],
+    /// `None` where it is the tag of no user.
+    version: Option<Version>,
 }
 
-impl Tag<'_> {
-    fn version(&self) -> Option<Version> {
-        std::str::from_utf8(self.opaque).ok()?.parse().ok()
+impl Tags {
+    fn limited(self) -> Result<Self, &'static str> {
+        match self {
+            Self::List(tags) if tags.len() > MAX_TAGS => Err("lists more than 256 entity tags"),
+            tags => Ok(tags),
+        }
+    }
+
+    /// `If-Match` compares strongly: weak tags match nothing.
+    fn matching(self) -> Condition {
+        match self {
+            Self::Any => Condition::Any,
+            Self::List(tags) => Condition::Versions(
+                tags.iter().filter(|tag| !tag.weak).filter_map(|tag| tag.version).collect(),
+            ),
+        }
     }
 }
 
-/// All tags of a header that may be given in several lines; `None` where it cannot be read.
-fn parse<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Tags<'a>> {
-    let lines = || headers.get_all(name).iter().map(|line| line.as_bytes().trim_ascii());
-    if lines().eq([b"*"]) {
-        return Some(Tags::Any);
+/// A header may be given in several lines.
+fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    headers.get_all(name).into_iter().map(HeaderValue::as_bytes)
+}
+
+/// # Errors
+/// What is wrong with the lines.
+fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Tags, &'static str> {
+    let lines: Vec<_> = lines.map(<[u8]>::trim_ascii).collect();
+    if lines == [b"*"] {
+        return Ok(Tags::Any);
     }
     let mut tags = Vec::new();
-    lines().try_for_each(|line| parse_line(line, &mut tags))?;
-    (!tags.is_empty()).then_some(Tags::List(tags))
+    let read = lines.into_iter().try_for_each(|line| parse_line(line, &mut tags));
+    let read = read.filter(|()| !tags.is_empty());
+    read.map(|()| Tags::List(tags)).ok_or("is neither * nor a list of entity tags in double quotes")
 }
 
 /// Commas may stand within a tag, so the line is read from left to right. Empty elements are allowed.
-fn parse_line<'a>(mut rest: &'a [u8], tags: &mut Vec<Tag<'a>>) -> Option<()> {
+fn parse_line(mut rest: &[u8], tags: &mut Vec<Tag>) -> Option<()> {
     loop {
         rest = rest.trim_ascii_start();
         match rest {
@@ -181,7 +170,8 @@ fn parse_line<'a>(mut rest: &'a [u8], tags: &mut Vec<Tag<'a>>) -> Option<()> {
         if !opaque.iter().all(allowed) {
             return None;
         }
-        tags.push(Tag { weak, opaque });
+        let version = std::str::from_utf8(opaque).ok().and_then(|text| text.parse().ok());
+        tags.push(Tag { weak, version });
         rest = after.trim_ascii_start();
         if !matches!(rest, [] | [b',', ..]) {
             return None;

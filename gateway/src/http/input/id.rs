@@ -14,13 +14,13 @@ use crate::http::problem::Problem;
 
 /// An id from a path or from a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::http) struct Id(pub(in crate::http) UserId);
+pub(crate) struct Id(pub(crate) UserId);
 
 /// Length of the one form that `uuid` reads and this API does not: in braces.
 const BRACED: usize = 38;
 
 impl Id {
-    pub(in crate::http) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         if text.len() == BRACED {
             return None;
         }

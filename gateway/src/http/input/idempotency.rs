@@ -23,7 +23,7 @@ const MAX_KEY: usize = 255;
 ///
 /// # Errors
 /// 400 for a key that cannot be one.
-pub(in crate::http) fn identify(
+pub(crate) fn identify(
     headers: &HeaderMap,
     chosen: Option<UserId>,
     change: &mut Change,

@@ -11,11 +11,11 @@ use crate::http::problem::Problem;
 
 /// Parameters as they were given.
 #[derive(Debug, Default)]
-pub(in crate::http) struct Parameters(Vec<(&'static str, String)>);
+pub(crate) struct Parameters(Vec<(&'static str, String)>);
 
 impl Parameters {
     /// Reads the parameters of a path that takes those with the names in `known`.
-    pub(in crate::http) fn parse(text: Option<&str>, known: &[&'static str]) -> Result<Self, Problem> {
+    pub(crate) fn parse(text: Option<&str>, known: &[&'static str]) -> Result<Self, Problem> {
         let mut given: Vec<(&'static str, String)> = Vec::new();
         for part in text.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
@@ -36,7 +36,7 @@ impl Parameters {
 
     /// A parameter, read by `read`; `None` where it was not given. `must` says what it has to be, to be read
     /// after its name.
-    pub(in crate::http) fn get<T>(
+    pub(crate) fn get<T>(
         &self,
         name: &'static str,
         must: &'static str,
@@ -48,12 +48,12 @@ impl Parameters {
 }
 
 /// A group as a parameter.
-pub(in crate::http) fn group(text: &str) -> Option<i32> {
+pub(crate) fn group(text: &str) -> Option<i32> {
     // What `parse` takes beyond a JSON number: a sign in front of a positive one.
     text.parse().ok().filter(|_| !text.starts_with('+'))
 }
 
-pub(in crate::http) const GROUP: &str = "must be a whole number from -2147483648 to 2147483647";
+pub(crate) const GROUP: &str = "must be a whole number from -2147483648 to 2147483647";
 
 /// So much of a name that is not known is repeated in the answer.
 const MAX_SHOWN: usize = 64;

@@ -12,7 +12,7 @@ const MAX_NAME: usize = 256;
 const MAX_EMAIL: usize = 254;
 
 /// The name in Unicode normal form C, so that one name has one spelling.
-pub(in crate::http) fn name(text: String) -> Result<String, &'static str> {
+pub(crate) fn name(text: String) -> Result<String, &'static str> {
     let name = if text.is_ascii() || is_nfc_quick(text.chars()) == IsNormalized::Yes {
         text
     } else {
@@ -31,7 +31,7 @@ pub(in crate::http) fn name(text: String) -> Result<String, &'static str> {
 
 /// The email, as it was given: only its owner's mail server knows which spellings of the local part are the
 /// same.
-pub(in crate::http) fn email(text: String) -> Result<String, &'static str> {
+pub(crate) fn email(text: String) -> Result<String, &'static str> {
     if text.len() > MAX_EMAIL {
         Err("must have at most 254 bytes")
     } else if is_mailbox(&text) {

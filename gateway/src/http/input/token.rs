@@ -35,14 +35,14 @@ impl ApiTokens {
     }
 
     /// Whether this is one of them.
-    pub(in crate::http) fn knows(&self, shown: &str) -> bool {
+    pub(crate) fn knows(&self, shown: &str) -> bool {
         // All are compared, whichever matches, so that the time does not tell which.
         self.0.iter().fold(false, |known, token| known | token.matches(shown))
     }
 
     /// # Errors
     /// 401 where the request shows none of the tokens.
-    pub(in crate::http) fn admit(&self, headers: &HeaderMap) -> Result<(), Problem> {
+    pub(crate) fn admit(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let shown = headers
             .get(AUTHORIZATION)
             .and_then(|value| value.to_str().ok())

@@ -11,5 +11,5 @@ mod requests;
 mod subscribers;
 
 pub(super) use registry::Metrics;
-pub(super) use requests::{Measured, RouteMetrics};
+pub(super) use requests::{Measured, RequestMetrics, RouteMetrics};
 pub(super) use subscribers::{DropReason, Subscribed, SubscriberMetrics, Transport};

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use axum::http::{Method, StatusCode};
 use prometheus::{
-    Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Error, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry,
+    register_histogram_vec_with_registry, register_int_counter_vec_with_registry,
+    register_int_gauge_with_registry,
 };
 
 /// In seconds: from what a read takes at best to the deadline of a request.
@@ -21,11 +23,11 @@ static METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 /// Outcomes of a request; the first is that its caller went away before the answer.
-const STATUSES: [&str; 6] = ["abandoned", "1xx", "2xx", "3xx", "4xx", "5xx"];
+const OUTCOMES: [&str; 6] = ["abandoned", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// The metrics of all routes.
 #[derive(Debug, Clone)]
-pub(super) struct RequestMetrics {
+pub(crate) struct RequestMetrics {
     total: IntCounterVec,
     durations: HistogramVec,
     in_flight: IntGauge,
@@ -35,26 +37,30 @@ impl RequestMetrics {
     /// # Errors
     /// If a name is not valid, or registered already.
     pub(super) fn register(registry: &Registry) -> Result<Self, Error> {
-        let total = Opts::new("corro_http_requests_total", "HTTP requests, by outcome.");
-        let durations = HistogramOpts::new(
-            "corro_http_request_duration_seconds",
-            "Time from the head of a request to the head of its answer.",
-        );
-        let metrics = Self {
-            total: IntCounterVec::new(total, &["method", "route", "status"])?,
-            durations: HistogramVec::new(durations.buckets(BUCKETS.to_vec()), &["method", "route"])?,
-            in_flight: IntGauge::new(
+        Ok(Self {
+            total: register_int_counter_vec_with_registry!(
+                "corro_http_requests_total",
+                "HTTP requests, by outcome.",
+                &["method", "route", "status"],
+                registry
+            )?,
+            durations: register_histogram_vec_with_registry!(
+                "corro_http_request_duration_seconds",
+                "Time from the head of a request to the head of its answer.",
+                &["method", "route"],
+                BUCKETS.to_vec(),
+                registry
+            )?,
+            in_flight: register_int_gauge_with_registry!(
                 "corro_http_requests_in_flight",
                 "HTTP requests without an answer so far.",
+                registry
             )?,
-        };
-        registry.register(Box::new(metrics.total.clone()))?;
-        registry.register(Box::new(metrics.durations.clone()))?;
-        registry.register(Box::new(metrics.in_flight.clone()))?;
-        Ok(metrics)
+        })
     }
 
-    pub(super) fn route(&self, route: &'static str) -> Arc<RouteMetrics> {
+    /// Counts the requests of a route, which is named by its template.
+    pub(crate) fn route(&self, route: &'static str) -> Arc<RouteMetrics> {
         let methods = array::from_fn(|_| MethodMetrics::default());
         Arc::new(RouteMetrics { route, all: self.clone(), methods })
     }
@@ -62,7 +68,7 @@ impl RequestMetrics {
 
 /// The metrics of one route.
 #[derive(Debug)]
-pub(in crate::http) struct RouteMetrics {
+pub(crate) struct RouteMetrics {
     route: &'static str,
     all: RequestMetrics,
     /// In the order of [`METHODS`]; the last is for all others.
@@ -71,17 +77,17 @@ pub(in crate::http) struct RouteMetrics {
 
 #[derive(Debug, Default)]
 struct MethodMetrics {
-    /// In the order of [`STATUSES`].
-    outcomes: [OnceLock<IntCounter>; STATUSES.len()],
+    /// In the order of [`OUTCOMES`].
+    outcomes: [OnceLock<IntCounter>; OUTCOMES.len()],
     duration: OnceLock<Histogram>,
 }
 
 impl RouteMetrics {
-    fn count(&self, method: usize, status: usize) {
-        let counter = self.methods[method].outcomes[status]
-            .get_or_init(|| self.all.total.with_label_values(&[label(method), self.route, STATUSES[status]]));
-        counter.inc();
-        self.all.in_flight.dec();
+    /// Counts a request, until what is returned is dropped.
+    pub(crate) fn begin(self: &Arc<Self>, method: &Method) -> Measured {
+        self.all.in_flight.inc();
+        let method = METHODS.iter().position(|known| known == method).unwrap_or(METHODS.len());
+        Measured { route: Arc::clone(self), method, started: Instant::now(), outcome: 0 }
     }
 
     fn observe(&self, method: usize, took: Duration) {
@@ -98,49 +104,38 @@ fn label(method: usize) -> &'static str {
 
 /// One request, from its head to its answer, or to the moment at which its caller is gone.
 #[derive(Debug)]
-pub(in crate::http) struct Measured {
+pub(crate) struct Measured {
     route: Arc<RouteMetrics>,
-    method: Method,
+    /// Index in [`METHODS`], or behind them.
+    method: usize,
     started: Instant,
-    answered: bool,
+    /// Index in [`OUTCOMES`].
+    outcome: usize,
 }
 
 impl Measured {
-    pub(in crate::http) fn begin(route: &Arc<RouteMetrics>, method: &Method) -> Self {
-        route.all.in_flight.inc();
-        Self { route: Arc::clone(route), method: method.clone(), started: Instant::now(), answered: false }
-    }
-
-    pub(in crate::http) fn method(&self) -> &Method {
-        &self.method
-    }
-
-    /// The template of its route.
-    pub(in crate::http) fn route(&self) -> &'static str {
-        self.route.route
+    /// Method and template of the route.
+    pub(crate) fn labels(&self) -> (&'static str, &'static str) {
+        (label(self.method), self.route.route)
     }
 
     /// Counts the answer. Returns how long it took.
-    pub(in crate::http) fn answered(&mut self, status: StatusCode) -> Duration {
-        self.answered = true;
+    pub(crate) fn answered(&mut self, status: StatusCode) -> Duration {
         let took = self.started.elapsed();
-        let (method, class) = (self.index(), usize::from(status.as_u16() / 100));
-        self.route.count(method, class.min(STATUSES.len() - 1));
-        self.route.observe(method, took);
+        self.outcome = usize::from(status.as_u16() / 100).min(OUTCOMES.len() - 1);
+        self.route.observe(self.method, took);
         took
-    }
-
-    /// Of its method in [`METHODS`], or behind them.
-    fn index(&self) -> usize {
-        METHODS.iter().position(|known| *known == self.method).unwrap_or(METHODS.len())
     }
 }
 
 impl Drop for Measured {
     fn drop(&mut self) {
-        if !self.answered {
-            self.route.count(self.index(), 0);
-        }
+        let Self { route, method, outcome, .. } = self;
+        let labels = [label(*method), route.route, OUTCOMES[*outcome]];
+        let counter = route.methods[*method].outcomes[*outcome]
+            .get_or_init(|| route.all.total.with_label_values(&labels));
+        counter.inc();
+        route.all.in_flight.dec();
     }
 }
 
@@ -174,7 +169,7 @@ mod tests {
             (&Method::DELETE, None),
             (&other, Some(StatusCode::METHOD_NOT_ALLOWED)),
         ] {
-            let mut request = Measured::begin(&route, method);
+            let mut request = route.begin(method);
             assert!(shown(&registry).contains(&"corro_http_requests_in_flight 1".to_owned()));
             if let Some(status) = status {
                 request.answered(status);
@@ -217,7 +212,7 @@ mod tests {
         let route = metrics().1.route("/api/user/{id}");
         let start = Instant::now();
         for _ in 0..REQUESTS {
-            std::hint::black_box(Measured::begin(&route, &Method::GET)).answered(StatusCode::OK);
+            std::hint::black_box(route.begin(&Method::GET)).answered(StatusCode::OK);
         }
         println!("{} ns a request", start.elapsed().as_nanos() / u128::from(REQUESTS));
     }

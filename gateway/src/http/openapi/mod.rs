@@ -5,18 +5,13 @@
 //!
 //! The document itself is made in [`crate::http`]'s `document`.
 
-mod answers;
+pub(super) mod answers;
 mod parameters;
 pub(super) mod problems;
 pub(super) mod schemas;
 
-pub(super) use answers::{APage, Created, Deleted, Events, Lines, Text, TheUser};
+pub(super) use answers::{Created, TheUser};
 pub(super) use parameters::{
     CheckQuery, CountQuery, IdempotencyKey, IfMatch, IfNoneMatch, LastSeen, ListQuery, PartitionNumber,
     UserPath, WriteConditions,
 };
-pub(super) use problems::{
-    Bulking, Checking, Creating, Deleting, Listening, Listing, Promoting, Readiness, Reading, Repairs,
-    Status, Updating,
-};
-pub(super) use schemas::{Health, NewUser, Patch, Put, UserCount};

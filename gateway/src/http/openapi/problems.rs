@@ -1,109 +1,86 @@
-//! What can fail, by call: lists of kinds, from which the documented answers are made.
+//! What can fail, by operation: lists of kinds, from which the documented answers are made.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use utoipa::IntoResponses;
-use utoipa::openapi::content::ContentBuilder;
-use utoipa::openapi::example::{Example, ExampleBuilder};
-use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::response::{Response, ResponseBuilder};
-use utoipa::openapi::{Ref, RefOr};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::response::Response;
 
-use super::schemas;
 use crate::http::kind::Kind;
 
-/// Names a list of kinds.
-macro_rules! problems {
-    ($($(#[$doc:meta])* $name:ident: $($kind:ident),+;)+) => {$(
-        $(#[$doc])*
-        pub(in crate::http) struct $name;
-
-        impl IntoResponses for $name {
-            fn responses() -> BTreeMap<String, RefOr<Response>> {
-                of(&[$(Kind::$kind),+])
-            }
-        }
-    )+};
-}
-
-problems! {
-    /// Of a GET of a user.
-    Reading: MalformedId, UserNotFound, Unavailable, Overloaded, NoAnswer;
-    /// Of a list or a count.
-    Listing: MalformedQuery, Unavailable, Overloaded, NoAnswer;
-    /// Of the live feed.
-    Listening: MalformedQuery, MalformedEventId, FutureEventId, ChangesGone, TooManySubscribers, Unavailable,
-        Overloaded,
-        NoAnswer;
-    /// Of a POST of a user.
-    Creating: MalformedBody, MalformedKey, BodyTooSlow, UserExists, BodyTooLarge, UnsupportedMediaType,
-        InvalidFields,
-        KeyReused, Unavailable, Overloaded, OutcomeUnknown;
-    /// Of many operations in one request, as a whole.
-    Bulking: UnsupportedMediaType, Overloaded;
-    /// Of a PUT or a PATCH of a user.
-    Updating: MalformedBody, MalformedId, MalformedCondition, UserNotFound, BodyTooSlow, PreconditionFailed,
-        BodyTooLarge,
-        UnsupportedMediaType, InvalidFields, Unavailable, Overloaded, OutcomeUnknown;
-    /// Of a DELETE of a user.
-    Deleting: MalformedId, MalformedCondition, UserNotFound, PreconditionFailed, Unavailable, Overloaded,
-        OutcomeUnknown;
-    /// Of a look at the ring.
-    Status: Unavailable, NoAnswer;
-    /// Of the readiness.
-    Readiness: NotReady, Unavailable, NoAnswer;
-    /// Of a comparison of the copies.
-    Checking: MalformedQuery, Unavailable;
-    /// Of a repair.
-    Repairs: PartitionNotFound, NotRepairable, Unavailable;
-    /// Of the promotion of a copy.
-    Promoting: PartitionNotFound, PartitionServed, Unavailable, OutcomeUnknown, NoAnswer;
+/// What can fail beside what can fail everywhere.
+#[rustfmt::skip]
+pub(crate) fn of_operation(id: &str) -> &'static [Kind] {
+    use Kind::{
+        BodyTooLarge, BodyTooSlow, ChangesGone, FutureEventId, InvalidFields, KeyReused, MalformedBody,
+        MalformedCondition, MalformedEventId, MalformedId, MalformedKey, MalformedQuery, NoAnswer,
+        NotReady, NotRepairable, OutcomeUnknown, Overloaded, PartitionNotFound, PartitionServed,
+        PreconditionFailed, TooManySubscribers, Unavailable, UnsupportedMediaType, UserExists, UserNotFound,
+    };
+    match id {
+        "createUser" => &[
+            MalformedBody, MalformedKey, BodyTooSlow, UserExists, BodyTooLarge, UnsupportedMediaType,
+            InvalidFields, KeyReused, Unavailable, Overloaded, OutcomeUnknown,
+        ],
+        "getUser" => &[MalformedId, UserNotFound, Unavailable, Overloaded, NoAnswer],
+        "updateUser" | "updateUserNamedInBody" | "patchUser" => &[
+            MalformedBody, MalformedId, MalformedCondition, UserNotFound, BodyTooSlow, PreconditionFailed,
+            BodyTooLarge, UnsupportedMediaType, InvalidFields, Unavailable, Overloaded, OutcomeUnknown,
+        ],
+        "deleteUser" => &[
+            MalformedId, MalformedCondition, UserNotFound, PreconditionFailed, Unavailable, Overloaded,
+            OutcomeUnknown,
+        ],
+        "listUsers" | "countUsers" => &[MalformedQuery, Unavailable, Overloaded, NoAnswer],
+        "changeUsersInBulk" => &[UnsupportedMediaType, Overloaded],
+        "listenToChanges" => &[
+            MalformedQuery, MalformedEventId, FutureEventId, ChangesGone, TooManySubscribers, Unavailable,
+            Overloaded, NoAnswer,
+        ],
+        "getCluster" => &[Unavailable, NoAnswer],
+        "checkCopies" => &[MalformedQuery, Unavailable],
+        "repairPartition" => &[PartitionNotFound, NotRepairable, Unavailable],
+        "promotePartition" => &[PartitionNotFound, PartitionServed, Unavailable, OutcomeUnknown, NoAnswer],
+        "getReadiness" => &[NotReady, Unavailable, NoAnswer],
+        _ => &[],
+    }
 }
 
 /// The documented answers of these kinds: one for each status, with an example for each kind.
-pub(in crate::http) fn of(kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
-    let mut by_status: BTreeMap<u16, Vec<Kind>> = BTreeMap::new();
+pub(crate) fn answers(kinds: impl Iterator<Item = Kind>) -> BTreeMap<String, RefOr<Response>> {
+    let mut by_status: BTreeMap<String, Vec<Kind>> = BTreeMap::new();
     for kind in kinds {
-        by_status.entry(kind.describe().0.as_u16()).or_default().push(*kind);
+        by_status.entry(kind.status().as_str().to_owned()).or_default().push(kind);
     }
-    by_status.into_iter().map(|(status, kinds)| (status.to_string(), response(&kinds).into())).collect()
+    by_status.into_iter().map(|(status, kinds)| (status, answer(&kinds))).collect()
 }
 
-fn response(kinds: &[Kind]) -> Response {
-    let titles: Vec<&str> = kinds.iter().map(|kind| kind.describe().2).collect();
-    let examples = kinds.iter().map(|kind| (name(*kind), example(*kind)));
-    let content = ContentBuilder::new()
-        .schema(Some(RefOr::Ref(Ref::from_schema_name("Problem"))))
-        .examples_from_iter(examples)
-        .build();
-    let mut response = ResponseBuilder::new()
-        .description(format!("{}.", titles.join(". Or: ")))
-        .content("application/problem+json", content)
-        .build();
-    for (name, value) in kinds.iter().filter_map(|kind| kind.header()) {
-        let header = HeaderBuilder::new()
-            .schema(Some(schemas::text(1, 256)))
-            .example(value.to_str().ok().map(Value::from))
-            .build();
-        response.headers.insert(name.to_string(), RefOr::T(header));
-    }
-    response
+fn answer(kinds: &[Kind]) -> RefOr<Response> {
+    let titles: Vec<&str> = kinds.iter().map(|kind| kind.title()).collect();
+    let headers = kinds.iter().filter_map(|kind| kind.header()).map(|(name, value)| {
+        let schema = json!({"type": "string", "minLength": 1, "maxLength": 256});
+        (name.to_string(), json!({"schema": schema, "example": value}))
+    });
+    let examples = kinds
+        .iter()
+        .map(|kind| (kind.name().to_owned(), json!({"summary": kind.title(), "value": example(*kind)})));
+    let answer = json!({
+        "description": format!("{}.", titles.join(". Or: ")),
+        "headers": Value::from_iter(headers),
+        "content": {"application/problem+json": {
+            "schema": {"$ref": "#/components/schemas/Problem"},
+            "examples": Value::from_iter(examples),
+        }},
+    });
+    serde_json::from_value(answer).expect("a response")
 }
 
-/// The last part of the `type`.
-fn name(kind: Kind) -> &'static str {
-    let (_, r#type, _) = kind.describe();
-    r#type.rsplit(':').next().unwrap_or(r#type)
-}
-
-fn example(kind: Kind) -> Example {
-    let (status, r#type, title) = kind.describe();
+fn example(kind: Kind) -> Value {
     let mut problem = json!({
-        "type": r#type,
-        "title": title,
-        "status": status.as_u16(),
-        "detail": "What happened, in a sentence.",
+        "type": kind.r#type(),
+        "title": kind.title(),
+        "status": kind.status().as_u16(),
+        "detail": "The cause, in a sentence.",
         "instance": "8f1c2d3e4a5b6c7d",
     });
     match kind {
@@ -113,5 +90,5 @@ fn example(kind: Kind) -> Example {
         }
         _ => {}
     }
-    ExampleBuilder::new().summary(title).value(Some(problem)).build()
+    problem
 }

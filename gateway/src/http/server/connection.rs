@@ -1,10 +1,8 @@
 //! One connection, from its first byte to its last.
 
-use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -13,10 +11,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::io::InspectWriter;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::{debug, warn};
@@ -42,8 +40,12 @@ pub(super) async fn run(
         warn!(%error, "TCP_NODELAY could not be set on a connection");
     }
     let activity = Arc::new(Activity::default());
-    let stream = Stream { tcp, activity: Arc::clone(&activity), _permit: permit };
-    let handled = Arc::clone(&activity);
+    let (written, handled) = (Arc::clone(&activity), Arc::clone(&activity));
+    let stream = InspectWriter::new(tcp, move |_| {
+        // Held here, since a stream may outlive its HTTP as a WebSocket.
+        let _permit = &permit;
+        written.worked.store(true, Relaxed);
+    });
     let service = service_fn(move |request: Request<Incoming>| {
         // An empty body costs no allocation.
         let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
@@ -91,9 +93,9 @@ pub(super) async fn run(
     }
 }
 
-/// What distinguishes an idle connection from one at work. Bytes that are read without a handler do not count:
-/// they belong to a head, which is given up when it takes longer than a connection may be idle. hyper's own
-/// timer for heads would be set anew with every request.
+/// What distinguishes an idle connection from one at work. Bytes that are read without a handler do not
+/// count: they belong to a head, which is given up when it takes longer than a connection may be idle.
+/// hyper's own timer for heads would be set anew with every request.
 #[derive(Debug, Default)]
 struct Activity {
     /// Whether a byte was written, or a handler began or ended, since the last look.
@@ -124,62 +126,5 @@ impl Drop for Handling {
     fn drop(&mut self) {
         self.0.worked.store(true, Relaxed);
         self.0.handlers.fetch_sub(1, Relaxed);
-    }
-}
-
-/// The bytes of a connection, which notes when it writes some.
-#[derive(Debug)]
-struct Stream {
-    tcp: TcpStream,
-    activity: Arc<Activity>,
-    /// Held here, since a stream may outlive its HTTP as a WebSocket.
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write(context, bytes);
-        if written.is_ready() {
-            self.activity.worked.store(true, Relaxed);
-        }
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write_vectored(context, slices);
-        if written.is_ready() {
-            self.activity.worked.store(true, Relaxed);
-        }
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(context)
     }
 }

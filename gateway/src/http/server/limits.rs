@@ -16,8 +16,8 @@ const RESERVED_FILES: u64 = 512;
 pub struct Limits {
     /// Open connections.
     pub connections: usize,
-    /// How long a connection may stay without a handler at work or a byte of an answer, so also how long a head
-    /// may take. It is noticed after twice that time at the latest.
+    /// How long a connection may stay without a handler at work or a byte of an answer, so also how long a
+    /// head may take. It is noticed after twice that time at the latest.
     pub idle: Duration,
 }
 

@@ -1,17 +1,14 @@
 //! From a line to an operation, or to what is wrong with it.
 //!
 //! A line is a user with two fields more: `op`, and `if_match` with what the header of that name would say.
-//! As with the body of a single call (see [`crate::http`]'s `fields`), a good line is parsed once and
-//! strictly, and only a bad one is looked at thoroughly.
 
 use axum::http::StatusCode;
-use protocol::{Change, Condition, Operation, UserId};
+use protocol::{Condition, Operation, UserId};
 use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::http::input::etag;
-use crate::http::input::fields::{Examined, Fields, given};
-use crate::http::input::id::Id;
+use crate::http::input::fields::{Fields, Object, text};
 use crate::http::problem::Problem;
 
 /// What a line asks for.
@@ -40,92 +37,45 @@ enum Op {
     Delete,
 }
 
-/// A line without anything that is not known. The fields of the user are named again, since serde can refuse
-/// unknown fields only where it sees all known ones.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Strict {
-    op: Op,
-    #[serde(default, deserialize_with = "given")]
-    if_match: Option<String>,
-    #[serde(default, deserialize_with = "given")]
-    id: Option<Id>,
-    #[serde(default, deserialize_with = "given")]
-    name: Option<String>,
-    #[serde(default, deserialize_with = "given")]
-    email: Option<String>,
-    #[serde(default, deserialize_with = "given")]
-    group: Option<i32>,
-}
-
 /// Reads a line.
 ///
 /// # Errors
 /// 400 where it is no JSON, 422 with everything that is wrong with it.
-pub(super) fn parse(text: &[u8]) -> Result<Asked, Problem> {
-    match strictly(text) {
-        Some(asked) => Ok(asked),
-        None => thoroughly(text),
-    }
-}
-
-fn strictly(text: &[u8]) -> Option<Asked> {
-    if text.trim_ascii_start().first() != Some(&b'{') {
-        return None;
-    }
-    let Strict { op, if_match, id, name, email, group } = serde_json::from_slice(text).ok()?;
-    let condition =
-        if_match.map(|text| etag::condition(&text).ok()).map_or(Some(None), |read| read.map(Some))?;
-    let fields = Fields { id, name, email, group }.checked()?;
-    let complete = match op {
-        Op::Create => fields.name.is_some() && fields.email.is_some() && condition.is_none(),
-        Op::Update | Op::Delete => fields.id.is_some(),
-    };
-    complete.then(|| asked(op, fields, condition))
-}
-
-fn thoroughly(text: &[u8]) -> Result<Asked, Problem> {
-    let mut examined = Examined::of(text, &["op", "if_match"])?;
-    let op = examined.other("op").map(|value| {
-        serde_json::from_str::<Op>(value.get()).map_err(|_| "must be \"create\", \"update\" or \"delete\"")
-    });
-    let op = op.and_then(|op| examined.errors.keep("op", op));
-    let condition =
-        examined.other("if_match").map(|value| match serde_json::from_str::<String>(value.get()) {
-            _ if op == Some(Op::Create) => Err("has no meaning for a create: there is no user yet"),
-            Ok(text) => etag::condition(&text),
-            Err(_) => Err("must be a string"),
-        });
-    let condition = condition.and_then(|condition| examined.errors.keep("if_match", condition));
-    examined.require(&["op"]);
-    examined.require(match op {
-        Some(Op::Create) => &["name", "email"],
-        Some(Op::Update | Op::Delete) => &["id"],
-        None => &[],
-    });
-    let fields = examined.finish()?;
-    let op = op.expect("a line without an operation is refused");
-    Ok(asked(op, fields, condition))
-}
-
-/// A delete may come with the whole user: only its id counts.
-fn asked(op: Op, fields: Fields, condition: Option<Condition>) -> Asked {
-    let Fields { id, name, email, group } = fields;
-    let id = id.map_or_else(Uuid::now_v7, |id| id.0);
-    let operation = match op {
-        Op::Create => {
-            let group = Some(group.unwrap_or(0));
-            Operation::Create(Change { alive: Some(true), name, email, group, ..Change::default() })
+pub(super) fn parse(line: &[u8]) -> Result<Asked, Problem> {
+    let (mut fields, mut op, mut condition) = (Fields::default(), None, None);
+    let mut object = Object::read(line, |name, value| match name {
+        "op" => {
+            let read = serde_json::from_str(value.get()).map(|read| op = Some(read));
+            Some(read.map_err(|_| "must be \"create\", \"update\" or \"delete\""))
         }
-        Op::Update => Operation::Update(Change { name, email, group, ..Change::default() }),
+        "if_match" => {
+            Some(text(value).and_then(|text| etag::condition(&text)).map(|read| condition = Some(read)))
+        }
+        _ => fields.read(name, value),
+    })?;
+    object.require(&["op"]);
+    match op {
+        Some(Op::Create) => object.require(&Fields::OF_NEW_USER),
+        Some(Op::Update | Op::Delete) => object.require(&["id"]),
+        None => {}
+    }
+    if op == Some(Op::Create) && object.has("if_match") {
+        object.add_error("if_match", "has no meaning for a create: there is no user yet");
+    }
+    object.finish()?;
+    let id = fields.id.map_or_else(Uuid::now_v7, |id| id.0);
+    // A delete may come with the whole user: only its id counts.
+    let operation = match op.expect("a line without an operation is refused") {
+        Op::Create => Operation::Create(fields.into_create()),
+        Op::Update => Operation::Update(fields.into_update()),
         Op::Delete => Operation::Delete,
     };
-    Asked { id, operation, condition }
+    Ok(Asked { id, operation, condition })
 }
 
 #[cfg(test)]
 mod tests {
-    use protocol::Version;
+    use protocol::{Change, Version};
 
     use super::*;
 
@@ -136,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn good_lines_are_understood_by_both_ways() {
+    fn good_lines_are_operations() {
         let id: UserId = ID.parse().expect("an id");
         let change = |alive, name: Option<&str>, email: Option<&str>, group| Change {
             alive,
@@ -161,15 +111,14 @@ mod tests {
         ] {
             let text = text.replace("ID", ID);
             let expected = Asked { id, operation, condition };
-            assert_eq!(strictly(text.as_bytes()).as_ref(), Some(&expected), "{text}");
-            assert_eq!(thoroughly(text.as_bytes()).ok(), Some(expected), "{text}");
+            assert_eq!(parse(text.as_bytes()).ok(), Some(expected), "{text}");
         }
         let made = parse(br#"{"op":"create","name":"n","email":"a@b"}"#).expect("an id is made");
         assert_eq!(made.id.get_version_num(), 7);
     }
 
     #[test]
-    fn bad_lines_say_all_that_is_wrong_and_neither_way_takes_them() {
+    fn bad_lines_say_all_that_is_wrong() {
         for (text, expected) in [
             ("nonsense", &["MalformedBody"][..]),
             ("[]", &["must be an object"]),
@@ -187,7 +136,6 @@ mod tests {
             (r#"{"op":"update","id":"x","group":1.5,"other":1}"#, &["/id", "/group", "/other"]),
         ] {
             let text = text.replace("ID", ID);
-            assert_eq!(strictly(text.as_bytes()), None, "{text}");
             for part in expected {
                 assert!(problem(&text).contains(part), "{text}: {}", problem(&text));
             }

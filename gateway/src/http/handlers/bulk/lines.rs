@@ -1,58 +1,59 @@
 //! From chunks of bytes to lines, of which none may be longer than [`MAX_LINE`].
 
-use bytes::{Buf, Bytes, BytesMut};
+use std::mem;
+
+use bytes::BytesMut;
 
 /// The longest line, without its end.
 pub(super) const MAX_LINE: usize = 64 << 10;
 
-/// One line, without its end.
-#[derive(Debug, PartialEq)]
-pub(super) enum Line {
-    Text(Bytes),
-    /// Longer than [`MAX_LINE`]; its bytes are gone.
-    TooLong,
-}
+/// A line without its end; `None` where it is longer than [`MAX_LINE`], and its bytes are gone.
+pub(super) type Line = Option<BytesMut>;
 
 /// The lines of what was pushed. A line that is not whole yet waits for the next chunk.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    chunk: Bytes,
-    /// Of the line that began in a chunk before.
-    begun: BytesMut,
-    /// The line that began before is too long already.
+    buffer: BytesMut,
+    /// In so much of the buffer no line ends.
+    searched: usize,
+    /// The line that has begun is too long already.
     too_long: bool,
     /// Number of the last line handed out, from 1; lines without anything in them count.
     number: u64,
 }
 
 impl Lines {
-    /// Adds what came. The lines of the chunk before have to be taken first.
-    pub(super) fn push(&mut self, chunk: Bytes) {
-        assert!(self.chunk.is_empty(), "a chunk is pushed when the one before is used up");
-        self.chunk = chunk;
+    pub(super) fn push(&mut self, chunk: &[u8]) {
+        self.buffer.extend_from_slice(chunk);
     }
 
     /// The next line with its number. `None` when what is left is no whole line.
     pub(super) fn next(&mut self) -> Option<(u64, Line)> {
-        loop {
-            let Some(length) = memchr::memchr(b'\n', &self.chunk) else {
-                self.begin();
-                return None;
-            };
-            let piece = self.chunk.split_to(length);
-            self.chunk.advance(1);
-            if let Some(line) = self.complete(piece) {
+        while let Some(length) = memchr::memchr(b'\n', &self.buffer[self.searched..]) {
+            let mut line = self.buffer.split_to(self.searched + length + 1);
+            line.truncate(line.len() - 1);
+            self.searched = 0;
+            if let Some(line) = self.complete(line) {
                 return Some((self.number, line));
             }
         }
+        self.searched = self.buffer.len();
+        if self.searched > MAX_LINE {
+            self.too_long = true;
+            self.buffer.clear();
+            self.searched = 0;
+        }
+        None
     }
 
     /// The last line, where it has no end.
     pub(super) fn end(&mut self) -> Option<(u64, Line)> {
-        if self.begun.is_empty() && !self.too_long {
+        if self.buffer.is_empty() && !self.too_long {
             return None;
         }
-        let line = self.complete(Bytes::new())?;
+        self.searched = 0;
+        let rest = mem::take(&mut self.buffer);
+        let line = self.complete(rest)?;
         Some((self.number, line))
     }
 
@@ -61,32 +62,13 @@ impl Lines {
         self.number
     }
 
-    /// Keeps the rest of the chunk as the beginning of a line.
-    fn begin(&mut self) {
-        let rest = std::mem::take(&mut self.chunk);
-        self.too_long |= self.begun.len() + rest.len() > MAX_LINE;
-        if self.too_long {
-            self.begun = BytesMut::new();
-        } else {
-            self.begun.extend_from_slice(&rest);
-        }
-    }
-
     /// Ends a line; `None` where there is nothing in it.
-    fn complete(&mut self, piece: Bytes) -> Option<Line> {
+    fn complete(&mut self, line: BytesMut) -> Option<Line> {
         self.number += 1;
-        let too_long = std::mem::take(&mut self.too_long) || self.begun.len() + piece.len() > MAX_LINE;
-        let mut begun = std::mem::take(&mut self.begun);
-        if too_long {
-            return Some(Line::TooLong);
+        if mem::take(&mut self.too_long) || line.len() > MAX_LINE {
+            return Some(None);
         }
-        let whole = if begun.is_empty() {
-            piece
-        } else {
-            begun.extend_from_slice(&piece);
-            begun.freeze()
-        };
-        (!whole.trim_ascii().is_empty()).then_some(Line::Text(whole))
+        (!line.trim_ascii().is_empty()).then_some(Some(line))
     }
 }
 
@@ -99,7 +81,7 @@ mod tests {
         let mut lines = Lines::default();
         let mut found = Vec::new();
         for chunk in text.chunks(size) {
-            lines.push(Bytes::copy_from_slice(chunk));
+            lines.push(chunk);
             found.extend(std::iter::from_fn(|| lines.next()));
         }
         found.extend(lines.end());
@@ -109,7 +91,7 @@ mod tests {
     #[test]
     fn lines_are_the_same_however_they_come() {
         let text = b"one\n\n  \t\r\ntwo\r\n\nthree";
-        let line = |number, text: &'static str| (number, Line::Text(Bytes::from_static(text.as_bytes())));
+        let line = |number, text: &'static str| (number, Some(BytesMut::from(text)));
         let expected = vec![line(1, "one"), line(4, "two\r"), line(6, "three")];
         for size in 1..=text.len() {
             assert_eq!(lines(text, size).0, expected, "in chunks of {size}");
@@ -130,10 +112,7 @@ mod tests {
             let (found, last) = lines(&text, size);
             let lengths: Vec<_> = found
                 .iter()
-                .map(|(number, line)| match line {
-                    Line::Text(text) => (*number, text.len()),
-                    Line::TooLong => (*number, usize::MAX),
-                })
+                .map(|(number, line)| (*number, line.as_ref().map_or(usize::MAX, BytesMut::len)))
                 .collect();
             assert_eq!(lengths, [(1, MAX_LINE), (2, usize::MAX), (3, 5), (4, usize::MAX)], "{size}");
             assert_eq!(last, 4);

@@ -9,40 +9,7 @@ use tokio::time::Instant;
 
 use crate::http::input::etag::hexadecimal;
 
-/// What came of a line.
-#[derive(Debug, PartialEq)]
-pub(super) enum Verdict {
-    /// It is done.
-    Done {
-        status: StatusCode,
-        id: UserId,
-        /// Of the user then; `None` where there is none.
-        version: Option<Version>,
-    },
-    /// A problem, already as text.
-    Problem(Vec<u8>),
-}
-
-impl Verdict {
-    /// Adds the result of that line to the text of the response.
-    pub(super) fn write(&self, line: u64, text: &mut Vec<u8>) {
-        let (status, id, version) = match self {
-            Self::Done { status, id, version } => (status.as_u16(), id, version),
-            Self::Problem(problem) => return text.extend_from_slice(problem),
-        };
-        let mut buffer = [0; 36];
-        let id: &str = id.hyphenated().encode_lower(&mut buffer);
-        write!(text, r#"{{"line":{line},"status":{status},"id":"{id}""#).expect("a vector takes all");
-        if let Some(version) = version {
-            text.extend_from_slice(br#","etag":"\""#);
-            text.extend_from_slice(&hexadecimal(version.0));
-            text.extend_from_slice(br#"\"""#);
-        }
-        text.extend_from_slice(b"}\n");
-    }
-}
-
-/// What is not known yet.
+/// A line that was asked of the ring.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asking {
     pub(super) line: u64,
@@ -53,10 +20,27 @@ pub(super) struct Asking {
     pub(super) deadline: Instant,
 }
 
+impl Asking {
+    /// The result of a line that is done, as a line: with the version of the user, where one is left.
+    pub(super) fn done(&self, version: Version) -> Vec<u8> {
+        let mut text = Vec::with_capacity(128);
+        let (line, status, id) = (self.line, self.success.as_u16(), self.id.hyphenated());
+        write!(text, r#"{{"line":{line},"status":{status},"id":"{id}""#).expect("a vector takes all");
+        if self.success != StatusCode::NO_CONTENT {
+            text.extend_from_slice(br#","etag":"\""#);
+            text.extend_from_slice(&hexadecimal(version.0));
+            text.extend_from_slice(br#"\"""#);
+        }
+        text.extend_from_slice(b"}\n");
+        text
+    }
+}
+
 #[derive(Debug)]
 enum Slot {
     Asking(Asking),
-    Known(u64, Verdict),
+    /// The text of the result.
+    Known(Vec<u8>),
 }
 
 /// The lines from the oldest one without a result on, in their order.
@@ -79,18 +63,18 @@ impl Window {
         self.gone + self.slots.len() as u64 - 1
     }
 
-    /// Adds a line with its result.
-    pub(super) fn know(&mut self, line: u64, verdict: Verdict) {
-        self.slots.push_back(Slot::Known(line, verdict));
+    /// Adds the result of a line.
+    pub(super) fn know(&mut self, result: Vec<u8>) {
+        self.slots.push_back(Slot::Known(result));
     }
 
     /// Settles the line with that ticket; one that has its result already keeps it.
-    pub(super) fn settle(&mut self, ticket: u64, verdict: impl FnOnce(&Asking) -> Verdict) {
+    pub(super) fn settle(&mut self, ticket: u64, result: impl FnOnce(&Asking) -> Vec<u8>) {
         let index = ticket.checked_sub(self.gone).and_then(|index| usize::try_from(index).ok());
         if let Some(slot) = index.and_then(|index| self.slots.get_mut(index))
             && let Slot::Asking(asking) = slot
         {
-            *slot = Slot::Known(asking.line, verdict(asking));
+            *slot = Slot::Known(result(asking));
         }
     }
 
@@ -103,29 +87,24 @@ impl Window {
     }
 
     /// Settles all lines that are late.
-    pub(super) fn expire(&mut self, now: Instant, verdict: impl Fn(&Asking) -> Verdict) {
+    pub(super) fn expire(&mut self, now: Instant, result: impl Fn(&Asking) -> Vec<u8>) {
         for slot in &mut self.slots {
             if let Slot::Asking(asking) = slot {
                 if asking.deadline > now {
                     break;
                 }
-                *slot = Slot::Known(asking.line, verdict(asking));
+                *slot = Slot::Known(result(asking));
             }
         }
     }
 
     /// The result of the oldest line, where it has one.
-    pub(super) fn take(&mut self) -> Option<(u64, Verdict)> {
-        match self.slots.pop_front()? {
-            Slot::Known(line, verdict) => {
-                self.gone += 1;
-                Some((line, verdict))
-            }
-            asking => {
-                self.slots.push_front(asking);
-                None
-            }
-        }
+    pub(super) fn take(&mut self) -> Option<Vec<u8>> {
+        let Slot::Known(result) = self.slots.pop_front_if(|slot| matches!(slot, Slot::Known(_)))? else {
+            return None;
+        };
+        self.gone += 1;
+        Some(result)
     }
 }
 
@@ -139,12 +118,12 @@ mod tests {
         Asking { line, id: UserId::from_u128(u128::from(line)), success: StatusCode::OK, deadline }
     }
 
-    fn done(asking: &Asking) -> Verdict {
-        Verdict::Done { status: asking.success, id: asking.id, version: None }
+    fn done(asking: &Asking) -> Vec<u8> {
+        vec![asking.line as u8]
     }
 
-    fn taken(window: &mut Window) -> Vec<u64> {
-        std::iter::from_fn(|| window.take()).map(|(line, _)| line).collect()
+    fn taken(window: &mut Window) -> Vec<u8> {
+        std::iter::from_fn(|| window.take()).flatten().collect()
     }
 
     #[test]
@@ -152,7 +131,7 @@ mod tests {
         let (mut window, now) = (Window::default(), Instant::now());
         let first = window.ask(asking(1, now));
         let second = window.ask(asking(2, now));
-        window.know(4, Verdict::Problem(Vec::new()));
+        window.know(vec![4]);
         window.settle(second, done);
         assert_eq!((taken(&mut window), window.len()), (vec![], 3));
         window.settle(first, done);
@@ -174,10 +153,9 @@ mod tests {
         window.ask(asking(3, later));
         window.settle(second, done);
         assert_eq!(window.deadline(), Some(now));
-        window.expire(now, |asking| Verdict::Problem(vec![asking.line as u8]));
+        window.expire(now, |asking| vec![100 + asking.line as u8]);
         assert_eq!(window.deadline(), None, "the one at the front has its result");
-        assert_eq!(window.take(), Some((1, Verdict::Problem(vec![1]))));
-        assert!(matches!(window.take(), Some((2, Verdict::Done { .. }))));
+        assert_eq!((window.take(), window.take()), (Some(vec![101]), Some(vec![2])));
         assert_eq!((window.take(), window.deadline()), (None, Some(later)));
     }
 }

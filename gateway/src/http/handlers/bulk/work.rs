@@ -1,5 +1,6 @@
 //! The task of one bulk request: reads lines, asks, and puts the results into their order.
 
+use std::mem;
 use std::time::Duration;
 
 use axum::Error;
@@ -12,9 +13,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::line::{self, Asked};
-use super::lines::{Line, Lines, MAX_LINE};
-use super::queue::Queue;
-use super::window::{Asking, Verdict, Window};
+use super::lines::{Lines, MAX_LINE};
+use super::results::Results;
+use super::window::{Asking, Window};
 use crate::engine_task::{OneOfMany, Reply, Unserved};
 use crate::http::api::Api;
 use crate::http::kind::Kind;
@@ -22,6 +23,12 @@ use crate::http::problem::{Problem, ensure_done};
 
 /// So many lines are parsed before others get their turn.
 const AT_ONCE: usize = 256;
+
+/// Results are handed over when they have that much text, or no more are known.
+const PORTION: usize = 32 << 10;
+
+/// What a portion takes beside its text.
+const OVERHEAD: usize = 64;
 
 /// A caller may send nothing for that long.
 const IDLE: Duration = Duration::from_secs(60);
@@ -73,9 +80,9 @@ impl End {
     }
 }
 
-/// Works until every line has its result in the queue, or the response is dropped.
-pub(super) async fn run(api: Api, first: Option<Result<Frame<Bytes>, Error>>, body: Body, queue: Queue) {
-    let abandoned = queue.abandoned();
+/// Works until every line has its result, or the response is dropped.
+pub(super) async fn run(api: Api, first: Option<Result<Frame<Bytes>, Error>>, body: Body, results: Results) {
+    let abandoned = results.abandoned();
     let (replies_in, replies) = unbounded_channel();
     let mut work = Work {
         api,
@@ -86,14 +93,15 @@ pub(super) async fn run(api: Api, first: Option<Result<Frame<Bytes>, Error>>, bo
         window: Window::default(),
         replies_in,
         replies,
-        queue,
+        text: Vec::new(),
+        results,
     };
     if let Some(first) = first {
         work.take(Some(first));
     }
     tokio::select! {
         () = abandoned => {}
-        () = work.work() => {}
+        () = work.run() => {}
     }
 }
 
@@ -110,20 +118,24 @@ struct Work {
     /// Cloned into each question.
     replies_in: UnboundedSender<Reply>,
     replies: UnboundedReceiver<Reply>,
-    queue: Queue,
+    /// Results that have left the window.
+    text: Vec<u8>,
+    results: Results,
 }
 
 impl Work {
-    async fn work(&mut self) {
-        let end = self.read().await;
+    async fn run(&mut self) {
+        let closing = self.api.settings().closing.clone();
+        let end = closing.run_until_cancelled(self.read()).await.unwrap_or(End::Stopping);
         let patience = if end == End::Stopping { STOPPING } else { Duration::MAX };
         if timeout(patience, self.settle_all()).await.is_err() {
-            self.expire(Instant::now() + IDLE).await;
-            self.deliver();
+            self.expire(Instant::now() + self.api.patience()).await;
         }
+        self.text.extend(std::iter::from_fn(|| self.window.take()).flatten());
         if let Some(problem) = end.problem() {
-            self.queue.add_text(problem.after_line(self.lines.number()));
+            self.text.extend(problem.after_line(self.lines.number()));
         }
+        self.results.add(mem::take(&mut self.text), None);
         match end {
             End::Reached | End::Broken => {}
             End::Unread => self.discard().await,
@@ -133,76 +145,60 @@ impl Work {
         }
     }
 
-    /// Reads and asks until there is nothing more to read, or a reason not to.
+    /// Reads and asks until there is nothing more to read, or a reason not to. May be given up at any time.
     async fn read(&mut self) -> End {
-        // When something was last heard of the caller: a piece of the body, or that it reads.
-        let (mut heard, mut taken) = (Instant::now(), self.queue.taken());
         loop {
-            self.ask_more();
-            self.deliver();
-            if std::mem::replace(&mut taken, self.queue.taken()) != taken {
-                heard = Instant::now();
+            self.ask();
+            if let Err(end) = self.deliver().await {
+                return end;
             }
             if self.exhausted && self.body.is_none() {
                 return if self.broken { End::Broken } else { End::Reached };
             }
-            // As it is now: what was delivered just now has left the window.
-            let has_room = self.queue.has_room();
-            let can_ask = has_room && self.window.len() < self.queue.window();
-            let (wants, more_at_once) = (can_ask && self.exhausted, can_ask && !self.exhausted);
-            if more_at_once {
+            let can_ask = self.window.len() < self.results.window();
+            if can_ask && !self.exhausted {
                 // There is more to do at once, but others get their turn.
                 tokio::task::yield_now().await;
+                self.settle_received();
+                continue;
             }
-            // What is awaited: an answer of the ring, room for results, or more lines.
-            let late = match self.window.deadline() {
-                Some(deadline) => (deadline, None),
-                None if !has_room => (heard + self.api.patience(), Some(End::Unread)),
-                None => (heard + IDLE, Some(End::Idle)),
-            };
-            let stopping = self.api.closing().clone();
+            // What is awaited: an answer of the ring, or more lines.
+            let deadline = self.window.deadline();
             tokio::select! {
                 biased;
-                () = stopping.cancelled() => return End::Stopping,
                 Some(reply) = self.replies.recv() => self.settle(reply),
-                frame = frame(&mut self.body), if wants => {
-                    heard = Instant::now();
-                    self.take(frame);
-                }
-                () = std::future::ready(()), if more_at_once => {}
-                () = self.queue.read(), if !has_room => {}
-                () = sleep_until(late.0) => match late.1 {
-                    None => self.expire(Instant::now()).await,
-                    Some(end) => return end,
+                frame = frame(&mut self.body), if can_ask => self.take(frame),
+                () = sleep_until(deadline.unwrap_or_else(|| Instant::now() + IDLE)) => match deadline {
+                    Some(_) => self.expire(Instant::now()).await,
+                    None => return End::Idle,
                 },
             }
         }
     }
 
-    /// AcceptedMedia what came of the body.
+    /// Takes what came of the body.
     fn take(&mut self, frame: Option<Result<Frame<Bytes>, Error>>) {
         match frame {
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
-                    self.lines.push(data);
+                    self.lines.push(&data);
                     self.exhausted = false;
                 }
             }
             Some(Err(_)) => (self.body, self.broken) = (None, true),
-            None => {
-                self.body = None;
-                // What has no end may still be a line, which there is room for as soon as it is looked for.
-                self.exhausted = false;
-            }
+            // What has no end may still be a line, which there is room for as soon as it is looked for.
+            None => (self.body, self.exhausted) = (None, false),
         }
     }
 
     /// Asks for what there is room for, up to [`AT_ONCE`].
-    fn ask_more(&mut self) {
-        let (limit, deadline) = (self.queue.window(), self.api.deadline());
+    fn ask(&mut self) {
+        let (limit, deadline) = (self.results.window(), self.api.deadline());
         let mut writes = Vec::new();
-        let mut looked_at = 0;
-        while !self.exhausted && looked_at < AT_ONCE && self.window.len() < limit && self.queue.has_room() {
+        for _ in 0..AT_ONCE {
+            if self.exhausted || self.window.len() >= limit {
+                break;
+            }
             let next = match self.lines.next() {
                 None if self.body.is_none() && !self.broken => self.lines.end(),
                 next => next,
@@ -211,75 +207,80 @@ impl Work {
                 self.exhausted = true;
                 break;
             };
-            looked_at += 1;
-            match parse_operation(content) {
+            match content.ok_or_else(too_long).and_then(|text| line::parse(&text)) {
                 Ok(Asked { id, operation, condition }) => {
                     let success = line::success(&operation);
                     let ticket = self.window.ask(Asking { line, id, success, deadline });
                     writes.push(OneOfMany { ticket, id, operation, condition });
                 }
-                Err(problem) => self.window.know(line, Verdict::Problem(problem.of_line(line))),
+                Err(problem) => self.window.know(problem.of_line(line)),
             }
         }
         if !writes.is_empty() && self.api.write_many(writes, &self.replies_in).is_err() {
-            // The coordinator has ended: what was asked before will not be answered either.
-            self.window.expire(deadline, |asking| {
-                Verdict::Problem(Problem::from(Unserved::Stopping).of_line(asking.line))
-            });
+            // The engine has ended: what was asked before will not be answered either.
+            self.window.expire(deadline, |asking| Problem::from(Unserved::Stopping).of_line(asking.line));
         }
     }
 
-    fn settle(&mut self, first: Reply) {
-        let mut next = Some(first);
-        while let Some(Reply { ticket, version, result }) = next {
-            self.window.settle(ticket, |asking| {
-                let outcome = match result {
-                    // It may have left before the end.
-                    Err(Unserved::Stopping) => Err(Problem::late_write(None)),
-                    Err(unserved) => Err(Problem::from(unserved)),
-                    Ok(answer) => ensure_done(answer.outcome).map(|()| match answer.outcome {
-                        Outcome::Applied => version,
-                        _ => answer.user.map_or(version, |found| found.0),
-                    }),
-                };
-                match outcome {
-                    Ok(version) => {
-                        let gone = asking.success == axum::http::StatusCode::NO_CONTENT;
-                        let version = (!gone).then_some(version);
-                        Verdict::Done { status: asking.success, id: asking.id, version }
-                    }
-                    Err(problem) => Verdict::Problem(problem.of_line(asking.line)),
-                }
-            });
-            next = self.replies.try_recv().ok();
+    fn settle_received(&mut self) {
+        while let Ok(reply) = self.replies.try_recv() {
+            self.settle(reply);
         }
+    }
+
+    fn settle(&mut self, Reply { ticket, version, result }: Reply) {
+        self.window.settle(ticket, |asking| {
+            let outcome = match result {
+                // It may have left before the end.
+                Err(Unserved::Stopping) => Err(Problem::late_write(None)),
+                Err(unserved) => Err(Problem::from(unserved)),
+                Ok(answer) => ensure_done(answer.outcome).map(|()| match answer.outcome {
+                    Outcome::Applied => version,
+                    _ => answer.user.map_or(version, |found| found.0),
+                }),
+            };
+            outcome.map_or_else(|problem| problem.of_line(asking.line), |version| asking.done(version))
+        });
     }
 
     /// Gives up waiting for lines that are late at `now`.
     async fn expire(&mut self, now: Instant) {
         let size = self.api.known_size().await;
+        self.settle_received();
         self.window.expire(now, |asking| {
             let partition = size.map(|size| partition_of(&asking.id, size));
-            Verdict::Problem(Problem::late_write(partition).of_line(asking.line))
+            Problem::late_write(partition).of_line(asking.line)
         });
     }
 
     /// Waits for what is in flight.
     async fn settle_all(&mut self) {
         loop {
-            self.deliver();
+            self.text.extend(std::iter::from_fn(|| self.window.take()).flatten());
             let Some(deadline) = self.window.deadline() else { return };
             tokio::select! {
+                biased;
                 Some(reply) = self.replies.recv() => self.settle(reply),
                 () = sleep_until(deadline) => self.expire(Instant::now()).await,
             }
         }
     }
 
-    /// Hands over the results that are next.
-    fn deliver(&mut self) {
-        let window = &mut self.window;
-        self.queue.add(std::iter::from_fn(|| window.take()));
+    /// Hands over the results that are next, as soon as there is room for them.
+    async fn deliver(&mut self) -> Result<(), End> {
+        loop {
+            while self.text.len() < PORTION
+                && let Some(result) = self.window.take()
+            {
+                self.text.extend(result);
+            }
+            if self.text.is_empty() {
+                return Ok(());
+            }
+            let room = self.results.room(self.text.len() + OVERHEAD);
+            let room = timeout(self.api.patience(), room).await.map_err(|_| End::Unread)?;
+            self.results.add(mem::take(&mut self.text), Some(room));
+        }
     }
 
     /// Reads what is left and throws it away.
@@ -296,11 +297,6 @@ async fn frame(body: &mut Option<Body>) -> Option<Result<Frame<Bytes>, Error>> {
     }
 }
 
-fn parse_operation(line: Line) -> Result<Asked, Problem> {
-    match line {
-        Line::Text(text) => line::parse(&text),
-        Line::TooLong => {
-            Err(Problem::new(Kind::BodyTooLarge, format!("A line may have at most {MAX_LINE} bytes.")))
-        }
-    }
+fn too_long() -> Problem {
+    Problem::new(Kind::BodyTooLarge, format!("A line may have at most {MAX_LINE} bytes."))
 }

@@ -2,9 +2,8 @@
 //!
 //! It is served in two forms with the same content: as an event stream (`stream`, for `EventSource`, curl and
 //! whatever else reads HTTP), and over socket.io (`socket`). What is common to both is `subscriber`: where it
-//! begins, how it goes on, and how it ends; `replay` reads from the op-logs what it missed; `state` is what
-//! all share. The order of the changes is decided in `engine::feed`; `crate::feed` keeps the last of them in
-//! memory.
+//! begins, how it goes on, and how it ends; `replay` reads from the op-logs what it missed. The order of the
+//! changes is decided in `engine::feed`; `crate::feed` keeps the last of them in memory.
 //!
 //! *Where it begins.* Without an id, now: every change that is acknowledged after the first answer comes.
 //! With the id of the last event that a client has seen, right after that event, without a gap and without
@@ -20,9 +19,8 @@
 
 mod replay;
 mod socket;
-mod state;
-pub(in crate::http) mod stream;
+pub(crate) mod stream;
 mod subscriber;
 
-pub(in crate::http) use socket::{PATH as SOCKET_PATH, service as socket_service};
-pub(in crate::http) use state::FeedState;
+pub(crate) use socket::{PATH as SOCKET_PATH, service as socket_service};
+pub(crate) use subscriber::FeedState;

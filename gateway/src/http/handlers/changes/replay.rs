@@ -94,8 +94,8 @@ pub(super) struct Page {
 }
 
 impl<A: AsyncFn(Page) -> Result<ChangesAnswer, Unserved>> Replay<A> {
-    /// Asks for the first page of every op-log of changes after one version, up to another. `leads` says who
-    /// leads each partition and serves it, as of when all up to there was settled.
+    /// Asks for the first page of every op-log of changes after one version, up to another. `leads` says
+    /// which copy leads each partition and serves it, as of when all up to there was settled.
     ///
     /// # Errors
     /// Where it is known already that the replay is not complete.
@@ -143,6 +143,19 @@ impl<A: AsyncFn(Page) -> Result<ChangesAnswer, Unserved>> Replay<A> {
         Ok(None)
     }
 
+    /// The next changes; `None` where there are no more.
+    async fn batch(&mut self) -> Result<Option<Batch>, NoReplay> {
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        while bytes < BATCH_BYTES
+            && let Some(change) = self.next().await?
+        {
+            let event = Arc::new(FeedEvent::change(&change));
+            bytes += event.frame.len();
+            events.push(event);
+        }
+        Ok((!events.is_empty()).then(|| Batch::new(events)))
+    }
+
     /// Gets the next page of a source that has run dry.
     async fn fetch(&mut self, number: usize) -> Result<(), NoReplay> {
         let source = &self.sources[number];
@@ -184,99 +197,60 @@ impl<A: AsyncFn(Page) -> Result<ChangesAnswer, Unserved>> Replay<A> {
 /// # Errors
 /// Where it is known already that the replay is not complete.
 pub(super) async fn start(
-    coordinator: EngineHandle,
+    engine: EngineHandle,
     after: Version,
     start: FeedStart,
     permit: OwnedSemaphorePermit,
 ) -> Result<mpsc::Receiver<Piece>, NoReplay> {
-    let asking = coordinator.clone();
+    let asking = engine.clone();
     let ask = async move |page: Page| asking.changes(page.partition, page.role, page.after, page.upto).await;
     let first = Replay::begin(&start.leads, after, start.from, ask).await?;
     let (pieces, taken) = mpsc::channel(2);
     tokio::spawn(async move {
         let _permit = permit;
-        let sending = Sending { coordinator, pieces, kept: Some(Vec::new()), after };
-        sending.run(first).await;
+        let last = match send(&engine, first, &pieces).await {
+            Ok(upto) => Piece::Upto(upto),
+            Err(Some(NoReplay::Gone)) => Piece::End(DropReason::GONE),
+            Err(Some(NoReplay::Unserved(_))) => Piece::End(DropReason::INTERRUPTED),
+            Err(None) => return,
+        };
+        // A subscriber that is gone needs no answer.
+        let _ = pieces.send(last).await;
     });
     Ok(taken)
 }
 
-struct Sending {
-    coordinator: EngineHandle,
-    pieces: mpsc::Sender<Piece>,
-    /// All that was sent, for the hub; `None` once it is too much.
-    kept: Option<Vec<Arc<FeedEvent>>>,
-    after: Version,
-}
-
-impl Sending {
-    async fn run<A: AsyncFn(Page) -> Result<ChangesAnswer, Unserved>>(mut self, mut replay: Replay<A>) {
-        loop {
-            if !self.send(&mut replay).await {
-                return;
+/// Sends all that was missed. Returns up to where.
+///
+/// # Errors
+/// Why there is no more; `None` where the client has gone, or is too slow.
+async fn send<A: AsyncFn(Page) -> Result<ChangesAnswer, Unserved>>(
+    engine: &EngineHandle,
+    mut replay: Replay<A>,
+    pieces: &mpsc::Sender<Piece>,
+) -> Result<Version, Option<NoReplay>> {
+    let after = replay.done;
+    // All that was sent, for the hub; `None` once it is too much.
+    let mut kept = Some(Vec::new());
+    loop {
+        while let Some(batch) = replay.batch().await? {
+            kept = kept.filter(|kept: &Vec<_>| kept.len() + batch.events.len() <= KEEP);
+            if let Some(kept) = &mut kept {
+                kept.extend(batch.events.iter().map(Arc::clone));
             }
-            let upto = replay.upto;
-            let hub = self.coordinator.feed();
-            if let Some(kept) = self.kept.take() {
-                hub.extend_back(self.after, upto, &kept);
-            }
-            if hub.reaches(upto) {
-                // A subscriber that is gone needs no answer.
-                let _ = self.pieces.send(Piece::Upto(upto)).await;
-                return;
-            }
-            let again = async {
-                let start = self.coordinator.subscribe().await.map_err(NoReplay::Unserved)?;
-                Replay::begin(&start.leads, upto, start.from, replay.ask).await
-            };
-            match again.await {
-                Ok(next) => replay = next,
-                Err(why) => return self.end(&why).await,
-            }
+            let sending = timeout(SLOWEST, pieces.send(Piece::Changes(Arc::new(batch)))).await;
+            sending.map_err(|_| None)?.map_err(|_| None)?;
         }
-    }
-
-    /// Sends all of a replay. Returns whether it got to its end.
-    async fn send<A: AsyncFn(Page) -> Result<ChangesAnswer, Unserved>>(
-        &mut self,
-        replay: &mut Replay<A>,
-    ) -> bool {
-        loop {
-            let (mut events, mut bytes) = (Vec::new(), 0);
-            while bytes < BATCH_BYTES {
-                match replay.next().await {
-                    Ok(Some(change)) => {
-                        let event = Arc::new(FeedEvent::change(&change));
-                        bytes += event.frame.len();
-                        events.push(event);
-                    }
-                    Ok(None) => break,
-                    Err(why) => {
-                        self.end(&why).await;
-                        return false;
-                    }
-                }
-            }
-            if events.is_empty() {
-                return true;
-            }
-            match &mut self.kept {
-                Some(kept) if kept.len() + events.len() <= KEEP => kept.extend(events.iter().map(Arc::clone)),
-                kept => *kept = None,
-            }
-            let piece = Piece::Changes(Arc::new(Batch::new(events)));
-            if !matches!(timeout(SLOWEST, self.pieces.send(piece)).await, Ok(Ok(()))) {
-                return false;
-            }
+        let upto = replay.upto;
+        let hub = engine.feed();
+        if let Some(kept) = kept.take() {
+            hub.extend_back(after, upto, &kept);
         }
-    }
-
-    async fn end(&self, why: &NoReplay) {
-        let reason = match why {
-            NoReplay::Gone => DropReason::Gone,
-            NoReplay::Unserved(_) => DropReason::Interrupted,
-        };
-        let _ = self.pieces.send(Piece::End(reason)).await;
+        if hub.reaches(upto) {
+            return Ok(upto);
+        }
+        let start = engine.subscribe().await.map_err(NoReplay::Unserved)?;
+        replay = Replay::begin(&start.leads, upto, start.from, replay.ask).await?;
     }
 }
 
@@ -335,7 +309,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_op_logs_are_merged_in_order_and_each_change_is_told_once() {
+    async fn all_op_logs_are_merged_in_order_and_each_change_is_sent_once() {
         let mut logs = ring();
         let mut random = 7_u64;
         for version in 1..=500 {

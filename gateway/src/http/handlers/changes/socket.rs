@@ -23,26 +23,25 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
+use axum::routing::{MethodRouter, any_service};
 use serde::Deserialize;
 use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
 use socketioxide::{SendError, SocketError, SocketIo};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 use tower::util::service_fn;
-use tower::{Service, ServiceExt};
 
-use super::state::FeedState;
-use super::subscriber::{Subscriber, explain, last_event, parse_id};
+use super::subscriber::{FeedState, Subscriber, parse_id};
+use crate::engine_task::Unserved;
 use crate::feed::FeedEvent;
-use crate::http::input::token::ApiTokens;
 use crate::http::metrics::{DropReason, Transport};
 use crate::http::problem::Problem;
-use crate::http::settings::HttpSettings;
 
 /// Where clients look for socket.io unless they are configured otherwise.
-pub(in crate::http) const PATH: &str = "/socket.io";
+pub(crate) const PATH: &str = "/socket.io";
 
 const NAMESPACE: &str = "/changes";
 
@@ -76,7 +75,7 @@ struct Refused(Problem);
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.name())
+        f.write_str(&self.0.kind().r#type())
     }
 }
 
@@ -84,15 +83,7 @@ impl fmt::Display for Refused {
 type HandOver = Arc<Mutex<Option<Subscriber>>>;
 
 /// The service behind [`PATH`].
-pub(in crate::http) fn service(
-    state: &FeedState,
-    settings: &HttpSettings,
-) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send>
-+ Clone
-+ Send
-+ Sync
-+ 'static
-+ use<> {
+pub(crate) fn service(state: &FeedState) -> MethodRouter {
     let (service, io) = SocketIo::builder()
         .connect_timeout(JOIN_WITHIN)
         .max_payload(MAX_PAYLOAD as u64)
@@ -100,16 +91,14 @@ pub(in crate::http) fn service(
         .ws_max_frame_size(MAX_PAYLOAD)
         .max_buffer_size(MAX_WAITING)
         .build_svc();
-    let (checking, tokens) = (state.clone(), settings.tokens.clone());
+    let checked = state.clone();
     let check = async move |socket: SocketRef, TryData(auth): TryData<Auth>| {
-        let auth = auth.unwrap_or_default();
-        admit(tokens.as_ref(), &socket, auth.token.as_deref()).map_err(Refused)?;
-        let after = parse_id(auth.after.as_deref().unwrap_or_default()).map_err(Refused)?;
-        let subscriber = Subscriber::begin(&checking, after, Transport::SocketIo).await.map_err(Refused)?;
+        let subscriber = begin(&checked, &socket, auth.unwrap_or_default()).await.map_err(Refused)?;
         socket.extensions.insert::<HandOver>(Arc::new(Mutex::new(Some(subscriber))));
         Ok::<(), Refused>(())
     };
-    let closing = settings.closing.clone();
+    let closing = state.api.settings().closing.clone();
+    let closing_too = closing.clone();
     let serve = async move |socket: SocketRef| {
         let handed = socket.extensions.remove::<HandOver>();
         let subscriber =
@@ -119,28 +108,29 @@ pub(in crate::http) fn service(
         }
     };
     io.ns(NAMESPACE, serve.with(check));
-    let closing = settings.closing.clone();
-    service_fn(move |request: Request| {
-        let (service, closing) = (service.clone(), closing.clone());
+    any_service(service_fn(move |request: Request| {
+        let (service, closing) = (service.clone(), closing_too.clone());
         async move {
             // A client that polls waits in a request for what comes next: that must not hold up the end.
             match closing.run_until_cancelled(service.oneshot(request)).await {
                 Some(Ok(response)) => Ok(response.map(Body::new)),
                 Some(Err(never)) => match never {},
-                None => Ok(Problem::stopping().into_response()),
+                None => Ok(Problem::from(Unserved::Stopping).into_response()),
             }
         }
-    })
+    }))
 }
 
 /// # Errors
-/// 401 where a token is asked for and none of them is shown.
-fn admit(tokens: Option<&ApiTokens>, socket: &SocketRef, shown: Option<&str>) -> Result<(), Problem> {
-    match (tokens, shown) {
-        (Some(tokens), Some(shown)) if tokens.knows(shown) => Ok(()),
-        (Some(tokens), _) => tokens.admit(&socket.req_parts().headers),
-        (None, _) => Ok(()),
+/// 401 where a token is asked for and none of them is shown; as [`Subscriber::begin`].
+async fn begin(state: &FeedState, socket: &SocketRef, auth: Auth) -> Result<Subscriber, Problem> {
+    if let Some(tokens) = &state.api.settings().tokens
+        && !auth.token.is_some_and(|token| tokens.knows(&token))
+    {
+        tokens.admit(&socket.req_parts().headers)?;
     }
+    let after = parse_id(auth.after.as_deref().unwrap_or_default())?;
+    Subscriber::begin(state, after, Transport::SocketIo).await
 }
 
 /// Sends one client all that comes, until either side ends.
@@ -157,25 +147,18 @@ async fn serve(socket: SocketRef, mut subscriber: Subscriber, closing: &Cancella
     }
     let sending = async {
         loop {
-            let batch = match subscriber.next().await {
-                Ok(batch) => batch,
-                Err(reason) => return Some(reason),
-            };
+            let batch = subscriber.next().await.map_err(Some)?;
             for event in &batch.events {
-                match send(&socket, event).await {
-                    Delivery::Done => {}
-                    Delivery::Gone => return None,
-                    Delivery::TooSlow => return Some(DropReason::TooSlow),
-                }
+                send(&socket, event).await?;
             }
         }
     };
-    let dropped = tokio::select! {
-        () = closing.cancelled() => None,
-        () = gone.cancelled() => None,
-        reason = sending => reason,
+    let dropped: Result<Infallible, Option<DropReason>> = tokio::select! {
+        () = closing.cancelled() => Err(None),
+        () = gone.cancelled() => Err(None),
+        end = sending => end,
     };
-    if let Some(reason) = dropped {
+    if let Err(Some(reason)) = dropped {
         subscriber.dropped(reason);
         // It is no subscriber any more; only the last event is left to send.
         drop(subscriber);
@@ -183,25 +166,23 @@ async fn serve(socket: SocketRef, mut subscriber: Subscriber, closing: &Cancella
     }
 }
 
-enum Delivery {
-    Done,
-    /// The connection has ended.
-    Gone,
-    TooSlow,
-}
-
 /// Puts one event into the buffer of the connection, as soon as there is room.
-async fn send(socket: &SocketRef, event: &FeedEvent) -> Delivery {
+///
+/// # Errors
+/// The client is too slow; `None` where the connection has ended.
+async fn send(socket: &SocketRef, event: &FeedEvent) -> Result<(), Option<DropReason>> {
     let id = event.version.to_string();
     let since = Instant::now();
     loop {
         match socket.emit(event.kind.name(), &(&event.data, &id)) {
-            Ok(()) => return Delivery::Done,
+            Ok(()) => return Ok(()),
             Err(SendError::Socket(SocketError::InternalChannelFull)) if since.elapsed() < SLOWEST => {
                 tokio::time::sleep(TRY_AGAIN_AFTER).await;
             }
-            Err(SendError::Socket(SocketError::InternalChannelFull)) => return Delivery::TooSlow,
-            Err(_) => return Delivery::Gone,
+            Err(SendError::Socket(SocketError::InternalChannelFull)) => {
+                return Err(Some(DropReason::TOO_SLOW));
+            }
+            Err(_) => return Err(None),
         }
     }
 }
@@ -209,7 +190,7 @@ async fn send(socket: &SocketRef, event: &FeedEvent) -> Delivery {
 /// Says why it ends, and ends it, as far as that gets through.
 async fn dismiss(socket: &SocketRef, reason: DropReason) {
     // Not by way of the buffer, which is full, but after all that is in it.
-    let _ = socket.volatile().emit(last_event(reason), &explain(reason));
+    let _ = socket.volatile().emit(reason.event, reason.text);
     for _ in 0..DISMISS_ATTEMPTS {
         // The disconnect packet needs room. A client that takes nothing at all ends by its missing answers to
         // pings.

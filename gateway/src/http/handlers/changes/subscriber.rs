@@ -3,41 +3,53 @@
 use std::sync::Arc;
 
 use protocol::Version;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
 
 use super::replay::{self, NoReplay, Piece};
-use super::state::FeedState;
 use crate::feed::{Batch, FellBehind, Subscription};
+use crate::http::api::Api;
 use crate::http::kind::Kind;
-use crate::http::metrics::{DropReason, Subscribed, Transport};
+use crate::http::metrics::{DropReason, Subscribed, SubscriberMetrics, Transport};
 use crate::http::problem::Problem;
+
+/// Subscribers that read from op-logs at the same time: each may hold a page of every copy.
+const REPLAYS: usize = 8;
+
+/// What all subscribers share.
+#[derive(Debug, Clone)]
+pub(crate) struct FeedState {
+    pub(super) api: Api,
+    metrics: SubscriberMetrics,
+    replays: Arc<Semaphore>,
+}
+
+impl FeedState {
+    pub(crate) fn new(api: Api, metrics: SubscriberMetrics) -> Self {
+        Self { api, metrics, replays: Arc::new(Semaphore::new(REPLAYS)) }
+    }
+
+    /// A permit to read from the op-logs what a subscriber has missed.
+    async fn permit_to_replay(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        match timeout(self.api.patience(), Arc::clone(&self.replays).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => {
+                let detail = "Too many read at once what they have missed. Nothing was begun.";
+                Err(Problem::new(Kind::TooManySubscribers, detail))
+            }
+        }
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Subscriber {
-    seat: Subscription,
+    subscription: Subscription,
     /// It has been given everything up to here.
     seen: Version,
     /// What it missed, as long as there is more of that.
     replay: Option<mpsc::Receiver<Piece>>,
     subscribed: Subscribed,
-}
-
-/// Name of the last event of a subscription that the gateway ends.
-pub(super) fn last_event(reason: DropReason) -> &'static str {
-    match reason {
-        DropReason::TooSlow | DropReason::Interrupted => "dropped",
-        DropReason::Gone => "gone",
-    }
-}
-
-/// What the last event says.
-pub(super) fn explain(reason: DropReason) -> &'static str {
-    match reason {
-        DropReason::TooSlow => "too slow: resume after the last id",
-        DropReason::Gone => "the changes after the last id are not kept any more: read the users again",
-        DropReason::Interrupted => "a db-process is away that has what comes next: resume after the last id",
-    }
 }
 
 /// The id of an event, as a client repeats it. An empty one is none, as in HTML.
@@ -48,12 +60,8 @@ pub(super) fn parse_id(text: &str) -> Result<Option<Version>, Problem> {
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| {
-        Problem::new(
-            Kind::MalformedEventId,
-            "The id of an event has sixteen hexadecimal digits in lower case.",
-        )
-    })
+    let detail = "The id of an event has sixteen hexadecimal digits in lower case.";
+    text.parse().map(Some).map_err(|_| Problem::new(Kind::MalformedEventId, detail))
 }
 
 fn gone() -> Problem {
@@ -71,32 +79,31 @@ impl Subscriber {
         after: Option<Version>,
         transport: Transport,
     ) -> Result<Self, Problem> {
-        let (seat, start) = state.api().subscribe().await?;
-        let subscribed = state.metrics().subscribe(transport);
-        let seen = match after {
-            None => start.from,
-            Some(after) if after > start.from => {
-                let detail =
-                    "The id is newer than anything that has happened here: it is of another ring, or no id.";
-                return Err(Problem::new(Kind::FutureEventId, detail));
+        let (subscription, start) = state.api.subscribe().await?;
+        let subscribed = state.metrics.subscribe(transport);
+        let seen = after.unwrap_or(start.from);
+        if seen > start.from {
+            let detail =
+                "The id is newer than anything that has happened here: it is of another ring, or no id.";
+            return Err(Problem::new(Kind::FutureEventId, detail));
+        }
+        if after.is_some() && seen < start.floor {
+            return Err(gone());
+        }
+        let is_in_memory = || after.is_none() || subscription.hub().reaches(seen);
+        let mut replay = None;
+        if !is_in_memory() {
+            let permit = state.permit_to_replay().await?;
+            // Another subscriber's replay may have put it back into memory meanwhile.
+            if !is_in_memory() {
+                let pieces = replay::start(state.api.engine().clone(), seen, start, permit).await;
+                replay = Some(pieces.map_err(|why| match why {
+                    NoReplay::Gone => gone(),
+                    NoReplay::Unserved(unserved) => unserved.into(),
+                })?);
             }
-            Some(after) if after < start.floor => return Err(gone()),
-            Some(after) if seat.hub().reaches(after) => after,
-            Some(after) => {
-                let permit = state.permit_to_replay().await?;
-                if !seat.hub().reaches(after) {
-                    let replay = replay::start(state.api().coordinator(), after, start, permit).await;
-                    let replay = replay.map_err(|why| match why {
-                        NoReplay::Gone => gone(),
-                        NoReplay::Unserved(unserved) => unserved.into(),
-                    })?;
-                    return Ok(Self { seat, seen: after, replay: Some(replay), subscribed });
-                }
-                // Another subscriber's replay has put it back into memory meanwhile.
-                after
-            }
-        };
-        Ok(Self { seat, seen, replay: None, subscribed })
+        }
+        Ok(Self { subscription, seen, replay, subscribed })
     }
 
     /// It has been given everything up to here.
@@ -125,10 +132,10 @@ impl Subscriber {
                     self.replay = None;
                 }
                 Some(Piece::End(reason)) => return Err(reason),
-                None => return Err(DropReason::TooSlow),
+                None => return Err(DropReason::TOO_SLOW),
             }
         }
-        let batch = self.seat.next(self.seen).await.map_err(|FellBehind| DropReason::TooSlow)?;
+        let batch = self.subscription.next(self.seen).await.map_err(|FellBehind| DropReason::TOO_SLOW)?;
         self.seen = batch.end();
         Ok(batch)
     }

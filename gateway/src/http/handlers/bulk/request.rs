@@ -1,0 +1,63 @@
+//! The handler.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, EXPECT};
+use axum::response::IntoResponse;
+use http_body_util::BodyExt;
+use tokio::time::timeout_at;
+
+use super::results::Limits;
+use super::work;
+use crate::http::api::Api;
+use crate::http::input::body::{self, AcceptedMedia};
+use crate::http::problem::Answer;
+
+/// State of the handler.
+#[derive(Debug, Clone)]
+pub(crate) struct BulkState {
+    api: Api,
+    limits: Arc<Limits>,
+}
+
+impl BulkState {
+    pub(crate) fn new(api: Api) -> Self {
+        Self { api, limits: Arc::default() }
+    }
+}
+
+/// Create, change and delete many users
+///
+/// One JSON object a line: a user with `op`, which is `create`, `update` or `delete`, and where wanted
+/// `if_match`. One result a line comes back, in their order, while the request is still coming in:
+/// `{"line":1,"status":201,"id":…}`, or a problem with its `line`.
+#[utoipa::path(
+    post,
+    path = "/api/user/bulk",
+    request_body(content = String, content_type = "application/x-ndjson", description = "The operations."),
+    responses((
+        status = 200,
+        description = "A result for each line.",
+        body = String,
+        content_type = "application/x-ndjson",
+    ))
+)]
+pub(crate) async fn change_users_in_bulk(
+    State(BulkState { api, limits }): State<BulkState>,
+    request: Request,
+) -> Answer {
+    let deadline = api.deadline();
+    let (parts, mut body) = request.into_parts();
+    body::check_type(&parts.headers, AcceptedMedia::Lines)?;
+    let (results, response) = limits.begin()?;
+    // A caller that waits for leave to send gets it by the first look at the body, before any answer. Others
+    // may want to see the beginning of the answer first.
+    let first = if parts.headers.contains_key(EXPECT) {
+        timeout_at(deadline, body.frame()).await.ok().flatten()
+    } else {
+        None
+    };
+    tokio::spawn(work::run(api, first, body, results));
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], response).into_response())
+}
