@@ -46,7 +46,7 @@ pub(super) async fn run(args: &BenchArgs, sides: &[Side]) -> anyhow::Result<Repo
                         seed: u64::from(round),
                     };
                     let outcome =
-                        generator::run(&spec).await.with_context(|| format!("{}, {kind}", side.name))?;
+                        generator::run(spec).await.with_context(|| format!("{}, {kind}", side.name))?;
                     if kind == Kind::Delete {
                         fill(side, outcome.used.clone()).await?;
                     }
@@ -75,7 +75,7 @@ async fn fill(side: &Side, users: Range<u64>) -> anyhow::Result<f64> {
         users,
         seed: 0,
     };
-    let outcome = generator::run(&spec).await.with_context(|| format!("filling: {}", side.name))?;
+    let outcome = generator::run(spec).await.with_context(|| format!("filling: {}", side.name))?;
     ensure!(outcome.errors == 0, "filling: {}: {} users were refused", side.name, outcome.errors);
     Ok(outcome.seconds)
 }

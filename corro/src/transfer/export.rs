@@ -74,7 +74,8 @@ async fn pages(args: &ExportArgs, mut output: Output<impl Write>) -> anyhow::Res
         let page: Page = ask(&mut client, args, &path).await?;
         page.items.iter().try_for_each(|user| output.user(user))?;
         users += page.items.len() as u64;
-        show(&progress, users, users);
+        progress.set_position(users);
+        show(&progress, users);
         match page.next_cursor {
             Some(next) => cursor = format!("&cursor={next}"),
             None => break,

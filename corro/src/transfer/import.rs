@@ -4,8 +4,6 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write, stdin};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -98,8 +96,8 @@ pub(crate) async fn import(args: ImportArgs) -> anyhow::Result<bool> {
             (Box::new(file), size)
         }
     };
-    let read = Arc::new(AtomicU64::new(0));
-    let reader = BufReader::new(Counted { reader, read: Arc::clone(&read) });
+    let progress = progress("imported", size);
+    let reader = BufReader::new(progress.wrap_read(reader));
     let rows = Rows::new(reader, format, args.name)?;
     let errors = match &args.errors {
         Some(path) => Some(BufWriter::new(at(File::create(path), path)?)),
@@ -111,8 +109,7 @@ pub(crate) async fn import(args: ImportArgs) -> anyhow::Result<bool> {
         on_conflict: args.on_conflict,
         summary: Summary::default(),
         errors,
-        progress: progress("imported", size),
-        read,
+        progress,
     };
     let started = Instant::now();
     let outcome = import.run(reading(rows)).await;
@@ -131,20 +128,6 @@ pub(crate) async fn import(args: ImportArgs) -> anyhow::Result<bool> {
     );
     outcome.context("the import is not complete; run it again, which does no row twice")?;
     Ok(summary.failed == 0)
-}
-
-/// Counts the bytes that are read.
-struct Counted {
-    reader: Box<dyn Read + Send>,
-    read: Arc<AtomicU64>,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.reader.read(buffer)?;
-        self.read.fetch_add(count as u64, Ordering::Relaxed);
-        Ok(count)
-    }
 }
 
 /// Reads rows on a thread of its own: a pipe may have nothing for a while, and two threads are faster than
@@ -169,9 +152,8 @@ struct Import {
     on_conflict: OnConflict,
     summary: Summary,
     errors: Option<BufWriter<File>>,
+    /// Over the bytes of the file.
     progress: ProgressBar,
-    /// Bytes of the file that are read.
-    read: Arc<AtomicU64>,
 }
 
 impl Import {
@@ -207,7 +189,7 @@ impl Import {
             if self.summary.total() > before {
                 progressed = Instant::now();
             }
-            show(&self.progress, self.summary.total(), self.read.load(Ordering::Relaxed));
+            show(&self.progress, self.summary.total());
             if let Some(reason) = interrupted {
                 if progressed.elapsed() > self.patience {
                     bail!("no progress for {} s: {reason}", self.patience.as_secs());

@@ -84,10 +84,9 @@ fn progress(what: &'static str, length: Option<u64>) -> ProgressBar {
     ProgressBar::new(length.unwrap_or(0)).with_style(style.expect("the template is sound"))
 }
 
-fn show(progress: &ProgressBar, users: u64, position: u64) {
+fn show(progress: &ProgressBar, users: u64) {
     let rate = users as f64 / progress.elapsed().as_secs_f64().max(0.001);
     progress.set_message(format!("{users} users, {rate:.0} users/s"));
-    progress.set_position(position);
 }
 
 /// `-` stands for the standard streams.

@@ -1,20 +1,21 @@
-//! The connections, each in a task of its own.
+//! The loop over all connections, with `epoll`.
 
 use std::collections::VecDeque;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use anyhow::{Context, bail};
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
 
 use super::requests::{Expected, Requests};
 use super::{Outcome, Spec};
-use crate::bench::cpu::{Watched, cpu_times};
+use crate::bench::cpu::{CpuTimes, Watched, cpu_times};
 use crate::latencies::Latencies;
 
 /// No answer is longer, or has more headers.
@@ -24,232 +25,306 @@ const MAX_HEADERS: usize = 32;
 /// Silence after which the target is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the connections have in common.
-struct Shared {
+/// What the timer is called among the events; the connections are called by their place.
+const TIMER: u64 = u64::MAX;
+
+/// A generator at work.
+pub(super) struct Engine {
     address: SocketAddr,
-    state: Mutex<State>,
-    /// Of the users that are taken one after the other, so many are taken that the warm-up has to end.
-    warm: Notify,
-    /// A request is due, or the end has come.
-    due: Notify,
+    epoll: OwnedFd,
+    /// Wakes for the next request that is due: the timeout of `epoll` itself is in whole milliseconds, in
+    /// which several are.
+    timer: OwnedFd,
+    connections: Vec<Connection>,
+    /// Those without a request under way, the one that has rested longest first, so that none rests until it
+    /// is closed.
+    idle: VecDeque<usize>,
+    requests: Requests,
+    /// Open loop: the moments at which requests were due that wait for a connection, and when the next one
+    /// is.
+    waiting: VecDeque<Instant>,
+    next_due: Option<Instant>,
+    interval: Option<Duration>,
+    processes: Vec<Watched>,
+    warm_up: Duration,
+    length: Duration,
+    first_user: u64,
+    request: Vec<u8>,
+    measured: Measured,
 }
 
-struct State {
-    requests: Requests,
-    /// Open loop: the moments at which requests were due that wait for a connection.
-    due: Option<VecDeque<Instant>>,
+/// One keep-alive connection.
+struct Connection {
+    stream: TcpStream,
+    /// What has come of the answer.
+    buffer: Vec<u8>,
+    filled: usize,
+    /// The request under way, and the moment from which it counts.
+    under_way: Option<(Instant, Expected)>,
+}
+
+/// What was seen so far.
+#[derive(Default)]
+struct Measured {
     /// Whether the warm-up is over.
     counts: bool,
-    /// Whether no more requests are sent.
-    ended: bool,
     latencies: Latencies,
-    answers: u64,
     errors: u64,
     first_error: Option<String>,
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no thread panics while it has the state")
-    }
-}
-
-/// Does what is asked for.
-///
-/// # Errors
-/// Where the target is lost, or falls silent, or a process to watch has ended.
-pub(in crate::bench) async fn run(spec: &Spec) -> anyhow::Result<Outcome> {
-    let target = (spec.target.host.as_str(), spec.target.port);
-    let shared = Arc::new(Shared {
-        address: target.to_socket_addrs()?.next().context("no such address")?,
-        state: Mutex::new(State {
+impl Engine {
+    /// # Errors
+    /// Where a connection cannot be made.
+    pub(super) fn new(spec: &Spec) -> anyhow::Result<Self> {
+        let target = (spec.target.host.as_str(), spec.target.port);
+        let address = target.to_socket_addrs()?.next().context("no such address")?;
+        let mut engine = Self {
+            address,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            timer: timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?,
+            connections: Vec::new(),
+            idle: (0..spec.connections as usize).collect(),
             requests: Requests::new(spec),
-            due: spec.rate.map(|_| VecDeque::new()),
-            counts: false,
-            ended: false,
-            latencies: Latencies::default(),
-            answers: 0,
-            errors: 0,
-            first_error: None,
-        }),
-        warm: Notify::new(),
-        due: Notify::new(),
-    });
-    let mut processes = spec.processes.clone();
-    processes.push(Watched { name: "generator".to_owned(), pid: std::process::id() });
-    let mut connections = Vec::new();
-    for _ in 0..spec.connections {
-        connections.push(connect(shared.address).await?);
-    }
-    let mut tasks = JoinSet::new();
-    for connection in connections {
-        tasks.spawn(work(Arc::clone(&shared), connection));
-    }
-    if let Some(rate) = spec.rate {
-        let shared = Arc::clone(&shared);
-        std::thread::spawn(move || make_due(&shared, Duration::from_secs(1) / rate));
-    }
-    tokio::select! {
-        () = sleep(spec.warm_up) => {}
-        () = shared.warm.notified() => {}
-        done = until_ended(&mut tasks) => done?,
-    }
-    shared.state().counts = true;
-    let before = cpu_times(&processes)?;
-    let began = Instant::now();
-    tokio::select! {
-        () = sleep(spec.length) => {}
-        () = silence(&shared) => bail!("no answer within {PATIENCE:?}"),
-        done = until_ended(&mut tasks) => done?,
-    }
-    let seconds = began.elapsed().as_secs_f64();
-    let after = cpu_times(&processes)?;
-    let latencies = {
-        let mut state = shared.state();
-        (state.counts, state.ended) = (false, true);
-        std::mem::take(&mut state.latencies)
-    };
-    shared.due.notify_waiters();
-    // What is under way ends, so that nothing of it is left in what comes after.
-    timeout(PATIENCE, until_ended(&mut tasks)).await.context("no answer")??;
-    let state = shared.state();
-    let of = |share| latencies.quantile(share).as_secs_f64();
-    Ok(Outcome {
-        requests: latencies.count(),
-        errors: state.errors,
-        first_error: state.first_error.clone(),
-        seconds,
-        p50: of(0.5),
-        p99: of(0.99),
-        p999: of(0.999),
-        max: latencies.max().as_secs_f64(),
-        cpu: after.into_iter().map(|(name, time)| (name.clone(), time - before[&name])).collect(),
-        used: spec.users.start..spec.users.start + state.requests.taken(),
-    })
-}
-
-async fn until_ended(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
-    while let Some(ended) = tasks.join_next().await {
-        ended.context("a connection's task has ended")??;
-    }
-    Ok(())
-}
-
-/// Returns when no answer comes any more.
-async fn silence(shared: &Shared) {
-    let mut before = None;
-    loop {
-        let answers = Some(shared.state().answers);
-        if answers == before {
-            return;
-        }
-        before = answers;
-        sleep(PATIENCE).await;
-    }
-}
-
-/// Open loop: makes one request due in each interval, on a thread of its own: the timers of tokio are in
-/// whole milliseconds, in which several may be due.
-fn make_due(shared: &Shared, interval: Duration) {
-    let mut next = Instant::now() + interval;
-    loop {
-        std::thread::sleep(next.saturating_duration_since(Instant::now()));
-        let mut state = shared.state();
-        if state.ended {
-            return;
-        }
-        while next <= Instant::now() {
-            state.due.get_or_insert_default().push_back(next);
-            shared.due.notify_one();
-            next += interval;
-        }
-    }
-}
-
-async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await.with_context(|| address.to_string())?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-/// One connection: one request after the other, until there are no more.
-async fn work(shared: Arc<Shared>, mut stream: TcpStream) -> anyhow::Result<()> {
-    let (mut request, mut buffer) = (Vec::new(), vec![0; LONGEST_ANSWER]);
-    while let Some((counts_from, expected)) = next(&shared, &mut request).await {
-        // A server may close a connection that has rested for long: that is no error.
-        if !matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
-        {
-            stream = connect(shared.address).await?;
-        }
-        let answer = exchange(&mut stream, &request, &mut buffer).await;
-        let took = counts_from.elapsed();
-        let is_broken = answer.is_err();
-        let error = match answer {
-            Ok((status, _)) if status == expected.status || status == expected.or => None,
-            Ok((_, length)) => Some(String::from_utf8_lossy(&buffer[..length]).into_owned()),
-            Err(error) => Some(format!("{error:#}")),
+            waiting: VecDeque::new(),
+            next_due: None,
+            interval: spec.rate.map(|rate| Duration::from_secs(1) / rate),
+            processes: spec.processes.clone(),
+            warm_up: spec.warm_up,
+            length: spec.length,
+            first_user: spec.users.start,
+            request: Vec::new(),
+            measured: Measured::default(),
         };
-        {
-            let mut state = shared.state();
-            state.answers += 1;
-            match error {
-                None if state.counts => state.latencies.record(took),
-                None => {}
-                Some(error) => {
-                    state.errors += 1;
-                    state.first_error.get_or_insert(error);
-                }
+        let timer = epoll::EventData::new_u64(TIMER);
+        epoll::add(&engine.epoll, &engine.timer, timer, epoll::EventFlags::IN)?;
+        engine.processes.push(Watched { name: "generator".to_owned(), pid: std::process::id() });
+        for place in 0..spec.connections as usize {
+            let connection = engine.connect(place)?;
+            engine.connections.push(connection);
+        }
+        Ok(engine)
+    }
+
+    fn connect(&self, place: usize) -> anyhow::Result<Connection> {
+        let stream = TcpStream::connect(self.address).with_context(|| format!("{}", self.address))?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        epoll::add(&self.epoll, &stream, epoll::EventData::new_u64(place as u64), epoll::EventFlags::IN)?;
+        Ok(Connection { stream, buffer: vec![0; LONGEST_ANSWER], filled: 0, under_way: None })
+    }
+
+    /// # Errors
+    /// Where the target is lost, or falls silent, or a process to watch has ended.
+    pub(super) fn run(mut self) -> anyhow::Result<Outcome> {
+        let started = Instant::now();
+        if self.interval.is_some() {
+            self.next_due = Some(started);
+        } else {
+            self.ask_all(started)?;
+        }
+        // Users that are taken one after the other have to last.
+        self.go_on_until(started.checked_add(self.warm_up), self.requests.users() / 10)?;
+        let (began, before) = self.begin()?;
+        let all_used = self.go_on_until(began.checked_add(self.length), u64::MAX)?;
+        let seconds = began.elapsed().as_secs_f64();
+        let after = cpu_times(&self.processes)?;
+        let latencies = std::mem::take(&mut self.measured.latencies);
+        if !all_used {
+            self.drain()?;
+        }
+        let of = |share| latencies.quantile(share).as_secs_f64();
+        Ok(Outcome {
+            requests: latencies.count(),
+            errors: self.measured.errors,
+            first_error: self.measured.first_error,
+            seconds,
+            p50: of(0.5),
+            p99: of(0.99),
+            p999: of(0.999),
+            max: latencies.max().as_secs_f64(),
+            cpu: after.into_iter().map(|(name, time)| (name.clone(), time - before[&name])).collect(),
+            used: self.first_user..self.first_user + self.requests.taken(),
+        })
+    }
+
+    fn begin(&mut self) -> anyhow::Result<(Instant, CpuTimes)> {
+        self.measured.counts = true;
+        let before = cpu_times(&self.processes)?;
+        Ok((Instant::now(), before))
+    }
+
+    /// Sends and receives, until then or until so many users are taken. Returns true where there is nothing
+    /// more to send and all is answered.
+    fn go_on_until(&mut self, end: Option<Instant>, taken: u64) -> anyhow::Result<bool> {
+        let mut events = Vec::with_capacity(self.connections.len());
+        loop {
+            let mut now = Instant::now();
+            if end.is_some_and(|end| now >= end) || self.requests.taken() > taken {
+                return Ok(false);
+            }
+            self.send_what_is_due(now)?;
+            if self.idle.len() == self.connections.len() && self.interval.is_none() {
+                return Ok(true);
+            }
+            let wake = [end, self.next_due].into_iter().flatten().min();
+            self.wait(&mut events, now, wake)?;
+            now = Instant::now();
+            for place in places(&mut events) {
+                self.read(place, now, true)?;
             }
         }
-        if is_broken {
-            stream = connect(shared.address).await?; // its request is not repeated
+    }
+
+    /// Takes what is under way off the wire, so that nothing of it is left in what comes after.
+    fn drain(&mut self) -> anyhow::Result<()> {
+        self.measured.counts = false;
+        let mut events = Vec::with_capacity(self.connections.len());
+        while self.idle.len() < self.connections.len() {
+            let now = Instant::now();
+            self.wait(&mut events, now, None)?;
+            for place in places(&mut events) {
+                self.read(place, now, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(
+        &self,
+        events: &mut Vec<epoll::Event>,
+        now: Instant,
+        wake: Option<Instant>,
+    ) -> anyhow::Result<()> {
+        let pause = wake.map_or(PATIENCE, |wake| wake.saturating_duration_since(now).min(PATIENCE));
+        let timespec = |time: Duration| Timespec {
+            tv_sec: time.as_secs() as i64,
+            tv_nsec: i64::from(time.subsec_nanos()),
+        };
+        if self.interval.is_some() {
+            // Set anew it is silent again, so it need not be read. Zero would be never.
+            let it_value = timespec(pause.max(Duration::from_nanos(1)));
+            let once = Itimerspec { it_interval: timespec(Duration::ZERO), it_value };
+            timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
+        }
+        match epoll::wait(&self.epoll, spare_capacity(events), Some(&timespec(pause))) {
+            Ok(_) if pause == PATIENCE && events.iter().all(|event| event.data.u64() == TIMER) => {
+                bail!("no answer within {PATIENCE:?}")
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
-    Ok(())
+
+    /// Open loop: whatever is due by now goes out, as long as there are connections.
+    fn send_what_is_due(&mut self, now: Instant) -> anyhow::Result<()> {
+        while let (Some(due), Some(interval)) = (self.next_due, self.interval)
+            && due <= now
+        {
+            self.waiting.push_back(due);
+            self.next_due = Some(due + interval);
+        }
+        while !self.waiting.is_empty()
+            && let Some(place) = self.idle.pop_front()
+        {
+            let due = self.waiting.pop_front().context("it is not empty")?;
+            if !self.ask(place, due)? {
+                self.next_due = None; // all users are taken
+                self.waiting.clear();
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closed loop: each connection begins.
+    fn ask_all(&mut self, now: Instant) -> anyhow::Result<()> {
+        for place in std::mem::take(&mut self.idle) {
+            self.ask(place, now)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a request. Returns false where there is none any more.
+    fn ask(&mut self, place: usize, counts_from: Instant) -> anyhow::Result<bool> {
+        let Some(expected) = self.requests.next(&mut self.request) else {
+            self.idle.push_back(place);
+            return Ok(false);
+        };
+        let connection = &mut self.connections[place];
+        connection.under_way = Some((counts_from, expected));
+        // The connection is empty, and a request far smaller than its buffer: what cannot be written is a
+        // lost connection.
+        if let Err(error) = connection.stream.write_all(&self.request) {
+            self.broken(place, &error.to_string())?;
+        }
+        Ok(true)
+    }
+
+    /// Reads what has come. With `go_on` the next request follows an answer.
+    fn read(&mut self, place: usize, now: Instant, go_on: bool) -> anyhow::Result<()> {
+        let connection = &mut self.connections[place];
+        let received = match connection.stream.read(&mut connection.buffer[connection.filled..]) {
+            Ok(0) => return self.broken(place, "the connection was closed"),
+            Ok(received) => received,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                return Ok(());
+            }
+            Err(error) => return self.broken(place, &error.to_string()),
+        };
+        connection.filled += received;
+        let Some((status, length)) = whole(&connection.buffer[..connection.filled])? else {
+            return Ok(());
+        };
+        let Some((counts_from, expected)) = connection.under_way.take() else {
+            bail!("an answer to nothing: {status}");
+        };
+        if length != connection.filled {
+            bail!("more than one answer to one request");
+        }
+        if status == expected.status || status == expected.or {
+            if self.measured.counts {
+                self.measured.latencies.record(now.saturating_duration_since(counts_from));
+            }
+        } else {
+            let text = String::from_utf8_lossy(&connection.buffer[..length]).into_owned();
+            self.failed(text);
+        }
+        self.connections[place].filled = 0;
+        if go_on && self.interval.is_none() {
+            self.ask(place, now)?;
+        } else {
+            self.idle.push_back(place);
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, what: String) {
+        self.measured.errors += 1;
+        self.measured.first_error.get_or_insert(what);
+    }
+
+    /// Makes a connection anew. Its request is not repeated. One that had none under way was closed for
+    /// resting too long: that is no error, and it rests on.
+    fn broken(&mut self, place: usize, what: &str) -> anyhow::Result<()> {
+        let rested = self.connections[place].under_way.is_none();
+        self.connections[place] = self.connect(place)?;
+        if rested {
+            return Ok(());
+        }
+        self.failed(what.to_owned());
+        if self.interval.is_none() {
+            self.ask(place, Instant::now())?;
+        } else {
+            self.idle.push_back(place);
+        }
+        Ok(())
+    }
 }
 
-/// Writes the next request, once it is due, and returns the moment from which it counts; `None` at the end.
-async fn next(shared: &Shared, request: &mut Vec<u8>) -> Option<(Instant, Expected)> {
-    loop {
-        {
-            let mut state = shared.state();
-            let due = match &mut state.due {
-                None => Some(Instant::now()),
-                Some(due) => due.pop_front(),
-            };
-            if state.ended {
-                return None;
-            }
-            if let Some(due) = due {
-                let expected = state.requests.next(request);
-                // Users that are taken one after the other have to last.
-                if !state.counts && state.requests.taken() > state.requests.users() / 10 {
-                    shared.warm.notify_one();
-                }
-                if expected.is_none() {
-                    state.ended = true;
-                    shared.due.notify_waiters();
-                }
-                return expected.map(|expected| (due, expected));
-            }
-        }
-        shared.due.notified().await;
-    }
-}
-
-/// Sends a request. Returns the status of the answer and its length in the buffer.
-async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut [u8]) -> anyhow::Result<(u16, usize)> {
-    stream.write_all(request).await?;
-    let mut filled = 0;
-    loop {
-        let received = stream.read(&mut buffer[filled..]).await?;
-        ensure!(received > 0, "the connection was closed");
-        filled += received;
-        if let Some((status, length)) = whole(&buffer[..filled])? {
-            ensure!(length == filled, "more than one answer to one request");
-            return Ok((status, length));
-        }
-    }
+/// The connections on which something has happened.
+fn places(events: &mut Vec<epoll::Event>) -> impl Iterator<Item = usize> {
+    events.drain(..).map(|event| event.data.u64()).filter(|place| *place != TIMER).map(|place| place as usize)
 }
 
 /// The status of the answer at the beginning of `bytes` and its whole length; `None` where it is not all
@@ -277,51 +352,33 @@ fn whole(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize)>> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use std::net::TcpListener;
 
     use super::*;
     use crate::bench::Kind;
     use crate::client::Endpoint;
 
-    /// Runs one connection with ten requests a second against a server that closes the first connection: at
-    /// once, or when it has a request.
-    async fn errors(at_once: bool) -> u64 {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            let mut first = true;
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let closes = std::mem::take(&mut first);
-                if closes && at_once {
-                    continue;
-                }
-                tokio::spawn(async move {
-                    while stream.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0 && !closes) {
-                        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
-                    }
-                });
-            }
-        });
+    #[test]
+    fn only_a_connection_with_a_request_under_way_breaks() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let spec = Spec {
-            target: Endpoint::local(port),
+            target: Endpoint::local(server.local_addr().unwrap().port()),
             processes: Vec::new(),
             kind: Kind::Get,
-            connections: 1,
-            rate: Some(10),
+            connections: 2,
+            rate: Some(1),
             warm_up: Duration::ZERO,
-            length: Duration::from_millis(350),
+            length: Duration::ZERO,
             users: 0..10,
             seed: 1,
         };
-        let outcome = run(&spec).await.unwrap();
-        assert!(outcome.requests > 0);
-        outcome.errors
-    }
-
-    #[tokio::test]
-    async fn only_a_connection_with_a_request_under_way_breaks() {
-        assert_eq!((errors(true).await, errors(false).await), (0, 1));
+        let mut engine = Engine::new(&spec).unwrap();
+        engine.broken(0, "closed").unwrap();
+        assert_eq!((engine.measured.errors, engine.idle.make_contiguous()), (0, [0, 1].as_mut_slice()));
+        let place = engine.idle.pop_front().unwrap();
+        assert!(engine.ask(place, Instant::now()).unwrap());
+        engine.broken(place, "closed").unwrap();
+        assert_eq!((engine.measured.errors, engine.idle.make_contiguous()), (1, [1, 0].as_mut_slice()));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The load: what a [`Spec`] says, with an [`Outcome`].
 //!
-//! One thread, a task for each connection, and two system calls a request: one that writes it and one that
-//! reads the answer. It has no HTTP library but a parser of heads, and makes no allocation for each request,
-//! because it shares the machine with what it measures. It does not pipeline: a connection has one request
-//! under way, as clients have.
+//! One thread, one `epoll` over all connections, and two system calls a request, one that writes it and one
+//! that reads the answer: no runtime, no task and no allocation for each request, because it shares the
+//! machine with what it measures. It does not pipeline: a connection has one request under way, as clients
+//! have.
 //!
-//! [`requests`] writes the requests, [`engine`] sends them.
+//! [`requests`] writes the requests, [`engine`] is the loop.
 
 mod engine;
 mod requests;
@@ -13,12 +13,13 @@ mod requests;
 use std::ops::Range;
 use std::time::Duration;
 
+use anyhow::Context;
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use super::Kind;
 use super::cpu::{CpuTimes, Watched};
 use crate::client::Endpoint;
-pub(super) use engine::run;
 
 /// What a generator is to do.
 #[derive(Clone, Debug)]
@@ -61,4 +62,14 @@ pub(super) struct Outcome {
     pub(super) cpu: CpuTimes,
     /// Those of the users that were taken one after the other, from the first.
     pub(super) used: Range<u64>,
+}
+
+/// Does that, on a thread of its own.
+///
+/// # Errors
+/// Where the target is lost, or falls silent, or a process to watch has ended.
+pub(super) async fn run(spec: Spec) -> anyhow::Result<Outcome> {
+    let (sender, outcome) = oneshot::channel();
+    std::thread::spawn(move || sender.send(engine::Engine::new(&spec).and_then(engine::Engine::run)));
+    outcome.await.context("the generator has ended")?
 }
