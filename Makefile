@@ -26,7 +26,8 @@ simulate: setup ## Run the simulation with many seeds: make simulate SEEDS=10000
 build: setup ## Build everything
 	cargo build --release --workspace
 
-lint: setup ## Check format and lints
+lint: setup ## Check structure, format and lints
+	corro/tests/structure.py
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
 

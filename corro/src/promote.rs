@@ -184,8 +184,10 @@ mod tests {
         let text = format!(
             r#"{{"partition":1,"lead":null,"role":"primary","unreplicated":0,
             "waiting_for":"db-1 has to come back","copies":[
-            {{"process":"db-1","role":"primary","connected":false,"complete":false,"version":null,"lag":null}},
-            {{"process":"db-2","role":"replica","connected":true,"complete":true,"version":77,"lag":{lag}}}]}}"#
+            {{"process":"db-1","role":"primary","connected":false,"complete":false,"version":null,
+            "lag":null}},
+            {{"process":"db-2","role":"replica","connected":true,"complete":true,"version":77,
+            "lag":{lag}}}]}}"#
         );
         serde_json::from_str(&text).unwrap()
     }

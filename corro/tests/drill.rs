@@ -129,8 +129,9 @@ impl Composed {
         });
         std::thread::spawn(move || lines.for_each(drop));
         let script = format!(
-            "#!/bin/sh\necho \"$@\" >> orders\ncase $1 in version) exit;; start) set -- restart $2;; unpause) set -- resume $2;; \
-             esac\nexec {corro} demo \"$@\" --folder ring\n"
+            "#!/bin/sh\necho \"$@\" >> orders\ncase $1 in version) exit;; \
+             start) set -- restart $2;; \
+             unpause) set -- resume $2;; esac\nexec {corro} demo \"$@\" --folder ring\n"
         );
         let compose = folder.path().join("docker-compose");
         std::fs::write(&compose, script).unwrap();

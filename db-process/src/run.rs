@@ -217,7 +217,10 @@ fn open(
         copy.merge_small_tables();
         Ok(copy)
     };
-    let copies = PerRole { primary: start(Role::Primary)?, replica: start(Role::Replica)? };
+    let primary = start(Role::Primary)?;
+    // A database must not be at work any more when the process ends.
+    let replica = start(Role::Replica).inspect_err(|_| primary.stop())?;
+    let copies = PerRole { primary, replica };
     Ok(Node::new(data, copies))
 }
 

@@ -153,7 +153,7 @@ impl Record {
     }
 
     /// The record of a user of which only `change` is known. Registers that it does not set have version
-    /// zero, so what another copy knows of them wins; without `alive` in the change the user counts as absent.
+    /// zero, so what another copy knows of them wins; without `alive` in the change, the user is absent.
     pub fn from_change(version: Version, change: &Change) -> Self {
         let mut record = Self {
             alive: Register::unset(),

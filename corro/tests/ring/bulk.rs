@@ -31,7 +31,8 @@ async fn bulk(port: u16, lines: &[String], meanwhile: impl AsyncFnOnce()) -> Vec
     let length: usize = lines.iter().map(|line| line.len() + 1).sum();
     let send = async {
         let head = format!(
-            "POST /api/user/bulk HTTP/1.0\r\ncontent-type: application/x-ndjson\r\ncontent-length: {length}\r\n\r\n"
+            "POST /api/user/bulk HTTP/1.0\r\ncontent-type: application/x-ndjson\r\n\
+             content-length: {length}\r\n\r\n"
         );
         writer.write_all(head.as_bytes()).await.unwrap();
         let (first, second) = lines.split_at(lines.len() / 2);
@@ -245,7 +246,8 @@ async fn how_long_a_million_creates_in_one_request_take() {
     let (mut reader, mut writer) = stream.split();
     let send = async {
         let head = format!(
-            "POST /api/user/bulk HTTP/1.0\r\ncontent-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n",
+            "POST /api/user/bulk HTTP/1.0\r\ncontent-type: application/x-ndjson\r\n\
+             content-length: {}\r\n\r\n",
             text.len()
         );
         writer.write_all(head.as_bytes()).await.unwrap();
@@ -268,8 +270,8 @@ async fn how_long_a_million_creates_in_one_request_take() {
     let (after, took) = (cpu(), start.elapsed().as_secs_f64());
     assert_eq!((results, good), (USERS, USERS));
     println!(
-        "{USERS} creates in {took:.2} s: {:.0} users/s; CPU a user: gateway {:.1} µs, db-processes together {:.1} µs; \
-         gateway at most {} MiB",
+        "{USERS} creates in {took:.2} s: {:.0} users/s; CPU a user: gateway {:.1} µs, \
+         db-processes together {:.1} µs; gateway at most {} MiB",
         USERS as f64 / took,
         (after.0 - before.0) * 1e6 / USERS as f64,
         (after.1 - before.1) * 1e6 / USERS as f64,

@@ -135,8 +135,8 @@ async fn how_long_a_change_takes_to_two_thousand_subscribers() {
         late.sort_unstable();
         let at = |share: f64| late[((late.len() - 1) as f64 * share) as usize];
         println!(
-            "{name}: {} arrivals, {lost} lost, {doubled} doubled; from the acknowledgement p50 {:?}, p95 {:?}, p99 {:?}, \
-             longest {:?}",
+            "{name}: {} arrivals, {lost} lost, {doubled} doubled; from the acknowledgement p50 {:?}, \
+             p95 {:?}, p99 {:?}, longest {:?}",
             late.len(),
             at(0.5),
             at(0.95),

@@ -162,7 +162,7 @@ impl Disk {
         Self::made_by([mount.args(["-t", "tmpfs", "-o", "size=48m", "none"]).arg(folder)], folder)
     }
 
-    /// One that can stand still: a process that writes there waits, and cannot even be killed. `None` as above.
+    /// One that can stand still: a process that writes there waits, and cannot be killed. `None` as above.
     fn that_can_hang(folder: &Path) -> Option<Self> {
         let image = folder.with_extension("image");
         std::fs::File::create(&image).unwrap().set_len(1 << 30).unwrap();

@@ -126,8 +126,8 @@ async fn what_one_read_costs_in_rings_of_three_and_of_seven() {
             let took = start.elapsed().as_secs_f64();
             let per_read = |seconds: f64| seconds * 1e6 / READS as f64;
             println!(
-                "round {round}, n = {size}: {:.2} frames a GET, gateway {:.1} µs CPU, db-processes together {:.1} µs CPU \
-                 (at rest {:.2} % and {:.2} % of a core)",
+                "round {round}, n = {size}: {:.2} frames a GET, gateway {:.1} µs CPU, \
+                 db-processes together {:.1} µs CPU (at rest {:.2} % and {:.2} % of a core)",
                 (frames_after - frames_before) as f64 / READS as f64,
                 per_read(cpu_after.0 - cpu_before.0 - at_rest.0 * took),
                 per_read(cpu_after.1 - cpu_before.1 - at_rest.1 * took),

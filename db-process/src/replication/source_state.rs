@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Follow ─→ Declined
-//!        ─→ the op-log still has what the follower lacks ──────────→ LogBatch, LogBatch, … as long as it stays
+//!        ─→ the op-log still has what the follower lacks ─────────→ LogBatch, LogBatch, … while it stays
 //!        ─→ it does not: CopyChunk, CopyChunk, …, the last one says where in the op-log it ends ─↗
 //! ```
 //!

@@ -323,7 +323,10 @@ impl CopyHandle {
         Ok(found.unwrap_or_else(|error| {
             if !self.shared.unreadable.swap(true, Ordering::Relaxed) {
                 let role = role.as_str();
-                tracing::warn!(role, %error, "deleted users are not forgotten: `corro check --scan` tells more");
+                tracing::warn!(
+                    role, %error,
+                    "deleted users are not forgotten: `corro check --scan` tells more"
+                );
             }
             let CopyReport { incarnation, head, .. } = self.report();
             TombstoneAnswer { query: query.query, tombstones: Vec::new(), next: None, incarnation, head }
@@ -411,8 +414,8 @@ impl CopyHandle {
         }
     }
 
-    /// Does that on a thread of its own with [background priority](crate::background), which has to end before
-    /// the copy is stopped.
+    /// Does that on a thread of its own with [background priority](crate::background), which has to end
+    /// before the copy is stopped.
     ///
     /// # Errors
     /// If the system has no thread.

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use protocol::message::replication::LogEntry;
 use protocol::{Record, UserId};
 use rocksdb::{ColumnFamily, DB};
 
@@ -10,8 +9,7 @@ use super::indexes::Pending;
 use super::latest::Latest;
 use super::recent_records::RecentRecords;
 use super::schema::{META, RECORDS, STATE, decode_meta, decode_record, no_state};
-use super::snapshot::RocksSnapshot;
-use crate::store::{Meta, Snapshot, StoreError};
+use crate::store::{Meta, StoreError};
 
 /// A copy's database, to be read. Clones share it; it is closed when the last one is dropped, and its
 /// [writer](super::RocksStore).
@@ -70,37 +68,6 @@ impl RocksReader {
     /// If the database fails or the state is damaged.
     pub fn meta(&self) -> Result<Meta, StoreError> {
         self.read_meta()?.ok_or_else(no_state)
-    }
-
-    /// See [`Store::group_count`](crate::store::Store::group_count).
-    ///
-    /// # Errors
-    /// If the database fails or the number is damaged.
-    pub fn group_count(&self, group: i32) -> Result<u64, StoreError> {
-        RocksSnapshot::of(self)?.group_count(group)
-    }
-
-    /// See [`Store::log_after`](crate::store::Store::log_after).
-    ///
-    /// # Errors
-    /// If the database fails, or an entry is damaged or missing.
-    pub fn log_after(&self, sequence: u64, limit: usize) -> Result<Option<Vec<LogEntry>>, StoreError> {
-        if let Some(entries) = self.latest.after(sequence, limit) {
-            return Ok(Some(entries));
-        }
-        let snapshot = RocksSnapshot::of(self)?;
-        if !snapshot.meta().log_reaches(sequence) {
-            return Ok(None);
-        }
-        snapshot.log(sequence).take(limit).collect::<Result<_, _>>().map(Some)
-    }
-
-    /// See [`Store::snapshot`](crate::store::Store::snapshot).
-    ///
-    /// # Errors
-    /// If the database fails or the state is damaged.
-    pub fn snapshot(&self) -> Result<impl Snapshot, StoreError> {
-        RocksSnapshot::of(self)
     }
 
     /// Brings to disk what was committed unsynced, as [`Store::sync`](crate::store::Store::sync) does.

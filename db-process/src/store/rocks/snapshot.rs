@@ -27,6 +27,40 @@ pub(super) struct RocksSnapshot<'a> {
     meta: Meta,
 }
 
+/// What is read from a snapshot.
+impl RocksReader {
+    /// See [`Store::group_count`](crate::store::Store::group_count).
+    ///
+    /// # Errors
+    /// If the database fails or the number is damaged.
+    pub fn group_count(&self, group: i32) -> Result<u64, StoreError> {
+        RocksSnapshot::of(self)?.group_count(group)
+    }
+
+    /// See [`Store::log_after`](crate::store::Store::log_after).
+    ///
+    /// # Errors
+    /// If the database fails, or an entry is damaged or missing.
+    pub fn log_after(&self, sequence: u64, limit: usize) -> Result<Option<Vec<LogEntry>>, StoreError> {
+        if let Some(entries) = self.latest.after(sequence, limit) {
+            return Ok(Some(entries));
+        }
+        let snapshot = RocksSnapshot::of(self)?;
+        if !snapshot.meta().log_reaches(sequence) {
+            return Ok(None);
+        }
+        snapshot.log(sequence).take(limit).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// See [`Store::snapshot`](crate::store::Store::snapshot).
+    ///
+    /// # Errors
+    /// If the database fails or the state is damaged.
+    pub fn snapshot(&self) -> Result<impl Snapshot, StoreError> {
+        RocksSnapshot::of(self)
+    }
+}
+
 impl<'a> RocksSnapshot<'a> {
     pub(super) fn of(reader: &'a RocksReader) -> Result<Self, StoreError> {
         let inner = reader.db.snapshot();

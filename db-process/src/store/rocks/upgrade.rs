@@ -19,7 +19,6 @@ use super::reader::RocksReader;
 use super::schema::{
     BY_EMAIL, BY_GROUP, DIGESTS, FOLDED, GROUP, META, PENDING, RECORDS, page_key, page_number,
 };
-use super::writer::RocksStore;
 use crate::store::derived::{Digests, places};
 use crate::store::{Batch, Durability, Encoded, Late, Meta, Snapshot, Store, StoreError, encoding};
 
@@ -106,13 +105,13 @@ fn pages(reader: &RocksReader) -> impl Iterator<Item = Result<(u64, Box<[u8]>), 
     })
 }
 
-/// Makes digests, counts and indexes from the records. `meta` is the state that was found.
+/// Makes digests, counts and indexes from the records, and commits them to the `store` that `reader` belongs
+/// to. `meta` is the state that was found.
 ///
 /// # Errors
 /// If the database fails or a record is damaged.
-pub(super) fn derive(store: &mut RocksStore, meta: Meta) -> Result<(), StoreError> {
+pub(super) fn derive(reader: &RocksReader, store: &mut impl Store, meta: Meta) -> Result<(), StoreError> {
     let started = Instant::now();
-    let reader = store.reader();
     for family in [BY_GROUP, BY_EMAIL] {
         reader.db.delete_range_cf(reader.family(family), [].as_slice(), &END)?;
     }

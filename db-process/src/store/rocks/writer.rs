@@ -57,7 +57,7 @@ impl RocksStore {
     fn read_back(&mut self, meta: Meta) -> Result<(), StoreError> {
         upgrade::move_records(&self.reader)?;
         if self.reader.db.get_pinned_cf(self.family(META), DIGESTS)?.is_none() {
-            return upgrade::derive(self, meta);
+            return upgrade::derive(&self.reader(), self, meta);
         }
         let pending = RocksSnapshot::of(&self.reader)?.read_pending()?;
         *lock(&self.reader.pending) = pending;

@@ -1,19 +1,23 @@
 #!/usr/bin/env python3
-"""Fails where the modules of a crate import each other in a cycle.
+"""Fails where the structure of the code is not as it should be: import cycles, lines over 110 columns,
+source files with over 500 lines of code.
 
-    corro/tests/cycles.py [FOLDER...]     cycles with a module below one of the folders; without any, all
+    corro/tests/structure.py [FOLDER...]     cycles with a module below one of the folders; without any, all
 
 Within each module, the modules that it contains must have an order in which each imports only from those
-before it; an import counts for all modules from the file that has it up to the one that contains both
-ends. An import is a path that begins with `crate`, `super`, `self` or a module declared in the file, in a
-`use` or anywhere else in the code. A `pub use` is followed to where it leads. A file is a part of the
-modules that contain it, so what it uses of these is no import; nor is what only tests use. A path that a
-macro puts together is not seen.
+before it; an import counts for all modules from the file that has it up to the one that contains both ends.
+An import is a path that begins with `crate`, `super`, `self` or a module declared in the file, in a `use` or
+anywhere else in the code. A `pub use` is followed to where it leads. A file is a part of the modules that
+contain it, so what it uses of these is no import; nor is what only tests use. A path that a macro puts
+together is not seen.
+
+Lines of code are those of `*/src` without comments, blank lines and tests.
 
 Each run first checks itself on small crates with and without a cycle.
 """
 
 import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +28,8 @@ DEFINITION = re.compile(
 )
 PATH = re.compile(r"(?<![\w:$])((?:r#)?[a-z_]\w*(?:\s*::\s*\w+)+)")
 USE = re.compile(r"(?:(\bpub(?:\s*\([^)]*\))?)\s+)?\buse\s+([^;]+);")
+WIDTH = 110
+LINES = 500
 MOD = re.compile(r"((?:#\[[^\]]*\]\s*)*)(?:pub(?:\s*\([^)]*\))?\s+)?\bmod\s+(\w+)\s*;")
 
 
@@ -69,7 +75,7 @@ def leaves(tree, prefix=()):
 
 class File:
     def __init__(self, path, module, code):
-        self.path, self.module = path, module
+        self.path, self.module, self.code = path, module, code
         self.children = {name for _, name in MOD.findall(code)}
         self.exports, self.paths = {}, []
         facade = not DEFINITION.search(USE.sub("", code))
@@ -165,12 +171,27 @@ def cycles_of(graph):
     return found
 
 
+def lines_of_code(files):
+    """Of each file of a crate; literals and comments of many lines count as one line at most."""
+    return {file.path: sum(bool(line.strip()) for line in file.code.splitlines()) for file in files.values()}
+
+
+def wide_lines(root):
+    """Lines of all tracked texts but licences, data and pictures."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True)
+    for name in filter(None, tracked.stdout.split("\0")):
+        if not re.search(r"(^|/)(LICENSE|Cargo\.lock|golden[^/]*)(/|$)|\.(json|svg|png|txt)$", name):
+            for number, line in enumerate((root / name).read_text().splitlines(), 1):
+                if len(line) > WIDTH:
+                    yield f"{name}:{number}: {len(line)} columns"
+
+
 def check(root, crates, folders):
-    """Prints the cycles; returns how many, and how many files were read."""
-    count = read = 0
+    """Prints what is wrong; returns how much that is, and the lines of code of each file."""
+    count, lines = 0, {}
     for crate in crates:
         files = files_of(root / crate / "src")
-        read += len(files)
+        lines |= lines_of_code(files)
         graph = imports_of(files)
         for cycle in cycles_of(graph):
             edges = [edge for a in cycle for b in cycle for edge in sorted(graph[a].get(b, ()))]
@@ -181,7 +202,7 @@ def check(root, crates, folders):
             print(f"{crate}: a cycle of {', '.join('::'.join(module) for module in cycle)}")
             for a, b, name in edges:
                 print(f"  {Path(a).relative_to(root)} -> {Path(b).relative_to(root)}: {name}")
-    return count, read
+    return count, lines
 
 
 def check_itself():
@@ -223,10 +244,14 @@ def main():
     folders = [Path(folder) for folder in sys.argv[1:]]
     for folder in folders:
         assert (root / folder).is_dir(), f"{folder} is no folder of this repository"
-    count, read = check(root, CRATES, folders)
-    assert read > 100, f"only {read} files were found"
-    print(f"{read} files, {count} cycles" + (f" in {', '.join(map(str, folders))}" if folders else ""))
-    sys.exit(count > 0)
+    count, lines = check(root, CRATES, folders)
+    assert len(lines) > 100, f"only {len(lines)} files were found"
+    large = [f"{path.relative_to(root)}: {n} lines of code" for path, n in lines.items() if n > LINES]
+    wide = list(wide_lines(root))
+    print(
+        *large, *wide, f"{len(lines)} files, {sum(lines.values()):,} lines of code, {count} cycles", sep="\n"
+    )
+    sys.exit(bool(count or large or wide))
 
 
 main()
