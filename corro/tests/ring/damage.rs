@@ -69,6 +69,10 @@ async fn a_block_that_cannot_be_read_is_found_and_the_copy_is_filled_anew() {
     create(ring.rest_port, 3_000).await;
     ring.until_ready().await;
     assert_eq!(check(&ring, &["--scan"]).await.0, Some(0));
+    // RocksDB merges what a stop has flushed as soon as it starts again. This is about a settled table.
+    ring.stop(1);
+    ring.start_process(1);
+    ring.until_ready().await;
     ring.stop(1);
     turn_a_bit(&ring.data_dir(1).join("primary"));
     ring.start_process(1);

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::client::Client;
 use super::copies::until_equal;
 use super::processes::Ring;
+use super::skip::skip_unless_ci;
 
 /// A user that one writer counts up.
 struct Counted {
@@ -156,7 +157,7 @@ fn refused(command: &mut Command) -> Option<String> {
 struct Disk(PathBuf);
 
 impl Disk {
-    /// Of a few megabytes. `None` where this is not allowed, with the reason on the output.
+    /// Of a few megabytes. `None` where this is not allowed: the test is skipped.
     fn small(folder: &Path) -> Option<Self> {
         let mut mount = Command::new("mount");
         Self::made_by([mount.args(["-t", "tmpfs", "-o", "size=48m", "none"]).arg(folder)], folder)
@@ -174,7 +175,7 @@ impl Disk {
     fn made_by<'a>(commands: impl IntoIterator<Item = &'a mut Command>, folder: &Path) -> Option<Self> {
         std::fs::create_dir_all(folder).unwrap();
         if let Some(why) = commands.into_iter().find_map(refused) {
-            println!("skipped, no disk can be mounted: {why}");
+            skip_unless_ci(&format!("no disk can be mounted: {why}"));
             return None;
         }
         Some(Self(folder.to_owned()))

@@ -26,4 +26,5 @@ mod purge;
 mod remedies;
 mod restart;
 mod rollback;
+mod skip;
 mod slow;
