@@ -6,9 +6,10 @@
 //! linearizability, what the ring counts is compared with what it lists, and both copies of every partition
 //! are compared on disk. At the end come a verdict and the exit code.
 //!
-//! [`faults`] plans, [`driver`] carries the faults out, [`run`] does one cycle after the other; [`verify`]
-//! judges the histories, [`copies`] the disks; [`ring`] asks the ring whether it is whole, and counts its
-//! users; [`report`] sums up, [`verdict`] and [`html`] show that, [`progress`] shows what happens meanwhile.
+//! [`faults`] plans, [`driver`] carries the faults out, [`mod@run`] does one cycle after the other;
+//! [`verify`] judges the histories, [`copies`] the disks; [`ring`] asks the ring whether it is whole, and
+//! counts its users; [`report`] sums up, [`mod@verdict`] and [`html`] show that, [`progress`] shows what
+//! happens meanwhile.
 //!
 //! It does not drill two faults at once, and with a ring that it has not started it cannot read the disks,
 //! unless that is a demo on this machine.

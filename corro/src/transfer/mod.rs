@@ -9,8 +9,8 @@
 //! An export reads pages of the list, from the first id to the last. It is no snapshot: a user that is made
 //! or deleted meanwhile may be in it or not.
 //!
-//! [`rows`]: from a file to rows. [`identity`]: ids for rows without one. [`import`] and [`export`]: both
-//! ways.
+//! [`rows`]: from a file to rows. [`identity`]: ids for rows without one. [`mod@import`] and
+//! [`mod@export`]: both ways.
 
 mod export;
 mod identity;

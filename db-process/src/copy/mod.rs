@@ -32,9 +32,9 @@
 //! was filled by a full copy. It remembers which copy it was filled from ([`Origin`](crate::store::Origin)),
 //! for that one can then follow it without a full copy in return.
 //!
-//! Beside its records a copy keeps what follows from them: digests, counts and indexes ([`derive`]), in the
-//! same batch. And it keeps what its op-log can vouch for: the `floor`, at or below which entries are gone,
-//! and the highest `foreign` version, which came from elsewhere (see
+//! Beside its records a copy keeps what follows from them: digests, counts and indexes ([`mod@derive`]), in
+//! the same batch. And it keeps what its op-log can vouch for: the `floor`, at or below which entries are
+//! gone, and the highest `foreign` version, which came from elsewhere (see
 //! [`protocol::message::query::ChangesAnswer`]).
 //!
 //! What a copy does not do: it does not know who leads, whether the other copy is there, or what time it is.
@@ -43,7 +43,7 @@
 //! it must not be used again.
 //!
 //! * [`decide`]: what a write comes to.
-//! * [`derive`]: what follows from the records, stored with each change of one.
+//! * [`mod@derive`]: what follows from the records, stored with each change of one.
 //! * [`audit`]: the same from all records, and what differs.
 //! * [`asking`]: questions about a whole copy.
 //! * [`document`]: the user as a caller gets it.

@@ -6,7 +6,7 @@
 //! entries would be given to others.
 //!
 //! It is found out by comparing. Each commit has a number, the *LSN*. Whatever relies on what a copy has on
-//! disk remembers the LSN that was on disk then ([`FlushPoint`](protocol::message::link::FlushPoint)), and is
+//! disk remembers the LSN that was on disk then ([`FlushPoint`]), and is
 //! in the position to compare it when the copy comes back:
 //!
 //! * the gateway, with each answer to a write: compared when the process registers;

@@ -1,7 +1,7 @@
 //! The rules of the link to the gateway: when this process connects, what it reports, and what it answers.
 //!
 //! It connects and registers with the state of its copies. Then it answers reads, writes and questions, and
-//! each [`Beat`] through the same queue, so that an answer to one means that work gets done. Whenever the
+//! each `Beat` through the same queue, so that an answer to one means that work gets done. Whenever the
 //! connection is over, whatever was under way on it is forgotten, and it registers anew: the gateway sends
 //! again what it has no answer for. Writes that a copy still has are waited for first: they are among what
 //! it registers with, so that no other copy leads without them.

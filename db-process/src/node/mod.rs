@@ -1,7 +1,7 @@
 //! What this process is in its ring: its two copies, its identity, and what the last notice of the ring asks
 //! for.
 //!
-//! * [`plan`]: decides what a notice means, as a pure function.
+//! * [`mod@plan`]: decides what a notice means, as a pure function.
 //! * [`Node`]: carries it out, and is where the links find the copies.
 //!
 //! It opens no connection itself: the followers watch [`Node::peer`].

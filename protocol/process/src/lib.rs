@@ -1,12 +1,12 @@
 //! What both kinds of process do alike around their work.
 //!
-//! - [`settings`]: from flags and environment variables, with one clear line where a value is bad
-//! - [`run`]: all of what follows around the work of a process
+//! - [`mod@settings`]: from flags and environment variables, with one clear line where a value is bad
+//! - [`mod@run`]: all of what follows around the work of a process
 //! - [`start_log`]: daily files and stdout
 //! - [`shutdown_on_signal`]: SIGTERM and Ctrl-C become a token that is cancelled
 //! - [`abort_on_panic`]: a bug ends the process, where it would otherwise end one task and leave a half of it
 //!   at work
-//! - [`probe`]: asks a process on this machine whether it is well
+//! - [`mod@probe`]: asks a process on this machine whether it is well
 //!
 //! Nothing here knows what the processes do.
 

@@ -3,7 +3,7 @@
 //! * One program put the records of a batch, and what they change in the digests, onto a *page* in `meta`:
 //!   its key is `changed`, then the number of the page. `digested` is the page as of which the digests were
 //!   written whole. [`move_records`] puts records and digests where they belong.
-//! * An earlier one had no digests, counts and indexes. [`derive`] makes them from the records. It goes
+//! * An earlier one had no digests, counts and indexes. [`derive()`] makes them from the records. It goes
 //!   through all records once and writes as it goes, so it needs no memory to speak of. The digests are
 //!   written last and on disk: as long as they are missing, whatever else is there is what an interrupted
 //!   attempt left, and is removed first.

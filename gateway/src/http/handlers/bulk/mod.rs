@@ -26,7 +26,7 @@
 //!
 //! * [`request`]: the handler. [`work`]: the task of a request.
 //! * [`lines`]: from chunks of bytes to lines.
-//! * [`line`]: from a line to an operation, or to what is wrong with it.
+//! * [`mod@line`]: from a line to an operation, or to what is wrong with it.
 //! * [`window`]: the lines in flight.
 //! * [`results`]: the results that wait to be read, and the bounds of all such requests together.
 
