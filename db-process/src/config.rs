@@ -9,6 +9,9 @@ use url::{Host, Url};
 
 use crate::store::BlockCache;
 
+/// The system allows some 4,096 bytes, and the files in the folder have names as well.
+const LONGEST_PATH: usize = 4_000;
+
 /// Settings of a db-process: environment variables, and flags of the same names.
 #[derive(Args, Clone, Debug)]
 pub struct DbProcessConfig {
@@ -82,6 +85,12 @@ impl DbProcessConfig {
                         of a ring have to share a secret"
                     .to_owned(),
             );
+        }
+        let length = self.data_dir().as_os_str().len();
+        if length > LONGEST_PATH {
+            return Err(format!(
+                "DATA_DIR (--data-dir): its path has {length} bytes; allowed: at most {LONGEST_PATH}"
+            ));
         }
         Ok(())
     }
@@ -179,7 +188,15 @@ mod tests {
     }
 
     #[test]
-    fn a_health_check_asks_for_live_unless_told() {
+    fn a_path_that_leaves_no_room_for_files_is_refused() {
+        let check = |length: usize| parse(&["--data-dir", &"x/".repeat(length / 2)]).unwrap().check();
+        assert_eq!(check(4_000), Ok(()));
+        let line = check(4_002).unwrap_err();
+        assert!(line.starts_with("DATA_DIR (--data-dir)") && line.contains("4002 bytes"), "{line}");
+    }
+
+    #[test]
+    fn a_health_check_asks_for_live_by_default() {
         assert_eq!(parse(&["--healthcheck"]).unwrap().healthcheck, Some(Health::Live));
         assert_eq!(parse(&["--healthcheck=ready"]).unwrap().healthcheck, Some(Health::Ready));
         let error = parse(&[]).unwrap().probe(Health::Live).unwrap_err();

@@ -52,7 +52,7 @@ impl Membership {
             Role::Replica => replicated_at(place, self.ring.size),
         };
         partition
-            .and_then(|number| self.view.leads.get(usize::from(number)))
+            .and_then(|number| self.view.leaders.get(usize::from(number)))
             .is_some_and(|lead| lead.promoting)
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! From the inside out:
 //!
-//! * `background`: threads, and how some of them give way to others.
+//! * `background`: threads, and background priority for some of them.
 //! * [`store`]: a copy's database.
 //! * [`copy`]: the rules of a copy: what a write comes to, how two copies become equal.
 //! * [`worker`]: a copy at work on its own thread.

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_damage_to_a_database_is_told_with_what_to_do() {
+    fn each_kind_of_damage_to_a_database_is_named_with_what_to_do() {
         let harms: [(&str, Harm); 4] = [
             ("missing", |path| fs::remove_file(path).unwrap()),
             ("empty", |path| drop(File::create(path).unwrap())),

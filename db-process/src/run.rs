@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use protocol::message::link::{CopyReports, ReplicationAddress, Role};
+use protocol::message::link::{CopyReports, PerRole, ReplicationAddress, Role};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use crate::config::DbProcessConfig;
 use crate::identity::DataDir;
 use crate::link::gateway::{GatewayLink, LinkError};
-use crate::node::{Node, PerRole};
+use crate::node::Node;
 use crate::remedy::Owner;
 use crate::replication::client::Follower;
 use crate::replication::server::ReplicationServer;
@@ -257,7 +257,31 @@ async fn close(node: Arc<Node>) {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+    use std::fs;
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
+
+    #[test]
+    fn a_data_directory_may_have_a_long_name_and_one_that_is_not_utf_8() {
+        let parent = tempfile::tempdir().unwrap();
+        let open = |name: OsString| {
+            let (folder, cache) = (parent.path().join(name), BlockCache::default());
+            open(&folder, &"db-1".parse().unwrap(), &cache, &unbounded_channel().0, None)
+        };
+        for name in [OsString::from("x".repeat(255)), OsString::from_vec(b"data-\xff\xfe".to_vec())] {
+            // It is made, and opened again.
+            for _ in 0..2 {
+                let node = open(name.clone()).unwrap();
+                Role::ALL.into_iter().for_each(|role| node.copy(role).stop());
+            }
+            assert!(parent.path().join(name).join("primary/CURRENT").exists());
+        }
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 2, "nothing is made under another name");
+        let line = open("x".repeat(256).into()).map(drop).unwrap_err().to_string();
+        assert!(line.starts_with("DATA_DIR: ") && line.contains("File name too long"), "{line}");
+    }
 
     #[test]
     fn a_copy_that_fails_ends_the_process_with_an_error_unless_it_is_to_be_discarded() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use db_process::copy::FollowStart;
 use db_process::copy::follow::start_for;
 use db_process::store::{BlockCache, ReadOnlyStore, RocksStore, Snapshot, StoreError};
-use db_process::worker::{self, CopyFailure, CopyHandle, CopyState};
+use db_process::worker::{self, CopyFailure, CopyHandle, CopyState, Job};
 use protocol::message::link::{Found, Position, Role, Versioned, Write, WriteAnswer};
 use protocol::message::query::{Damage, DigestQuery, TombstoneQuery};
 use protocol::message::replication::{CopyChunk, Follow, LogBatch};
@@ -117,13 +117,13 @@ fn create(version: u64) -> Write {
         id: id(version),
         operation: Operation::Create(change),
         condition: None,
-        quiet: false,
+        omit_user: false,
     }
 }
 
 fn delete(version: u64, user: u64) -> Write {
     let operation = Operation::Delete;
-    Write { version: Version(version), id: id(user), operation, condition: None, quiet: false }
+    Write { version: Version(version), id: id(user), operation, condition: None, omit_user: false }
 }
 
 fn text(found: Option<Found>) -> Option<(u64, String)> {
@@ -185,7 +185,7 @@ fn a_hundred_creates_of_one_user_make_one() {
 #[tokio::test]
 async fn a_copy_follows_another_and_has_it_on_disk_soon_after() {
     let (source, follower) = (Fixture::new(), Fixture::new());
-    source.copy.count_as_complete();
+    source.copy.send(Job::CountAsComplete);
     source.wait_for("completeness", |state| state.report.complete).await;
     let (send, mut chunks) = mpsc::channel(1);
     source.copy.full_copy(|chunk| chunk, send);
@@ -254,7 +254,7 @@ async fn a_full_copy_comes_in_chunks_and_merges() {
 }
 
 #[tokio::test]
-async fn merged_changes_are_there_when_told() {
+async fn merged_changes_are_there_when_that_is_confirmed() {
     let fixture = Fixture::new();
     let changes = (1..=3).map(|version| {
         let Write { id, operation, .. } = create(version);

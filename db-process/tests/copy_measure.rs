@@ -44,7 +44,7 @@ fn create(n: u64) -> Write {
         ..Change::default()
     };
     let operation = Operation::Create(change);
-    Write { version: Version(n + 1), id: id(n), operation, condition: None, quiet: false }
+    Write { version: Version(n + 1), id: id(n), operation, condition: None, omit_user: false }
 }
 
 /// Writes users in batches, at most `window` of them unanswered. Returns how long it took.

@@ -62,7 +62,7 @@ fn email(user: u64) -> String {
 }
 
 fn write(version: u64, user: u64, operation: Operation) -> Write {
-    Write { version: Version(version), id: id(user), operation, condition: None, quiet: true }
+    Write { version: Version(version), id: id(user), operation, condition: None, omit_user: true }
 }
 
 fn create(version: u64, user: u64) -> Write {

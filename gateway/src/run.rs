@@ -16,7 +16,7 @@ use crate::config::GatewayConfig;
 use crate::engine::{Engine, EngineConfig};
 use crate::engine_task::{EngineHandle, EngineTask};
 use crate::http::{self, HttpSettings, Limits};
-use crate::transport::{self, Admission, Connections};
+use crate::transport::{self, Connections};
 
 /// Bound of each partition's unreplicated tail.
 const TAIL_BYTES: usize = 64 << 20;
@@ -95,13 +95,10 @@ impl Gateway {
         let Self { config, rest, socket } = self;
         let (rest_address, socket_address) = (rest.local_addr()?, socket.local_addr()?);
         info!(rest = %rest_address, socket = %socket_address, size = config.db_processes, "gateway started");
-        let admission = match &config.common.cluster_secret {
-            Some(secret) => Admission::Secret(secret.clone()),
-            None => {
-                warn!("no CLUSTER_SECRET: only db-processes of this machine may connect");
-                Admission::Loopback
-            }
-        };
+        let secret = config.common.cluster_secret.clone();
+        if secret.is_none() {
+            warn!("no CLUSTER_SECRET: only db-processes of this machine may connect");
+        }
         let engine = Engine::new(EngineConfig {
             size: config.db_processes,
             new_ring: Uuid::new_v4(),
@@ -118,7 +115,7 @@ impl Gateway {
         let waking = ring_shutdown.clone();
         let waking = tokio::spawn(async move { feed.wake(waking).await });
         let linking =
-            tokio::spawn(transport::serve(socket, admission, connections, events_in, ring_shutdown.clone()));
+            tokio::spawn(transport::serve(socket, secret, connections, events_in, ring_shutdown.clone()));
 
         let settings = HttpSettings { closing: shutdown.clone(), ..config.http_settings() };
         let app = http::router(handle, &settings);

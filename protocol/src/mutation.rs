@@ -1,9 +1,23 @@
 //! Deliberate bugs, so that a test can show that it would find them. Nothing of this is in a program that is
 //! built without the feature `mutations`: there, [`is`] is a constant.
 
-/// One deliberate bug. The place where it is made asks [`is`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mutation {
+/// Makes the type and the list of all of them.
+macro_rules! mutations {
+    ($($(#[$doc:meta])* $mutation:ident,)*) => {
+        /// One deliberate bug. The place where it is made asks [`is`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Mutation {
+            $($(#[$doc])* $mutation,)*
+        }
+
+        impl Mutation {
+            /// All of them; the simulation finds each.
+            pub const ALL: [Self; [$(Self::$mutation),*].len()] = [$(Self::$mutation),*];
+        }
+    };
+}
+
+mutations! {
     /// A copy is promoted without the writes that it lacks.
     TailNotReplayed,
     /// A copy is promoted although the tail does not cover what it lacks.
@@ -61,40 +75,6 @@ pub enum Mutation {
     ConfirmUnapplied,
     /// A link to the gateway passes the newest notice over for one that came before it.
     StaleNotice,
-}
-
-impl Mutation {
-    /// All of them; the simulation finds each.
-    pub const ALL: [Self; 28] = [
-        Self::TailNotReplayed,
-        Self::PromoteUncovered,
-        Self::AnswerBeforeSync,
-        Self::ResendAsNew,
-        Self::PositionApart,
-        Self::ReadUnsettled,
-        Self::ReadUnanswered,
-        Self::ReadBeforeMerged,
-        Self::WaitForSilent,
-        Self::MoveUndrained,
-        Self::SlowLeads,
-        Self::MergeOlder,
-        Self::BelieveFirstView,
-        Self::FillFromAny,
-        Self::TargetIgnored,
-        Self::ExchangeIgnored,
-        Self::HandedUnknown,
-        Self::PublishEarly,
-        Self::PurgeUnexchanged,
-        Self::PurgeNotFollowed,
-        Self::RegistrationNotCompared,
-        Self::FollowerNotCompared,
-        Self::StartNotCompared,
-        Self::IncarnationKept,
-        Self::RollbackServes,
-        Self::WindowIgnored,
-        Self::ConfirmUnapplied,
-        Self::StaleNotice,
-    ];
 }
 
 #[cfg(feature = "mutations")]

@@ -69,9 +69,14 @@ impl InstanceName {
         self.place
     }
 
+    /// What is in front of the place: `db-` of `db-1`.
+    pub fn stem(&self) -> &str {
+        self.name.trim_end_matches(|c: char| c.is_ascii_digit())
+    }
+
     /// The name of the process at another place of the same ring: `db-1` and 2 give `db-2`.
     pub fn neighbour(&self, place: Place) -> String {
-        format!("{}{place}", self.name.trim_end_matches(|c: char| c.is_ascii_digit()))
+        format!("{}{place}", self.stem())
     }
 
     /// The name as configured.

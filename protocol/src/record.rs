@@ -197,6 +197,20 @@ impl Change {
     }
 }
 
+/// A change with its identity: what one operation wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versioned {
+    /// Of the operation.
+    #[serde(rename = "v")]
+    pub version: Version,
+    /// The user.
+    #[serde(rename = "i")]
+    pub id: UserId,
+    /// The registers set.
+    #[serde(rename = "c")]
+    pub change: Change,
+}
+
 /// One operation that a copy accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {

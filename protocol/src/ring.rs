@@ -71,19 +71,20 @@ pub struct View {
     /// Counts up with every change; 0 is the view with which a ring is formed: every primary leads.
     pub epoch: u64,
     /// By partition.
-    pub leads: Vec<Lead>,
+    #[serde(rename = "leads")]
+    pub leaders: Vec<Leader>,
 }
 
 impl View {
     /// The view with which a ring of `size` is formed.
     pub fn first(size: u16) -> Self {
-        Self { epoch: 0, leads: vec![Lead { role: Role::Primary, promoting: false }; usize::from(size)] }
+        Self { epoch: 0, leaders: vec![Leader { role: Role::Primary, promoting: false }; usize::from(size)] }
     }
 }
 
 /// The copy of a partition that takes its writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lead {
+pub struct Leader {
     /// Which of the two.
     pub role: Role,
     /// It is about to lead and may still lack acknowledged writes, which only the gateway that made the view
@@ -189,29 +190,42 @@ impl CopyReport {
     }
 }
 
-/// Both copies of a db-process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CopyReports {
+/// Both copies of a db-process. In a ring of one the replica stays empty and is never used.
+pub type CopyReports = PerRole<CopyReport>;
+
+/// One of something for each copy of a db-process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PerRole<T> {
     /// Of its own partition.
-    pub primary: CopyReport,
-    /// Of its predecessor's partition; in a ring of one it stays empty and is never used.
-    pub replica: CopyReport,
+    pub primary: T,
+    /// Of its predecessor's partition.
+    pub replica: T,
 }
 
-impl CopyReports {
-    /// The report of one of the copies.
-    pub fn get(&self, role: Role) -> &CopyReport {
+impl<T> PerRole<T> {
+    /// Makes both.
+    pub fn both(mut make: impl FnMut(Role) -> T) -> Self {
+        Self { primary: make(Role::Primary), replica: make(Role::Replica) }
+    }
+
+    /// One of them.
+    pub fn get(&self, role: Role) -> &T {
         match role {
             Role::Primary => &self.primary,
             Role::Replica => &self.replica,
         }
     }
 
-    /// The report of one of the copies, to be brought up to date.
-    pub fn get_mut(&mut self, role: Role) -> &mut CopyReport {
+    /// One of them.
+    pub fn get_mut(&mut self, role: Role) -> &mut T {
         match role {
             Role::Primary => &mut self.primary,
             Role::Replica => &mut self.replica,
         }
+    }
+
+    /// Both, with their roles.
+    pub fn into_pairs(self) -> [(Role, T); 2] {
+        [(Role::Primary, self.primary), (Role::Replica, self.replica)]
     }
 }

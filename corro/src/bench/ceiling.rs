@@ -29,9 +29,9 @@ const BATCH: usize = 1_024;
 pub(crate) async fn run() -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no port can be opened")?;
     println!("{}", listener.local_addr()?.port());
-    let (coordinator, requests) = EngineHandle::channel();
+    let (engine, requests) = EngineHandle::channel();
     tokio::spawn(answer(requests));
-    let router = http::router(coordinator, &HttpSettings::default());
+    let router = http::router(engine, &HttpSettings::default());
     http::serve(listener, router, Limits::default(), CancellationToken::new()).await;
     Ok(())
 }
@@ -72,11 +72,11 @@ impl Users {
             Request::Read { id, reply } => {
                 let _ = reply.send(Ok(self.users.get(&id).map(|stored| stored.found.clone())));
             }
-            Request::Write { id, operation, condition, quiet, reply } => {
+            Request::Write { id, operation, condition, omit_user, reply } => {
                 self.version += 1;
                 let version = Version(self.version);
                 let outcome = self.write(id, version, operation, condition.as_ref());
-                let shown = !(quiet && outcome == Outcome::Applied);
+                let shown = !(omit_user && outcome == Outcome::Applied);
                 let user = self.users.get(&id).filter(|_| shown).map(|stored| stored.found.clone());
                 let _ =
                     reply.send(Written { version, result: Ok(WriteAnswer { outcome, sequence: 0, user }) });
@@ -137,7 +137,7 @@ mod tests {
         condition: Option<Condition>,
     ) -> (Outcome, Option<String>) {
         let (reply, mut answer) = oneshot::channel();
-        users.answer(Request::Write { id: ID, operation, condition, quiet: false, reply });
+        users.answer(Request::Write { id: ID, operation, condition, omit_user: false, reply });
         let answer = answer.try_recv().expect("an answer at once").result.expect("no failure");
         (answer.outcome, answer.user.map(|found| found.1.get().to_owned()))
     }

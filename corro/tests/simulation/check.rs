@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use db_process::copy::audit::audit;
 use db_process::store::{Digests, MemoryStore, Snapshot, Store};
-use gateway::engine::{ToProcess, Unserved};
-use protocol::message::link::{Role, Versioned, Write, WriteAnswer, WriteAnswers};
+use gateway::engine::Unserved;
+use protocol::message::link::{Role, ToProcess, Versioned, Write, WriteAnswer, WriteAnswers};
 use protocol::placement::{Partition, partition_of, primary_of, replica_of};
 use protocol::{Change, Operation, Outcome, Record, UserId, Version};
 
@@ -46,12 +46,12 @@ pub(crate) struct Checks {
     pub(crate) slowest_later: Time,
     pub(crate) open: BTreeMap<u64, Question>,
     pub(crate) histories: BTreeMap<UserId, Vec<Op>>,
-    /// Which write of a user a version belongs to, as far as anybody saw it.
+    /// Which write of a user a version belongs to, as far as any client saw it.
     pub(crate) group_of: BTreeMap<(UserId, Version), i32>,
     pub(crate) versions_of: BTreeMap<UserId, Vec<Version>>,
     /// Everything acknowledged of a user.
     acknowledged: BTreeMap<UserId, Record>,
-    /// Up to which version a lead was asked to forget what there was of a user.
+    /// Up to which version a leader was asked to forget what there was of a user.
     purged: BTreeMap<UserId, Version>,
     /// Batches of writes that were sent: by connection, role and number.
     sent: BTreeMap<(u64, Role, u64), Vec<Write>>,
@@ -114,7 +114,7 @@ impl World {
     /// Invariants 1 and 2: a copy that is asked to decide writes holds every acknowledged write of the
     /// partition, on disk.
     pub(crate) fn check_sent(&mut self, id: u64, message: &ToProcess) {
-        let ToProcess::Writes(batch) = message else { return };
+        let ToProcess::WriteBatch(batch) = message else { return };
         self.checks.sent.insert((id, batch.role, batch.batch), batch.writes.clone());
         for write in &batch.writes {
             if let Operation::Purge(of) = write.operation {

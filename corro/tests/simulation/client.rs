@@ -98,7 +98,7 @@ impl World {
             id,
             operation,
             condition: condition.cloned(),
-            quiet: false,
+            omit_user: false,
             unix_millis: self.unix_millis(),
         }
     }

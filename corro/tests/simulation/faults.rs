@@ -6,11 +6,10 @@
 //! copy, on its disk, which then comes back in time. Without any of them nothing could tell.
 
 use db_process::copy::rollback;
-use db_process::node::PerRole;
 use db_process::store::{MemoryStore, Meta, Store};
 use db_process::worker::rounds::Marked;
 use gateway::engine::Engine;
-use protocol::message::link::{FlushPoint, Role};
+use protocol::message::link::{FlushPoint, PerRole, Role};
 use protocol::placement::{replica_of, replicated_at};
 use uuid::Uuid;
 

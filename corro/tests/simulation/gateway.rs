@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use corro::random::Random;
-use gateway::engine::{Command, Engine, EngineConfig, Event, FromProcess, RequestId, RingEvent, SessionId};
+use gateway::engine::{Command, Engine, EngineConfig, Event, RequestId, RingEvent, SessionId};
 use protocol::Version;
+use protocol::message::link::ToGateway;
 
 use crate::config::Config;
 use crate::feed::Feed;
@@ -174,10 +175,10 @@ impl World {
                 self.step(Event::Register { session, host: format!("host-{place}"), register });
             }
             Up::Message(message) => {
-                if let FromProcess::Written(answers) = &message {
+                if let ToGateway::WriteAnswers(answers) = &message {
                     self.expect_answers(id, answers);
                 }
-                if self.is_tracing() && !matches!(message, FromProcess::Alive) {
+                if self.is_tracing() && !matches!(message, ToGateway::Alive(_)) {
                     self.note(|| format!("gateway ← {place} #{id} {message:?}"));
                 }
                 self.step(Event::Message { session, message });

@@ -1,21 +1,20 @@
 //! The link of a db-process to the gateway: the real rules, over connections that are made up.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use db_process::copy::{asking, document};
-use db_process::link::messages::{FromGateway, Query, ToGateway};
+use db_process::link::event::{Command, Event, SessionId, Work};
 use db_process::link::retry::Backoff;
-use db_process::link::session_state::{Command, Event, SessionId, SessionState, Work};
+use db_process::link::session_state::SessionState;
 use db_process::node::plan::{Plan, plan};
 use db_process::store::Store;
-use gateway::engine::{self, Answer, FromProcess, ToProcess};
 use protocol::message::REVISION;
 use protocol::message::link::{
-    Expected, Following, ReadAnswers, ReadBatch, Register, ReplicationAddress, RingNotice, Role,
+    Expected, Following, ReadAnswers, ReadBatch, Register, ReplicationAddress, RingNotice, Role, ToGateway,
+    ToProcess,
 };
-use protocol::message::query::CountAnswer;
+use protocol::message::query::{Answer, CountAnswer, Query};
 
 use crate::process::{Process, Todo};
 use crate::world::{Down, Happening, MILLI, Time, Up, World};
@@ -95,15 +94,21 @@ impl World {
             }
             Command::Disconnect => self.hang_up(place),
             Command::Registered(_) => {}
+            Command::Register(register) => {
+                if let Some(id) = self.process(place).link.connection {
+                    self.send_up(id, Up::Register(register));
+                }
+            }
             Command::Send(message) => self.tell_gateway(place, message),
             Command::SendChanges => {
                 let changes = self.process(place).changes();
-                self.tell_gateway(place, ToGateway::Copies(Box::new(changes)));
+                self.tell_gateway(place, ToGateway::CopiesChanged(Box::new(changes)));
             }
             Command::Read(batch) => self.look_up(place, &batch),
             Command::Count(query) => {
                 let count = self.process(place).store(query.role).meta().expect(SOUND).users;
-                self.tell_gateway(place, ToGateway::Count(CountAnswer { query: query.query, count }));
+                let answer = CountAnswer { query: query.query, count };
+                self.tell_gateway(place, ToGateway::Answer(Answer::CountAnswer(answer)));
             }
             Command::Write(session, batch) => self.give_writes(place, session, batch),
             Command::Merge(session, batch) => self.give_merge(place, session, batch),
@@ -160,26 +165,9 @@ impl World {
     }
 
     fn tell_gateway(&mut self, place: u16, message: ToGateway) {
-        let Some(id) = self.process(place).link.connection else { return };
-        let answer = |answer| Up::Message(FromProcess::Answer(answer));
-        let message = match message {
-            ToGateway::Register(register) => Up::Register(register),
-            ToGateway::Alive(_) => Up::Message(FromProcess::Alive),
-            ToGateway::Compared(compared) => Up::Message(FromProcess::Compared(compared)),
-            ToGateway::Copies(changes) => Up::Message(FromProcess::Copies(changes)),
-            ToGateway::Applied(applied) => Up::Message(FromProcess::Applied(applied)),
-            ToGateway::Following(following) => Up::Message(FromProcess::Following(following)),
-            ToGateway::Leaving(_) => Up::Message(FromProcess::Leaving),
-            ToGateway::Read(answers) => Up::Message(FromProcess::Read(answers)),
-            ToGateway::Written(answers) => Up::Message(FromProcess::Written(answers)),
-            ToGateway::Merged(merged) => Up::Message(FromProcess::Merged(merged)),
-            ToGateway::Page(page) => answer(Answer::Page(page)),
-            ToGateway::Count(count) => answer(Answer::Count(count)),
-            ToGateway::Changes(changes) => answer(Answer::Changes(changes)),
-            ToGateway::Tombstones(tombstones) => answer(Answer::Tombstones(tombstones)),
-            ToGateway::Digests(digests) => answer(Answer::Digests(digests)),
-        };
-        self.send_up(id, message);
+        if let Some(id) = self.process(place).link.connection {
+            self.send_up(id, Up::Message(message));
+        }
     }
 
     pub(crate) fn arrive_at_process(&mut self, id: u64, message: Down) {
@@ -206,25 +194,6 @@ impl World {
         if !matches!(message, ToProcess::Beat(_)) {
             self.note(|| format!("{place} #{id} ← {message:?}"));
         }
-        let message = match message {
-            ToProcess::Registered(registered) => FromGateway::Registered(registered),
-            ToProcess::Refused(refused) => FromGateway::Refused(refused.reason),
-            ToProcess::Expected(expected) => FromGateway::Expected(expected),
-            ToProcess::Ring(notice) => FromGateway::Notice(notice),
-            ToProcess::Reads(batch) => FromGateway::Reads(batch),
-            ToProcess::Writes(batch) => FromGateway::Writes(Arc::unwrap_or_clone(batch)),
-            ToProcess::Merge(batch) => FromGateway::Merge(batch),
-            ToProcess::Query(query) => FromGateway::Query(match query {
-                engine::Query::Page(query) => Query::Page(query),
-                engine::Query::Count(query) => Query::Count(query),
-                engine::Query::Changes(query) => Query::Changes(query),
-                engine::Query::Tombstones(query) => Query::Tombstones(query),
-                engine::Query::Digests(query) => Query::Digests(query),
-            }),
-            ToProcess::Renew(renew) => FromGateway::Renew(renew),
-            ToProcess::Released(_) => FromGateway::Released,
-            ToProcess::Beat(beat) => FromGateway::Beat(beat),
-        };
         self.step_link(place, Event::Message(message));
     }
 
@@ -237,26 +206,28 @@ impl World {
                 results.push(record.and_then(|record| document::live(*id, record)));
             }
         }
-        self.tell_gateway(place, ToGateway::Read(ReadAnswers { batch: batch.batch, results }));
+        self.tell_gateway(place, ToGateway::ReadAnswers(ReadAnswers { batch: batch.batch, results }));
     }
 
     /// Another thread answers a question about one of the copies.
     pub(crate) fn answer_question(&mut self, place: u16, session: SessionId, work: Work, query: &Query) {
         let snapshot = |role| self.processes[usize::from(place)].store(role).snapshot().expect(SOUND);
         let answer = match query {
-            Query::Page(query) => ToGateway::Page(asking::page(&snapshot(query.role), query).expect(SOUND)),
-            Query::Count(_) => unreachable!("it is answered at once"),
-            Query::Changes(query) => {
-                ToGateway::Changes(asking::changes(&snapshot(query.role), query).expect(SOUND))
+            Query::PageQuery(query) => {
+                Answer::PageAnswer(asking::page(&snapshot(query.role), query).expect(SOUND))
             }
-            Query::Tombstones(query) => {
-                ToGateway::Tombstones(asking::tombstones(&snapshot(query.role), query).expect(SOUND))
+            Query::CountQuery(_) => unreachable!("it is answered at once"),
+            Query::ChangesQuery(query) => {
+                Answer::ChangesAnswer(asking::changes(&snapshot(query.role), query).expect(SOUND))
             }
-            Query::Digests(query) => {
-                ToGateway::Digests(asking::digests(&snapshot(query.role), query.query).expect(SOUND))
+            Query::TombstoneQuery(query) => {
+                Answer::TombstoneAnswer(asking::tombstones(&snapshot(query.role), query).expect(SOUND))
+            }
+            Query::DigestQuery(query) => {
+                Answer::DigestAnswer(asking::digests(&snapshot(query.role), query.query).expect(SOUND))
             }
         };
-        self.step_link(place, Event::Done { session, work, answer });
+        self.step_link(place, Event::Done { session, work, answer: ToGateway::Answer(answer) });
     }
 
     fn take_notice(&mut self, place: u16, session: SessionId, notice: RingNotice) {

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use db_process::store::Store;
-use gateway::engine::{Answer, Event, Question, RequestId, Unserved};
+use gateway::engine::{Event, RequestId, Unserved};
 use protocol::UserId;
 use protocol::message::link::{Found, Role};
-use protocol::message::query::{Filter, PageAnswer};
+use protocol::message::query::{Answer, CountQuery, Filter, PageAnswer, PageQuery, Query};
 use protocol::placement::{Partition, partition_of, primary_of};
 
 use crate::config::Mode;
@@ -57,8 +57,9 @@ impl World {
         let called = self.number();
         self.note(|| format!("lister asks {request}: {limit} of partition {partition} after {after:?}"));
         self.lister.pages.insert(request, Page { partition, after, called });
-        let question = Question::Page { after, limit, filter: Filter::All };
-        let event = Event::Question { request: RequestId(request), partition, question };
+        let page = PageQuery { query: 0, role: Role::Primary, after, limit, filter: Filter::All };
+        let query = Query::PageQuery(page);
+        let event = Event::Question { request: RequestId(request), partition, query };
         let life = self.gateway.life;
         self.after(1, 100, Happening::Ask(life, Box::new(event)));
     }
@@ -66,7 +67,9 @@ impl World {
     pub(crate) fn question_answered(&mut self, request: u64, result: Result<Answer, Unserved>) {
         self.note(|| format!("answer to {request}: {result:?}"));
         if let Some(partition) = self.lister.counts.remove(&request) {
-            let Ok(Answer::Count(answer)) = result else { panic!("a ring that is whole counts: {result:?}") };
+            let Ok(Answer::CountAnswer(answer)) = result else {
+                panic!("a ring that is whole counts: {result:?}")
+            };
             let process = &self.processes[usize::from(primary_of(partition))];
             let users = process.store(Role::Primary).meta().expect(SOUND).users;
             assert_eq!(answer.count, users, "the count of partition {partition}");
@@ -76,7 +79,7 @@ impl World {
         let Page { partition, after, called } =
             page.unwrap_or_else(|| panic!("question {request} is answered twice, or was never asked"));
         let answer = match result {
-            Ok(Answer::Page(answer)) => answer,
+            Ok(Answer::PageAnswer(answer)) => answer,
             Ok(other) => panic!("no page: {other:?}"),
             Err(unserved) => {
                 let allowed = matches!(self.config.mode, Mode::Chaos | Mode::Harsh);
@@ -115,8 +118,8 @@ impl World {
         for partition in 0..self.config.size {
             let request = self.number();
             self.lister.counts.insert(request, partition);
-            let question = Question::Count { group: None };
-            self.step(Event::Question { request: RequestId(request), partition, question });
+            let query = Query::CountQuery(CountQuery { query: 0, role: Role::Primary, group: None });
+            self.step(Event::Question { request: RequestId(request), partition, query });
         }
         while !self.lister.counts.is_empty() {
             self.advance();

@@ -190,7 +190,7 @@ fn no_write_waits_long_for_a_process_that_leaves_and_comes_back() {
     assert!(slowest <= 25_000, "a write took {slowest} µs");
 }
 
-/// A write waits until the lead is given up, and not until its disk goes on, which takes up to 6 seconds
+/// A write waits until the leader is given up, and not until its disk goes on, which takes up to 6 seconds
 /// here.
 #[test]
 fn no_write_waits_for_a_disk_that_hangs() {

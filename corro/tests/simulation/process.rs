@@ -5,15 +5,14 @@ use std::time::{Duration, Instant};
 use corro::random::Random;
 use db_process::copy::{Copy, Limits, report, rollback};
 use db_process::identity::Membership;
-use db_process::link::messages::Query;
-use db_process::link::session_state::{Event, SessionId, Work};
-use db_process::node::PerRole;
+use db_process::link::event::{Event, SessionId, Work};
 use db_process::node::plan::{Plan, Source};
 use db_process::store::{MemoryStore, Store};
 use db_process::worker::rounds::{Job, Marked};
 use protocol::message::link::{
-    CopiesChanged, CopyReport, CopyReports, FlushPoint, Peer, Position, Ring, Role, View,
+    CopiesChanged, CopyReport, CopyReports, FlushPoint, Peer, PerRole, Position, Ring, Role, View,
 };
+use protocol::message::query::Query;
 use protocol::mutation::{self, Mutation};
 use uuid::Uuid;
 

@@ -292,7 +292,7 @@ impl World {
         }
     }
 
-    /// A copy has changed, or its lead: its followers may get more.
+    /// A copy has changed, or its leader: its followers may get more.
     pub(crate) fn feed_followers(&mut self, place: u16, role: Role) {
         let life = self.process(place).life;
         let feeds = |stream: &crate::world::Stream| {

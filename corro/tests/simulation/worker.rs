@@ -5,15 +5,14 @@ use std::mem;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use db_process::copy::Limits;
-use db_process::link::messages::ToGateway;
-use db_process::link::session_state::{Event, SessionId, Work};
+use db_process::link::event::{Event, SessionId, Work};
 use db_process::replication::follower_state::{self, Read};
 use db_process::store::MemoryStore;
 use db_process::worker::CopyState;
 use db_process::worker::rounds::{Confirmed, Job, Marked, Rounds};
 use protocol::Version;
 use protocol::message::link::{
-    CopyReport, FlushPoint, MergeBatch, Merged, Role, Write, WriteAnswers, WriteBatch,
+    CopyReport, FlushPoint, MergeBatch, Merged, Role, ToGateway, Write, WriteAnswers, WriteBatch,
 };
 use protocol::message::replication::{ChunkMerged, CopyChunk};
 
@@ -161,7 +160,7 @@ impl World {
                 let open =
                     self.connections.get(&connection).is_some_and(|connection| connection.gateway_open);
                 self.check_on_disk(place, role, &writes, &answers, linked && open);
-                let (work, answer) = (Work::Writes, ToGateway::Written(answers));
+                let (work, answer) = (Work::Writes, ToGateway::WriteAnswers(answers));
                 self.step_link(place, Event::Done { session, work, answer });
             }
             Completed::Merged { session, merged } => {

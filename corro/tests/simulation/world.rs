@@ -10,8 +10,8 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use corro::random::Random;
-use gateway::engine::{Event, FromProcess, ToProcess};
-use protocol::message::link::Register;
+use gateway::engine::Event;
+use protocol::message::link::{Register, ToGateway, ToProcess};
 use protocol::message::replication::{ChunkMerged, Confirmed, CopyChunk, Decline, Follow, LogBatch};
 
 use crate::check::Checks;
@@ -61,7 +61,7 @@ pub(crate) enum AtGateway {
 #[derive(Debug)]
 pub(crate) enum Up {
     Register(Box<Register>),
-    Message(FromProcess),
+    Message(ToGateway),
     End,
 }
 

@@ -173,7 +173,7 @@ impl Wanted {
 
     /// Takes a change, unless it does not fit any more. One always does, so that there is progress.
     fn is_full_with(&mut self, entry: LogEntry) -> bool {
-        // A purge is no change of a user that anybody could see.
+        // A purge is no change that a caller could see.
         if entry.change.purge.is_some() {
             return false;
         }

@@ -89,7 +89,7 @@ impl<S: Store> Copy<S> {
     fn write_one(&mut self, write: Write, stored: Option<Record>) -> Result<WriteAnswer, StoreError> {
         let sequence = self.staged.meta.head;
         if let Some(known) = self.recent.get(write.version) {
-            let user = if write.quiet { None } else { self.shown_before(&write, known)? };
+            let user = if write.omit_user { None } else { self.shown_before(&write, known)? };
             let sequence = known.sequence.unwrap_or(sequence);
             return Ok(WriteAnswer { outcome: Outcome::Applied, sequence, user });
         }
@@ -101,7 +101,7 @@ impl<S: Store> Copy<S> {
         let (outcome, user) = match decide(record.as_ref(), &write) {
             Decision::Accept => return self.accept(write, record),
             Decision::Repeated => {
-                let shown = record.filter(|_| !write.quiet);
+                let shown = record.filter(|_| !write.omit_user);
                 let left = |record| document::left_by(write.id, write.version, &change(), record);
                 (Outcome::Applied, shown.and_then(left))
             }
@@ -118,11 +118,11 @@ impl<S: Store> Copy<S> {
 
     /// Stages an allowed write, with the next number of the op-log.
     fn accept(&mut self, write: Write, before: Option<Record>) -> Result<WriteAnswer, StoreError> {
-        let Write { version, id, operation, quiet, .. } = write;
+        let Write { version, id, operation, omit_user, .. } = write;
         let change = operation.into_change();
         let sequence = self.staged.meta.head + 1;
         self.put_change(id, before, version, &change, Some(sequence))?;
-        let left = if quiet { None } else { self.record(&id)? };
+        let left = if omit_user { None } else { self.record(&id)? };
         let user = left.and_then(|record| document::left_by(id, version, &change, record));
         let before = self.staged.log.last().map_or(self.staged.meta.head, |entry| entry.sequence);
         assert_eq!(before + 1, sequence, "the op-log has no gaps");

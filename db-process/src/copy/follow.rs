@@ -102,7 +102,7 @@ impl<S: Store> Copy<S> {
             if before.as_ref() == Some(&theirs) {
                 continue;
             }
-            // Some of it may have come by the own op-log, which cannot be told apart.
+            // Some of it may have come by the own op-log, which cannot be distinguished.
             self.came_from_elsewhere(theirs.version());
             let mut merged = before.clone();
             if merged.as_mut().is_none_or(|ours| ours.merge(&theirs)) {

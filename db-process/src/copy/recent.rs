@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_late_gets_its_place_unless_it_is_the_oldest_of_too_many() {
+    fn what_comes_late_gets_its_place_unless_it_is_the_oldest_of_too_many() {
         let mut recent = Recent::new(3);
         let mut remembered = |version| recent.remember(Version(version), Some(version), None);
         assert_eq!([10, 30, 20].map(&mut remembered), [true; 3]);

@@ -19,6 +19,7 @@
 
 use std::collections::HashMap;
 use std::future::pending;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -117,7 +118,8 @@ impl Connection {
         let turn = turn(url);
         let turn = turn.lock().await;
         let before = TcpHandle::connected_to(&peers).map_err(|error| fails(&error))?;
-        let client = builder(url, secret, queue).connect().await.map_err(|error| fails(&error))?;
+        let connected = builder(url, secret, queue).connect().await;
+        let client = connected.map_err(|error| unreachable(url, what_is_wrong(&error)))?;
         let known = |socket: &_| before.iter().any(|old| local_address(old) == local_address(socket));
         let mut new = TcpHandle::connected_to(&peers).map_err(|error| fails(&error))?;
         new.retain(|socket| !known(socket));
@@ -260,15 +262,36 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Why the library could not connect: the innermost cause of its error, and what that most likely means.
+fn what_is_wrong(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = || std::iter::successors(Some(error), |error| error.source());
+    let cause = chain().last().map(ToString::to_string).unwrap_or_default();
+    let refused = |error: &(dyn std::error::Error + 'static)| {
+        let io = error.downcast_ref::<io::Error>();
+        io.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    };
+    if chain().any(refused) {
+        return format!("{cause}: no process listens on that port");
+    }
+    if let Some(status) = cause.strip_prefix("HTTP error: ") {
+        return format!(
+            "it answers \"{status}\": this is another port than that for db-processes (REST_PORT, perhaps), \
+             or the path is wrong"
+        );
+    }
+    if chain().any(|error| error.to_string().starts_with("TLS error")) {
+        return format!("{cause}: it does not speak TLS, or its certificate is not trusted");
+    }
+    format!("{cause}: it does not speak WebSocket, or only with TLS (wss)")
+}
+
 /// Where the server may be found.
 async fn addresses(url: &Url) -> Result<Vec<SocketAddr>, Lost> {
     let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
         return Err(unreachable(url, "no host, or no port".to_owned()));
     };
-    match tokio::net::lookup_host(format!("{host}:{port}")).await {
-        Ok(found) => Ok(found.collect()),
-        Err(error) => Err(unreachable(url, error.to_string())),
-    }
+    let found = tokio::net::lookup_host(format!("{host}:{port}")).await;
+    found.map(Iterator::collect).map_err(|error| unreachable(url, format!("unknown host {host}: {error}")))
 }
 
 /// Held while connecting to that server.

@@ -9,10 +9,12 @@ use std::time::Instant;
 
 use process::Secret;
 use protocol::UserId;
+use protocol::message::Message;
 use protocol::message::link::{
-    Expected, Found, MergeBatch, Merged, ReadAnswers, ReadBatch, ReplicationAddress, Role, WriteAnswers,
-    WriteBatch,
+    Expected, Found, MergeBatch, Merged, ReadAnswers, ReadBatch, Register, ReplicationAddress, Role,
+    ToGateway, ToProcess, WriteAnswers, WriteBatch,
 };
+use protocol::message::query::{Answer, Query};
 use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::spawn_blocking;
@@ -21,9 +23,9 @@ use tracing::warn;
 use url::Url;
 
 use super::client::{Frame, FromSocket, Socket};
-use super::messages::{FromGateway, Query, ToGateway};
+use super::event::{Command, Event, Work};
 use super::retry::{Backoff, LogThrottle, sleep_until};
-use super::session_state::{Command, Event, SessionState, Work};
+use super::session_state::SessionState;
 use crate::identity::IdentityError;
 use crate::node::{Node, NoticeError};
 use crate::store::StoreError;
@@ -149,7 +151,7 @@ impl Link<'_> {
                 Some(Event::Connected(Box::new(registration)))
             }
             FromSocket::Lost(lost) => Some(Event::Lost(lost.to_string())),
-            FromSocket::Frame(Frame { event, text }) => match FromGateway::decode(&event, &text) {
+            FromSocket::Frame(Frame { event, text }) => match ToProcess::decode(&event, &text) {
                 Ok(message) => Some(Event::Message(message)),
                 Err(what) => {
                     if self.throttle.is_time(Instant::now()) {
@@ -169,20 +171,21 @@ impl Link<'_> {
             Command::Connect => self.socket.connect(url.clone(), secret.clone()),
             Command::Disconnect => self.socket = Socket::Closed,
             Command::Registered(registered) => node.set_registered(registered),
+            Command::Register(register) => self.send_text(Register::EVENT, register.encode()).await,
             Command::Send(message) => self.send(&message).await,
-            Command::SendChanges => self.send(&ToGateway::Copies(Box::new(node.changes()))).await,
+            Command::SendChanges => self.send(&ToGateway::CopiesChanged(Box::new(node.changes()))).await,
             Command::Read(batch) => {
                 let answer = read(node, batch)?;
-                self.send(&ToGateway::Read(answer)).await;
+                self.send(&ToGateway::ReadAnswers(answer)).await;
             }
             Command::Count(query) => {
                 let answer = node.copy(query.role).count(&query).map_err(failed(query.role))?;
-                self.send(&ToGateway::Count(answer)).await;
+                self.send(&ToGateway::Answer(Answer::CountAnswer(answer))).await;
             }
             Command::Write(session, WriteBatch { batch, role, writes }) => {
                 let events = self.events.clone();
                 node.copy(role).write(writes, move |results, lsn| {
-                    let answer = ToGateway::Written(WriteAnswers { batch, role, lsn, results });
+                    let answer = ToGateway::WriteAnswers(WriteAnswers { batch, role, lsn, results });
                     // The receiver is gone if the link has ended.
                     let _ = events.send(Ok(Event::Done { session, work: Work::Writes, answer }));
                 });
@@ -199,6 +202,7 @@ impl Link<'_> {
                 spawn_blocking(move || {
                     // If the copy failed, it is poisoned, and the process ends.
                     if let Ok(answer) = answer(&copy, &query) {
+                        let answer = ToGateway::Answer(answer);
                         let _ = events.send(Ok(Event::Done { session, work, answer }));
                     }
                 });
@@ -227,19 +231,23 @@ impl Link<'_> {
 
     async fn send(&mut self, message: &ToGateway) {
         let (event, text) = message.encode();
+        self.send_text(event, text).await;
+    }
+
+    async fn send_text(&mut self, event: &str, text: String) {
         if let Err(lost) = self.socket.send(event, text).await {
             let _ = self.events.send(Ok(Event::Lost(lost.to_string())));
         }
     }
 }
 
-fn answer(copy: &CopyHandle, query: &Query) -> Result<ToGateway, StoreError> {
+fn answer(copy: &CopyHandle, query: &Query) -> Result<Answer, StoreError> {
     Ok(match query {
-        Query::Page(query) => ToGateway::Page(copy.page(query)?),
-        Query::Count(query) => ToGateway::Count(copy.count(query)?),
-        Query::Changes(query) => ToGateway::Changes(copy.changes(query)?),
-        Query::Tombstones(query) => ToGateway::Tombstones(copy.tombstones(query)?),
-        Query::Digests(query) => ToGateway::Digests(copy.digests(query)?),
+        Query::PageQuery(query) => Answer::PageAnswer(copy.page(query)?),
+        Query::CountQuery(query) => Answer::CountAnswer(copy.count(query)?),
+        Query::ChangesQuery(query) => Answer::ChangesAnswer(copy.changes(query)?),
+        Query::TombstoneQuery(query) => Answer::TombstoneAnswer(copy.tombstones(query)?),
+        Query::DigestQuery(query) => Answer::DigestAnswer(copy.digests(query)?),
     })
 }
 

@@ -2,17 +2,19 @@
 //! neighbours.
 //!
 //! * [`client`]: one connection, and everything that can end it.
-//! * [`messages`]: what the gateway and a db-process send each other.
-//! * [`session_state`]: the rules of the link to the gateway.
+//! * [`session_state`]: the rules of the link to the gateway; `event`: what goes in and comes out,
+//!   `registration`: one registered connection, `turns`: questions that wait.
 //! * [`gateway`]: carries them out over a socket.
 //! * [`retry`]: how long to wait before the next attempt, and how often to log it.
 //! * `tcp`: the TCP socket beneath, which the library hides.
 
 pub mod client;
+pub mod event;
 pub mod gateway;
-pub mod messages;
+mod registration;
 pub mod retry;
 pub mod session_state;
 mod tcp;
+mod turns;
 
 pub use client::{Connection, Frame, FromSocket, Lost, Socket};

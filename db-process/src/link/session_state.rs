@@ -9,23 +9,22 @@
 //! [`SessionState`] lives as long as the process. It opens no connection and reads no copy itself: it returns
 //! [`Command`]s, and learns by [`Event`]s what came of them. [`super::gateway`] carries them out.
 
-use std::collections::VecDeque;
 use std::mem;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use protocol::InstanceName;
-use protocol::message::REVISION;
 use protocol::message::link::{
-    Alive, Applied, Compared, CopyReport, CopyReports, Expected, Following, Leaving, MergeBatch, ReadBatch,
-    Refusal, Register, Ring, RingNotice, Role, WriteBatch,
+    Alive, Compared, CopyReport, Following, Leaving, PerRole, Refusal, Refused, Register, Registered, Ring,
+    Role, ToGateway, ToProcess,
 };
-use protocol::message::query::{CountQuery, Renew};
-use protocol::mutation::{self, Mutation};
+use protocol::message::query::Query;
 use tracing::{error, info, warn};
 
-use super::messages::{FromGateway, Query, ToGateway};
+use super::event::{Command, Event, SessionId, Work};
+use super::registration::Registration;
 use super::retry::{Backoff, LogThrottle};
-use crate::node::PerRole;
+use super::turns::Turns;
 use crate::node::plan::Contradiction;
 
 /// How long the gateway may take to answer a registration.
@@ -40,104 +39,6 @@ const STABLE_AFTER: Duration = Duration::from_secs(2);
 /// Writes that are not on disk after this time are logged.
 const SLOW_DISK: Duration = Duration::from_secs(1);
 
-/// This many questions about a whole copy are answered at once. More would take the processors from reads and
-/// writes, and finish no sooner.
-const QUESTIONS: usize = 2;
-
-/// The same for scans, which take so long that nothing else should wait for them.
-const SCANS: usize = 1;
-
-/// Number of a connection; none is used twice.
-pub type SessionId = u64;
-
-/// What a copy, or another thread, was given to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
-    /// Writes.
-    Writes,
-    /// The tail of a lost leader.
-    Merge,
-    /// A question about a whole copy.
-    Question,
-    /// A question that reads every record.
-    Scan,
-}
-
-/// What happened.
-#[derive(Debug)]
-pub enum Event {
-    /// The connection is open; with this the process registers.
-    Connected(Box<Register>),
-    /// The connection could not be opened, or is over.
-    Lost(String),
-    /// The gateway sent a message.
-    Message(FromGateway),
-    /// Some work is done.
-    Done {
-        /// The connection that it came from.
-        session: SessionId,
-        /// What it was.
-        work: Work,
-        /// What to answer.
-        answer: ToGateway,
-    },
-    /// A notice has been carried out, or cannot be true.
-    Noticed {
-        /// The connection that it came from.
-        session: SessionId,
-        /// The ring and the epoch of the view that are on disk now.
-        persisted: Result<(Option<Ring>, u64), Contradiction>,
-    },
-    /// A copy was compared with what is known of its disk.
-    Compared {
-        /// Which copy.
-        role: Role,
-        /// It has lost nothing.
-        sound: bool,
-    },
-    /// State of a copy has changed.
-    Copy(Role, CopyReport),
-    /// Which copies follow has changed.
-    Following(Following),
-    /// The process is to leave the ring.
-    Leave,
-    /// The time of [`SessionState::deadline`] has come.
-    Tick,
-}
-
-/// What has to be done, in this order.
-#[derive(Debug)]
-pub enum Command {
-    /// Open a connection. Owes [`Event::Connected`] or [`Event::Lost`].
-    Connect,
-    /// Close it, or give up opening it.
-    Disconnect,
-    /// Whether the gateway counts on this process has changed.
-    Registered(bool),
-    /// Send a message.
-    Send(ToGateway),
-    /// Send what has changed of the registration.
-    SendChanges,
-    /// Look users up, and send the answer at once.
-    Read(ReadBatch),
-    /// Look a number up, and send the answer at once.
-    Count(CountQuery),
-    /// Have a copy decide writes. Owes [`Event::Done`].
-    Write(SessionId, WriteBatch),
-    /// Have a copy merge changes. Owes [`Event::Done`].
-    Merge(SessionId, MergeBatch),
-    /// Have another thread answer a question. Owes [`Event::Done`].
-    Ask(SessionId, Work, Query),
-    /// Carry out a notice of the ring. Owes [`Event::Noticed`].
-    Notice(SessionId, RingNotice),
-    /// Compare a copy with what is known of its disk. Owes [`Event::Compared`].
-    Compare(Expected),
-    /// Have a copy repaired.
-    Renew(Renew),
-    /// The link has ended, with an error that has to be put right before another attempt makes sense.
-    End(Result<(), String>),
-}
-
 /// See the [module](self).
 #[derive(Debug)]
 pub struct SessionState {
@@ -151,8 +52,7 @@ pub struct SessionState {
     writes: usize,
     /// A notice is being carried out.
     noticing: bool,
-    questions: Turns,
-    scans: Turns,
+    turns: Turns,
     copies: PerRole<Option<CopyReport>>,
     following: Following,
     backoff: Backoff,
@@ -174,29 +74,6 @@ enum Phase {
     Ended,
 }
 
-/// A registered connection.
-#[derive(Debug)]
-struct Registration {
-    register: Register,
-    since: Instant,
-    heard: Instant,
-    leaving: bool,
-    /// What the gateway knows of the copies.
-    reported: PerRole<CopyReport>,
-    /// The ring, and the epoch of the view, that it knows to be on disk.
-    persisted: (Option<Ring>, u64),
-    /// The newest notice that has not been begun: each states all of it, so only that counts.
-    notice: Option<RingNotice>,
-}
-
-/// Questions of one kind, which are answered a few at a time.
-#[derive(Debug)]
-struct Turns {
-    work: Work,
-    free: usize,
-    waiting: VecDeque<Query>,
-}
-
 /// Why a connection is given up.
 enum Over {
     Lost(String),
@@ -210,7 +87,6 @@ enum Over {
 impl SessionState {
     /// Of the process of that name, which is to connect at once to the gateway at that URL.
     pub fn new(name: InstanceName, url: String, now: Instant, backoff: Backoff) -> Self {
-        let turns = |work, free| Turns { work, free, waiting: VecDeque::new() };
         Self {
             name,
             url,
@@ -218,8 +94,7 @@ impl SessionState {
             session: 0,
             writes: 0,
             noticing: false,
-            questions: turns(Work::Question, QUESTIONS),
-            scans: turns(Work::Scan, SCANS),
+            turns: Turns::new(),
             copies: PerRole::default(),
             following: Following::default(),
             backoff,
@@ -250,9 +125,8 @@ impl SessionState {
             Event::Connected(register) if matches!(self.phase, Phase::Connecting) => {
                 self.session += 1;
                 // What changes from here on is news to the gateway.
-                let CopyReports { primary, replica } = register.copies;
-                self.copies = PerRole { primary: Some(primary), replica: Some(replica) };
-                commands.push(Command::Send(ToGateway::Register(register.clone())));
+                self.copies = PerRole::both(|role| Some(*register.copies.get(role)));
+                commands.push(Command::Register(register.clone()));
                 self.phase = Phase::Registering(register, now + REGISTRATION_DEADLINE);
             }
             Event::Connected(_) => {}
@@ -324,7 +198,7 @@ impl SessionState {
         }
     }
 
-    fn receive(&mut self, now: Instant, message: FromGateway, commands: &mut Vec<Command>) {
+    fn receive(&mut self, now: Instant, message: ToProcess, commands: &mut Vec<Command>) {
         let session = self.session;
         let registration = match &mut self.phase {
             Phase::Registered(registration) => registration,
@@ -333,55 +207,40 @@ impl SessionState {
         };
         registration.heard = now;
         match message {
-            FromGateway::Beat(beat) => {
+            ToProcess::Beat(beat) => {
                 commands.push(Command::Send(ToGateway::Alive(Alive { beat: beat.beat })));
             }
-            FromGateway::Reads(batch) => commands.push(Command::Read(batch)),
-            FromGateway::Writes(batch) => {
+            ToProcess::ReadBatch(batch) => commands.push(Command::Read(batch)),
+            ToProcess::WriteBatch(batch) => {
                 self.writes += 1;
-                commands.push(Command::Write(session, batch));
+                commands.push(Command::Write(session, Arc::unwrap_or_clone(batch)));
             }
-            FromGateway::Merge(batch) => commands.push(Command::Merge(session, batch)),
-            FromGateway::Query(Query::Count(query)) => commands.push(Command::Count(query)),
-            FromGateway::Query(Query::Digests(query)) if query.scan => {
-                self.scans.ask(session, Query::Digests(query), commands);
-            }
-            FromGateway::Query(query) => self.questions.ask(session, query, commands),
-            FromGateway::Notice(notice) => {
-                if mutation::is(Mutation::StaleNotice) && registration.notice.is_some() {
-                    return;
-                }
-                registration.notice = Some(notice);
+            ToProcess::MergeBatch(batch) => commands.push(Command::Merge(session, batch)),
+            ToProcess::Query(Query::CountQuery(query)) => commands.push(Command::Count(query)),
+            ToProcess::Query(query) => self.turns.ask(session, query, commands),
+            ToProcess::RingNotice(notice) => {
+                registration.notify(notice);
                 self.notice(commands);
             }
-            FromGateway::Expected(expected) => commands.push(Command::Compare(expected)),
-            FromGateway::Renew(renew) => commands.push(Command::Renew(renew)),
-            FromGateway::Released => self.end(Ok(()), commands),
-            FromGateway::Refused(reason) => self.over(now, Over::Refused(reason), commands),
-            FromGateway::Registered(_) => {}
+            ToProcess::Expected(expected) => commands.push(Command::Compare(expected)),
+            ToProcess::Renew(renew) => commands.push(Command::Renew(renew)),
+            ToProcess::Released(_) => self.end(Ok(()), commands),
+            ToProcess::Refused(Refused { reason }) => self.over(now, Over::Refused(reason), commands),
+            ToProcess::Registered(_) => {}
         }
     }
 
     /// The gateway answers the registration. Beats may come before, and say nothing about it.
-    fn answered(&mut self, now: Instant, message: FromGateway, commands: &mut Vec<Command>) {
+    fn answered(&mut self, now: Instant, message: ToProcess, commands: &mut Vec<Command>) {
         let size = match message {
-            FromGateway::Registered(registered) => registered.size,
-            FromGateway::Refused(reason) => return self.over(now, Over::Refused(reason), commands),
+            ToProcess::Registered(Registered { size }) => size,
+            ToProcess::Refused(Refused { reason }) => return self.over(now, Over::Refused(reason), commands),
             _ => return,
         };
         let Phase::Registering(register, _) = mem::replace(&mut self.phase, Phase::Ended) else { return };
         let (incarnation, url) = (register.incarnation, self.url.as_str());
         info!(name = %self.name, %incarnation, gateway = url, size, "registered");
-        let copies = register.copies;
-        self.phase = Phase::Registered(Box::new(Registration {
-            since: now,
-            heard: now,
-            leaving: false,
-            reported: PerRole { primary: copies.primary, replica: copies.replica },
-            persisted: (register.ring, register.view.epoch),
-            notice: None,
-            register: *register,
-        }));
+        self.phase = Phase::Registered(Box::new(Registration::new(*register, now)));
         commands.push(Command::Registered(true));
         commands.push(Command::Send(ToGateway::Following(self.following)));
         Role::ALL.into_iter().for_each(|role| self.report(now, role, commands));
@@ -390,15 +249,9 @@ impl SessionState {
     /// Reports what has changed of a copy, if it matters to the gateway.
     fn report(&mut self, now: Instant, role: Role, commands: &mut Vec<Command>) {
         let Some(current) = *self.copies.get(role) else { return };
-        let Some(registration) = self.registration() else { return };
-        let before = mem::replace(registration.reported.get_mut(role), current);
-        if before.complete && !current.complete {
+        let rolled_back = self.registration().is_some_and(|it| it.report(role, current, commands).is_err());
+        if rolled_back {
             self.over(now, Over::RolledBack, commands);
-        } else if (before.complete, before.incarnation) != (current.complete, current.incarnation) {
-            info!(copy = role.as_str(), complete = current.complete, "copy changed");
-            commands.push(Command::SendChanges);
-        } else if let Some(position) = current.position.filter(|_| before.position != current.position) {
-            commands.push(Command::Send(ToGateway::Applied(Applied { role, position })));
         }
     }
 
@@ -413,8 +266,7 @@ impl SessionState {
                 self.connect(commands);
             }
             Work::Merge => {}
-            Work::Question => self.questions.done(self.session, commands),
-            Work::Scan => self.scans.done(self.session, commands),
+            Work::Question | Work::Scan => self.turns.done(self.session, work, commands),
         }
     }
 
@@ -424,7 +276,7 @@ impl SessionState {
         let (session, noticing) = (self.session, self.noticing);
         if let Some(registration) = self.registration()
             && !noticing
-            && let Some(notice) = registration.notice.take()
+            && let Some(notice) = registration.take_notice()
         {
             commands.push(Command::Notice(session, notice));
             self.noticing = true;
@@ -442,15 +294,11 @@ impl SessionState {
         let current = self.session;
         let Some(registration) = self.registration() else { return };
         match persisted {
-            // It may have come from an earlier connection, and be news on this one all the same.
-            Ok(persisted) if registration.persisted != persisted => {
-                registration.persisted = persisted;
-                commands.push(Command::SendChanges);
-            }
+            Ok(persisted) => registration.persisted(persisted, commands),
             Err(error) if session == current => {
                 return self.over(now, Over::Contradiction(error), commands);
             }
-            Ok(_) | Err(_) => {}
+            Err(_) => {}
         }
         self.notice(commands);
     }
@@ -469,8 +317,7 @@ impl SessionState {
             }
         }
         commands.push(Command::Disconnect);
-        self.questions.waiting.clear();
-        self.scans.waiting.clear();
+        self.turns.clear();
         let leaving = matches!(&phase, Phase::Registered(registration) if registration.leaving);
         let Self { name, url, throttle, .. } = self;
         match (&over, &phase) {
@@ -487,7 +334,7 @@ impl SessionState {
                     Phase::Registered(registration) => &registration.register,
                     _ => unreachable!("no message comes on a connection that is not open"),
                 };
-                let (reason, incarnation) = (explain(refusal, register), register.incarnation);
+                let (reason, incarnation) = (refusal.explain(register), register.incarnation);
                 if refusal.is_final() {
                     error!(%name, %incarnation, url, reason, "refused by the gateway");
                     return commands.push(Command::End(Err(reason)));
@@ -514,54 +361,14 @@ impl SessionState {
     }
 }
 
-impl Turns {
-    fn ask(&mut self, session: SessionId, query: Query, commands: &mut Vec<Command>) {
-        self.waiting.push_back(query);
-        self.next(session, commands);
-    }
-
-    fn done(&mut self, session: SessionId, commands: &mut Vec<Command>) {
-        self.free += 1;
-        self.next(session, commands);
-    }
-
-    fn next(&mut self, session: SessionId, commands: &mut Vec<Command>) {
-        if self.free > 0
-            && let Some(query) = self.waiting.pop_front()
-        {
-            self.free -= 1;
-            commands.push(Command::Ask(session, self.work, query));
-        }
-    }
-}
-
-/// A refusal, for a person.
-fn explain(refusal: &Refusal, register: &Register) -> String {
-    let name = &register.instance;
-    match refusal {
-        Refusal::Revision { gateway } => {
-            format!("it speaks revision {gateway}, {name} speaks {REVISION}: start the same version of both")
-        }
-        Refusal::NameTaken { holder, incarnation } => format!(
-            "another process is registered as {name}: it came from {holder} and its data are {incarnation}, \
-             this one's are {}",
-            register.incarnation
-        ),
-        Refusal::OutsideRing { size } => {
-            format!("the ring has {size} places, and {name} would have place {}", name.place())
-        }
-        Refusal::AnotherRing { serving } => {
-            let ring = register.ring.map_or_else(|| "none".to_owned(), |ring| ring.id.to_string());
-            format!("it serves ring {serving}, the data of {name} belong to ring {ring}")
-        }
-        Refusal::Void => format!("it took {name} for lost"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use protocol::Version;
-    use protocol::message::link::{Beat, Position, Registered, ReplicationAddress, View, WriteAnswers};
+    use protocol::message::REVISION;
+    use protocol::message::link::{
+        Beat, CopyReports, Expected, Position, Released, ReplicationAddress, RingNotice, View, WriteAnswers,
+        WriteBatch,
+    };
     use protocol::message::query::{DigestQuery, PageQuery};
     use uuid::Uuid;
 
@@ -630,8 +437,8 @@ mod tests {
         }
 
         fn register(&mut self) {
-            assert_eq!(self.step(Event::Connected(Box::new(register()))), ["Send(Register)"]);
-            let registered = self.hear(FromGateway::Registered(Registered { size: 3 }));
+            assert_eq!(self.step(Event::Connected(Box::new(register()))), ["Register"]);
+            let registered = self.hear(ToProcess::Registered(Registered { size: 3 }));
             assert_eq!(registered, ["Registered(true)", "Send(Following)"]);
         }
 
@@ -649,7 +456,7 @@ mod tests {
             commands.iter().map(short).collect()
         }
 
-        fn hear(&mut self, message: FromGateway) -> Vec<String> {
+        fn hear(&mut self, message: ToProcess) -> Vec<String> {
             self.step(Event::Message(message))
         }
 
@@ -660,29 +467,29 @@ mod tests {
 
         fn done(&mut self, session: SessionId, work: Work) -> Vec<String> {
             let answers = WriteAnswers { batch: 1, role: Role::Primary, lsn: 1, results: Vec::new() };
-            self.step(Event::Done { session, work, answer: ToGateway::Written(answers) })
+            self.step(Event::Done { session, work, answer: ToGateway::WriteAnswers(answers) })
         }
     }
 
     const LOST: [&str; 2] = ["Registered(false)", "Disconnect"];
 
-    fn writes() -> FromGateway {
-        FromGateway::Writes(WriteBatch { batch: 1, role: Role::Primary, writes: Vec::new() })
+    fn writes() -> ToProcess {
+        ToProcess::WriteBatch(Arc::new(WriteBatch { batch: 1, role: Role::Primary, writes: Vec::new() }))
     }
 
     #[test]
     fn it_registers_and_answers_beats() {
         let mut link = Script::registered();
-        assert_eq!(link.hear(FromGateway::Beat(Beat { beat: 7 })), ["Send(Alive)"]);
+        assert_eq!(link.hear(ToProcess::Beat(Beat { beat: 7 })), ["Send(Alive)"]);
         assert_eq!(link.hear(writes()), ["Write"]);
-        assert_eq!(link.done(1, Work::Writes), ["Send(Written)"]);
+        assert_eq!(link.done(1, Work::Writes), ["Send(WriteAnswers)"]);
     }
 
     #[test]
     fn silence_is_noticed_and_every_sound_counts() {
         let mut link = Script::registered();
         link.now += SILENCE - Duration::from_millis(1);
-        link.hear(FromGateway::Beat(Beat { beat: 7 }));
+        link.hear(ToProcess::Beat(Beat { beat: 7 }));
         assert_eq!(link.state.deadline(), Some(link.now + SILENCE));
         assert_eq!(link.at_deadline(), LOST);
         assert_eq!(link.at_deadline(), ["Connect"]);
@@ -692,7 +499,7 @@ mod tests {
     fn an_unanswered_registration_is_given_up() {
         let mut link = Script::connecting();
         link.step(Event::Connected(Box::new(register())));
-        assert!(link.hear(FromGateway::Beat(Beat { beat: 7 })).is_empty(), "it says nothing about it");
+        assert!(link.hear(ToProcess::Beat(Beat { beat: 7 })).is_empty(), "it says nothing about it");
         assert_eq!(link.at_deadline(), ["Disconnect"]);
     }
 
@@ -713,9 +520,9 @@ mod tests {
     #[test]
     fn the_newest_notice_counts_and_is_begun_when_the_last_one_is_on_disk() {
         let mut link = Script::registered();
-        assert_eq!(link.hear(FromGateway::Notice(notice(1))), ["Notice(1)"]);
-        assert!(link.hear(FromGateway::Notice(notice(2))).is_empty());
-        assert!(link.hear(FromGateway::Notice(notice(3))).is_empty());
+        assert_eq!(link.hear(ToProcess::RingNotice(notice(1))), ["Notice(1)"]);
+        assert!(link.hear(ToProcess::RingNotice(notice(2))).is_empty());
+        assert!(link.hear(ToProcess::RingNotice(notice(3))).is_empty());
         let ring = notice(1).ring;
         let persisted = Ok((Some(ring), 1));
         assert_eq!(link.step(Event::Noticed { session: 1, persisted }), ["SendChanges", "Notice(3)"]);
@@ -730,15 +537,15 @@ mod tests {
             [(Ok((None, 4)), vec!["SendChanges"]), (Ok((None, 0)), vec![]), (Err(contradiction()), vec![])]
         {
             let mut link = Script::registered();
-            link.hear(FromGateway::Notice(notice(4)));
-            link.hear(FromGateway::Notice(notice(5)));
+            link.hear(ToProcess::RingNotice(notice(4)));
+            link.hear(ToProcess::RingNotice(notice(5)));
             link.step(Event::Lost("closed".to_owned()));
             link.at_deadline();
             link.register();
             assert_eq!(link.step(Event::Noticed { session: 1, persisted }), expected);
         }
         let mut link = Script::registered();
-        link.hear(FromGateway::Notice(notice(4)));
+        link.hear(ToProcess::RingNotice(notice(4)));
         assert_eq!(link.step(Event::Noticed { session: 1, persisted: Err(contradiction()) }), LOST);
     }
 
@@ -756,7 +563,7 @@ mod tests {
     fn a_copy_that_lost_something_ends_the_connection() {
         let mut link = Script::registered();
         let expected = Expected { role: Role::Primary, flushed: None, followed: None };
-        assert_eq!(link.hear(FromGateway::Expected(expected)), ["Compare"]);
+        assert_eq!(link.hear(ToProcess::Expected(expected)), ["Compare"]);
         assert_eq!(link.step(Event::Compared { role: Role::Primary, sound: true }), ["Send(Compared)"]);
         assert_eq!(link.step(Event::Compared { role: Role::Primary, sound: false }), LOST);
     }
@@ -767,7 +574,7 @@ mod tests {
         assert_eq!(link.step(Event::Leave), ["Send(Leaving)"]);
         assert_eq!(link.hear(writes()), ["Write"]);
         let ended = ["Registered(false)", "Disconnect", "End(Ok(()))"];
-        assert_eq!(link.hear(FromGateway::Released), ended);
+        assert_eq!(link.hear(ToProcess::Released(Released {})), ended);
         let mut link = Script::registered();
         link.step(Event::Leave);
         assert_eq!(link.step(Event::Lost("closed".to_owned())), ended);
@@ -778,10 +585,10 @@ mod tests {
     fn a_refusal_is_final_or_tried_again() {
         let mut link = Script::connecting();
         link.step(Event::Connected(Box::new(register())));
-        assert_eq!(link.hear(FromGateway::Refused(Refusal::Void)), ["Disconnect"]);
+        assert_eq!(link.hear(ToProcess::Refused(Refused { reason: Refusal::Void })), ["Disconnect"]);
         assert_eq!(link.at_deadline(), ["Connect"]);
         link.step(Event::Connected(Box::new(register())));
-        let ended = link.hear(FromGateway::Refused(Refusal::OutsideRing { size: 1 }));
+        let ended = link.hear(ToProcess::Refused(Refused { reason: Refusal::OutsideRing { size: 1 } }));
         assert_eq!(ended[0], "Disconnect");
         assert!(ended[1].contains("1 places") && ended[1].contains("place 1"), "{ended:?}");
     }
@@ -796,15 +603,16 @@ mod tests {
             limit: 1,
             filter: protocol::message::query::Filter::All,
         };
-        let scan =
-            || FromGateway::Query(Query::Digests(DigestQuery { query: 1, role: Role::Primary, scan: true }));
+        let scan = || {
+            ToProcess::Query(Query::DigestQuery(DigestQuery { query: 1, role: Role::Primary, scan: true }))
+        };
         for expected in [vec!["Ask"], vec!["Ask"], vec![]] {
-            assert_eq!(link.hear(FromGateway::Query(Query::Page(page()))), expected);
+            assert_eq!(link.hear(ToProcess::Query(Query::PageQuery(page()))), expected);
         }
         assert_eq!(link.hear(scan()), ["Ask"]);
         assert!(link.hear(scan()).is_empty());
-        assert_eq!(link.done(1, Work::Question), ["Send(Written)", "Ask"]);
-        assert_eq!(link.done(1, Work::Scan), ["Send(Written)", "Ask"]);
+        assert_eq!(link.done(1, Work::Question), ["Send(WriteAnswers)", "Ask"]);
+        assert_eq!(link.done(1, Work::Scan), ["Send(WriteAnswers)", "Ask"]);
         link.step(Event::Lost("closed".to_owned()));
         assert!(link.done(1, Work::Question).is_empty(), "the rest is forgotten");
     }

@@ -6,27 +6,26 @@
 //!
 //! It opens no connection itself: the followers watch [`Node::peer`].
 
-mod per_role;
 pub mod plan;
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use protocol::InstanceName;
 use protocol::message::REVISION;
 use protocol::message::link::{
-    CopiesChanged, CopyReports, Following, Peer, Register, ReplicationAddress, Ring, RingNotice, Role, View,
+    CopiesChanged, CopyReports, Following, Peer, PerRole, Register, ReplicationAddress, Ring, RingNotice,
+    Role, View,
 };
 use protocol::message::query::{Renew, Renewal};
 use thiserror::Error;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-pub use per_role::PerRole;
-
+use crate::background::lock;
 use crate::identity::{DataDir, IdentityError, Membership};
-use crate::worker::CopyHandle;
+use crate::worker::{CopyHandle, Job};
 use plan::{Contradiction, Plan, Source, plan};
 
 /// See the module.
@@ -138,7 +137,7 @@ impl Node {
     /// A copy has taken everything from the other one once more.
     pub fn recopied(&self, role: Role) {
         self.recopy.get(role).send_replace(false);
-        self.copy(role).recopy(false);
+        self.copy(role).send(Job::Recopy(false));
     }
 
     /// The copy that is to be set aside, where there is one.
@@ -158,7 +157,7 @@ impl Node {
                     copy = role.as_str(),
                     "it differs from the other copy: everything is copied once more"
                 );
-                self.copy(role).recopy(true);
+                self.copy(role).send(Job::Recopy(true));
                 self.recopy.get(role).send_replace(true);
             }
             Renewal::Discard => {
@@ -207,11 +206,11 @@ impl Node {
         }
         for role in count_as_complete {
             tracing::info!(copy = role.as_str(), "counts as complete: the ring is new");
-            self.copy(role).count_as_complete();
+            self.copy(role).send(Job::CountAsComplete);
         }
         for role in accept {
             tracing::warn!(copy = role.as_str(), "it was rolled back, and the operator accepts it as it is");
-            self.copy(role).accept_rollback();
+            self.copy(role).send(Job::AcceptRollback(Uuid::new_v4()));
         }
         if discard.is_some() {
             self.discard.send_if_modified(|now| {
@@ -265,8 +264,4 @@ impl Node {
         let replica = |ring: Ring| ring.size == 1 || copies.replica.complete;
         self.registered.load(Ordering::Relaxed) && copies.primary.complete && self.ring().is_some_and(replica)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,9 @@
 //! What a notice of the ring means for this process.
 
-use protocol::message::link::{CopyReports, Grant, Peer, Ring, RingNotice, Role};
+use protocol::message::link::{CopyReports, Grant, Peer, PerRole, Ring, RingNotice, Role};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::PerRole;
 use crate::identity::Membership;
 
 /// What to do, in this order.
@@ -270,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_of_one_follows_nobody() {
+    fn a_ring_of_one_follows_no_process() {
         let alone = Ring { size: 1, ..ring(1, true) };
         let plan = plan(Some(&member(alone)), &copies(true, false), notice(alone, Grant::Wait, Grant::Fill))
             .unwrap();

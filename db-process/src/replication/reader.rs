@@ -10,7 +10,7 @@ use std::io;
 use std::sync::mpsc;
 use std::thread::yield_now;
 
-use protocol::message::replication::{ChunkMerged, CopyChunk, LogBatch};
+use protocol::message::replication::{ChunkMerged, CopyChunk, ToFollower};
 use protocol::message::{MAX_BATCH, Message};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -91,28 +91,31 @@ impl Reader {
 
 /// Queues a message at the copy. What comes of a part of a full copy is sent later.
 fn read(copy: &CopyHandle, frame: &Frame, reads: &UnboundedSender<Read>) -> Option<Read> {
-    if frame.event == LogBatch::EVENT {
-        let Ok(batch) = LogBatch::decode(&frame.text) else { return Some(Read::Unreadable) };
-        let (source, entries) = (batch.incarnation, batch.entries.len());
-        if entries > 0 {
-            copy.apply(batch);
+    match ToFollower::decode(&frame.event, &frame.text) {
+        Ok(ToFollower::LogBatch(batch)) => {
+            let (source, entries) = (batch.incarnation, batch.entries.len());
+            if entries > 0 {
+                copy.apply(batch);
+            }
+            Some(Read::Log { source, entries })
         }
-        return Some(Read::Log { source, entries });
+        Ok(ToFollower::CopyChunk(received)) => {
+            let (chunk, last) = (received.chunk, received.end.is_some());
+            let filled = last && (chunk > 0 || !received.records.is_empty());
+            let reads = reads.clone();
+            copy.merge_chunk(received, move || {
+                drop(reads.send(Read::Merged { answer: ChunkMerged { chunk }, last, filled }));
+            });
+            None
+        }
+        Ok(ToFollower::Declined(_)) | Err(_) => Some(Read::Unreadable),
     }
-    let Ok(received) = CopyChunk::decode(&frame.text) else { return Some(Read::Unreadable) };
-    let (chunk, last) = (received.chunk, received.end.is_some());
-    let filled = last && (chunk > 0 || !received.records.is_empty());
-    let reads = reads.clone();
-    copy.merge_chunk(received, move || {
-        drop(reads.send(Read::Merged { answer: ChunkMerged { chunk }, last, filled }));
-    });
-    None
 }
 
 #[cfg(test)]
 mod tests {
     use protocol::message::link::{Position, Role};
-    use protocol::message::replication::LogEntry;
+    use protocol::message::replication::{LogBatch, LogEntry};
     use protocol::{Change, Version};
 
     use uuid::Uuid;

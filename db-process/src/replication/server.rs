@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,11 +17,9 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::serve::ListenerExt;
-use process::Secret;
+use process::{Secret, may_connect};
 use protocol::message::link::{Auth, CopyReport};
-use protocol::message::replication::{
-    ChunkMerged, Confirmed, CopyChunk, Decline, Declined, Follow, LogBatch, LogEntry,
-};
+use protocol::message::replication::{CopyChunk, Decline, Declined, Follow, LogBatch, LogEntry, ToSource};
 use protocol::message::{MAX_FRAME_BYTES, Message};
 use socketioxide::extract::{self, SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
@@ -38,7 +36,7 @@ use super::source_state::{Command, Declines, Event, Source, SourceLimits, Source
 use crate::link::retry::{LogThrottle, sleep_until};
 use crate::node::Node;
 use crate::store::StoreError;
-use crate::worker::CopyHandle;
+use crate::worker::{CopyHandle, Job};
 
 /// How often a follower has to prove that it is there, and how long it may take.
 const PING: Duration = Duration::from_secs(2);
@@ -159,7 +157,7 @@ impl Server {
             ready(())
         });
         socket.on_fallback(move |extract::Event(event): extract::Event, TryData(text): TryData<String>| {
-            match text.ok().and_then(|text| FromFollower::decode(&event, &text)) {
+            match text.ok().and_then(|text| ToSource::decode(&event, &text).ok()) {
                 Some(message) => {
                     if queue.try_send(message).is_err() {
                         // It sends more than it is owed, or is not served any more. It will connect again.
@@ -202,40 +200,6 @@ impl Server {
     }
 }
 
-/// With a secret, a client that knows it; without one, a client on this machine.
-fn may_connect(
-    secret: Option<&Secret>,
-    peer: Option<IpAddr>,
-    offered: Option<&str>,
-) -> Result<(), &'static str> {
-    match (secret, offered) {
-        (Some(secret), Some(offered)) if secret.matches(offered) => Ok(()),
-        (Some(_), _) => Err("wrong CLUSTER_SECRET"),
-        (None, _) if peer.is_some_and(|peer| peer.to_canonical().is_loopback()) => Ok(()),
-        (None, _) => Err("without a CLUSTER_SECRET only processes on the same machine are accepted"),
-    }
-}
-
-/// What a follower may send.
-#[derive(Debug)]
-enum FromFollower {
-    Follow(Follow),
-    Confirmed(Confirmed),
-    ChunkMerged(ChunkMerged),
-}
-
-impl FromFollower {
-    /// Decodes an event of a follower; `None` if it is none.
-    fn decode(event: &str, text: &str) -> Option<Self> {
-        match event {
-            Follow::EVENT => Follow::decode(text).ok().map(Self::Follow),
-            Confirmed::EVENT => Confirmed::decode(text).ok().map(Self::Confirmed),
-            ChunkMerged::EVENT => ChunkMerged::decode(text).ok().map(Self::ChunkMerged),
-            _ => None,
-        }
-    }
-}
-
 /// Why a follower is not served any longer.
 #[derive(Debug, Error)]
 enum Ended {
@@ -257,14 +221,14 @@ enum Ended {
 async fn serve(
     node: &Node,
     socket: &SocketRef,
-    mut inbox: mpsc::Receiver<FromFollower>,
+    mut inbox: mpsc::Receiver<ToSource>,
     gone: &CancellationToken,
 ) -> (Option<Follow>, Ended) {
     let first = tokio::select! {
         first = timeout(FOLLOW_DEADLINE, inbox.recv()) => first.ok().flatten(),
         () = gone.cancelled() => return (None, Ended::Left),
     };
-    let Some(FromFollower::Follow(follow)) = first else {
+    let Some(ToSource::Follow(follow)) = first else {
         return (None, Ended::Unexpected("something else than what it wants to follow"));
     };
     let copy = node.copy(follow.role);
@@ -288,7 +252,7 @@ impl Feed<'_> {
     async fn serve(
         mut self,
         follow: &Follow,
-        mut inbox: mpsc::Receiver<FromFollower>,
+        mut inbox: mpsc::Receiver<ToSource>,
         gone: &CancellationToken,
     ) -> Result<Infallible, Ended> {
         let source =
@@ -296,7 +260,7 @@ impl Feed<'_> {
         let start = match admit(&source, follow) {
             Ok(start) => start,
             Err(Declines { reason, rollback }) => {
-                rollback.into_iter().for_each(|rollback| self.copy.mark_rolled_back(rollback));
+                rollback.into_iter().for_each(|rollback| self.copy.send(Job::MarkRolledBack(rollback)));
                 self.send(&Declined { reason })?;
                 return Err(Ended::Declined(reason));
             }
@@ -319,9 +283,9 @@ impl Feed<'_> {
                     () = gone.cancelled() => return Err(Ended::Left),
                     () = sleep_until(Some(state.deadline())) => Event::Tick,
                     message = inbox.recv() => match message.ok_or(Ended::Left)? {
-                        FromFollower::Confirmed(confirmed) => Event::Confirmed(confirmed),
-                        FromFollower::ChunkMerged(merged) => Event::ChunkMerged(merged),
-                        FromFollower::Follow(_) => return Err(Ended::Unexpected("another request to follow")),
+                        ToSource::Confirmed(confirmed) => Event::Confirmed(confirmed),
+                        ToSource::ChunkMerged(merged) => Event::ChunkMerged(merged),
+                        ToSource::Follow(_) => return Err(Ended::Unexpected("another request to follow")),
                     },
                     Ok(()) = moving.changed() => Event::Moving(*moving.borrow_and_update()),
                     changed = copy.changed(), if state.has_window() => {
@@ -401,35 +365,5 @@ async fn next(frames: &mut Option<mpsc::Receiver<Frame>>) -> Option<Frame> {
     match frames {
         Some(frames) => frames.recv().await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_is_asked_of_everyone_and_without_one_only_this_machine_is_trusted() {
-        let secret: Secret = "sesame".parse().unwrap();
-        let at = |text: &str| Some(text.parse::<IpAddr>().unwrap());
-        assert!(may_connect(Some(&secret), at("10.0.0.1"), Some("sesame")).is_ok());
-        assert!(may_connect(Some(&secret), at("127.0.0.1"), Some("barley")).is_err());
-        assert!(may_connect(Some(&secret), at("127.0.0.1"), None).is_err());
-        for here in ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"] {
-            assert!(may_connect(None, at(here), None).is_ok(), "{here}");
-        }
-        for elsewhere in ["10.0.0.1", "::ffff:10.0.0.1", "2001:db8::1"] {
-            assert!(may_connect(None, at(elsewhere), Some("sesame")).is_err(), "{elsewhere}");
-        }
-        assert!(may_connect(None, None, None).is_err());
-    }
-
-    #[test]
-    fn only_what_a_follower_sends_is_decoded() {
-        let confirmed = Confirmed { applied: 2, durable: 1, lsn: 3 };
-        let decoded = FromFollower::decode(Confirmed::EVENT, &confirmed.encode());
-        assert!(matches!(decoded, Some(FromFollower::Confirmed(got)) if got == confirmed));
-        assert!(FromFollower::decode(Confirmed::EVENT, "{}").is_none());
-        assert!(FromFollower::decode(LogBatch::EVENT, "{}").is_none());
     }
 }

@@ -20,9 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{JoinHandle, yield_now};
 
 use protocol::message::MAX_BATCH;
-use protocol::message::link::{
-    CopyReport, FlushPoint, Found, Position, Role, Rollback, Versioned, Write, WriteAnswer,
-};
+use protocol::message::link::{CopyReport, FlushPoint, Found, Position, Role, Versioned, Write, WriteAnswer};
 use protocol::message::query::{
     ChangesAnswer, ChangesQuery, CountAnswer, CountQuery, Damage, DigestAnswer, DigestQuery, PageAnswer,
     PageQuery, TombstoneAnswer, TombstoneQuery,
@@ -31,7 +29,6 @@ use protocol::message::replication::{CopyChunk, LogBatch, LogEntry};
 use protocol::{Record, UserId, Version};
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use crate::background::{Helpers, spawn};
 use crate::copy::audit::audit;
@@ -42,10 +39,10 @@ mod mark;
 pub mod rounds;
 mod thread;
 
-pub use rounds::CopyState;
+pub use rounds::{CopyState, Job};
 
 use mark::MarkFile;
-use rounds::{Confirmed, Job, Rounds};
+use rounds::{Confirmed, Rounds};
 use thread::Worker;
 
 /// Sent once when the database of a copy fails.
@@ -205,26 +202,6 @@ impl CopyHandle {
         self.send(Job::Chunk { chunk, done: Box::new(|_| done()) });
     }
 
-    /// Everything is copied from the other copy once more, from now on or no more.
-    pub fn recopy(&self, recopies: bool) {
-        self.send(Job::Recopy(recopies));
-    }
-
-    /// The copy may count as complete as it is.
-    pub fn count_as_complete(&self) {
-        self.send(Job::CountAsComplete);
-    }
-
-    /// The copy was rolled back. That is on disk when the state shows it.
-    pub(crate) fn mark_rolled_back(&self, rollback: Rollback) {
-        self.send(Job::MarkRolledBack(rollback));
-    }
-
-    /// The operator accepts the copy as it is, although it was rolled back.
-    pub fn accept_rollback(&self) {
-        self.send(Job::AcceptRollback(Uuid::new_v4()));
-    }
-
     /// The other copy has the op-log on disk up to here, and that much of its own database. It is not worth
     /// waking the thread: it sees to it when it next writes.
     pub fn trim(&self, upto: u64, other: Option<FlushPoint>) {
@@ -245,7 +222,7 @@ impl CopyHandle {
     }
 
     /// Compares the copy with what is known of its disk, and with how far the other copy has followed it.
-    /// Where it has less, it is [marked](Self::mark_rolled_back). Returns whether it is sound.
+    /// Where it has less, it is [marked](Job::MarkRolledBack). Returns whether it is sound.
     ///
     /// # Errors
     /// If the database fails, now or before.
@@ -256,7 +233,7 @@ impl CopyHandle {
     ) -> Result<bool, StoreError> {
         let meta = self.meta()?;
         let lost = rollback::lost(&meta, flushed, followed);
-        lost.into_iter().for_each(|rollback| self.mark_rolled_back(rollback));
+        lost.into_iter().for_each(|rollback| self.send(Job::MarkRolledBack(rollback)));
         // It may have been found out a moment ago, by the other copy.
         Ok(lost.or(meta.rollback).is_none())
     }
@@ -435,7 +412,8 @@ impl CopyHandle {
         }
     }
 
-    fn send(&self, job: Job) {
+    /// Queues something to do. Where it is completed, it is when what the [`Job`] promises holds.
+    pub fn send(&self, job: Job) {
         self.shared.received.fetch_max(job.version().0, Ordering::Relaxed);
         // The thread has ended if the copy failed or was stopped.
         let _ = self.shared.jobs.send(Some(job));

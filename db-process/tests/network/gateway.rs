@@ -73,7 +73,7 @@ impl Gateway {
         soon(self.sessions.recv()).await.unwrap()
     }
 
-    pub(crate) fn nobody_entered(&mut self) -> bool {
+    pub(crate) fn no_process_entered(&mut self) -> bool {
         self.sessions.try_recv().is_err()
     }
 
@@ -240,6 +240,6 @@ pub(crate) fn create(number: u64, name: &str) -> Write {
         id: id(number),
         operation: Operation::Create(change),
         condition: None,
-        quiet: false,
+        omit_user: false,
     }
 }

@@ -261,10 +261,10 @@ async fn a_taken_name_is_tried_again() {
 
 #[tokio::test]
 async fn a_final_refusal_ends_the_process_and_names_both() {
-    let speaks = format!("db-7 speaks {REVISION}");
+    let speaks = format!("db-7 speaks revision {REVISION}");
     let reasons = [
         (Refusal::OutsideRing { size: 3 }, ["3 places", "place 7"]),
-        (Refusal::Revision { gateway: 99 }, ["revision 99", &speaks]),
+        (Refusal::Revision { gateway: 99 }, ["the gateway 99", &speaks]),
         (Refusal::AnotherRing { serving: Uuid::from_u128(5) }, ["00000005", "belong to ring none"]),
     ];
     for (reason, parts) in reasons {
@@ -292,7 +292,7 @@ async fn a_wrong_secret_keeps_it_out() {
         }
     })
     .await;
-    assert!(gateway.nobody_entered());
+    assert!(gateway.no_process_entered());
     process.stop().await;
     let mut right = config("db-1", folder.path(), gateway.address);
     right.common.cluster_secret = Some("sesame".parse().unwrap());

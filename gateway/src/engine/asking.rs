@@ -15,14 +15,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use protocol::UserId;
-use protocol::message::link::Role;
+use protocol::message::link::{Role, ToProcess};
+use protocol::message::query::{Answer, DigestQuery, PageQuery, Query};
 use protocol::placement::{Partition as Number, Place};
 use rustc_hash::FxHashMap;
 
 use super::Engine;
-use super::event::{Command, RequestId, SessionId, ToProcess, Unserved};
+use super::event::{Command, RequestId, SessionId, Unserved};
 use super::partition::{DeferredAnswer, Phase};
-use super::question::{Answer, Question};
+use super::question::{asked_role, is_answered_by};
 
 /// A question without an answer for this long goes to the other copy too. A page is more work than a read.
 const HEDGE_AFTER: Duration = Duration::from_millis(100);
@@ -50,7 +51,7 @@ pub(super) struct PendingQuestions {
 #[derive(Debug)]
 struct PendingQuestion {
     partition: Number,
-    question: Question,
+    query: Query,
     /// The copies that were asked and may still answer, at most one of each role.
     asked: Vec<Asked>,
     hedge_at: Duration,
@@ -83,14 +84,14 @@ impl PendingQuestions {
 }
 
 impl Engine {
-    pub(super) fn question(&mut self, request: RequestId, partition: Number, question: Question) {
-        let patience = match question {
-            Question::Digests { scan: true, .. } => GIVE_UP_SCAN_AFTER,
+    pub(super) fn question(&mut self, request: RequestId, partition: Number, query: Query) {
+        let patience = match query {
+            Query::DigestQuery(DigestQuery { scan: true, .. }) => GIVE_UP_SCAN_AFTER,
             _ => GIVE_UP_AFTER,
         };
         let (hedge_at, give_up_at) = (self.now + HEDGE_AFTER, self.now + patience);
         let overloaded = self.questions.by_request.len() >= MAX_PENDING;
-        let pending = PendingQuestion { partition, question, asked: Vec::new(), hedge_at, give_up_at };
+        let pending = PendingQuestion { partition, query, asked: Vec::new(), hedge_at, give_up_at };
         self.questions.by_request.insert(request, pending);
         match overloaded {
             true => self.end_question(request, Err(Unserved::Overloaded { partition })),
@@ -105,7 +106,7 @@ impl Engine {
         let Some(partition) = self.partitions.get_mut(usize::from(number)) else {
             return self.refuse_question(request);
         };
-        let role = match (pending.question.role(), partition.phase()) {
+        let role = match (asked_role(&pending.query), partition.phase) {
             (Some(role), phase) if phase != Phase::Down || partition.refuses() => role,
             (None, Phase::Serving { .. } | Phase::Draining { .. }) => partition.lister(),
             (None, Phase::Down) if partition.refuses() => return self.refuse_question(request),
@@ -126,7 +127,7 @@ impl Engine {
         let Some(pending) = self.questions.by_request.get_mut(&request) else { return false };
         pending.asked.push(Asked { query, session });
         self.questions.by_query.insert(query, request);
-        let message = ToProcess::Query(pending.question.to_query(query, role));
+        let message = ToProcess::Query(pending.query.clone().addressed(query, role));
         if let Some(place) = self.place_of(number, role) {
             self.frames[usize::from(place)] += 1;
         }
@@ -137,7 +138,7 @@ impl Engine {
     fn refuse_question(&mut self, request: RequestId) {
         let Some(pending) = self.questions.by_request.get(&request) else { return };
         let partition = pending.partition;
-        let waiting_for = self.waiting_for_copy(partition, pending.question.role());
+        let waiting_for = self.waiting_for_copy(partition, asked_role(&pending.query));
         self.end_question(request, Err(Unserved::Unavailable { partition, waiting_for }));
     }
 
@@ -149,17 +150,17 @@ impl Engine {
         let Some(from) = self.sessions.get(&place).map(|session| session.id) else { return };
         let Some(pending) = self.questions.by_request.get_mut(&request) else { return };
         let expected = pending.asked.iter().any(|asked| (asked.query, asked.session) == (query, from));
-        if !expected || !pending.question.is_answered_by(&answer) {
+        if !expected || !is_answered_by(&pending.query, &answer) {
             return self.evict(from, "it sent an answer that fits no question");
         }
         let asked = std::mem::take(&mut pending.asked);
         let partition = &mut self.partitions[usize::from(pending.partition)];
-        let until = match (&pending.question, &answer) {
-            (Question::Page { after, .. }, Answer::Page(page)) => {
+        let until = match (&pending.query, &answer) {
+            (Query::PageQuery(PageQuery { after, .. }), Answer::PageAnswer(page)) => {
                 let last = page.users.last().filter(|_| page.more).map(|user| user.0);
                 partition.unanswered_listed(|id| is_between(id, *after, last))
             }
-            (Question::Count { .. }, _) => partition.unanswered_listed(|_| true),
+            (Query::CountQuery(_), _) => partition.unanswered_listed(|_| true),
             _ => None,
         };
         self.questions.forget(asked);
@@ -198,7 +199,7 @@ impl Engine {
             self.refuse_question(request);
         }
         let slow = |pending: &PendingQuestion| {
-            now >= pending.hedge_at && pending.asked.len() == 1 && pending.question.role().is_none()
+            now >= pending.hedge_at && pending.asked.len() == 1 && asked_role(&pending.query).is_none()
         };
         for request in self.questions.those(slow) {
             let Some(pending) = self.questions.by_request.get(&request) else { continue };

@@ -51,7 +51,7 @@ impl Engine {
                 self.cut_off = Some(self.now);
                 self.report_event(RingEvent::CutOff);
             }
-            Some(_) if !self.is_deaf() && self.partitions.iter().all(|each| each.waits_since().is_none()) => {
+            Some(_) if !self.is_deaf() && self.partitions.iter().all(|each| each.waits_since.is_none()) => {
                 self.cut_off = None;
             }
             _ => {}
@@ -71,7 +71,7 @@ impl Engine {
     pub(super) fn end_waits(&mut self) {
         for number in 0..self.size {
             let partition = self.partition(number);
-            let Some(since) = partition.waits_since().filter(|_| partition.is_down()) else { continue };
+            let Some(since) = partition.waits_since.filter(|_| partition.is_down()) else { continue };
             if self.now > self.cut_off.map_or(since + MOMENT, |since| since + WAIT) {
                 self.give_up(number);
             }

@@ -1,19 +1,13 @@
 //! Events that go into the engine, and commands that come out.
 
-use std::sync::Arc;
-
 use protocol::message::link::{
-    Applied, Beat, Compared, CopiesChanged, Expected, Following, Found, MergeBatch, Merged, ReadAnswers,
-    ReadBatch, Refused, Register, Registered, Released, RingNotice, Role, Rollback, Versioned, WriteAnswer,
-    WriteAnswers, WriteBatch,
+    Found, Register, Role, Rollback, ToGateway, ToProcess, Versioned, WriteAnswer,
 };
-use protocol::message::query::Renew;
+use protocol::message::query::{Answer, Query};
 use protocol::placement::Partition;
 use protocol::{Condition, Operation, UserId, Version};
 use thiserror::Error;
 use uuid::Uuid;
-
-use super::question::{Answer, Query, Question};
 
 /// One question of a caller; numbers are never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,7 +38,7 @@ pub enum Event {
         /// `If-Match`.
         condition: Option<Condition>,
         /// The caller does not want to see the user that an applied write leaves.
-        quiet: bool,
+        omit_user: bool,
         /// The wall clock, for the version.
         unix_millis: u64,
     },
@@ -55,7 +49,7 @@ pub enum Event {
         /// Which partition.
         partition: Partition,
         /// What.
-        question: Question,
+        query: Query,
     },
     /// A caller wants to know how many partitions there are. Owes one [`Command::AnswerSize`].
     Size {
@@ -74,7 +68,7 @@ pub enum Event {
         /// The time, less the age of what may go.
         upto: Version,
     },
-    /// A connection introduces itself. Owes a [`Registered`] or a [`Refused`].
+    /// A connection introduces itself. Owes a [`ToProcess::Registered`] or a [`ToProcess::Refused`].
     Register {
         /// The connection.
         session: SessionId,
@@ -93,35 +87,10 @@ pub enum Event {
         /// The connection.
         session: SessionId,
         /// The message.
-        message: FromProcess,
+        message: ToGateway,
     },
     /// Time has passed: comes every few milliseconds.
     Tick,
-}
-
-/// What a registered db-process may send.
-#[derive(Debug)]
-pub enum FromProcess {
-    /// Users found.
-    Read(ReadAnswers),
-    /// Outcomes of writes.
-    Written(WriteAnswers),
-    /// What a copy says to a [`Query`].
-    Answer(Answer),
-    /// A frame of a tail is on disk.
-    Merged(Merged),
-    /// A copy followed the other's op-log a little further.
-    Applied(Applied),
-    /// A copy has all that is known of its disk.
-    Compared(Compared),
-    /// Its copies follow those of its neighbours, or no longer.
-    Following(Following),
-    /// A copy was filled, or the ring joined.
-    Copies(Box<CopiesChanged>),
-    /// It was asked to stop.
-    Leaving,
-    /// It is there.
-    Alive,
 }
 
 /// What has to be done.
@@ -191,7 +160,7 @@ pub struct FeedStart {
     /// said.
     pub floor: Version,
     /// By partition: the copy that leads and serves, and so has all that was ever acknowledged up to `from`.
-    pub leads: Vec<Option<Role>>,
+    pub leaders: Vec<Option<Role>>,
 }
 
 /// What is published.
@@ -218,36 +187,9 @@ impl Published {
     }
 }
 
-/// What a db-process may be sent.
-#[derive(Debug, Clone)]
-pub enum ToProcess {
-    /// The registration stands.
-    Registered(Registered),
-    /// What is known of the disk of one of its copies.
-    Expected(Expected),
-    /// The registration does not stand, or no longer.
-    Refused(Refused),
-    /// The ring as seen from its place.
-    Ring(RingNotice),
-    /// Users to look up.
-    Reads(ReadBatch),
-    /// Operations to decide; shared with the flight that waits for their outcomes.
-    Writes(Arc<WriteBatch>),
-    /// A question about a whole copy.
-    Query(Query),
-    /// Part of a tail.
-    Merge(MergeBatch),
-    /// A copy is to be made good from the other one.
-    Renew(Renew),
-    /// It may go.
-    Released(Released),
-    /// Are you there?
-    Beat(Beat),
-}
-
-/// Why a copy was not promoted at the operator's word.
+/// Why something that the operator asked for is not done.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum PromotionRefused {
+pub enum OrderRefused {
     /// The ring has no such partition.
     #[error("there is no partition {partition} in a ring of {size}")]
     NoSuchPartition {
@@ -256,13 +198,14 @@ pub enum PromotionRefused {
         /// n.
         size: u16,
     },
-    /// The partition is served, or is about to be: nothing has to be accepted.
+    /// Of a promotion: the partition is served, or is about to be, so nothing has to be accepted.
     #[error("partition {partition} is served")]
     Served {
         /// Which one.
         partition: Partition,
     },
-    /// The other copy is not there, is not complete, or too few db-processes are there to persist the view.
+    /// Of a promotion: the other copy is not there, is not complete, or too few db-processes are there to
+    /// persist the view.
     #[error("no copy can lead partition {partition} now: {waiting_for}")]
     NoCandidate {
         /// Which one.
@@ -270,25 +213,9 @@ pub enum PromotionRefused {
         /// What has to happen first.
         waiting_for: String,
     },
-    /// The gateway is ending.
-    #[error("the gateway is stopping")]
-    Stopping,
-}
-
-/// Why the copies of a partition are not repaired.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum RepairRefused {
-    /// The ring has no such partition.
-    #[error("there is no partition {partition} in a ring of {size}")]
-    NoSuchPartition {
-        /// As asked for.
-        partition: Partition,
-        /// n.
-        size: u16,
-    },
-    /// One of the copies is away or not up to date, or there is no sound one.
+    /// Of a repair: one of the copies is away or not up to date, or there is no sound one.
     #[error("partition {partition} cannot be repaired now: {why}")]
-    NotNow {
+    NotRepairable {
         /// Which one.
         partition: Partition,
         /// What is in the way.
@@ -366,6 +293,11 @@ pub enum RingEvent {
         /// What shows it.
         rollback: Rollback,
     },
+    /// Since the gateway started, not all db-processes of the ring have registered.
+    MembersMissing {
+        /// Which ones have not.
+        missing: String,
+    },
     /// Nothing is heard of any db-process: the gateway is cut off, or all of them hang.
     CutOff,
     /// The ring has been made, or was found again.
@@ -402,18 +334,14 @@ pub enum RingEvent {
         /// Which copies serve it now.
         now: String,
     },
-    /// The copies of a partition do not follow each other, or one of them follows too late.
-    ReplicationImpaired {
+    /// The copies of a partition do not follow each other, or one of them follows too late; or what was
+    /// reported of that is over.
+    ReplicationChanged {
         /// Which one.
         partition: Partition,
-        /// What is wrong.
-        what: String,
-    },
-    /// What was reported of a partition's replication is over.
-    ReplicationRestored {
-        /// Which one.
-        partition: Partition,
-        /// How it is now.
+        /// Whether anything is wrong.
+        impaired: bool,
+        /// What is wrong, or how it is now.
         what: String,
     },
 }

@@ -15,12 +15,12 @@ use std::time::Duration;
 
 use protocol::Operation;
 use protocol::message::MAX_BATCH;
-use protocol::message::link::{Lead, MergeBatch, Merged, Role, Versioned};
+use protocol::message::link::{Leader, MergeBatch, Merged, Role, ToProcess, Versioned};
 use protocol::mutation::{self, Mutation};
 use protocol::placement::{Partition as Number, Place};
 
 use super::Engine;
-use super::event::{Command, SessionId, ToProcess, Unserved};
+use super::event::{Command, SessionId, Unserved};
 use super::feed::Settled;
 use super::partition::{ConnectedCopy, Frame, Phase, has_all_of};
 use super::session::QueuedWrite;
@@ -34,14 +34,14 @@ const MAX_PRELOAD: usize = 16 * MAX_BATCH;
 impl Engine {
     /// Looks at a partition again after one of its processes came, went or changed.
     pub(super) fn reconsider(&mut self, number: Number) {
-        if !self.open || !self.partition(number).is_known() {
+        if !self.open || !self.partition(number).known {
             return;
         }
         let before = self.shown(number);
-        match self.partition(number).phase() {
+        match self.partition(number).phase {
             Phase::Serving { leader } | Phase::Draining { leader, .. } if self.is_leader(number, leader) => {}
             Phase::Confirming { candidate, .. } if self.places.contains_key(&candidate) => {
-                if !self.partition(number).is_persisted() && !self.can_be_persisted(number) {
+                if !self.partition(number).persisted && !self.can_be_persisted(number) {
                     self.go_down(number);
                 }
             }
@@ -55,10 +55,10 @@ impl Engine {
 
     /// Goes on with whatever a partition is in the middle of, as far as that is possible now.
     pub(super) fn advance(&mut self, number: Number) {
-        let role = self.partition(number).leader();
+        let role = self.partition(number).leader;
         let (leader, other) = (self.report(number, role), self.report(number, role.other()));
         self.partition_mut(number).compare(leader.as_ref(), other.as_ref());
-        match self.partition(number).phase() {
+        match self.partition(number).phase {
             Phase::Serving { leader } => self.consider_move(number, leader),
             Phase::Draining { leader, since } => self.advance_move(number, leader, since),
             Phase::Confirming { candidate, merging: None, .. } => self.confirm(number, candidate),
@@ -71,13 +71,13 @@ impl Engine {
     pub(super) fn tick_partitions(&mut self) {
         for number in 0..self.size {
             let partition = self.partition(number);
-            match partition.phase() {
+            match partition.phase {
                 Phase::Confirming { since, .. } if self.now.saturating_sub(since) > CONFIRM_WITHIN => {
                     self.go_down(number);
                     self.give_up(number);
                     self.report_serving(number);
                 }
-                Phase::Down if partition.is_known() && self.complete_copies(number).any(|_| true) => {
+                Phase::Down if partition.known && self.complete_copies(number).any(|_| true) => {
                     self.reconsider(number);
                 }
                 _ => self.advance(number),
@@ -89,21 +89,21 @@ impl Engine {
     fn find_leader(&mut self, number: Number) {
         let partition = self.partition(number);
         // As it was when the leader was last there: nothing was decided since.
-        let other_read = partition.other_is_current();
-        let named = self.view.leads[usize::from(number)];
+        let other_read = partition.other_is_current;
+        let named = self.view.leaders[usize::from(number)];
         // The copy that led last has everything, whatever was planned since.
         let Some(role) = partition.last_leader().or((!named.promoting).then_some(named.role)) else {
             return self.finish_promotion(number);
         };
-        let lead = Lead { role, promoting: false };
+        let leader = Leader { role, promoting: false };
         if let Some(copy) = self.complete_copy(number, role) {
             if self.awaits_witness(number, role) {
                 return self.go_down(number);
             }
-            if named != lead {
-                self.change_view(number, lead, "it has everything");
+            if named != leader {
+                self.change_view(number, leader, "it has everything");
             }
-            return match self.partition(number).is_persisted() || self.can_be_persisted(number) {
+            return match self.partition(number).persisted || self.can_be_persisted(number) {
                 true => self.begin_confirming(number, copy.session, None, [false; 2]),
                 false => self.go_down(number),
             };
@@ -116,11 +116,11 @@ impl Engine {
             if mutation::is(Mutation::TailNotReplayed) {
                 lacking.clear();
             }
-            self.change_view(number, Lead { role: role.other(), promoting: true }, "the leader is lost");
+            self.change_view(number, Leader { role: role.other(), promoting: true }, "the leader is lost");
             return self.begin_confirming(number, other.session, Some(&lacking), [other_read, false]);
         }
-        if named != lead && !self.partition(number).is_down() {
-            self.change_view(number, lead, "no other copy may lead");
+        if named != leader && !self.partition(number).is_down() {
+            self.change_view(number, leader, "no other copy may lead");
         }
         self.go_down(number);
     }
@@ -133,8 +133,8 @@ impl Engine {
             && has_all_of(&primary.report, &replica.report)
             && has_all_of(&replica.report, &primary.report)
         {
-            let lead = Lead { role: Role::Primary, promoting: false };
-            self.change_view(number, lead, "both copies have exchanged what they have");
+            let leader = Leader { role: Role::Primary, promoting: false };
+            self.change_view(number, leader, "both copies have exchanged what they have");
             return self.begin_confirming(number, primary.session, Some(&[]), [false; 2]);
         }
         self.go_down(number);
@@ -150,7 +150,7 @@ impl Engine {
         tail: Option<&[Versioned]>,
         reads: [bool; 2],
     ) {
-        let role = self.partition(number).leader();
+        let role = self.partition(number).leader;
         let merging = tail.map(|tail| self.send_tail(number, candidate, role, tail));
         let now = self.now;
         self.partition_mut(number).begin_confirming(candidate, merging, reads, now);
@@ -171,7 +171,7 @@ impl Engine {
             let (frame, rest) = left.split_at(left.len().min(MAX_BATCH));
             self.merges += 1;
             let message = MergeBatch { batch: self.merges, role, changes: frame.to_vec(), other };
-            self.send(session, ToProcess::Merge(message));
+            self.send(session, ToProcess::MergeBatch(message));
             left = rest;
             if left.is_empty() {
                 return self.merges;
@@ -183,8 +183,8 @@ impl Engine {
     /// can answer them. To merge what it gets by the op-log as well changes nothing.
     pub(super) fn preload_tail(&mut self, number: Number) {
         let partition = self.partition(number);
-        let role = partition.leader().other();
-        let Some(other) = self.copy(number, role).filter(|_| partition.other_is_current()) else { return };
+        let role = partition.leader.other();
+        let Some(other) = self.copy(number, role).filter(|_| partition.other_is_current) else { return };
         let lacking = partition.to_preload(&other.report);
         if lacking.is_empty() || lacking.len() > MAX_PRELOAD || mutation::is(Mutation::WaitForSilent) {
             return;
@@ -198,20 +198,20 @@ impl Engine {
         if !self.is_persisted(number) {
             return;
         }
-        let role = self.partition(number).leader();
+        let role = self.partition(number).leader;
         let Some(leader) = self.copy(number, role).filter(|copy| copy.session == candidate) else { return };
         let other = self.report(number, role.other());
         self.partition_mut(number).serve(leader, other.as_ref());
         self.send_buffered(number);
-        if self.view.leads[usize::from(number)].promoting {
-            self.change_view(number, Lead { role, promoting: false }, "it has everything");
+        if self.view.leaders[usize::from(number)].promoting {
+            self.change_view(number, Leader { role, promoting: false }, "it has everything");
         }
     }
 
     /// The leader gets the writes that waited.
     pub(super) fn send_buffered(&mut self, number: Number) {
         let partition = self.partition_mut(number);
-        let (role, buffered) = (partition.leader(), partition.take_buffered());
+        let (role, buffered) = (partition.leader, partition.take_buffered());
         if let Some(session) = self.holder_mut(number, role) {
             buffered.into_iter().for_each(|write| session.writes(role).push(write));
         }
@@ -280,13 +280,13 @@ impl Engine {
 
     /// Whether the leader of a partition is there on that connection.
     fn is_leader(&self, number: Number, session: SessionId) -> bool {
-        self.holder(number, self.partition(number).leader()).is_some_and(|holder| holder.id == session)
+        self.holder(number, self.partition(number).leader).is_some_and(|holder| holder.id == session)
     }
 
     /// What people read of a partition: a line in the log for each change.
     fn shown(&self, number: Number) -> (bool, Role, bool, bool) {
         let partition = self.partition(number);
-        let confirming = matches!(partition.phase(), Phase::Confirming { .. });
-        (partition.serves(), partition.leader(), partition.other_is_current(), confirming)
+        let confirming = matches!(partition.phase, Phase::Confirming { .. });
+        (partition.serves(), partition.leader, partition.other_is_current, confirming)
     }
 }

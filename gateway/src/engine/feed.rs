@@ -189,9 +189,9 @@ impl Engine {
     pub(super) fn publish(&mut self) {
         self.feed.leave(&mut self.commands);
         while let Some((request, from)) = self.feed.next_to_begin() {
-            let leader = |partition: &Partition| partition.serves().then_some(partition.leader());
-            let leads = self.partitions.iter().map(leader).collect();
-            let start = FeedStart { from, floor: self.feed.floor, leads };
+            let leader = |partition: &Partition| partition.serves().then_some(partition.leader);
+            let leaders = self.partitions.iter().map(leader).collect();
+            let start = FeedStart { from, floor: self.feed.floor, leaders };
             self.commands.push(Command::AnswerSubscribe { request, result: Ok(start) });
         }
     }

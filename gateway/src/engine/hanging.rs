@@ -35,7 +35,7 @@ impl Engine {
             if let Some(candidate) = self.hanging_candidate(number) {
                 let now = self.now;
                 let partition = self.partition_mut(number);
-                let role = partition.leader();
+                let role = partition.leader;
                 // Otherwise it would be tried again as soon as that process is back, and delay writes each
                 // time.
                 partition.pace.hangs(now, role);
@@ -58,8 +58,8 @@ impl Engine {
     /// going on.
     fn hanging_candidate(&self, number: Number) -> Option<SessionId> {
         let partition = self.partition(number);
-        let Phase::Confirming { candidate, merging, since } = partition.phase() else { return None };
-        let persists = self.session(candidate)?.epoch >= partition.decided();
+        let Phase::Confirming { candidate, merging, since } = partition.phase else { return None };
+        let persists = self.session(candidate)?.epoch >= partition.decided;
         let old_leader = self.complete_copy(number, partition.last_leader()?)?;
         let late = self.now.saturating_sub(since) > HANGS_AFTER && (merging.is_some() || !persists);
         (late && old_leader.session != candidate).then_some(candidate)
@@ -68,7 +68,7 @@ impl Engine {
     /// Whether a partition would be led by the other copy at once, if it is led by that of this role.
     fn can_do_without(&self, number: Number, role: Role) -> bool {
         let partition = self.partition(number);
-        if partition.leader() != role || partition.is_down() {
+        if partition.leader != role || partition.is_down() {
             return true;
         }
         let Some(other) = self.copy(number, role.other()) else { return false };

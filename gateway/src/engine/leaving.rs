@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use protocol::message::link::Released;
+use protocol::message::link::{Released, ToProcess};
 use protocol::placement::{Partition as Number, Place};
 
 use super::Engine;
-use super::event::{SessionId, ToProcess};
+use super::event::SessionId;
 use super::partition::Phase;
 
 /// When a process is to stop, its leaders move after this time, unless all processes are to stop by then.
@@ -49,12 +49,12 @@ impl Engine {
                 let session = other.and_then(|copy| self.session(copy.session));
                 session.is_some_and(|session| session.leaving.is_none())
             };
-            match partition.phase() {
+            match partition.phase {
                 Phase::Down => false,
                 Phase::Draining { .. } | Phase::Confirming { .. } => true,
                 // A gateway that starts and finds no more than what was announced needs both copies.
                 Phase::Serving { .. } => {
-                    !self.is_settled(number) || partition.leader() == role && leads_elsewhere()
+                    !self.is_settled(number) || partition.leader == role && leads_elsewhere()
                 }
             }
         })
@@ -62,6 +62,6 @@ impl Engine {
 
     fn is_settled(&self, number: Number) -> bool {
         let partition = self.partition(number);
-        self.is_persisted_for(number, partition.leader(), partition.decided())
+        self.is_persisted_for(number, partition.leader, partition.decided)
     }
 }

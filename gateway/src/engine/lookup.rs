@@ -1,10 +1,10 @@
 //! Short ways to what the rules need: copies, their processes and partitions.
 
 use protocol::UserId;
-use protocol::message::link::{CopyReport, Ring, Role, View};
+use protocol::message::link::{CopyReport, Ring, Role, ToProcess, View};
 use protocol::placement::{Partition as Number, Place, partition_of, primary_of, replica_of, replicated_at};
 
-use super::event::{Command, RingEvent, SessionId, ToProcess, Unserved};
+use super::event::{Command, RingEvent, SessionId, Unserved};
 use super::partition::{ConnectedCopy, Partition};
 use super::session::Session;
 use super::{Counts, Engine};

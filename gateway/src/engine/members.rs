@@ -7,22 +7,21 @@
 
 use protocol::message::REVISION;
 use protocol::message::link::{
-    Applied, CopiesChanged, CopyReports, Refusal, Refused, Register, Registered, Ring, Role,
+    Applied, CopiesChanged, CopyReports, Refusal, Refused, Register, Registered, Ring, Role, ToProcess,
 };
 use protocol::mutation::{self, Mutation};
 use protocol::placement::Place;
 
 use super::Engine;
-use super::event::{RingEvent, SessionId, ToProcess};
+use super::event::{RingEvent, SessionId};
 use super::partition::Partition;
 use super::session::Session;
 
 impl Engine {
     pub(super) fn register(&mut self, id: SessionId, host: String, register: Register) {
         if let Err(reason) = self.admit(&register) {
-            let text = refusal_text(&register, &reason);
-            let instance = register.instance.to_string();
-            self.report_event(RingEvent::ProcessRefused { instance, host, reason: text });
+            let (instance, why) = (register.instance.to_string(), reason.explain(&register));
+            self.report_event(RingEvent::ProcessRefused { instance, host, reason: why });
             return self.send(id, ToProcess::Refused(Refused { reason }));
         }
         self.hear();
@@ -93,9 +92,16 @@ impl Engine {
         match self.sessions.get(&place) {
             Some(holder) if holder.incarnation != register.incarnation => {
                 let holder_name = format!("{} at {}", holder.instance, holder.host);
-                Err(Refusal::NameTaken { holder: holder_name, incarnation: holder.incarnation })
+                return Err(Refusal::NameTaken { holder: holder_name, incarnation: holder.incarnation });
             }
-            _ => Ok(()),
+            _ => {}
+        }
+        // A ring that was formed with such names goes on.
+        let new = theirs.is_none() && self.names.get(&place) != Some(&register.instance);
+        let other = self.sessions.values().find(|other| other.instance.stem() != register.instance.stem());
+        match other.filter(|_| new) {
+            Some(other) => Err(Refusal::OtherStem { stem: other.instance.stem().to_owned() }),
+            None => Ok(()),
         }
     }
 
@@ -202,21 +208,5 @@ impl Engine {
     pub(super) fn evict(&mut self, id: SessionId, why: &'static str) {
         self.send(id, ToProcess::Refused(Refused { reason: Refusal::Void }));
         self.lose(id, why);
-    }
-}
-
-fn refusal_text(register: &Register, reason: &Refusal) -> String {
-    let Register { instance, revision, incarnation, .. } = register;
-    match reason {
-        Refusal::Revision { gateway } => format!("it speaks revision {revision} and this gateway {gateway}"),
-        Refusal::NameTaken { holder, incarnation: theirs } => format!(
-            "{instance} is registered already: {holder} with data folder {theirs}, this one has {incarnation}"
-        ),
-        Refusal::OutsideRing { size } => format!("place {} is not in a ring of {size}", instance.place()),
-        Refusal::AnotherRing { serving } => format!(
-            "its data belong to ring {}, and this gateway serves ring {serving}",
-            register.ring.map_or_else(String::new, |ring| ring.id.to_string())
-        ),
-        Refusal::Void => "its registration is void".to_owned(),
     }
 }

@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::time::Duration;
 
-use protocol::message::link::{Beat, Ring, View, Write};
+use protocol::message::link::{Beat, Ring, ToGateway, ToProcess, View, Write};
 use protocol::placement::{Partition as Number, Place};
 use protocol::{InstanceName, VersionClock};
 use rustc_hash::FxHashMap;
@@ -60,11 +60,8 @@ mod waiting;
 mod writes;
 
 pub use event::{
-    Command, Event, FeedStart, FromProcess, PromotionRefused, Published, RepairRefused, RequestId, RingEvent,
-    SessionId, ToProcess, Unserved,
+    Command, Event, FeedStart, OrderRefused, Published, RequestId, RingEvent, SessionId, Unserved,
 };
-
-pub use question::{Answer, Query, Question};
 pub use repair::{PAUSE_WITHIN, Repair};
 
 use asking::PendingQuestions;
@@ -160,6 +157,10 @@ pub struct Engine {
     heard: Duration,
     /// Since when the gateway takes it that it is cut off.
     cut_off: Option<Duration>,
+    /// Whether all db-processes have been there at once since the start.
+    was_complete: bool,
+    /// Which of them were missing, as it was reported last.
+    reported_missing: Option<String>,
 }
 
 impl Engine {
@@ -194,6 +195,8 @@ impl Engine {
             beat_sent: Duration::ZERO,
             heard: Duration::ZERO,
             cut_off: None,
+            was_complete: false,
+            reported_missing: None,
         };
         engine.resize(size);
         engine
@@ -252,11 +255,11 @@ impl Engine {
             Event::Question { partition, .. } if self.comes_early(partition) => self.early.push(event),
             Event::Size { .. } if !self.open && self.is_early() => self.early.push(event),
             Event::Read { request, id } => self.read(request, id),
-            Event::Write { request, id, operation, condition, quiet, unix_millis } => {
+            Event::Write { request, id, operation, condition, omit_user, unix_millis } => {
                 let version = self.clock.next(unix_millis);
-                self.write(request, Write { version, id, operation, condition, quiet });
+                self.write(request, Write { version, id, operation, condition, omit_user });
             }
-            Event::Question { request, partition, question } => self.question(request, partition, question),
+            Event::Question { request, partition, query } => self.question(request, partition, query),
             Event::Size { request } => {
                 let result = if self.open { Ok(self.size) } else { Err(self.unavailable(0)) };
                 self.commands.push(Command::AnswerSize { request, result });
@@ -277,7 +280,7 @@ impl Engine {
         }
     }
 
-    fn message(&mut self, from: SessionId, message: FromProcess) {
+    fn message(&mut self, from: SessionId, message: ToGateway) {
         // A connection that was given up may still send something; it counts no longer.
         let Some(&place) = self.places.get(&from) else { return };
         self.hear();
@@ -285,18 +288,18 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(&place) else { return };
         session.heard = self.now;
         match message {
-            FromProcess::Read(answers) => self.read_answered(place, answers),
-            FromProcess::Written(answers) => self.write_answered(place, answers),
-            FromProcess::Answer(answer) => self.question_answered(place, answer),
-            FromProcess::Merged(merged) => self.merged(place, merged),
-            FromProcess::Applied(applied) => self.applied(place, applied),
-            FromProcess::Compared(compared) => self.compared(place, compared),
-            FromProcess::Copies(changed) => self.copies_changed(place, *changed),
-            FromProcess::Following(following) => session.following = Some(following),
-            FromProcess::Leaving => {
+            ToGateway::ReadAnswers(answers) => self.read_answered(place, answers),
+            ToGateway::WriteAnswers(answers) => self.write_answered(place, answers),
+            ToGateway::Answer(answer) => self.question_answered(place, answer),
+            ToGateway::Merged(merged) => self.merged(place, merged),
+            ToGateway::Applied(applied) => self.applied(place, applied),
+            ToGateway::Compared(compared) => self.compared(place, compared),
+            ToGateway::CopiesChanged(changed) => self.copies_changed(place, *changed),
+            ToGateway::Following(following) => session.following = Some(following),
+            ToGateway::Leaving(_) => {
                 session.leaving.get_or_insert(self.now);
             }
-            FromProcess::Alive => session.unanswered_beats = session.unanswered_beats.saturating_sub(1),
+            ToGateway::Alive(_) => session.unanswered_beats = session.unanswered_beats.saturating_sub(1),
         }
     }
 
@@ -312,6 +315,7 @@ impl Engine {
             self.evict_hanging();
         }
         self.end_waits();
+        self.report_missing_members();
         self.send_beats();
         self.compare_paces();
         self.tick_partitions();

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use protocol::message::link::{Lead, Role};
+use protocol::message::link::{Leader, Role};
 use protocol::mutation::{self, Mutation};
 use protocol::placement::Partition as Number;
 
@@ -56,20 +56,20 @@ impl Reason {
 impl Engine {
     /// Announces a move, begins one that was announced, or gives it up.
     pub(super) fn consider_move(&mut self, number: Number, leader: SessionId) {
-        let role = self.partition(number).leader();
+        let role = self.partition(number).leader;
         let (Some(copy), Some(other)) = (self.copy(number, role), self.copy(number, role.other())) else {
             return self.withdraw(number);
         };
         let reason = self.reason_to_move(number, &other);
         let slow = matches!(reason, Some(Reason::Slow(_)));
         let partition = self.partition(number);
-        let announced = partition.announced();
+        let announced = partition.announced;
         if let Some(reason) = reason
             && self.session(other.session).is_some_and(|session| session.leaving.is_none())
             && other.report.complete
             && partition.is_almost(&other.report)
             && has_all_of(&copy.report, &other.report)
-            && partition.may_move(self.now)
+            && self.now >= partition.move_after
             && self.can_be_persisted(number)
         {
             match announced {
@@ -88,14 +88,14 @@ impl Engine {
         }
         let within = if slow { BEGIN_SLOW_WITHIN } else { BEGIN_WITHIN };
         let late = |announced: Announced| self.now.saturating_sub(announced.since) > within;
-        if self.partition(number).announced().is_some_and(late) {
+        if self.partition(number).announced.is_some_and(late) {
             self.give_up_move(number);
         }
     }
 
     fn reason_to_move(&self, number: Number, other: &ConnectedCopy) -> Option<Reason> {
         let partition = self.partition(number);
-        let role = partition.leader();
+        let role = partition.leader;
         let trusted = partition.pace.trusts(role.other());
         let better = trusted && !self.is_in_doubt(other) && !mutation::is(Mutation::SlowLeads);
         let slow = partition.pace.cause(role).filter(|_| better).map(Reason::Slow);
@@ -107,7 +107,7 @@ impl Engine {
     /// Writes wait from now on, and so do those that have not left: the leader only has to answer what it was
     /// sent.
     fn begin_move(&mut self, number: Number, leader: SessionId) {
-        let (role, now) = (self.partition(number).leader(), self.now);
+        let (role, now) = (self.partition(number).leader, self.now);
         let queued = self.holder_mut(number, role).map(|session| session.writes(role).take_queued());
         self.partition_mut(number).drain(queued.unwrap_or_default(), now);
         self.advance_move(number, leader, now);
@@ -116,16 +116,16 @@ impl Engine {
     /// The other copy becomes the candidate if it has everything; a move that takes too long is given up.
     pub(super) fn advance_move(&mut self, number: Number, leader: SessionId, since: Duration) {
         let partition = self.partition(number);
-        let role = partition.leader();
+        let role = partition.leader;
         let Some(drained) = self.session(leader).map(|session| session.is_drained(role)) else { return };
         let Some(lag) = self.report(number, role.other()).and_then(|other| partition.lag(&other)) else {
             return self.end_move(number);
         };
         let within = if partition.pace.is_slow(role) { DRAIN_SLOW_WITHIN } else { DRAIN_WITHIN };
         if (drained || mutation::is(Mutation::MoveUndrained)) && lag == 0 {
-            let reads = [partition.other_is_current(), true];
+            let reads = [partition.other_is_current, true];
             let Some(other) = self.copy(number, role.other()) else { return };
-            self.change_view(number, Lead { role: role.other(), promoting: true }, "as announced");
+            self.change_view(number, Leader { role: role.other(), promoting: true }, "as announced");
             self.begin_confirming(number, other.session, Some(&[]), reads);
             self.notify();
         } else if self.now.saturating_sub(since) > within {

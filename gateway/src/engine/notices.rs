@@ -1,12 +1,11 @@
 //! What each process learns of the ring: the view, its neighbours, and what its copies may do.
 
-use protocol::message::link::{Grant, Ring, RingNotice, Role};
+use protocol::message::link::{Grant, Ring, RingNotice, Role, ToProcess};
 use protocol::mutation::{self, Mutation};
 use protocol::placement::{Place, replica_of, replicated_at};
 
 use super::Engine;
-use super::event::ToProcess;
-use super::partition::{Partition, has_all_of};
+use super::partition::has_all_of;
 use super::session::Session;
 
 impl Engine {
@@ -29,7 +28,7 @@ impl Engine {
             if session.notice.as_ref() != Some(&notice) {
                 session.notice = Some(notice.clone());
                 let id = session.id;
-                self.send(id, ToProcess::Ring(notice));
+                self.send(id, ToProcess::RingNotice(notice));
             }
         }
     }
@@ -40,7 +39,7 @@ impl Engine {
         let joined = |session: &Session| session.ring.is_some_and(|theirs| theirs.id == ring.id);
         !ring.formed
             || self.sessions.get(&place).is_some_and(joined)
-            || self.partitions.iter().all(Partition::is_known)
+            || self.partitions.iter().all(|partition| partition.known)
     }
 
     /// What a copy may do if it is not complete: it is filled from the other one while that leads.
@@ -49,10 +48,10 @@ impl Engine {
             return if ring.formed { Grant::Wait } else { Grant::Empty };
         };
         let partition = self.partition(number);
-        let other_leads = partition.serves() && partition.leader() != role;
+        let other_leads = partition.serves() && partition.leader != role;
         let [copy, other] = [role, role.other()].map(|role| self.report(number, role));
         match copy.filter(|copy| copy.rollback.is_some()) {
-            Some(copy) if partition.accepted() == Some(copy.incarnation) => Grant::Accept,
+            Some(copy) if partition.accepted == Some(copy.incarnation) => Grant::Accept,
             // The other copy first takes over what only this one may have.
             Some(copy) => match other {
                 Some(other) if other_leads && has_all_of(&other, &copy) => Grant::Fill,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use protocol::message::link::{Lead, Role};
+use protocol::message::link::{Leader, Role};
 use protocol::placement::Partition as Number;
 
 use super::Engine;
-use super::event::{Command, PromotionRefused};
+use super::event::{Command, OrderRefused};
 
 impl Engine {
     /// Lets the copy of a partition lead that is there, with what is in the tail, although only the last
@@ -20,16 +20,16 @@ impl Engine {
         now: Duration,
         number: Number,
         commands: &mut Vec<Command>,
-    ) -> Result<(), PromotionRefused> {
+    ) -> Result<(), OrderRefused> {
         self.decide(now, commands, |engine| engine.promote_now(number))
     }
 
-    fn promote_now(&mut self, number: Number) -> Result<(), PromotionRefused> {
+    fn promote_now(&mut self, number: Number) -> Result<(), OrderRefused> {
         if number >= self.size {
-            return Err(PromotionRefused::NoSuchPartition { partition: number, size: self.size });
+            return Err(OrderRefused::NoSuchPartition { partition: number, size: self.size });
         }
         if !self.partition(number).is_down() {
-            return Err(PromotionRefused::Served { partition: number });
+            return Err(OrderRefused::Served { partition: number });
         }
         let possible = self.open && self.can_be_persisted(number);
         // A partition whose last leader is there is not down. Of a promotion that an earlier gateway did not
@@ -40,12 +40,12 @@ impl Engine {
                 return Ok(());
             }
             let waiting_for = self.waiting_for(number);
-            return Err(PromotionRefused::NoCandidate { partition: number, waiting_for });
+            return Err(OrderRefused::NoCandidate { partition: number, waiting_for });
         };
         // What the lost leader was sent it may have applied, and the other copy would decide it anew.
         self.give_up(number);
         let tail = self.partition(number).lacking(&copy.report);
-        self.change_view(number, Lead { role, promoting: false }, "the operator has promoted it");
+        self.change_view(number, Leader { role, promoting: false }, "the operator has promoted it");
         self.partition_mut(number).accept_loss(None);
         self.begin_confirming(number, copy.session, Some(&tail), [false; 2]);
         self.reconsider(number);
@@ -61,7 +61,7 @@ impl Engine {
         let Some((_, role, incarnation)) = rolled_back.max_by_key(|(version, ..)| *version) else {
             return false;
         };
-        self.change_view(number, Lead { role, promoting: false }, "the operator accepts what it lost");
+        self.change_view(number, Leader { role, promoting: false }, "the operator accepts what it lost");
         self.partition_mut(number).accept_loss(Some(incarnation));
         true
     }

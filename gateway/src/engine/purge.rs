@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use protocol::message::MAX_BATCH;
 use protocol::message::link::{CopyReport, Position, Role, Write};
+use protocol::message::query::{Answer, DigestQuery, Query, TombstoneQuery};
 use protocol::mutation::{self, Mutation};
 use protocol::placement::Partition as Number;
 use protocol::{Operation, UserId, Version};
@@ -42,7 +43,6 @@ use protocol::{Operation, UserId, Version};
 use super::Engine;
 use super::event::{RequestId, SessionId, Unserved};
 use super::partition::{ConnectedCopy, Phase};
-use super::question::{Answer, Question};
 
 /// The exchange takes milliseconds. If it takes longer than this, it is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
@@ -119,8 +119,8 @@ impl Engine {
             let purge = &mut self.purges[usize::from(number)];
             if ready && matches!(purge.step, Step::Resting) {
                 purge.step = Step::Looking;
-                let question = Question::Tombstones { role: purge.role, after: purge.after, upto };
-                self.question(RequestId::own(number), number, question);
+                let query = TombstoneQuery { query: 0, role: purge.role, after: purge.after, upto };
+                self.question(RequestId::own(number), number, Query::TombstoneQuery(query));
             }
         }
     }
@@ -132,7 +132,7 @@ impl Engine {
         let purge = &mut self.purges[usize::from(number)];
         let step = std::mem::replace(&mut purge.step, Step::Resting);
         match (step, result) {
-            (Step::Looking, Ok(Answer::Tombstones(answer))) => {
+            (Step::Looking, Ok(Answer::TombstoneAnswer(answer))) => {
                 purge.after = answer.next;
                 if answer.next.is_none() && self.size > 1 {
                     purge.role = purge.role.other();
@@ -147,7 +147,7 @@ impl Engine {
                 let end = Position { incarnation: answer.incarnation, sequence: answer.head };
                 purge.step = Step::Found(Stage::LeaderFollows, found, end);
             }
-            (Step::Found(Stage::Comparing, found, end), Ok(Answer::Digests(answer)))
+            (Step::Found(Stage::Comparing, found, end), Ok(Answer::DigestAnswer(answer)))
                 if answer.position.is_some_and(|at| reaches(at, end)) =>
             {
                 let end = Position { incarnation: answer.incarnation, sequence: answer.head };
@@ -210,9 +210,9 @@ impl Engine {
             };
             self.purges[index].step = Step::Found(stage, found, end);
             if stage == Stage::Comparing {
-                let role = self.partition(number).leader().other();
-                let question = Question::Digests { role, scan: false };
-                return self.question(RequestId::own(number), number, question);
+                let role = self.partition(number).leader.other();
+                let query = Query::DigestQuery(DigestQuery { query: 0, role, scan: false });
+                return self.question(RequestId::own(number), number, query);
             }
         }
     }
@@ -230,7 +230,7 @@ impl Engine {
             if number == self.partition_of(&id) {
                 let version = self.clock.next(0);
                 let operation = Operation::Purge(of);
-                let write = Write { version, id, operation, condition: None, quiet: true };
+                let write = Write { version, id, operation, condition: None, omit_user: true };
                 self.write(RequestId::own(number), write);
             }
         }
@@ -240,14 +240,14 @@ impl Engine {
     /// need, and the leader is not about to change.
     fn purge_copies(&self, number: Number) -> Option<(ConnectedCopy, Option<ConnectedCopy>)> {
         let partition = self.partition(number);
-        let Phase::Serving { leader: session } = partition.phase() else { return None };
-        if partition.paused_until().is_some() || partition.announced().is_some() {
+        let Phase::Serving { leader: session } = partition.phase else { return None };
+        if partition.paused_until.is_some() || partition.announced.is_some() {
             return None;
         }
-        let leader = self.copy(number, partition.leader()).filter(|leader| leader.session == session)?;
-        match self.copy(number, partition.leader().other()) {
-            Some(other) if partition.other_is_current() => Some((leader, Some(other))),
-            None if !partition.is_replicated() => Some((leader, None)),
+        let leader = self.copy(number, partition.leader).filter(|leader| leader.session == session)?;
+        match self.copy(number, partition.leader.other()) {
+            Some(other) if partition.other_is_current => Some((leader, Some(other))),
+            None if !partition.replicated => Some((leader, None)),
             _ => None,
         }
     }

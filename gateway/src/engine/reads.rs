@@ -9,12 +9,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use protocol::UserId;
-use protocol::message::link::{Found, ReadAnswers, ReadBatch, Role};
+use protocol::message::link::{Found, ReadAnswers, ReadBatch, Role, ToProcess};
 use protocol::placement::{Partition as Number, Place};
 use rustc_hash::FxHashMap;
 
 use super::Engine;
-use super::event::{Command, RequestId, SessionId, ToProcess, Unserved};
+use super::event::{Command, RequestId, SessionId, Unserved};
 use super::lane::Lane;
 use super::partition::DeferredAnswer;
 use super::session::{QueuedRead, Session};
@@ -228,7 +228,7 @@ impl Engine {
     pub(super) fn retry_reads_awaiting_tail(&mut self, number: Number) {
         let mut waiting = std::mem::take(self.partition_mut(number).reads_awaiting_tail());
         waiting.retain(|&request| self.ask_second(request) == Second::Lacks);
-        let preload = !waiting.is_empty() && self.is_silent(number, self.partition(number).leader());
+        let preload = !waiting.is_empty() && self.is_silent(number, self.partition(number).leader);
         *self.partition_mut(number).reads_awaiting_tail() = waiting;
         if preload {
             self.preload_tail(number);
@@ -263,6 +263,6 @@ pub(super) fn depart(session: &mut Session, commands: &mut Vec<Command>) {
         let of = |role| reads.iter().filter(move |read| read.role == role).map(|read| read.id).collect();
         let message = ReadBatch { batch, primary: of(Role::Primary), replica: of(Role::Replica) };
         session.reads.departed(batch, reads);
-        commands.push(Command::Send { session: session.id, message: ToProcess::Reads(message) });
+        commands.push(Command::Send { session: session.id, message: ToProcess::ReadBatch(message) });
     }
 }

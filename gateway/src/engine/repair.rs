@@ -8,12 +8,12 @@
 
 use std::time::Duration;
 
-use protocol::message::link::Role;
+use protocol::message::link::{Role, ToProcess};
 use protocol::message::query::{Renew, Renewal};
 use protocol::placement::Partition as Number;
 
 use super::Engine;
-use super::event::{Command, RepairRefused, ToProcess};
+use super::event::{Command, OrderRefused};
 
 /// Writes are buffered no longer than this for a comparison, as for a move.
 pub const PAUSE_WITHIN: Duration = Duration::from_millis(200);
@@ -48,7 +48,7 @@ impl Engine {
     /// A comparison has taken too long, or its caller is gone.
     pub(super) fn end_pauses(&mut self) {
         for number in 0..self.size {
-            if self.partition(number).paused_until().is_some_and(|until| self.now > until) {
+            if self.partition(number).paused_until.is_some_and(|until| self.now > until) {
                 self.resume_writes(number);
             }
         }
@@ -63,16 +63,16 @@ impl Engine {
         number: Number,
         repair: Repair,
         commands: &mut Vec<Command>,
-    ) -> Result<(), RepairRefused> {
+    ) -> Result<(), OrderRefused> {
         if number >= self.size {
-            return Err(RepairRefused::NoSuchPartition { partition: number, size: self.size });
+            return Err(OrderRefused::NoSuchPartition { partition: number, size: self.size });
         }
-        let not_now = |why: String| RepairRefused::NotNow { partition: number, why };
+        let not_now = |why: String| OrderRefused::NotRepairable { partition: number, why };
         let partition = self.partition(number);
         if self.complete_copies(number).count() < 2 {
             return Err(not_now(self.waiting_for(number)));
         }
-        if !partition.serves() || !partition.other_is_current() {
+        if !partition.serves() || !partition.other_is_current {
             let waiting_for = self.waiting_for(number);
             return Err(not_now(format!("the copies have to be up to date first: {waiting_for}")));
         }

@@ -98,14 +98,14 @@ impl Engine {
             (None, Some(role)) => {
                 self.watched_mut(number).link = Some(role);
                 let what = self.link_text(number).unwrap_or_default();
-                self.report_event(RingEvent::ReplicationImpaired { partition: number, what });
+                self.report_event(RingEvent::ReplicationChanged { partition: number, impaired: true, what });
             }
             (Some(role), None) => {
                 self.watched_mut(number).link = None;
                 let gone = self.missing(number, role).or_else(|| self.missing(number, role.other()));
                 let [follower, source] = [role, role.other()].map(|role| self.name_of_copy(number, role));
                 let what = gone.unwrap_or_else(|| format!("{follower} follows {source} again"));
-                self.report_event(RingEvent::ReplicationRestored { partition: number, what });
+                self.report_event(RingEvent::ReplicationChanged { partition: number, impaired: false, what });
             }
             _ => {}
         }
@@ -113,11 +113,11 @@ impl Engine {
 
     fn watch_lag(&mut self, number: Number) {
         let partition = self.partition(number);
-        if matches!(partition.phase(), Phase::Confirming { .. }) {
+        if matches!(partition.phase, Phase::Confirming { .. }) {
             return;
         }
-        let role = partition.leader().other();
-        let current = partition.other_is_current();
+        let role = partition.leader.other();
+        let current = partition.other_is_current;
         let other = self.complete_copy(number, role).filter(|_| partition.serves());
         let caught_up = other.and_then(|other| {
             let known = self.watched(number).caught_up.filter(|(session, _)| *session == other.session);
@@ -132,7 +132,7 @@ impl Engine {
             None if lag > GRACE => {
                 watched.lag = Some(role);
                 let what = self.lag_text(number).unwrap_or_default();
-                self.report_event(RingEvent::ReplicationImpaired { partition: number, what });
+                self.report_event(RingEvent::ReplicationChanged { partition: number, impaired: true, what });
             }
             Some(reported) if lag <= LAG_OVER => {
                 watched.lag = None;
@@ -142,7 +142,7 @@ impl Engine {
                     None if current => format!("{name} has caught up"),
                     None => format!("{name} has to catch up"),
                 };
-                self.report_event(RingEvent::ReplicationRestored { partition: number, what });
+                self.report_event(RingEvent::ReplicationChanged { partition: number, impaired: false, what });
             }
             _ => {}
         }
@@ -158,14 +158,14 @@ impl Engine {
         // One that is not complete is filled from the leader, and waits while there is none. One that was
         // rolled back is to be discarded first.
         let should = follower.rollback.is_none()
-            && (follower.complete || partition.serves() && partition.leader() != role);
+            && (follower.complete || partition.serves() && partition.leader != role);
         should && holder.following.is_some_and(|following| !following.get(role))
     }
 
     /// The copy whose link is down for longer than the grace, and since when; first the one that does not
     /// lead.
     fn unlinked(&self, number: Number) -> Option<(Role, Duration)> {
-        let leader = self.partition(number).leader();
+        let leader = self.partition(number).leader;
         [leader.other(), leader].into_iter().find_map(|role| {
             let since = self.watched(number).unlinked[role as usize]?;
             (self.now.saturating_sub(since) > GRACE).then_some((role, since))
@@ -193,7 +193,7 @@ impl Engine {
 
     fn lag_text(&self, number: Number) -> Option<String> {
         let partition = self.partition(number);
-        let role = partition.leader();
+        let role = partition.leader;
         let seconds = self.now.saturating_sub(partition.oldest_unreplicated()?).as_secs();
         let [leader, other] = [role, role.other()].map(|role| self.name_of_copy(number, role));
         Some(format!("{other} has to catch up: it lacks writes that {leader} acknowledged {seconds} s ago"))

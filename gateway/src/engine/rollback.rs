@@ -16,12 +16,12 @@
 
 use std::time::Duration;
 
-use protocol::message::link::{Compared, Expected, FlushPoint, Role};
+use protocol::message::link::{Compared, Expected, FlushPoint, Role, ToProcess};
 use protocol::mutation::{self, Mutation};
 use protocol::placement::{Partition as Number, Place};
 
 use super::Engine;
-use super::event::{RingEvent, ToProcess};
+use super::event::RingEvent;
 
 /// A gateway that has just started waits so long for the process of the other copy. It comes back within a
 /// second, and requests wait for two.
@@ -105,7 +105,7 @@ impl Engine {
         self.now < WITNESS_WITHIN
             && self.partition(number).last_leader().is_none()
             && self.ring.is_some_and(|ring| ring.id != self.config.new_ring)
-            && self.partition(number).is_replicated()
+            && self.partition(number).replicated
             && self.holder(number, role.other()).is_none()
     }
 }

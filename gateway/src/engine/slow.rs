@@ -30,8 +30,8 @@ impl Engine {
         let copies = primary.zip(replica).map(<[_; 2]>::from);
         let partition = self.partition_mut(number);
         partition.pace.goes_on_with(copies.map(|copies| copies.map(|copy| copy.session)));
-        let (Some(copies), Phase::Serving { .. }) = (copies, partition.phase()) else { return };
-        let role = partition.leader();
+        let (Some(copies), Phase::Serving { .. }) = (copies, partition.phase) else { return };
+        let role = partition.leader;
         let (leader, other) = (copies[role as usize], copies[role.other() as usize]);
         let close = copies.iter().all(|copy| copy.report.complete)
             && partition.is_almost(&other.report)

@@ -22,7 +22,7 @@
 //! So a view that says *promoting* may be made, and persisted, while the last leader still serves. That is
 //! how a move is *announced*: what takes long, the disks of many, is over before any write has to wait.
 
-use protocol::message::link::{Lead, Role, View};
+use protocol::message::link::{Leader, Role, View};
 use protocol::mutation::{self, Mutation};
 use protocol::placement::Partition as Number;
 
@@ -38,16 +38,16 @@ const GAP: u64 = 1_000;
 impl Engine {
     /// Takes note of the view that a process has persisted.
     pub(super) fn learn_view(&mut self, view: &View) {
-        if view.epoch > self.view.epoch && view.leads.len() == usize::from(self.size) {
+        if view.epoch > self.view.epoch && view.leaders.len() == usize::from(self.size) {
             let ours = std::mem::replace(&mut self.view, view.clone());
             let mut differs = false;
             for (number, partition) in self.partitions.iter_mut().enumerate() {
                 if partition.is_decided() {
                     // This gateway has relied on its own view since.
-                    differs |= ours.leads[number] != view.leads[number];
-                    self.view.leads[number] = ours.leads[number];
+                    differs |= ours.leaders[number] != view.leaders[number];
+                    self.view.leaders[number] = ours.leaders[number];
                 } else {
-                    partition.learn(view.leads[number].role, view.epoch);
+                    partition.learn(view.leaders[number].role, view.epoch);
                 }
             }
             if differs {
@@ -77,8 +77,8 @@ impl Engine {
     /// Whether the view may be relied on for a partition, whose leader it names.
     pub(super) fn is_persisted(&mut self, number: Number) -> bool {
         let partition = self.partition(number);
-        let persisted = partition.is_persisted()
-            || self.is_persisted_for(number, partition.leader(), partition.decided());
+        let persisted =
+            partition.persisted || self.is_persisted_for(number, partition.leader, partition.decided);
         if persisted {
             self.partition_mut(number).set_persisted();
         }
@@ -106,19 +106,19 @@ impl Engine {
     }
 
     /// Goes by a view in which that copy leads the partition: a new one, or the one that was announced.
-    pub(super) fn change_view(&mut self, number: Number, lead: Lead, why: &'static str) {
+    pub(super) fn change_view(&mut self, number: Number, leader: Leader, why: &'static str) {
         let announced = self.partition_mut(number).take_announced();
-        let decided = match announced.filter(|_| self.view.leads[usize::from(number)] == lead) {
+        let decided = match announced.filter(|_| self.view.leaders[usize::from(number)] == leader) {
             Some(Announced { epoch, .. }) => epoch,
-            None => self.make_view(number, lead, why),
+            None => self.make_view(number, leader, why),
         };
-        self.partition_mut(number).name_leader(lead.role, decided);
+        self.partition_mut(number).name_leader(leader.role, decided);
     }
 
     /// Lets the processes persist that the other copy is about to lead, while the leader serves on.
     pub(super) fn announce(&mut self, number: Number, why: &'static str) {
-        let lead = Lead { role: self.partition(number).leader().other(), promoting: true };
-        let epoch = self.make_view(number, lead, why);
+        let leader = Leader { role: self.partition(number).leader.other(), promoting: true };
+        let epoch = self.make_view(number, leader, why);
         let now = self.now;
         self.partition_mut(number).announce(epoch, now);
         self.notify();
@@ -127,18 +127,18 @@ impl Engine {
     /// What was announced does not happen. The leader has served all the while; no other copy has.
     pub(super) fn withdraw(&mut self, number: Number) {
         let partition = self.partition_mut(number);
-        let lead = Lead { role: partition.leader(), promoting: false };
+        let leader = Leader { role: partition.leader, promoting: false };
         if partition.take_announced().is_some() {
-            self.make_view(number, lead, "the move is given up");
+            self.make_view(number, leader, "the move is given up");
         }
     }
 
     /// Makes a new view that differs in one partition. It is sent with the next notices. Returns its epoch.
-    fn make_view(&mut self, number: Number, lead: Lead, why: &'static str) -> u64 {
+    fn make_view(&mut self, number: Number, leader: Leader, why: &'static str) -> u64 {
         let epoch = self.next_epoch(self.view.epoch);
         self.view.epoch = epoch;
-        self.view.leads[usize::from(number)] = lead;
-        let leader = self.name_of_copy(number, lead.role);
+        self.view.leaders[usize::from(number)] = leader;
+        let leader = self.name_of_copy(number, leader.role);
         self.report_event(RingEvent::ViewChanged { epoch, partition: number, leader, why });
         epoch
     }

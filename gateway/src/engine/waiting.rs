@@ -3,32 +3,26 @@
 use protocol::message::link::Role;
 use protocol::placement::{Partition as Number, Place};
 
-use super::Engine;
 use super::event::RingEvent;
 use super::partition::Phase;
+use super::{Engine, STARTING};
 
 impl Engine {
     /// What has to happen before a partition is whole again.
     pub(crate) fn waiting_for(&self, number: Number) -> String {
         if !self.open {
-            let missing = (0..self.size).filter(|place| !self.sessions.contains_key(place));
-            let missing: Vec<String> = missing.map(|place| self.name_of(place)).collect();
-            return match missing.as_slice() {
-                [] => "the ring is being formed".to_owned(),
-                [name] => format!("{name} has to connect"),
-                names => format!("{} have to connect", names.join(", ")),
-            };
+            return self.missing_members().unwrap_or_else(|| "the ring is being formed".to_owned());
         }
         let Some(partition) = self.partitions.get(usize::from(number)) else {
             return format!("a ring of {} has no such partition", self.size);
         };
-        let role = partition.leader().other();
+        let role = partition.leader.other();
         let other = self.missing(number, role);
         // A copy waits to be filled, or to catch up, because it does not follow.
         let impaired = self.impaired(number);
-        let waits = match partition.phase() {
+        let waits = match partition.phase {
             Phase::Down => {
-                let leader = self.missing(number, partition.leader());
+                let leader = self.missing(number, partition.leader);
                 self.operators_choice(number).or(leader).or(other).or(impaired)
             }
             _ => impaired.or(other).or_else(|| {
@@ -40,6 +34,33 @@ impl Engine {
             }),
         };
         waits.unwrap_or_else(|| "more db-processes have to come back".to_owned())
+    }
+
+    /// Which db-processes have to connect before all of the ring is there; `None` when it is.
+    fn missing_members(&self) -> Option<String> {
+        let missing = (0..self.size).filter(|place| !self.sessions.contains_key(place));
+        let missing: Vec<String> = missing.map(|place| self.name_of(place)).collect();
+        match missing.as_slice() {
+            [] => None,
+            [name] => Some(format!("{name} has to connect")),
+            names => Some(format!("{} have to connect", names.join(", "))),
+        }
+    }
+
+    /// Reports which db-processes a gateway lacks that has started, when all of them have had time to
+    /// register, and whenever that changes. Once all were there, each loss is reported by itself.
+    pub(super) fn report_missing_members(&mut self) {
+        if self.was_complete || self.ticked < STARTING {
+            return;
+        }
+        let missing = self.missing_members();
+        self.was_complete = missing.is_none();
+        if missing != self.reported_missing {
+            self.reported_missing.clone_from(&missing);
+            if let Some(missing) = missing {
+                self.report_event(RingEvent::MembersMissing { missing });
+            }
+        }
     }
 
     /// What has to happen before that copy of a partition can answer; whichever it is where no role is given.
@@ -91,12 +112,12 @@ impl Engine {
     pub(super) fn report_serving(&mut self, number: Number) {
         let partition = self.partition(number);
         let name = |role| self.name_of_copy(number, role);
-        let (leader, other) = (name(partition.leader()), name(partition.leader().other()));
-        let mut now = match partition.phase() {
+        let (leader, other) = (name(partition.leader), name(partition.leader.other()));
+        let mut now = match partition.phase {
             Phase::Down => format!("no copy serves it: {}", self.waiting_for(number)),
             Phase::Confirming { .. } => format!("{leader} is about to lead"),
             _ if self.size == 1 => format!("{leader} leads, without a replica: the ring has one process"),
-            _ if partition.other_is_current() => format!("{leader} leads, and {other} answers reads"),
+            _ if partition.other_is_current => format!("{leader} leads, and {other} answers reads"),
             _ => format!("{leader} leads, and answers reads until {other} has caught up"),
         };
         for role in Role::ALL {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::Outcome;
-use protocol::message::link::{Role, Versioned, Write, WriteAnswers, WriteBatch};
+use protocol::message::link::{Role, ToProcess, Versioned, Write, WriteAnswers, WriteBatch};
 use protocol::placement::Place;
 
 use super::Engine;
-use super::event::{Command, RequestId, ToProcess, Unserved};
+use super::event::{Command, RequestId, Unserved};
 use super::feed::Settled;
 use super::partition::{Frame, Phase};
 use super::session::{QueuedWrite, Session, WriteFlight};
@@ -26,7 +26,7 @@ impl Engine {
         let partition = &mut self.partitions[usize::from(number)];
         let place = partition.writer().and_then(|leader| self.places.get(&leader));
         let session = place.and_then(|place| self.sessions.get_mut(place));
-        let lane = session.map(|session| session.writes(partition.leader()));
+        let lane = session.map(|session| session.writes(partition.leader));
         if lane.as_ref().map_or(partition.buffered(), |lane| lane.queued()) >= MAX_QUEUED {
             let result = Err(Unserved::Overloaded { partition: number });
             return self.commands.push(Command::AnswerWrite { request, version, result });
@@ -72,8 +72,8 @@ impl Engine {
             self.commands.push(Command::AnswerWrite { request, version, result: Ok(answer) });
         }
         // Now is the moment to move away from a slow leader, before it is sent the next frame.
-        let moves = matches!(partition.phase(), Phase::Draining { .. })
-            || partition.announced().is_some() && partition.pace.is_slow(partition.leader());
+        let moves = matches!(partition.phase, Phase::Draining { .. })
+            || partition.announced.is_some() && partition.pace.is_slow(partition.leader);
         if let Some(session) = self.sessions.get_mut(&place) {
             let report = session.copies.get_mut(role);
             report.head = report.head.max(head);
@@ -95,7 +95,7 @@ pub(super) fn depart(now: Duration, session: &mut Session, commands: &mut Vec<Co
             let message = Arc::new(WriteBatch { batch, role, writes });
             let flight = WriteFlight { since: now, requests, batch: Arc::clone(&message) };
             session.writes(role).departed(batch, flight);
-            commands.push(Command::Send { session: session.id, message: ToProcess::Writes(message) });
+            commands.push(Command::Send { session: session.id, message: ToProcess::WriteBatch(message) });
         }
     }
 }

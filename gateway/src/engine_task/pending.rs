@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use protocol::Version;
 use protocol::message::link::{Found, WriteAnswer};
+use protocol::message::query::Answer;
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::request::{Reply, Written};
-use crate::engine::{Answer, FeedStart, RequestId, Unserved};
+use crate::engine::{FeedStart, RequestId, Unserved};
 
 /// Where the answer to a request goes.
 pub(super) enum ReplyTo {

@@ -1,11 +1,12 @@
 //! What can be asked of the engine, and the way back of each answer.
 
 use protocol::message::link::{Found, WriteAnswer};
+use protocol::message::query::{Answer, Query};
 use protocol::placement::Partition;
 use protocol::{Condition, Operation, UserId, Version};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::engine::{Answer, FeedStart, PromotionRefused, Question, Repair, RepairRefused, Unserved};
+use crate::engine::{FeedStart, OrderRefused, Repair, Unserved};
 use crate::status::ClusterStatus;
 
 /// A question to the engine, with the way back.
@@ -27,7 +28,7 @@ pub enum Request {
         /// `If-Match`.
         condition: Option<Condition>,
         /// Whether the answer needs no user where the write is applied.
-        quiet: bool,
+        omit_user: bool,
         /// Its outcome; it is on disk then.
         reply: oneshot::Sender<Written>,
     },
@@ -44,14 +45,14 @@ pub enum Request {
         /// Which partition.
         partition: Partition,
         /// Whether that is under way.
-        reply: oneshot::Sender<Result<(), PromotionRefused>>,
+        reply: oneshot::Sender<Result<(), OrderRefused>>,
     },
     /// Ask about a whole partition.
     Question {
         /// Which partition.
         partition: Partition,
         /// What.
-        question: Question,
+        query: Query,
         /// Of the kind that the question asks for.
         reply: oneshot::Sender<Result<Answer, Unserved>>,
     },
@@ -81,7 +82,7 @@ pub enum Request {
         /// What it needs.
         repair: Repair,
         /// Whether that is under way.
-        reply: oneshot::Sender<Result<(), RepairRefused>>,
+        reply: oneshot::Sender<Result<(), OrderRefused>>,
     },
     /// Describe the ring.
     Status {

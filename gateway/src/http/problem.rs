@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::kind::Kind;
-use crate::engine_task::{PromotionRefused, RepairRefused, Unserved};
+use crate::engine_task::{OrderRefused, Unserved};
 
 const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -222,24 +222,14 @@ impl From<Unserved> for Problem {
     }
 }
 
-impl From<RepairRefused> for Problem {
-    fn from(refused: RepairRefused) -> Self {
+impl From<OrderRefused> for Problem {
+    fn from(refused: OrderRefused) -> Self {
         let (kind, partition) = match refused {
-            RepairRefused::NoSuchPartition { .. } => (Kind::PartitionNotFound, None),
-            RepairRefused::NotNow { partition, .. } => (Kind::NotRepairable, Some(partition)),
-            RepairRefused::Stopping => (Kind::Unavailable, None),
-        };
-        Self::new(kind, format!("Nothing was done: {refused}.")).about(partition)
-    }
-}
-
-impl From<PromotionRefused> for Problem {
-    fn from(refused: PromotionRefused) -> Self {
-        let (kind, partition) = match refused {
-            PromotionRefused::NoSuchPartition { .. } => (Kind::PartitionNotFound, None),
-            PromotionRefused::Served { partition } => (Kind::PartitionServed, Some(partition)),
-            PromotionRefused::NoCandidate { partition, .. } => (Kind::Unavailable, Some(partition)),
-            PromotionRefused::Stopping => (Kind::Unavailable, None),
+            OrderRefused::NoSuchPartition { .. } => (Kind::PartitionNotFound, None),
+            OrderRefused::Served { partition } => (Kind::PartitionServed, Some(partition)),
+            OrderRefused::NoCandidate { partition, .. } => (Kind::Unavailable, Some(partition)),
+            OrderRefused::NotRepairable { partition, .. } => (Kind::NotRepairable, Some(partition)),
+            OrderRefused::Stopping => (Kind::Unavailable, None),
         };
         Self::new(kind, format!("Nothing was done: {refused}.")).about(partition)
     }

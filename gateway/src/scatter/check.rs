@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 
 use crate::engine::{PAUSE_WITHIN, Repair};
-use crate::engine_task::{EngineHandle, RepairRefused, Unserved};
+use crate::engine_task::{EngineHandle, OrderRefused, Unserved};
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -111,12 +111,12 @@ pub async fn check(engine: &EngineHandle, scan: bool) -> Result<Check, Unserved>
 ///
 /// # Errors
 /// If it cannot be repaired now, or not at all.
-pub async fn repair(engine: &EngineHandle, partition: Partition) -> Result<Begun, RepairRefused> {
-    let not_now = |why: String| RepairRefused::NotNow { partition, why };
+pub async fn repair(engine: &EngineHandle, partition: Partition) -> Result<Begun, OrderRefused> {
+    let not_now = |why: String| OrderRefused::NotRepairable { partition, why };
     let unserved = |unserved: Unserved| not_now(unserved.to_string());
     let size = engine.size().await.map_err(unserved)?;
     if partition >= size {
-        return Err(RepairRefused::NoSuchPartition { partition, size });
+        return Err(OrderRefused::NoSuchPartition { partition, size });
     }
     let check = check_partition(engine, size, partition, true).await.map_err(unserved)?;
     let damaged: Vec<&CopyCheck> = check.copies.iter().filter(|copy| !copy.damage.is_empty()).collect();

@@ -136,7 +136,7 @@ impl From<Counts> for Served {
 impl Engine {
     /// The ring as it is now, without events: the engine does not remember them.
     pub fn status(&self) -> ClusterStatus {
-        let size = self.view().leads.len() as u16;
+        let size = self.view().leaders.len() as u16;
         let partitions: Vec<_> = (0..size).map(|number| partition_status(self, number)).collect();
         ClusterStatus {
             epoch: self.view().epoch,
@@ -167,20 +167,17 @@ fn partition_status(engine: &Engine, number: Partition) -> PartitionStatus {
     let partition = engine.partition(number);
     let served = !partition.is_down();
     let whole = served
-        && partition.leader() == Role::Primary
-        && (partition.other_is_current() || !partition.is_replicated())
+        && partition.leader == Role::Primary
+        && (partition.other_is_current || !partition.replicated)
         && engine.impaired(number).is_none();
     let age = partition.oldest_unreplicated().map(|since| engine.now().saturating_sub(since));
     PartitionStatus {
         partition: number,
-        lead: engine
-            .place_of(number, partition.leader())
-            .filter(|_| served)
-            .map(|place| engine.name_of(place)),
-        role: partition.leader(),
+        lead: engine.place_of(number, partition.leader).filter(|_| served).map(|place| engine.name_of(place)),
+        role: partition.leader,
         reads: served,
         writes: served,
-        both_read: partition.other_is_current(),
+        both_read: partition.other_is_current,
         unreplicated: partition.unreplicated() as u64,
         unreplicated_millis: age.map_or(0, |age| age.as_millis() as u64),
         link_down: engine.link_is_down(number),
@@ -205,6 +202,6 @@ fn copy_status(engine: &Engine, number: Partition, role: Role) -> Option<CopySta
             .map(|Rollback { of, found, known }| RolledBack { of, found, known }),
         slow: partition.slow(role).map(|cause| cause.of_copy().to_owned()),
         lag: report.and_then(|report| partition.lag(&report)),
-        follows: following.map(|following| following.get(role)).filter(|_| partition.is_replicated()),
+        follows: following.map(|following| *following.get(role)).filter(|_| partition.replicated),
     })
 }

@@ -51,6 +51,7 @@ pub(crate) fn words(event: &RingEvent) -> String {
             let role = role.as_str();
             format!("{instance} has lost part of its {role} copy of partition {partition}: {rollback}")
         }
+        RingEvent::MembersMissing { missing } => format!("{missing}: the ring is not complete yet"),
         RingEvent::CutOff => {
             "nothing is heard of any db-process: the gateway may be cut off, and requests wait".to_owned()
         }
@@ -63,8 +64,7 @@ pub(crate) fn words(event: &RingEvent) -> String {
             format!("view {epoch}: {leader} for partition {partition}, since {why}")
         }
         RingEvent::PartitionChanged { partition, now: what }
-        | RingEvent::ReplicationImpaired { partition, what }
-        | RingEvent::ReplicationRestored { partition, what } => format!("partition {partition}: {what}"),
+        | RingEvent::ReplicationChanged { partition, what, .. } => format!("partition {partition}: {what}"),
     }
 }
 
@@ -84,6 +84,7 @@ pub(crate) fn log(event: RingEvent) {
                 "a copy was rolled back: its disk has lost something"
             );
         }
+        RingEvent::MembersMissing { missing } => warn!(missing, "the ring is not complete yet"),
         RingEvent::CutOff => {
             warn!("nothing is heard of any db-process: the gateway may be cut off, and requests wait");
         }
@@ -99,10 +100,10 @@ pub(crate) fn log(event: RingEvent) {
             info!(epoch, partition, leader, why, "view changed");
         }
         RingEvent::PartitionChanged { partition, now } => info!(partition, "partition {partition}: {now}"),
-        RingEvent::ReplicationImpaired { partition, what } => {
+        RingEvent::ReplicationChanged { partition, impaired: true, what } => {
             warn!(partition, "partition {partition}: {what}");
         }
-        RingEvent::ReplicationRestored { partition, what } => {
+        RingEvent::ReplicationChanged { partition, impaired: false, what } => {
             info!(partition, "partition {partition}: {what}");
         }
     }

@@ -1,6 +1,6 @@
 //! The HTTP contract, tested through the router: what goes in, what comes out, and nothing of how.
 //!
-//! * `ring`: a ring of one map in memory, in place of the coordinator.
+//! * `ring`: a ring of one map in memory, in place of the engine.
 //! * `user`: the calls on one user when all goes well.
 //! * `list`: lists and counts. `check`: comparing the copies.
 //! * `bodies`, `errors`: every way in which a request can fail.

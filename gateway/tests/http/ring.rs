@@ -1,4 +1,4 @@
-//! A test double of the ring: it answers the coordinator's channel from one map, with the real records and
+//! A test double of the ring: it answers the engine's channel from one map, with the real records and
 //! versions.
 
 use std::collections::HashMap;
@@ -9,16 +9,15 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
-use gateway::engine::{self, FeedStart, Published, Question};
-use gateway::engine_task::{
-    EngineHandle, OneOfMany, PromotionRefused, RepairRefused, Reply, Request, Unserved, Written,
-};
+use gateway::engine::{FeedStart, Published};
+use gateway::engine_task::{EngineHandle, OneOfMany, OrderRefused, Reply, Request, Unserved, Written};
 use gateway::feed::Hub;
 use gateway::http::{HttpSettings, router};
 use gateway::status::{ClusterStatus, PartitionStatus, ProcessStatus, Served};
 use protocol::message::link::{Found, Role, Versioned, WriteAnswer};
 use protocol::message::query::{
-    BUCKETS, ChangesAnswer, CountAnswer, DigestAnswer, Filter, Listed, PageAnswer,
+    Answer as CopyAnswer, BUCKETS, ChangesAnswer, ChangesQuery, CountAnswer, CountQuery, DigestAnswer,
+    Filter, Listed, PageAnswer, PageQuery, Query,
 };
 use protocol::placement::partition_of;
 use protocol::user::fold_email;
@@ -67,12 +66,12 @@ impl Api {
     }
 
     pub(crate) fn with(settings: &HttpSettings) -> Self {
-        let (coordinator, questions) = EngineHandle::channel();
+        let (engine, questions) = EngineHandle::channel();
         let mood = Arc::default();
-        let feed = Arc::clone(coordinator.feed());
+        let feed = Arc::clone(engine.feed());
         tokio::spawn(answer(questions, Arc::clone(&mood), Arc::clone(&feed)));
         tokio::spawn(async move { feed.wake(CancellationToken::new()).await });
-        Self { router: router(coordinator, settings), mood }
+        Self { router: router(engine, settings), mood }
     }
 
     pub(crate) fn impatient() -> Self {
@@ -149,7 +148,7 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
         records: HashMap::new(),
         clock: VersionClock::default(),
     };
-    // A question that is never answered still has to stay: dropping it would say that the coordinator is
+    // A question that is never answered still has to stay: dropping it would say that the engine is
     // gone.
     let mut unanswered = Vec::new();
     let mut gathered = Vec::new();
@@ -172,9 +171,9 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
             }
             (Mood::Failing(why), Request::Question { reply, .. }) => drop(reply.send(Err(why))),
             (Mood::Serving, Request::Read { id, reply }) => drop(reply.send(Ok(users.read(id)))),
-            (Mood::Serving, Request::Write { id, operation, condition, quiet, reply }) => {
+            (Mood::Serving, Request::Write { id, operation, condition, omit_user, reply }) => {
                 let mut answer = users.write(id, &operation, condition.as_ref());
-                if quiet && answer.outcome == Outcome::Applied {
+                if omit_user && answer.outcome == Outcome::Applied {
                     answer.user = None;
                 }
                 drop(reply.send(Written { version: users.version(id), result: Ok(answer) }));
@@ -196,8 +195,8 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
             (Mood::Gathering(_), Request::Read { .. } | Request::Write { .. } | Request::Question { .. }) => {
                 unreachable!("only streams are gathered");
             }
-            (Mood::Serving, Request::Question { partition, question, reply }) => {
-                drop(reply.send(Ok(users.question(partition, &question))));
+            (Mood::Serving, Request::Question { partition, query, reply }) => {
+                drop(reply.send(Ok(users.question(partition, &query))));
             }
             (_, Request::Size { reply }) => drop(reply.send(Ok(SIZE))),
             (Mood::Failing(why), Request::Subscribe { reply }) => drop(reply.send(Err(why))),
@@ -207,7 +206,7 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
             }
             (_, Request::Repair { partition, reply, .. }) => {
                 let why = "db-0 has to come back".to_owned();
-                drop(reply.send(Err(RepairRefused::NotNow { partition, why })));
+                drop(reply.send(Err(OrderRefused::NotRepairable { partition, why })));
             }
             (_, Request::Promote { partition, reply }) => drop(reply.send(promote(partition))),
             (mood, Request::Status { reply }) => drop(reply.send(status(mood == Mood::Serving))),
@@ -216,14 +215,12 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
 }
 
 /// Of this ring, only partition 1 can be promoted.
-fn promote(partition: u16) -> Result<(), PromotionRefused> {
+fn promote(partition: u16) -> Result<(), OrderRefused> {
     match partition {
-        0 => Err(PromotionRefused::Served { partition }),
+        0 => Err(OrderRefused::Served { partition }),
         1 => Ok(()),
-        2 => {
-            Err(PromotionRefused::NoCandidate { partition, waiting_for: "db-0 has to come back".to_owned() })
-        }
-        _ => Err(PromotionRefused::NoSuchPartition { partition, size: SIZE }),
+        2 => Err(OrderRefused::NoCandidate { partition, waiting_for: "db-0 has to come back".to_owned() }),
+        _ => Err(OrderRefused::NoSuchPartition { partition, size: SIZE }),
     }
 }
 
@@ -278,7 +275,7 @@ impl Users {
         if !std::mem::replace(&mut self.begun, true) {
             self.feed.begin(from);
         }
-        FeedStart { from, floor: Version::ZERO, leads: vec![Some(Role::Primary); usize::from(SIZE)] }
+        FeedStart { from, floor: Version::ZERO, leaders: vec![Some(Role::Primary); usize::from(SIZE)] }
     }
 
     fn write_one(&mut self, write: OneOfMany, replies: &UnboundedSender<Reply>) {
@@ -293,13 +290,13 @@ impl Users {
     }
 
     /// The op-logs reach back to just after nothing.
-    fn changes(&self, changes: Vec<Versioned>) -> engine::Answer {
+    fn changes(&self, changes: Vec<Versioned>) -> CopyAnswer {
         let (floor, foreign) = (Version(1), Version::ZERO);
-        engine::Answer::Changes(ChangesAnswer { query: 0, changes, more: false, floor, foreign })
+        CopyAnswer::ChangesAnswer(ChangesAnswer { query: 0, changes, more: false, floor, foreign })
     }
 
     /// As the copy of that partition answers.
-    fn question(&self, partition: u16, question: &Question) -> engine::Answer {
+    fn question(&self, partition: u16, query: &Query) -> CopyAnswer {
         let mut ids: Vec<UserId> =
             self.records.keys().filter(|id| partition_of(id, SIZE) == partition).copied().collect();
         ids.sort_unstable();
@@ -307,8 +304,8 @@ impl Users {
             let record = self.records.get(&id).filter(|record| record.is_alive())?;
             Some((id, record, record.to_user(id)))
         });
-        match question {
-            Question::Page { after, limit, filter } => {
+        match query {
+            Query::PageQuery(PageQuery { after, limit, filter, .. }) => {
                 let mut users = live
                     .filter(|(id, _, user)| after.is_none_or(|after| *id > after) && fits(user, filter))
                     .map(|(id, record, user)| {
@@ -317,24 +314,24 @@ impl Users {
                     .collect::<Vec<_>>();
                 let more = users.len() > *limit as usize;
                 users.truncate(*limit as usize);
-                engine::Answer::Page(PageAnswer { query: 0, users, more })
+                CopyAnswer::PageAnswer(PageAnswer { query: 0, users, more })
             }
-            Question::Count { group } => {
+            Query::CountQuery(CountQuery { group, .. }) => {
                 let count = live.filter(|(_, _, user)| group.is_none_or(|group| user.group == group)).count();
-                engine::Answer::Count(CountAnswer { query: 0, count: count as u64 })
+                CopyAnswer::CountAnswer(CountAnswer { query: 0, count: count as u64 })
             }
-            Question::Changes { role: Role::Replica, .. } => self.changes(Vec::new()),
-            Question::Changes { after, upto, .. } => {
+            Query::ChangesQuery(ChangesQuery { role: Role::Replica, .. }) => self.changes(Vec::new()),
+            Query::ChangesQuery(ChangesQuery { after, upto, .. }) => {
                 let wanted = |change: &&Versioned| {
                     partition_of(&change.id, SIZE) == partition
                         && (after < &change.version && &change.version <= upto)
                 };
                 self.changes(self.log.iter().filter(wanted).cloned().collect())
             }
-            Question::Tombstones { .. } => unreachable!("no route asks for them"),
-            Question::Digests { .. } => {
+            Query::TombstoneQuery(_) => unreachable!("no route asks for them"),
+            Query::DigestQuery(_) => {
                 let users = live.count() as u64;
-                engine::Answer::Digests(DigestAnswer {
+                CopyAnswer::DigestAnswer(DigestAnswer {
                     query: 0,
                     incarnation: Uuid::nil(),
                     head: 0,

@@ -6,6 +6,7 @@
 //! - [`shutdown_on_signal`]: SIGTERM and Ctrl-C become a token that is cancelled
 //! - [`abort_on_panic`]: a bug ends the process, where it would otherwise end one task and leave a half of it
 //!   at work
+//! - [`may_connect`]: which peers a process lets in
 //! - [`mod@probe`]: asks a process on this machine whether it is well
 //!
 //! Nothing here knows what the processes do.
@@ -28,6 +29,6 @@ pub use log::{LogGuard, start_log};
 pub use panic::abort_on_panic;
 pub use probe::probe;
 pub use run::run;
-pub use secret::Secret;
+pub use secret::{Secret, may_connect};
 pub use settings::{CommonSettings, NodeEnv, explain, settings};
 pub use signal::shutdown_on_signal;

@@ -1,16 +1,19 @@
 //! Between the gateway and a db-process. The db-process connects and sends [`Register`]; everything else
 //! follows.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
+use super::query::{Answer, Query, Renew};
 use crate::message::Message;
 use crate::operation::{Condition, Operation, Outcome};
 use crate::placement::InstanceName;
-use crate::record::Change;
+pub use crate::record::Versioned;
 pub use crate::ring::{
-    CopyReport, CopyReports, Counted, FlushPoint, Lead, Position, Ring, Role, Rollback, View,
+    CopyReport, CopyReports, Counted, FlushPoint, Leader, PerRole, Position, Ring, Role, Rollback, View,
 };
 use crate::user::{User, UserId};
 use crate::version::Version;
@@ -83,6 +86,12 @@ pub enum Refusal {
         /// Of the other one's data folder.
         incarnation: Uuid,
     },
+    /// The name begins otherwise than those of the processes that are registered, and the process has no
+    /// data yet.
+    OtherStem {
+        /// How theirs begin, such as `db-`.
+        stem: String,
+    },
     /// The place is not in the ring. Final.
     OutsideRing {
         /// n of the ring.
@@ -101,6 +110,31 @@ impl Refusal {
     /// Whether to try again is pointless: a setting or a data folder has to be changed.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Revision { .. } | Self::OutsideRing { .. } | Self::AnotherRing { .. })
+    }
+
+    /// Why that registration does not stand, for a person.
+    pub fn explain(&self, register: &Register) -> String {
+        let Register { instance: name, revision, incarnation: own, .. } = register;
+        match self {
+            Self::Revision { gateway } => format!(
+                "{name} speaks revision {revision}, the gateway {gateway}: start the same version of both"
+            ),
+            Self::NameTaken { holder, incarnation } => format!(
+                "another process is registered as {name}: {holder}, with data folder {incarnation}; this one \
+                 has {own}"
+            ),
+            Self::OtherStem { stem } => {
+                format!("the names of this ring are {stem}0, {stem}1 and so on, and {name} is none of them")
+            }
+            Self::OutsideRing { size } => {
+                format!("the ring has {size} places, and {name} would have place {}", name.place())
+            }
+            Self::AnotherRing { serving } => {
+                let ring = register.ring.map_or_else(|| "none".to_owned(), |ring| ring.id.to_string());
+                format!("the gateway serves ring {serving}, the data of {name} belong to ring {ring}")
+            }
+            Self::Void => format!("the gateway took {name} for lost"),
+        }
     }
 }
 
@@ -196,31 +230,7 @@ pub struct Applied {
 /// db-process → gateway: which of its copies follow the other copy of their partition now. Sent after the
 /// registration and whenever it changes, so that a link between two neighbours that is down does not go
 /// unnoticed while nothing is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Following {
-    /// Whether its primary follows the replica of the partition.
-    pub primary: bool,
-    /// Whether its replica follows the primary of the partition.
-    pub replica: bool,
-}
-
-impl Following {
-    /// Whether one of the copies follows.
-    pub fn get(&self, role: Role) -> bool {
-        match role {
-            Role::Primary => self.primary,
-            Role::Replica => self.replica,
-        }
-    }
-
-    /// The same, to be brought up to date.
-    pub fn get_mut(&mut self, role: Role) -> &mut bool {
-        match role {
-            Role::Primary => &mut self.primary,
-            Role::Replica => &mut self.replica,
-        }
-    }
-}
+pub type Following = PerRole<bool>;
 
 /// Gateway → db-process: users to look up. Answered by [`ReadAnswers`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -235,7 +245,7 @@ pub struct ReadBatch {
 
 /// db-process → gateway: the users found, first all of `primary`, then all of `replica`, each in the order
 /// asked.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReadAnswers {
     /// Of the [`ReadBatch`].
     pub batch: u64,
@@ -283,7 +293,7 @@ pub struct Write {
     pub condition: Option<Condition>,
     /// The caller does not want to see the user that it leaves: where it is applied, the answer carries none.
     #[serde(rename = "q", default, skip_serializing_if = "is_false")]
-    pub quiet: bool,
+    pub omit_user: bool,
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -291,7 +301,7 @@ fn is_false(flag: &bool) -> bool {
 }
 
 /// db-process → gateway: the outcomes, in the order of the batch. What was applied has been fsynced.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WriteAnswers {
     /// Of the [`WriteBatch`].
     pub batch: u64,
@@ -313,7 +323,7 @@ pub struct WriteAnswer {
     #[serde(rename = "s")]
     pub sequence: u64,
     /// The user after the write, with its version; `None` where there is no live user to show, or where a
-    /// quiet write was applied: its version is the one of the user then.
+    /// write was applied that omits it: its version is the one of the user then.
     #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
     pub user: Option<Found>,
 }
@@ -331,20 +341,6 @@ pub struct MergeBatch {
     /// What the gateway knows to be on the disk of the leader that is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other: Option<FlushPoint>,
-}
-
-/// A change with its identity: what one operation wrote.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Versioned {
-    /// Of the operation.
-    #[serde(rename = "v")]
-    pub version: Version,
-    /// The user.
-    #[serde(rename = "i")]
-    pub id: UserId,
-    /// The registers set.
-    #[serde(rename = "c")]
-    pub change: Change,
 }
 
 /// db-process → gateway: a [`MergeBatch`] is on disk.
@@ -387,34 +383,45 @@ impl Message for Register {
     const PLAIN: bool = true;
 }
 
-impl Message for Refused {
-    const EVENT: &'static str = "refused";
-    const PLAIN: bool = true;
+messages! {
+    /// What the gateway sends.
+    ToProcess {
+        Registered = "registered",
+        Refused = "refused" (PLAIN),
+        Expected = "expected",
+        RingNotice = "ring",
+        ReadBatch = "reads",
+        WriteBatch in Arc = "writes",
+        MergeBatch = "merge",
+        Renew = "renew",
+        Released = "released",
+        Beat = "beat",
+        + Query
+    }
 }
 
-events! {
-    Registered => "registered",
-    Expected => "expected",
-    Compared => "compared",
-    RingNotice => "ring",
-    CopiesChanged => "copies",
-    Applied => "applied",
-    Following => "following",
-    ReadBatch => "reads",
-    ReadAnswers => "read",
-    WriteBatch => "writes",
-    WriteAnswers => "written",
-    MergeBatch => "merge",
-    Merged => "merged",
-    Leaving => "leaving",
-    Released => "released",
-    Beat => "beat",
-    Alive => "alive",
+messages! {
+    /// What a db-process sends, once it is registered.
+    ToGateway {
+        Compared = "compared",
+        CopiesChanged in Box = "copies",
+        Applied = "applied",
+        Following = "following",
+        ReadAnswers = "read",
+        WriteAnswers = "written",
+        Merged = "merged",
+        Leaving = "leaving",
+        Alive = "alive",
+        + Answer
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::query::CountQuery;
+    use super::super::{REVISION, Unreadable};
     use super::*;
+    use crate::Change;
 
     /// The gateway hands documents on as they come, so a control byte in a name has to survive as an escape.
     #[test]
@@ -447,6 +454,45 @@ mod tests {
         assert_eq!(Leaving::decode(&Leaving {}.encode()).expect("an empty message"), Leaving {});
     }
 
+    /// Processes of the same revision may run different versions of this program.
+    #[test]
+    fn the_events_of_revision_5_are_these() {
+        let down = [ToProcess::EVENTS, Query::EVENTS].concat().join(" ");
+        let up = [ToGateway::EVENTS, Answer::EVENTS].concat().join(" ");
+        assert_eq!(REVISION, 5);
+        assert_eq!(
+            down,
+            "registered refused expected ring reads writes merge renew released beat page_query count_query \
+             changes_query tombstone_query digest_query"
+        );
+        assert_eq!(
+            up,
+            "compared copies applied following read written merged leaving alive page count changes \
+             tombstones digest"
+        );
+        let query = CountQuery { query: 3, role: Role::Replica, group: Some(-1) };
+        let sent = ToProcess::Query(Query::CountQuery(query)).encode();
+        assert_eq!(sent, ("count_query", "{'query':3,'role':'replica','group':-1}".to_owned()));
+        let following = ToGateway::Following(Following { primary: true, replica: false }).encode();
+        assert_eq!(following, ("following", "{'primary':true,'replica':false}".to_owned()));
+        let view = View { epoch: 2, ..View::first(1) };
+        let text = serde_json::to_string(&view).expect("a message");
+        assert_eq!(text, r#"{"epoch":2,"leads":[{"role":"primary","promoting":false}]}"#);
+    }
+
+    #[test]
+    fn what_a_side_does_not_send_is_not_read() {
+        let beat = Beat { beat: 7 }.encode();
+        assert!(matches!(ToProcess::decode("beat", &beat), Ok(ToProcess::Beat(Beat { beat: 7 }))));
+        assert_eq!(ToGateway::decode("beat", &beat).err(), Some(Unreadable::Event));
+        assert!(matches!(ToProcess::decode("beat", "{}"), Err(Unreadable::Text { line: 1, .. })));
+        let (event, text) =
+            ToProcess::Query(Query::CountQuery(CountQuery { query: 3, role: Role::Primary, group: None }))
+                .encode();
+        let read = ToProcess::decode(event, &text);
+        assert!(matches!(read, Ok(ToProcess::Query(Query::CountQuery(CountQuery { query: 3, .. })))));
+    }
+
     #[test]
     fn a_write_is_compact_on_the_wire() {
         let write = Write {
@@ -454,13 +500,13 @@ mod tests {
             id: Uuid::nil(),
             operation: Operation::Update(Change { group: Some(4), ..Change::default() }),
             condition: Some(Condition::Versions(vec![Version(2)])),
-            quiet: false,
+            omit_user: false,
         };
         let text = serde_json::to_string(&write).expect("a message");
         let expected =
             r#"{"v":3,"i":"00000000-0000-0000-0000-000000000000","o":{"u":{"g":4}},"m":{"v":[2]}}"#;
         assert_eq!(text, expected);
-        let text = serde_json::to_string(&Write { quiet: true, ..write }).expect("a message");
+        let text = serde_json::to_string(&Write { omit_user: true, ..write }).expect("a message");
         assert_eq!(text, format!(r#"{},"q":true}}"#, &expected[..expected.len() - 1]));
     }
 }

@@ -12,16 +12,76 @@
 //! * [`replication`]: between a copy and the other copy of its partition, db-process to db-process.
 //! * [`packed`]: the lists in there.
 //!
-//! Requests and answers are separate types, so that a message that a side can never receive does not compile.
+//! Each side of a link has one type with all messages that it sends, for example [`link::ToProcess`]. Both
+//! ends use it as it is, so that a message that a side can never receive does not compile.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use thiserror::Error;
 
-/// Names the event of each message.
-macro_rules! events {
-    ($($message:ty => $event:literal),* $(,)?) => {
-        $(impl $crate::message::Message for $message { const EVENT: &'static str = $event; })*
+/// One type of all messages that one side sends on a link, with the event of each. Behind `in` is what holds
+/// a message that is large or shared; behind `+` are more messages, which have a type of their own.
+/// `(PLAIN)` is for [`Message::PLAIN`].
+macro_rules! messages {
+    (
+        $(#[$attribute:meta])*
+        $all:ident {
+            $($message:ident $(in $holder:ident)? = $event:literal $(($plain:ident))?,)*
+            $(+ $others:ident)?
+        }
+    ) => {
+        $(impl $crate::message::Message for $message {
+            const EVENT: &'static str = $event;
+            $(const $plain: bool = true;)?
+        })*
+
+        $(#[$attribute])*
+        #[derive(Debug, Clone)]
+        pub enum $all {
+            $(
+                #[doc = concat!("See [`", stringify!($message), "`].")]
+                $message(messages!(@held $message $($holder)?)),
+            )*
+            $(
+                #[doc = concat!("See [`", stringify!($others), "`].")]
+                $others($others),
+            )?
+        }
+
+        impl $all {
+            /// Names of the events of these messages, without those that have a type of their own.
+            pub const EVENTS: &'static [&'static str] = &[$($event),*];
+
+            /// Name and argument of the event.
+            pub fn encode(&self) -> (&'static str, String) {
+                match self {
+                    $(Self::$message(message) => (
+                        <$message as $crate::message::Message>::EVENT,
+                        <$message as $crate::message::Message>::encode(message),
+                    ),)*
+                    $(Self::$others(message) => message.encode(),)?
+                }
+            }
+
+            /// Reads an event.
+            ///
+            /// # Errors
+            /// If the other side sends no such message.
+            pub fn decode(event: &str, text: &str) -> Result<Self, $crate::message::Unreadable> {
+                match event {
+                    $($event => Ok(Self::$message(
+                        <$message as $crate::message::Message>::decode(text)?.into(),
+                    )),)*
+                    $(event if $others::EVENTS.contains(&event) => {
+                        $others::decode(event, text).map(Self::$others)
+                    })?
+                    _ => Err($crate::message::Unreadable::Event),
+                }
+            }
+        }
     };
+    (@held $message:ident) => { $message };
+    (@held $message:ident $holder:ident) => { $holder<$message> };
 }
 
 pub mod link;
@@ -66,6 +126,28 @@ pub trait Message: Serialize + DeserializeOwned {
         } else {
             serde_json::from_str(text)
         }
+    }
+}
+
+/// An event that is no message of the other side. It shows nothing of what was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Unreadable {
+    /// Its name is unknown.
+    #[error("there is no such event")]
+    Event,
+    /// Its argument is not such a message.
+    #[error("not such a message (line {line}, column {column})")]
+    Text {
+        /// Where that shows.
+        line: usize,
+        /// Where that shows.
+        column: usize,
+    },
+}
+
+impl From<serde_json::Error> for Unreadable {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Text { line: error.line(), column: error.column() }
     }
 }
 

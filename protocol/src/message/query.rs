@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::link::{Position, Role, Versioned};
+use crate::record::Versioned;
+use crate::ring::{Position, Role};
 use crate::user::UserId;
 use crate::version::Version;
 
@@ -46,7 +47,7 @@ pub enum Filter {
 }
 
 /// db-process → gateway: part of the answer to a list.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PageAnswer {
     /// Of the [`PageQuery`].
     pub query: u64,
@@ -219,16 +220,63 @@ pub enum Renewal {
     Recopy,
 }
 
-events! {
-    Renew => "renew",
-    PageQuery => "page_query",
-    PageAnswer => "page",
-    CountQuery => "count_query",
-    CountAnswer => "count",
-    ChangesQuery => "changes_query",
-    ChangesAnswer => "changes",
-    TombstoneQuery => "tombstone_query",
-    TombstoneAnswer => "tombstones",
-    DigestQuery => "digest_query",
-    DigestAnswer => "digest",
+messages! {
+    /// A question about one copy. Its number, and of a page or a count the copy, are filled in when it is
+    /// sent.
+    Query {
+        PageQuery = "page_query",
+        CountQuery = "count_query",
+        ChangesQuery = "changes_query",
+        TombstoneQuery = "tombstone_query",
+        DigestQuery = "digest_query",
+    }
+}
+
+messages! {
+    /// The answer of a copy.
+    Answer {
+        PageAnswer = "page",
+        CountAnswer = "count",
+        ChangesAnswer = "changes",
+        TombstoneAnswer = "tombstones",
+        DigestAnswer = "digest",
+    }
+}
+
+impl Query {
+    /// The copy that is asked.
+    pub fn role(&self) -> Role {
+        match self {
+            Self::PageQuery(PageQuery { role, .. })
+            | Self::CountQuery(CountQuery { role, .. })
+            | Self::ChangesQuery(ChangesQuery { role, .. })
+            | Self::TombstoneQuery(TombstoneQuery { role, .. })
+            | Self::DigestQuery(DigestQuery { role, .. }) => *role,
+        }
+    }
+
+    /// The same question under that number, to that copy.
+    pub fn addressed(mut self, number: u64, to: Role) -> Self {
+        match &mut self {
+            Self::PageQuery(PageQuery { query, role, .. })
+            | Self::CountQuery(CountQuery { query, role, .. })
+            | Self::ChangesQuery(ChangesQuery { query, role, .. })
+            | Self::TombstoneQuery(TombstoneQuery { query, role, .. })
+            | Self::DigestQuery(DigestQuery { query, role, .. }) => (*query, *role) = (number, to),
+        }
+        self
+    }
+}
+
+impl Answer {
+    /// Number of the question.
+    pub fn query(&self) -> u64 {
+        match self {
+            Self::PageAnswer(PageAnswer { query, .. })
+            | Self::CountAnswer(CountAnswer { query, .. })
+            | Self::ChangesAnswer(ChangesAnswer { query, .. })
+            | Self::TombstoneAnswer(TombstoneAnswer { query, .. })
+            | Self::DigestAnswer(DigestAnswer { query, .. }) => *query,
+        }
+    }
 }

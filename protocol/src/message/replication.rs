@@ -116,11 +116,20 @@ pub struct Confirmed {
     pub lsn: u64,
 }
 
-events! {
-    Follow => "follow",
-    Declined => "declined",
-    LogBatch => "log",
-    CopyChunk => "chunk",
-    ChunkMerged => "chunk_merged",
-    Confirmed => "confirmed",
+messages! {
+    /// What a follower sends.
+    ToSource {
+        Follow = "follow",
+        ChunkMerged = "chunk_merged",
+        Confirmed = "confirmed",
+    }
+}
+
+messages! {
+    /// What a source sends.
+    ToFollower {
+        Declined = "declined",
+        LogBatch = "log",
+        CopyChunk = "chunk",
+    }
 }

@@ -45,7 +45,7 @@ pub(super) fn name(name: &str) -> Change {
 }
 
 pub(super) fn write(version: u64, user: u128, operation: Operation) -> Write {
-    Write { version: Version(version), id: id(user), operation, condition: None, quiet: false }
+    Write { version: Version(version), id: id(user), operation, condition: None, omit_user: false }
 }
 
 pub(super) fn create(version: u64, user: u128) -> Write {

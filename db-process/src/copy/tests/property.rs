@@ -149,7 +149,7 @@ impl Pair {
         };
         let condition = self.random.one_in(9).then_some(Condition::Any);
         let id = Uuid::from_u128(u128::from(self.random.below(USERS)));
-        Write { version: Version(version), id, operation, condition, quiet: false }
+        Write { version: Version(version), id, operation, condition, omit_user: false }
     }
 
     /// An accepted operation comes again: to the copy that decided it, or to the other one if that has it.
@@ -299,7 +299,7 @@ impl Pair {
                 let upto = self.purged.entry(id).or_default();
                 *upto = of.max(*upto);
                 let operation = Operation::Purge(of);
-                Write { version: Version(self.version), id, operation, condition: None, quiet: true }
+                Write { version: Version(self.version), id, operation, condition: None, omit_user: true }
             })
             .collect();
         let copy = self.copy(place);

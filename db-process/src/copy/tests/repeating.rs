@@ -118,17 +118,17 @@ fn the_memory_on_disk_is_bounded() {
 }
 
 #[test]
-fn a_quiet_write_is_answered_without_its_user_whenever_it_comes() {
-    let quiet = |write| Write { quiet: true, ..write };
+fn a_write_that_omits_its_user_is_answered_without_it_whenever_it_comes() {
+    let omitting = |write| Write { omit_user: true, ..write };
     let mut copy = new_copy(1);
-    let writes = vec![quiet(create(10, 1)), quiet(update(11, 1, group(2)))];
+    let writes = vec![omitting(create(10, 1)), omitting(update(11, 1, group(2)))];
     assert_eq!(lines(&run(&mut copy, writes.clone())), ["Applied 1", "Applied 2"]);
     assert_eq!(lines(&run(&mut copy, writes.clone())), ["Applied 1", "Applied 2"], "from the memory");
     run(&mut copy, (20..30).map(|version| create(version, u128::from(version))).collect());
     assert_eq!(lines(&run(&mut copy, writes)), ["Applied 12", "Applied 12"], "by the record");
     // The gateway knows the version of what was applied, and of nothing else.
     let user = document(1, "name 10", "10@example.org", 2);
-    let touch = quiet(update(40, 1, Change::default()));
+    let touch = omitting(update(40, 1, Change::default()));
     assert_eq!(lines(&run(&mut copy, vec![touch])), [format!("Unchanged 12 v11 {user}")]);
 }
 

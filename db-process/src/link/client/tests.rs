@@ -163,7 +163,7 @@ async fn nagle_is_off() {
 }
 
 #[tokio::test]
-async fn a_wrong_secret_is_told() {
+async fn a_wrong_secret_is_named() {
     let server = Server::start().await;
     for wrong in [Some(secret("barley")), None] {
         let lost = soon(Connection::open(&server.url(), wrong.as_ref())).await.unwrap_err();
@@ -174,7 +174,7 @@ async fn a_wrong_secret_is_told() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_told_at_once_and_no_answer_within_the_deadline() {
+async fn no_listener_is_noticed_at_once_and_no_answer_within_the_deadline() {
     let listener = StdListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let late =
@@ -190,7 +190,7 @@ async fn nobody_there_is_told_at_once_and_no_answer_within_the_deadline() {
 }
 
 #[tokio::test]
-async fn connections_to_one_server_are_told_apart() {
+async fn connections_to_one_server_are_distinguished() {
     let mut server = Server::start().await;
     let (url, secret) = (server.url(), secret("sesame"));
     let open = || Connection::open(&url, Some(&secret));
@@ -319,4 +319,43 @@ async fn a_server_that_does_not_read_is_noticed_and_can_be_dropped() {
     assert!(matches!(lost, Lost::Stuck(_)), "{lost}");
     drop(connection);
     server.sees_that_it_is_alone().await;
+}
+
+/// Answers each connection with these bytes, whatever it asks for.
+fn answering(bytes: &'static [u8]) -> SocketAddr {
+    let listener = StdListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(bytes);
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn each_cause_is_named() {
+    let server = Server::start().await;
+    let free = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let web = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rest = web.local_addr().unwrap();
+    tokio::spawn(axum::serve(web, Router::new()).into_future());
+    // An alert, as a server answers that expects TLS.
+    let tls = answering(&[21, 3, 1, 0, 2, 2, 70]);
+    for (url, wanted) in [
+        (format!("ws://{free}"), "no process listens on that port"),
+        (format!("ws://{rest}"), "another port than that for db-processes (REST_PORT, perhaps)"),
+        (format!("ws://{}/ring", server.address), "or the path is wrong"),
+        (format!("wss://{}", server.address), "it does not speak TLS"),
+        (format!("ws://{tls}"), "or only with TLS (wss)"),
+        ("ws://no.such.host.invalid:1".to_owned(), "no.such.host.invalid"),
+    ] {
+        let lost = soon(Connection::open(&Url::parse(&url).unwrap(), None)).await.unwrap_err();
+        let text = lost.to_string();
+        assert!(matches!(lost, Lost::Unreachable { .. }) && text.contains(wanted), "{url}: {text}");
+        assert!(!text.contains('\n') && !text.contains("EngineIO"), "{text}");
+    }
 }

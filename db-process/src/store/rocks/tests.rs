@@ -214,7 +214,7 @@ fn create(n: u64) -> Write {
         ..Change::default()
     };
     let id = Uuid::from_u128(u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
-    Write { version: Version(n), id, operation: Operation::Create(change), condition: None, quiet: false }
+    Write { version: Version(n), id, operation: Operation::Create(change), condition: None, omit_user: false }
 }
 
 /// The state as it was written before anything was stored beside the records.

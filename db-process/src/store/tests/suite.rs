@@ -242,9 +242,9 @@ fn a_crash_takes_back_a_suffix_of_what_was_not_synced() {
     assert_eq!(content(&synced.crash(0)), content(&store));
 }
 
-/// The same random batches to both, with restarts: they cannot be told apart.
+/// The same random batches to both, with restarts: they do not differ.
 #[test]
-fn the_stores_cannot_be_told_apart() {
+fn the_stores_do_not_differ() {
     for seed in seeds(3) {
         println!("CORRO_SEED={seed}");
         let mut random = Random::new(seed);

@@ -17,7 +17,7 @@ impl Partition {
         match self.phase {
             Phase::Serving { .. } | Phase::Draining { .. } => {
                 let settled = !self.open.is_unsettled(id) || mutation::is(Mutation::ReadUnsettled);
-                Some(self.other_where(self.other_reads && settled))
+                Some(self.other_where(self.other_is_current && settled))
             }
             Phase::Confirming { .. } => Role::ALL.into_iter().find(|&role| self.may_read(role, id)),
             Phase::Down => None,
@@ -45,9 +45,9 @@ impl Partition {
         let lacks = || self.open.in_tail_beyond(id, self.preloaded_upto);
         match self.phase {
             Phase::Serving { .. } | Phase::Draining { .. } => {
-                role == self.leader || self.other_reads && !lacks()
+                role == self.leader || self.other_is_current && !lacks()
             }
-            Phase::Confirming { .. } if role == self.leader => self.candidate_serves_reads && !lacks(),
+            Phase::Confirming { .. } if role == self.state.leader => self.candidate_serves_reads && !lacks(),
             Phase::Confirming { .. } => self.old_leader_serves_reads,
             Phase::Down => false,
         }
@@ -59,12 +59,7 @@ impl Partition {
     }
 
     fn other_may_list(&self) -> bool {
-        self.other_reads && (self.open.all_settled() || mutation::is(Mutation::ReadUnsettled))
-    }
-
-    /// Whether the other copy may answer reads of settled users.
-    pub(crate) fn other_is_current(&self) -> bool {
-        self.other_reads
+        self.other_is_current && (self.open.all_settled() || mutation::is(Mutation::ReadUnsettled))
     }
 
     /// Whether reads and questions have to wait until it is settled which copy leads.

@@ -3,14 +3,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
+use std::ops::Deref;
 use std::time::Duration;
 
 use protocol::Version;
 use protocol::message::link::{CopyReport, FlushPoint, Found, Role};
+use protocol::message::query::Answer;
 use uuid::Uuid;
 
 use super::super::event::{RequestId, SessionId};
-use super::super::question::Answer;
 use super::super::session::QueuedWrite;
 use super::coverage::{ConnectedCopy, Coverage};
 use super::open_writes::OpenWrites;
@@ -19,24 +20,9 @@ use super::pace::Pace;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Partition {
-    /// False in a ring of one: there is no other copy, so nothing is ever replicated.
-    pub(super) replicated: bool,
-    /// The leader or the candidate, as in the view.
-    pub(super) leader: Role,
-    /// Whether the view is known to be right about this partition: no newer one can come from a process that
-    /// is away.
-    pub(super) known: bool,
-    /// Epoch of the view that last changed its leader.
-    pub(super) decided: u64,
-    /// Whether enough processes have persisted that view, at any time.
-    pub(super) persisted: bool,
-    /// A newer view says that the other copy is about to lead, which is not so yet.
-    pub(super) announced: Option<Announced>,
-    pub(super) phase: Phase,
+    pub(super) state: PartitionState,
     pub(super) coverage: Coverage,
     pub(super) open: OpenWrites,
-    /// Whether the other copy may answer reads of settled users.
-    pub(super) other_reads: bool,
     /// While a copy is about to lead: whether it answers reads already. Nothing is decided then, so it needs
     /// only what was acknowledged.
     pub(super) candidate_serves_reads: bool,
@@ -54,18 +40,47 @@ pub(crate) struct Partition {
     pub(super) reads_awaiting_leader: Vec<RequestId>,
     /// Writes that wait for the same, in version order.
     pub(super) buffered_writes: VecDeque<QueuedWrite>,
-    /// Since when requests wait for a copy to come back, where they do.
-    pub(super) waits_since: Option<Duration>,
-    /// Writes are buffered until then, so that the copies can be compared.
-    pub(super) paused_until: Option<Duration>,
-    /// A move that was given up is not tried again before.
-    pub(super) move_after: Duration,
     /// What the primary and the replica have said to be on their disks.
     pub(super) flushed: [Option<FlushPoint>; 2],
-    /// Incarnation of a copy that was rolled back and that the operator accepts as it is.
-    pub(super) accepted: Option<Uuid>,
     /// Which of the copies is slow.
     pub(in crate::engine) pace: Pace,
+}
+
+/// What others may read of a partition. Only its own transitions change it.
+#[derive(Debug)]
+pub(crate) struct PartitionState {
+    /// Whether there is another copy at all. In a ring of one nothing is ever replicated.
+    pub(crate) replicated: bool,
+    /// The leader or the candidate, as in the view.
+    pub(crate) leader: Role,
+    /// Whether the view is known to be right about this partition: no newer one can come from a process that
+    /// is away.
+    pub(in crate::engine) known: bool,
+    /// Epoch of the view that last changed its leader.
+    pub(in crate::engine) decided: u64,
+    /// Whether enough processes have persisted that view, at any time.
+    pub(in crate::engine) persisted: bool,
+    /// A newer view says that the other copy is about to lead, which is not so yet.
+    pub(in crate::engine) announced: Option<Announced>,
+    pub(in crate::engine) phase: Phase,
+    /// Whether the other copy may answer reads of settled users.
+    pub(crate) other_is_current: bool,
+    /// Since when requests wait for a copy to come back, where they do.
+    pub(in crate::engine) waits_since: Option<Duration>,
+    /// Writes are buffered until then, so that the copies can be compared.
+    pub(in crate::engine) paused_until: Option<Duration>,
+    /// A move that was given up is not tried again before.
+    pub(in crate::engine) move_after: Duration,
+    /// Incarnation of a copy that was rolled back and that the operator accepts as it is.
+    pub(in crate::engine) accepted: Option<Uuid>,
+}
+
+impl Deref for Partition {
+    type Target = PartitionState;
+
+    fn deref(&self) -> &PartitionState {
+        &self.state
+    }
 }
 
 /// What a partition is doing.
@@ -119,16 +134,22 @@ pub(in crate::engine) enum DeferredAnswer {
 impl Partition {
     pub(in crate::engine) fn new(replicated: bool, tail_bytes: usize) -> Self {
         Self {
-            replicated,
-            leader: Role::Primary,
-            known: false,
-            decided: 0,
-            persisted: false,
-            announced: None,
-            phase: Phase::Down,
+            state: PartitionState {
+                replicated,
+                leader: Role::Primary,
+                known: false,
+                decided: 0,
+                persisted: false,
+                announced: None,
+                phase: Phase::Down,
+                other_is_current: false,
+                waits_since: None,
+                paused_until: None,
+                move_after: Duration::ZERO,
+                accepted: None,
+            },
             coverage: Coverage::new(tail_bytes),
             open: OpenWrites::default(),
-            other_reads: false,
             candidate_serves_reads: false,
             old_leader_serves_reads: false,
             preloaded_upto: 0,
@@ -137,42 +158,9 @@ impl Partition {
             reads_awaiting_tail: Vec::new(),
             reads_awaiting_leader: Vec::new(),
             buffered_writes: VecDeque::new(),
-            waits_since: None,
-            paused_until: None,
-            move_after: Duration::ZERO,
             flushed: [None; 2],
-            accepted: None,
             pace: Pace::default(),
         }
-    }
-
-    pub(crate) fn leader(&self) -> Role {
-        self.leader
-    }
-
-    pub(in crate::engine) fn phase(&self) -> Phase {
-        self.phase
-    }
-
-    pub(in crate::engine) fn is_known(&self) -> bool {
-        self.known
-    }
-
-    pub(in crate::engine) fn decided(&self) -> u64 {
-        self.decided
-    }
-
-    pub(in crate::engine) fn is_persisted(&self) -> bool {
-        self.persisted
-    }
-
-    pub(in crate::engine) fn announced(&self) -> Option<Announced> {
-        self.announced
-    }
-
-    /// Whether there is another copy at all.
-    pub(crate) fn is_replicated(&self) -> bool {
-        self.replicated
     }
 
     /// Whether no copy leads it.
@@ -208,62 +196,57 @@ impl Partition {
         self.coverage.last_leader()
     }
 
-    /// A move that is given up is not tried again before.
-    pub(in crate::engine) fn may_move(&self, now: Duration) -> bool {
-        now >= self.move_after
-    }
-
     /// The view is known to be right about this partition.
     pub(in crate::engine) fn set_known(&mut self) {
-        self.known = true;
+        self.state.known = true;
     }
 
     /// Takes over what a newer view says, by a process that has just registered.
     pub(in crate::engine) fn learn(&mut self, leader: Role, epoch: u64) {
         assert!(!self.is_decided(), "this gateway has relied on its own view");
-        (self.leader, self.decided, self.persisted) = (leader, epoch, false);
+        (self.state.leader, self.state.decided, self.state.persisted) = (leader, epoch, false);
     }
 
     /// Enough processes have persisted the view that names the leader.
     pub(in crate::engine) fn set_persisted(&mut self) {
-        self.persisted = true;
+        self.state.persisted = true;
     }
 
     /// A view of that epoch says that the other copy is about to lead.
     pub(in crate::engine) fn announce(&mut self, epoch: u64, now: Duration) {
         assert!(matches!(self.phase, Phase::Serving { .. }), "only a leader that serves can be moved");
         assert!(self.announced.is_none(), "a partition has one move at a time");
-        self.announced = Some(Announced { epoch, since: now });
+        self.state.announced = Some(Announced { epoch, since: now });
     }
 
     /// A move that was announced takes place, or is given up.
     pub(in crate::engine) fn take_announced(&mut self) -> Option<Announced> {
-        self.announced.take()
+        self.state.announced.take()
     }
 
     /// A move is not tried again before.
     pub(in crate::engine) fn move_not_before(&mut self, time: Duration) {
-        self.move_after = time;
+        self.state.move_after = time;
     }
 
     /// The view of that epoch names the copy that is to lead.
     pub(in crate::engine) fn name_leader(&mut self, leader: Role, epoch: u64) {
         assert!(self.announced.is_none(), "what was announced has taken place or is given up");
-        (self.leader, self.decided, self.persisted) = (leader, epoch, false);
+        (self.state.leader, self.state.decided, self.state.persisted) = (leader, epoch, false);
     }
 
     /// A move has begun: the leader finishes what it was sent. `queued` has not left.
     pub(in crate::engine) fn drain(&mut self, queued: VecDeque<QueuedWrite>, now: Duration) {
         let Phase::Serving { leader } = self.phase else { panic!("only a leader that serves can drain") };
         assert!(self.announced.is_some(), "a move is announced before it begins");
-        self.phase = Phase::Draining { leader, since: now };
+        self.state.phase = Phase::Draining { leader, since: now };
         self.buffer_first(queued);
     }
 
     /// A move has come to nothing: the leader goes on.
     pub(in crate::engine) fn end_drain(&mut self) {
         let Phase::Draining { leader, .. } = self.phase else { panic!("only a move can come to nothing") };
-        self.phase = Phase::Serving { leader };
+        self.state.phase = Phase::Serving { leader };
     }
 
     /// The copy that the view names is to lead, as soon as its view is persisted and the frame `merging` is
@@ -276,13 +259,13 @@ impl Partition {
         now: Duration,
     ) {
         assert!(self.announced.is_none(), "the view names the candidate");
-        self.phase = Phase::Confirming { candidate, merging, since: now };
+        self.state.phase = Phase::Confirming { candidate, merging, since: now };
         [self.candidate_serves_reads, self.old_leader_serves_reads] = reads;
     }
 
     /// A copy has merged that frame. Returns whether it is the candidate, and has the whole tail now.
     pub(in crate::engine) fn candidate_merged(&mut self, from: SessionId, batch: u64) -> bool {
-        match &mut self.phase {
+        match &mut self.state.phase {
             Phase::Confirming { candidate, merging, .. } if (*candidate, *merging) == (from, Some(batch)) => {
                 *merging = None;
                 self.preloaded_upto = self.preloaded_upto.max(self.coverage.tail().head());
@@ -304,8 +287,8 @@ impl Partition {
         if let Some(left) = self.coverage.lead(self.leader, &report, moved_from) {
             self.tail_restarted(left);
         }
-        self.phase = Phase::Serving { leader: session };
-        self.waits_since = None;
+        self.state.phase = Phase::Serving { leader: session };
+        self.state.waits_since = None;
         self.compare(Some(&report), other);
     }
 
@@ -313,16 +296,16 @@ impl Partition {
     /// it knows the newest version in it: those that wait have versions already.
     pub(in crate::engine) fn go_down(&mut self, now: Duration) {
         if !self.is_down() && self.last_leader().is_some() {
-            self.waits_since.get_or_insert(now);
+            self.state.waits_since.get_or_insert(now);
         }
-        self.phase = Phase::Down;
-        self.announced = None;
+        self.state.phase = Phase::Down;
+        self.state.announced = None;
         self.compare(None, None);
     }
 
     /// What waits is refused now. Returns the writes.
     pub(in crate::engine) fn refuse(&mut self) -> VecDeque<QueuedWrite> {
-        self.waits_since = None;
+        self.state.waits_since = None;
         mem::take(&mut self.buffered_writes)
     }
 
@@ -330,24 +313,14 @@ impl Partition {
     /// is accepted as it is.
     pub(in crate::engine) fn accept_loss(&mut self, accepted: Option<Uuid>) {
         assert!(self.is_down(), "nothing has to be given up while a copy leads");
-        self.known = true;
-        self.accepted = accepted.or(self.accepted);
+        self.state.known = true;
+        self.state.accepted = accepted.or(self.accepted);
         self.coverage.forget_last_leader();
-    }
-
-    /// Incarnation of a copy that was rolled back and is accepted as it is.
-    pub(in crate::engine) fn accepted(&self) -> Option<Uuid> {
-        self.accepted
-    }
-
-    /// Since when requests wait for a copy to come back.
-    pub(in crate::engine) fn waits_since(&self) -> Option<Duration> {
-        self.waits_since
     }
 
     /// The gateway stood still for so long.
     pub(in crate::engine) fn extend_deadlines(&mut self, stall: Duration, now: Duration) {
-        if let Some(since) = &mut self.waits_since {
+        if let Some(since) = &mut self.state.waits_since {
             *since = (*since + stall).min(now);
         }
         self.pace.extend_deadlines(stall, now);

@@ -52,17 +52,13 @@ impl Partition {
 
     /// New writes are buffered for a while.
     pub(in crate::engine) fn pause_writes(&mut self, until: Duration) {
-        self.paused_until = Some(until);
+        self.state.paused_until = Some(until);
     }
 
     /// Ends a pause. Returns the leader that can have the buffered writes at once.
     pub(in crate::engine) fn end_pause(&mut self) -> Option<SessionId> {
-        self.paused_until = None;
+        self.state.paused_until = None;
         self.writer()
-    }
-
-    pub(in crate::engine) fn paused_until(&self) -> Option<Duration> {
-        self.paused_until
     }
 
     /// A write was answered, or is given up.
@@ -105,7 +101,7 @@ impl Partition {
         for id in self.coverage.push(now, sequence, write) {
             // What the tail lets go, only the op-log can bring: the other copy is not current until it has
             // it.
-            self.other_reads = false;
+            self.state.other_is_current = false;
             self.open.leaves_tail(id);
         }
     }
@@ -120,7 +116,7 @@ impl Partition {
     pub(in crate::engine) fn compare(&mut self, leader: Option<&CopyReport>, other: Option<&CopyReport>) {
         let released = other.map_or_else(Vec::new, |other| self.coverage.release(other));
         released.into_iter().for_each(|id| self.open.leaves_tail(id));
-        self.other_reads = self.serves()
+        self.state.other_is_current = self.serves()
             && other.is_some_and(|other| other.complete && self.coverage.has_target(other))
             && leader.zip(other).is_some_and(|(leader, other)| has_all_of(leader, other));
     }

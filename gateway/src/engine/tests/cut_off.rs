@@ -17,7 +17,7 @@ impl Script {
     fn writes_of(&self, place: u16) -> Vec<Version> {
         let sent =
             self.inbox.iter().filter(|(to, _)| *to == place).filter_map(|(_, message)| match message {
-                ToProcess::Writes(batch) => Some(batch.writes.iter().map(|write| write.version)),
+                ToProcess::WriteBatch(batch) => Some(batch.writes.iter().map(|write| write.version)),
                 _ => None,
             });
         sent.flatten().collect()
@@ -284,7 +284,7 @@ fn no_more_wait_than_there_is_room_for() {
 #[test]
 fn no_request_waits_for_a_process_that_was_asked_to_stop() {
     let mut script = Script::formed(1);
-    script.message(0, FromProcess::Leaving);
+    script.message(0, ToGateway::Leaving(Leaving {}));
     script.pass(100, &[]);
     script.kill(0);
     let read = script.read(user_of(0, 1, 0));

@@ -25,8 +25,8 @@ impl Script {
 
     /// The first frame of writes that has come to a process.
     fn writes_sent_to(&mut self, place: u16) -> Arc<WriteBatch> {
-        let sent = self.take(place, |message| matches!(message, ToProcess::Writes(_)));
-        let ToProcess::Writes(batch) = &sent[0] else { unreachable!("only writes were taken") };
+        let sent = self.take(place, |message| matches!(message, ToProcess::WriteBatch(_)));
+        let ToProcess::WriteBatch(batch) = &sent[0] else { unreachable!("only writes were taken") };
         Arc::clone(batch)
     }
 
@@ -35,7 +35,7 @@ impl Script {
         let results = vec![WriteAnswer { outcome, sequence: 0, user: None }];
         self.message(
             place,
-            FromProcess::Written(WriteAnswers { batch, role: Role::Primary, lsn: 0, results }),
+            ToGateway::WriteAnswers(WriteAnswers { batch, role: Role::Primary, lsn: 0, results }),
         );
     }
 }
@@ -45,7 +45,7 @@ fn unanswered_writes(script: &Script, place: u16) -> usize {
     batches
         .filter_map(
             |(_, message)| {
-                if let ToProcess::Writes(batch) = message { Some(batch.writes.len()) } else { None }
+                if let ToProcess::WriteBatch(batch) = message { Some(batch.writes.len()) } else { None }
             },
         )
         .sum()
@@ -58,7 +58,7 @@ fn when_the_leader_is_lost_the_other_copy_gets_the_tail_and_leads() {
     script.create(id);
     let versions = script.apply_writes(0, Role::Primary);
     let in_flight = script.create(user_of(0, 3, 1));
-    let sent = script.take(0, |message| matches!(message, ToProcess::Writes(_)));
+    let sent = script.take(0, |message| matches!(message, ToProcess::WriteBatch(_)));
     script.kill(0);
     let read = script.read(id);
     let new = script.create(user_of(0, 3, 2));
@@ -74,7 +74,7 @@ fn when_the_leader_is_lost_the_other_copy_gets_the_tail_and_leads() {
     script.answer_reads(1);
     assert!(matches!(script.read_result(read), Some(Ok(Some(_)))));
     // What was in flight is sent again with its version, and before what came later.
-    let ToProcess::Writes(batch) = &sent[0] else { unreachable!("only writes were taken") };
+    let ToProcess::WriteBatch(batch) = &sent[0] else { unreachable!("only writes were taken") };
     let again = script.apply_writes(1, Role::Replica);
     assert_eq!(again.first(), Some(&batch.writes[0].version));
     assert!(again.is_sorted() && again.len() == 2);
@@ -154,9 +154,9 @@ fn a_move_is_announced_and_persisted_before_any_write_waits_and_reads_never_do()
     let mut script = Script::formed(3);
     let (id, other) = (user_of(0, 3, 0), user_of(0, 3, 1));
     script.processes.iter_mut().for_each(|process| process.persists = false);
-    script.message(0, FromProcess::Leaving);
+    script.message(0, ToGateway::Leaving(Leaving {}));
     script.pass(60, &[]);
-    let lead_of = |script: &Script| script.last_notice(1).view.leads[0];
+    let lead_of = |script: &Script| script.last_notice(1).view.leaders[0];
     assert_eq!((lead_of(&script).role, lead_of(&script).promoting), (Role::Replica, true));
     let early = script.create(id);
     assert_eq!(
@@ -255,7 +255,7 @@ fn reads_wait_until_both_copies_have_what_only_the_returned_one_knew() {
 }
 
 #[test]
-fn a_lead_that_comes_back_before_anybody_could_take_over_leads_on() {
+fn a_leader_that_comes_back_before_another_could_take_over_leads_on() {
     let mut script = Script::formed(3);
     script.kill(1);
     script.create(user_of(0, 3, 0));
@@ -272,11 +272,11 @@ fn a_late_confirmation_of_an_earlier_hand_over_counts_for_nothing() {
     script.create(user_of(0, 3, 0));
     script.apply_writes(0, Role::Primary);
     script.kill(0);
-    let late = script.take(1, |message| matches!(message, ToProcess::Merge(_)));
+    let late = script.take(1, |message| matches!(message, ToProcess::MergeBatch(_)));
     script.kill(1);
     script.connect(1);
-    let ToProcess::Merge(batch) = &late[0] else { unreachable!("only merges were taken") };
-    script.message(1, FromProcess::Merged(Merged { batch: batch.batch, role: Role::Replica, lsn: 0 }));
+    let ToProcess::MergeBatch(batch) = &late[0] else { unreachable!("only merges were taken") };
+    script.message(1, ToGateway::Merged(Merged { batch: batch.batch, role: Role::Replica, lsn: 0 }));
     script.read(user_of(0, 3, 0));
     assert_eq!(script.asked(), []);
     assert_eq!(script.confirm_merges(1), 1);
@@ -324,7 +324,7 @@ fn a_process_that_lost_its_disk_is_filled_before_it_leads_again() {
 fn a_process_that_leaves_is_released_when_its_partition_is_led_elsewhere() {
     let mut script = Script::formed(3);
     let in_flight = script.create(user_of(0, 3, 0));
-    script.message(0, FromProcess::Leaving);
+    script.message(0, ToGateway::Leaving(Leaving {}));
     let released =
         |script: &Script| script.inbox.iter().any(|(_, message)| matches!(message, ToProcess::Released(_)));
     script.pass(60, &[]);
@@ -349,7 +349,7 @@ fn a_process_that_leaves_is_released_when_its_partition_is_led_elsewhere() {
 #[test]
 fn processes_that_all_leave_do_not_hand_leads_around() {
     let mut script = Script::formed(3);
-    (0..3).for_each(|place| script.message(place, FromProcess::Leaving));
+    (0..3).for_each(|place| script.message(place, ToGateway::Leaving(Leaving {})));
     script.pass(20, &[]);
     let released =
         script.inbox.iter().filter(|(_, message)| matches!(message, ToProcess::Released(_))).count();
@@ -394,7 +394,7 @@ fn a_promotion_that_a_gateway_did_not_live_to_finish_waits_for_both_copies() {
     script.create(user_of(0, 3, 0));
     script.apply_writes(0, Role::Primary);
     script.kill(0);
-    assert!(script.processes[2].view.leads[0].promoting);
+    assert!(script.processes[2].view.leaders[0].promoting);
     // The tail is gone.
     script.restart_gateway();
     script.connect(1);
@@ -405,7 +405,7 @@ fn a_promotion_that_a_gateway_did_not_live_to_finish_waits_for_both_copies() {
     script.syncs = false;
     script.follow(0, 1);
     script.follow_back(0, 0);
-    assert!(!script.last_notice(2).view.leads[0].promoting, "notified before anything else happens");
+    assert!(!script.last_notice(2).view.leaders[0].promoting, "notified before anything else happens");
     script.confirm_merges(0);
     assert_eq!(leader(&script, 0), Some(("db-0".to_owned(), Role::Primary)));
 }
@@ -429,8 +429,8 @@ fn the_operator_may_accept_a_loss_and_what_was_lost_comes_back_later() {
         });
         result
     };
-    assert_eq!(promote(&mut script, 1), Err(PromotionRefused::Served { partition: 1 }));
-    assert_eq!(promote(&mut script, 3), Err(PromotionRefused::NoSuchPartition { partition: 3, size: 3 }));
+    assert_eq!(promote(&mut script, 1), Err(OrderRefused::Served { partition: 1 }));
+    assert_eq!(promote(&mut script, 3), Err(OrderRefused::NoSuchPartition { partition: 3, size: 3 }));
     assert_eq!(leader(&script, 0), None, "what db-0 acknowledged last may be nowhere else");
     assert_eq!(promote(&mut script, 0), Ok(()));
     assert_eq!(leader(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
@@ -451,7 +451,7 @@ fn a_copy_that_is_not_there_is_not_promoted() {
     script.kill(0);
     let mut commands = Vec::new();
     let refused = script.engine.promote(script.now, 0, &mut commands);
-    assert!(matches!(refused, Err(PromotionRefused::NoCandidate { partition: 0, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(OrderRefused::NoCandidate { partition: 0, .. })), "{refused:?}");
     assert!(commands.is_empty());
 }
 
@@ -522,7 +522,7 @@ fn a_read_that_is_asked_again_is_hedged_again() {
 fn a_view_that_only_both_holders_persist_is_not_overlooked() {
     let mut script = Script::formed(5);
     (2..5).for_each(|place| script.processes[place].persists = false);
-    script.message(0, FromProcess::Leaving);
+    script.message(0, ToGateway::Leaving(Leaving {}));
     script.pass(60, &[]);
     assert_eq!(leader(&script, 0), Some(("db-1".to_owned(), Role::Replica)));
     let write = script.create(user_of(0, 5, 0));

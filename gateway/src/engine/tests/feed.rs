@@ -43,7 +43,7 @@ fn changes_leave_in_the_order_in_which_they_were_asked_for() {
 }
 
 #[test]
-fn what_comes_to_nothing_is_not_told_and_holds_nothing_up() {
+fn what_comes_to_nothing_is_not_published_and_holds_nothing_up() {
     let mut script = Script::formed(3);
     script.subscribe();
     script.create(user_of(0, 3, 0));
@@ -125,7 +125,7 @@ fn a_partition_that_is_down_holds_nothing_up() {
 }
 
 #[test]
-fn a_gateway_that_has_just_started_knows_every_partition_before_anybody_begins() {
+fn a_gateway_that_has_just_started_knows_every_partition_before_a_subscriber_begins() {
     let mut script = Script::formed(3);
     script.restart_gateway();
     let subscriber = script.subscribe();
@@ -140,7 +140,7 @@ fn a_gateway_that_has_just_started_knows_every_partition_before_anybody_begins()
 }
 
 #[test]
-fn whoever_waits_too_long_is_told_what_it_waits_for() {
+fn a_subscriber_that_waits_too_long_learns_what_it_waits_for() {
     let mut script = Script::formed(3);
     script.restart_gateway();
     let subscriber = script.subscribe();

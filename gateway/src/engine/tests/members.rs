@@ -63,6 +63,69 @@ fn the_data_say_how_large_the_ring_is() {
     assert!(script.reports.contains(&RingEvent::SizeDiffers { ring: 3, configured: 2 }));
 }
 
+/// What was said of missing members, in order.
+fn missing(script: &Script) -> Vec<&str> {
+    let reports = script.reports.iter();
+    let missing = reports.filter_map(|event| match event {
+        RingEvent::MembersMissing { missing } => Some(missing.as_str()),
+        _ => None,
+    });
+    missing.collect()
+}
+
+#[test]
+fn a_gateway_that_has_started_says_which_processes_it_lacks_until_all_were_there() {
+    let mut script = Script::new(3);
+    assert_eq!(missing(&script), ["db-0, db-1, db-2 have to connect"]);
+    script.connect(0);
+    script.connect(2);
+    script.pass(20, &[]);
+    assert_eq!(missing(&script)[1..], ["db-1 has to connect"]);
+    script.connect(1);
+    script.pass(20, &[]);
+    script.kill(0);
+    script.pass(20, &[]);
+    assert_eq!(missing(&script).len(), 2, "a loss has a line of its own");
+    script.connect(0);
+    script.restart_gateway();
+    script.connect(1);
+    script.pass(20, &[]);
+    assert_eq!(
+        missing(&script).last(),
+        Some(&"db-0, db-2 have to connect"),
+        "also in a ring that was formed"
+    );
+}
+
+/// A process registers under that name.
+fn connect_as(script: &mut Script, place: u16, name: &str) {
+    let session = SessionId(900 + u64::from(place));
+    script.processes[usize::from(place)].session = Some(session);
+    let mut register = Box::new(script.register_message(place));
+    register.instance = name.parse().expect("a name");
+    script.step(Event::Register { session, host: String::new(), register });
+}
+
+#[test]
+fn the_names_of_a_new_ring_share_their_stem_and_an_old_ring_keeps_its_names() {
+    let mut script = Script::new(3);
+    script.connect(0);
+    connect_as(&mut script, 1, "node-1");
+    let expected = Refusal::OtherStem { stem: "db-".to_owned() };
+    assert!(!expected.is_final(), "it may be the others that have to be set right");
+    assert_eq!(refusal(&script, 1), Some(expected));
+    assert!(!script.engine.status().processes[1].connected);
+    let mut script = Script::formed(3);
+    script.restart_gateway();
+    script.connect(0);
+    connect_as(&mut script, 1, "node-1");
+    assert_eq!(refusal(&script, 1), None);
+    script.kill(1);
+    script.processes[1] = Process::fresh(0xdead);
+    connect_as(&mut script, 1, "node-1");
+    assert_eq!(refusal(&script, 1), None, "its disk was replaced");
+}
+
 /// The refusal that the last connection got.
 fn refusal(script: &Script, place: u16) -> Option<Refusal> {
     script.inbox.iter().rev().find_map(|(to, message)| match message {
@@ -124,7 +187,7 @@ fn a_process_that_connects_again_replaces_its_dead_connection() {
 }
 
 #[test]
-fn a_silent_process_is_lost_and_told_so() {
+fn a_silent_process_is_lost_and_learns_of_it() {
     let mut script = Script::formed(3);
     script.pass(700, &[1]);
     assert_eq!(refusal(&script, 1), Some(Refusal::Void));
@@ -151,10 +214,10 @@ fn notices_name_the_neighbours_that_are_there() {
 }
 
 #[test]
-fn an_answer_that_fits_nothing_ends_the_connection_of_whoever_sent_it() {
+fn an_answer_that_fits_nothing_ends_the_connection_on_which_it_came() {
     let mut script = Script::formed(3);
     let request = script.read(user_of(0, 3, 0));
-    script.message(1, FromProcess::Read(ReadAnswers { batch: 1, results: Vec::new() }));
+    script.message(1, ToGateway::ReadAnswers(ReadAnswers { batch: 1, results: Vec::new() }));
     assert_eq!(refusal(&script, 1), Some(Refusal::Void));
     script.answer_reads(0);
     assert!(matches!(script.read_result(request), Some(Ok(Some(_)))), "asked elsewhere");

@@ -16,16 +16,18 @@ use std::time::Duration;
 
 use protocol::message::REVISION;
 use protocol::message::link::{
-    Applied, CopiesChanged, CopyReport, CopyReports, Found, Grant, MergeBatch, Merged, Position, ReadAnswers,
-    Register, ReplicationAddress, Ring, Role, View, WriteAnswer, WriteAnswers,
+    Alive, Applied, CopiesChanged, CopyReport, CopyReports, Found, Grant, Leaving, MergeBatch, Merged,
+    Position, ReadAnswers, Register, ReplicationAddress, Ring, Role, ToGateway, ToProcess, View, WriteAnswer,
+    WriteAnswers,
 };
+use protocol::message::query::{Answer, ChangesQuery, CountQuery, DigestQuery, Filter, PageQuery, Query};
 use protocol::{Change, Operation, Outcome, UserId, Version};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    Answer, Command, Engine, EngineConfig, Event, FeedStart, FromProcess, PromotionRefused, Published, Query,
-    Question, RequestId, RingEvent, SessionId, ToProcess, Unserved,
+    Command, Engine, EngineConfig, Event, FeedStart, OrderRefused, Published, RequestId, RingEvent,
+    SessionId, Unserved,
 };
 
 /// A ring of processes that join as real ones do, and answer reads and writes only when the script says so.
@@ -157,7 +159,7 @@ impl Script {
             return;
         };
         let process = &mut self.processes[place];
-        if let ToProcess::Ring(notice) = &message {
+        if let ToProcess::RingNotice(notice) = &message {
             process.copies.primary.complete |= notice.primary == Grant::Empty;
             process.copies.replica.complete |= notice.replica == Grant::Empty;
             let news = process.ring != Some(notice.ring) || process.view.epoch < notice.view.epoch;
@@ -167,26 +169,29 @@ impl Script {
                 self.copies_changed(place as u16);
             }
         }
-        if let ToProcess::Merge(batch) = &message
+        if let ToProcess::MergeBatch(batch) = &message
             && batch.changes.is_empty()
             && self.syncs
         {
             return self.message(
                 place as u16,
-                FromProcess::Merged(Merged { batch: batch.batch, role: batch.role, lsn: 0 }),
+                ToGateway::Merged(Merged { batch: batch.batch, role: batch.role, lsn: 0 }),
             );
         }
         self.inbox.push((place as u16, message));
     }
 
-    fn message(&mut self, place: u16, message: FromProcess) {
+    fn message(&mut self, place: u16, message: ToGateway) {
         let session = self.processes[usize::from(place)].session.expect("connected");
         self.step(Event::Message { session, message });
     }
 
     fn copies_changed(&mut self, place: u16) {
         let Process { ring, view, copies, .. } = self.processes[usize::from(place)].clone();
-        self.message(place, FromProcess::Copies(Box::new(CopiesChanged { ring, epoch: view.epoch, copies })));
+        self.message(
+            place,
+            ToGateway::CopiesChanged(Box::new(CopiesChanged { ring, epoch: view.epoch, copies })),
+        );
     }
 
     fn register_message(&self, place: u16) -> Register {
@@ -223,7 +228,7 @@ impl Script {
             self.step(Event::Tick);
             for place in 0..self.processes.len() as u16 {
                 if self.processes[usize::from(place)].session.is_some() && !silent.contains(&place) {
-                    self.message(place, FromProcess::Alive);
+                    self.message(place, ToGateway::Alive(Alive { beat: 0 }));
                 }
             }
         }
@@ -241,7 +246,7 @@ impl Script {
         let request = RequestId(self.requests);
         let change = Change { alive: Some(true), name: Some("n".into()), ..Change::default() };
         let operation = Operation::Create(change);
-        self.step(Event::Write { request, id, operation, condition: None, quiet: false, unix_millis: 5 });
+        self.step(Event::Write { request, id, operation, condition: None, omit_user: false, unix_millis: 5 });
         request
     }
 
@@ -249,7 +254,7 @@ impl Script {
     fn asked(&self) -> Vec<(u16, Role)> {
         let mut asked = Vec::new();
         for (place, message) in &self.inbox {
-            if let ToProcess::Reads(batch) = message {
+            if let ToProcess::ReadBatch(batch) = message {
                 asked.extend(batch.primary.iter().map(|_| (*place, Role::Primary)));
                 asked.extend(batch.replica.iter().map(|_| (*place, Role::Replica)));
             }
@@ -259,35 +264,35 @@ impl Script {
 
     /// A process answers all the reads that it has: users whose id is even exist.
     fn answer_reads(&mut self, place: u16) {
-        for message in self.take(place, |message| matches!(message, ToProcess::Reads(_))) {
-            let ToProcess::Reads(batch) = message else { unreachable!("only reads were taken") };
+        for message in self.take(place, |message| matches!(message, ToProcess::ReadBatch(_))) {
+            let ToProcess::ReadBatch(batch) = message else { unreachable!("only reads were taken") };
             let ids = batch.primary.iter().chain(&batch.replica);
             let user = || RawValue::from_string("{}".to_owned()).expect("valid JSON");
             let results = ids.map(|id| (id.as_u128() % 2 == 0).then(|| Found(Version(1), user()))).collect();
-            self.message(place, FromProcess::Read(ReadAnswers { batch: batch.batch, results }));
+            self.message(place, ToGateway::ReadAnswers(ReadAnswers { batch: batch.batch, results }));
         }
     }
 
     /// A process answers all the reads that it has with a user of that version, or with none.
     fn answer_reads_with(&mut self, place: u16, version: Option<Version>) {
-        for message in self.take(place, |message| matches!(message, ToProcess::Reads(_))) {
-            let ToProcess::Reads(batch) = message else { unreachable!("only reads were taken") };
+        for message in self.take(place, |message| matches!(message, ToProcess::ReadBatch(_))) {
+            let ToProcess::ReadBatch(batch) = message else { unreachable!("only reads were taken") };
             let user = || RawValue::from_string("{}".to_owned()).expect("valid JSON");
             let ids = batch.primary.iter().chain(&batch.replica);
             let results = ids.map(|_| version.map(|version| Found(version, user()))).collect();
-            self.message(place, FromProcess::Read(ReadAnswers { batch: batch.batch, results }));
+            self.message(place, ToGateway::ReadAnswers(ReadAnswers { batch: batch.batch, results }));
         }
     }
 
     /// A leader refuses all the writes that it has.
     fn refuse_writes(&mut self, place: u16, role: Role) {
-        for message in self.take(place, |message| matches!(message, ToProcess::Writes(_))) {
-            let ToProcess::Writes(batch) = message else { unreachable!("only writes were taken") };
+        for message in self.take(place, |message| matches!(message, ToProcess::WriteBatch(_))) {
+            let ToProcess::WriteBatch(batch) = message else { unreachable!("only writes were taken") };
             let refused = WriteAnswer { outcome: Outcome::Exists, sequence: 0, user: None };
             let results = vec![refused; batch.writes.len()];
             self.message(
                 place,
-                FromProcess::Written(WriteAnswers { batch: batch.batch, role, lsn: 0, results }),
+                ToGateway::WriteAnswers(WriteAnswers { batch: batch.batch, role, lsn: 0, results }),
             );
         }
     }
@@ -296,9 +301,9 @@ impl Script {
     fn apply_writes(&mut self, place: u16, role: Role) -> Vec<Version> {
         let mut versions = Vec::new();
         for message in
-            self.take(place, |message| matches!(message, ToProcess::Writes(batch) if batch.role == role))
+            self.take(place, |message| matches!(message, ToProcess::WriteBatch(batch) if batch.role == role))
         {
-            let ToProcess::Writes(batch) = message else { unreachable!("only writes were taken") };
+            let ToProcess::WriteBatch(batch) = message else { unreachable!("only writes were taken") };
             let copy = self.processes[usize::from(place)].copies.get_mut(role);
             copy.flushed += 1;
             let (head, lsn) = (&mut copy.head, copy.flushed);
@@ -312,7 +317,7 @@ impl Script {
                 })
                 .collect();
             let answers = WriteAnswers { batch: batch.batch, role: batch.role, lsn, results };
-            self.message(place, FromProcess::Written(answers));
+            self.message(place, ToGateway::WriteAnswers(answers));
         }
         versions
     }
@@ -333,7 +338,7 @@ impl Script {
 
     fn has_applied(&mut self, place: u16, role: Role, position: Position) {
         self.processes[usize::from(place)].copies.get_mut(role).position = Some(position);
-        self.message(place, FromProcess::Applied(Applied { role, position }));
+        self.message(place, ToGateway::Applied(Applied { role, position }));
     }
 
     fn follow_all(&mut self) {
@@ -349,10 +354,10 @@ impl Script {
     /// The replica at a place confirms the frames of a tail; returns how many writes they had.
     fn confirm_merges(&mut self, place: u16) -> usize {
         let mut changes = 0;
-        for message in self.take(place, |message| matches!(message, ToProcess::Merge(_))) {
-            let ToProcess::Merge(batch) = message else { unreachable!("only merges were taken") };
+        for message in self.take(place, |message| matches!(message, ToProcess::MergeBatch(_))) {
+            let ToProcess::MergeBatch(batch) = message else { unreachable!("only merges were taken") };
             changes += batch.changes.len();
-            self.message(place, FromProcess::Merged(Merged { batch: batch.batch, role: batch.role, lsn: 0 }));
+            self.message(place, ToGateway::Merged(Merged { batch: batch.batch, role: batch.role, lsn: 0 }));
         }
         changes
     }
@@ -370,7 +375,7 @@ impl Script {
         let notices = self.inbox.iter().rev().filter(|(to, _)| *to == place);
         notices
             .filter_map(|(_, message)| match message {
-                ToProcess::Ring(notice) => Some(notice),
+                ToProcess::RingNotice(notice) => Some(notice),
                 _ => None,
             })
             .next()

@@ -22,13 +22,13 @@ impl Script {
 
     /// The copy at a place names these users.
     fn name(&mut self, place: u16, partition: u16, tombstones: &[(UserId, Version)]) -> Role {
-        let of = |query: &Query| matches!(query, Query::Tombstones(_));
+        let of = |query: &Query| matches!(query, Query::TombstoneQuery(_));
         let queries = self.take(place, |message| matches!(message, ToProcess::Query(query) if of(query)));
         for message in queries {
-            let ToProcess::Query(Query::Tombstones(query)) = message else { unreachable!("only these") };
+            let ToProcess::Query(Query::TombstoneQuery(query)) = message else { unreachable!("only these") };
             let at = if query.role == Role::Primary { place } else { (place + 2) % 3 };
             if at != partition {
-                self.inbox.push((place, ToProcess::Query(Query::Tombstones(query))));
+                self.inbox.push((place, ToProcess::Query(Query::TombstoneQuery(query))));
                 continue;
             }
             let copy = *self.processes[usize::from(place)].copies.get(query.role);
@@ -39,7 +39,7 @@ impl Script {
                 incarnation: copy.incarnation,
                 head: copy.head,
             };
-            self.message(place, FromProcess::Answer(Answer::Tombstones(answer)));
+            self.message(place, ToGateway::Answer(Answer::TombstoneAnswer(answer)));
             return query.role;
         }
         panic!("{place} was not asked for tombstones of {partition}")
@@ -47,7 +47,9 @@ impl Script {
 
     /// The other copy of partition 0 says where it is, if it was asked.
     fn compare(&mut self) -> bool {
-        let Some(Query::Digests(query)) = self.query_at(1, |query| matches!(query, Query::Digests(_))) else {
+        let Some(Query::DigestQuery(query)) =
+            self.query_at(1, |query| matches!(query, Query::DigestQuery(_)))
+        else {
             return false;
         };
         let CopyReport { incarnation, head, position, .. } = self.processes[1].copies.replica;
@@ -55,7 +57,7 @@ impl Script {
         let (digests, damage) = (Vec::new(), Vec::new());
         let query = query.query;
         let answer = DigestAnswer { query, incarnation, head, position, users, records, digests, damage };
-        self.message(1, FromProcess::Answer(Answer::Digests(answer)));
+        self.message(1, ToGateway::Answer(Answer::DigestAnswer(answer)));
         true
     }
 
@@ -63,7 +65,7 @@ impl Script {
     fn purges(&self) -> Vec<Operation> {
         let mut all = Vec::new();
         for (place, message) in &self.inbox {
-            if let ToProcess::Writes(batch) = message
+            if let ToProcess::WriteBatch(batch) = message
                 && *place == 0
             {
                 all.extend(batch.writes.iter().map(|write| write.operation.clone()));
@@ -94,7 +96,7 @@ fn a_tombstone_goes_when_each_copy_has_all_of_the_other() {
     script.look();
     assert!(
         script
-            .query_at(0, |query| matches!(query, Query::Tombstones(query) if query.role == Role::Primary))
+            .query_at(0, |query| matches!(query, Query::TombstoneQuery(query) if query.role == Role::Primary))
             .is_none()
     );
     script.follow(0, 2);
@@ -152,7 +154,7 @@ fn nothing_is_purged_while_a_process_is_away_or_the_lead_moves() {
     script.pass(10, &[]);
     script.look();
     let asked = script.take(0, |message| {
-        matches!(message, ToProcess::Query(Query::Tombstones(query)) if query.role == Role::Primary)
+        matches!(message, ToProcess::Query(Query::TombstoneQuery(query)) if query.role == Role::Primary)
     });
     assert!(asked.is_empty());
 
@@ -185,11 +187,11 @@ fn a_write_that_is_older_than_the_delete_is_waited_for() {
 fn a_ring_of_one_purges_alone() {
     let mut script = Script::formed(1);
     script.look();
-    let Some(Query::Tombstones(query)) = script.query_at(0, |_| true) else { panic!("it is asked") };
+    let Some(Query::TombstoneQuery(query)) = script.query_at(0, |_| true) else { panic!("it is asked") };
     let copy = script.processes[0].copies.primary;
     let (incarnation, head) = (copy.incarnation, copy.head);
     let tombstones = vec![(user_of(0, 1, 0), Version(1))];
     let answer = TombstoneAnswer { query: query.query, tombstones, next: None, incarnation, head };
-    script.message(0, FromProcess::Answer(Answer::Tombstones(answer)));
+    script.message(0, ToGateway::Answer(Answer::TombstoneAnswer(answer)));
     assert_eq!(script.purges(), [Operation::Purge(Version(1))]);
 }

@@ -1,30 +1,35 @@
 //! The way of questions about a whole partition.
 
-use protocol::message::query::{ChangesAnswer, CountAnswer, DigestAnswer, Filter, Listed, PageAnswer};
+use protocol::message::query::{ChangesAnswer, CountAnswer, DigestAnswer, Listed, PageAnswer};
 
 use super::*;
 
 impl Script {
-    fn ask(&mut self, partition: u16, question: Question) -> RequestId {
+    fn ask(&mut self, partition: u16, query: Query) -> RequestId {
         self.requests += 1;
         let request = RequestId(self.requests);
-        self.step(Event::Question { request, partition, question });
+        self.step(Event::Question { request, partition, query });
         request
     }
 
     pub(super) fn count(&mut self, partition: u16) -> RequestId {
-        self.ask(partition, Question::Count { group: None })
+        self.ask(partition, Query::CountQuery(CountQuery { query: 0, role: Role::Primary, group: None }))
     }
 
     fn page(&mut self, partition: u16, after: Option<UserId>) -> RequestId {
-        self.ask(partition, Question::Page { after, limit: 10, filter: Filter::All })
+        let (query, role, filter) = (0, Role::Primary, Filter::All);
+        self.ask(partition, Query::PageQuery(PageQuery { query, role, after, limit: 10, filter }))
+    }
+
+    fn ask_for_digests(&mut self, role: Role, scan: bool) -> RequestId {
+        self.ask(0, Query::DigestQuery(DigestQuery { query: 0, role, scan }))
     }
 
     pub(super) fn delete(&mut self, id: UserId) -> RequestId {
         self.requests += 1;
         let request = RequestId(self.requests);
         let operation = Operation::Delete;
-        self.step(Event::Write { request, id, operation, condition: None, quiet: false, unix_millis: 5 });
+        self.step(Event::Write { request, id, operation, condition: None, omit_user: false, unix_millis: 5 });
         request
     }
 
@@ -34,28 +39,35 @@ impl Script {
             ToProcess::Query(query) => Some((*place, query)),
             _ => None,
         });
-        queries.map(|(place, query)| (place, number_and_role(query).1)).collect()
+        queries.map(|(place, query)| (place, query.role())).collect()
     }
 
     /// A process answers the first of its questions, which has to be a count or one about its digests.
     pub(super) fn answer_count(&mut self, place: u16, count: u64) {
-        let (query, _) = self.next_query(place);
-        self.message(place, FromProcess::Answer(Answer::Count(CountAnswer { query, count })));
+        let query = self.next_query(place);
+        self.message(place, ToGateway::Answer(Answer::CountAnswer(CountAnswer { query, count })));
     }
 
     /// A process answers the first of its questions, which has to be a page.
     fn answer_page(&mut self, place: u16, ids: &[UserId], more: bool) {
-        let (query, _) = self.next_query(place);
+        let query = self.next_query(place);
         let user = || RawValue::from_string("{}".to_owned()).expect("valid JSON");
         let users = ids.iter().map(|id| Listed(*id, Version(1), user())).collect();
-        self.message(place, FromProcess::Answer(Answer::Page(PageAnswer { query, users, more })));
+        self.message(place, ToGateway::Answer(Answer::PageAnswer(PageAnswer { query, users, more })));
     }
 
-    fn next_query(&mut self, place: u16) -> (u64, Role) {
+    /// Number of the first question of a process.
+    fn next_query(&mut self, place: u16) -> u64 {
         let mut queries = self.take(place, |message| matches!(message, ToProcess::Query(_))).into_iter();
         let Some(ToProcess::Query(first)) = queries.next() else { panic!("{place} was asked nothing") };
         self.inbox.extend(queries.map(|message| (place, message)));
-        number_and_role(&first)
+        match first {
+            Query::PageQuery(query) => query.query,
+            Query::CountQuery(query) => query.query,
+            Query::ChangesQuery(query) => query.query,
+            Query::TombstoneQuery(query) => query.query,
+            Query::DigestQuery(query) => query.query,
+        }
     }
 
     pub(super) fn answer(&self, request: RequestId) -> Option<&Result<Answer, Unserved>> {
@@ -67,19 +79,9 @@ impl Script {
 
     fn counted(&self, request: RequestId) -> Option<u64> {
         match self.answer(request)? {
-            Ok(Answer::Count(answer)) => Some(answer.count),
+            Ok(Answer::CountAnswer(answer)) => Some(answer.count),
             other => panic!("no count: {other:?}"),
         }
-    }
-}
-
-fn number_and_role(query: &Query) -> (u64, Role) {
-    match query {
-        Query::Page(page) => (page.query, page.role),
-        Query::Count(count) => (count.query, count.role),
-        Query::Changes(changes) => (changes.query, changes.role),
-        Query::Tombstones(tombstones) => (tombstones.query, tombstones.role),
-        Query::Digests(digests) => (digests.query, digests.role),
     }
 }
 
@@ -93,9 +95,8 @@ fn an_idle_ring_counts_and_lists_from_replicas() {
     let page = script.page(2, None);
     assert_eq!(script.questioned(), [(0, Role::Replica)]);
     script.answer_page(0, &[user_of(2, 3, 0)], true);
-    assert!(
-        matches!(script.answer(page), Some(Ok(Answer::Page(page))) if page.users.len() == 1 && page.more)
-    );
+    let Some(Ok(Answer::PageAnswer(page))) = script.answer(page) else { panic!("no page") };
+    assert!(page.users.len() == 1 && page.more);
 }
 
 #[test]
@@ -117,7 +118,7 @@ fn while_any_user_of_the_partition_is_unsettled_the_lead_answers() {
 }
 
 #[test]
-fn a_count_that_may_show_an_unanswered_write_is_told_when_that_is_answered() {
+fn a_count_that_may_show_an_unanswered_write_is_given_when_that_is_answered() {
     let mut script = Script::formed(3);
     script.create(user_of(0, 3, 0));
     let count = script.count(0);
@@ -234,23 +235,23 @@ fn a_partition_that_is_down_is_not_counted_and_one_that_does_not_exist_neither()
 fn digests_and_changes_are_asked_of_the_copy_that_is_named() {
     let mut script = Script::formed(3);
     script.create(user_of(0, 3, 0));
-    let digests = script.ask(0, Question::Digests { role: Role::Replica, scan: false });
-    let changes =
-        script.ask(0, Question::Changes { role: Role::Primary, after: Version(0), upto: Version(9) });
+    let digests = script.ask_for_digests(Role::Replica, false);
+    let changes = ChangesQuery { query: 0, role: Role::Primary, after: Version(0), upto: Version(9) };
+    let changes = script.ask(0, Query::ChangesQuery(changes));
     assert_eq!(script.questioned(), [(1, Role::Replica), (0, Role::Primary)]);
-    let (query, _) = script.next_query(0);
+    let query = script.next_query(0);
     let answer =
         ChangesAnswer { query, changes: vec![], more: false, floor: Version(0), foreign: Version(0) };
-    script.message(0, FromProcess::Answer(Answer::Changes(answer)));
-    assert!(matches!(script.answer(changes), Some(Ok(Answer::Changes(_)))));
+    script.message(0, ToGateway::Answer(Answer::ChangesAnswer(answer)));
+    assert!(matches!(script.answer(changes), Some(Ok(Answer::ChangesAnswer(_)))));
     script.kill(1);
     let Some(Err(Unserved::Unavailable { waiting_for, .. })) = script.answer(digests) else {
         panic!("no other copy can answer for this one")
     };
     assert_eq!(waiting_for, "db-1 has to come back");
-    let digests = script.ask(0, Question::Digests { role: Role::Primary, scan: true });
+    let digests = script.ask_for_digests(Role::Primary, true);
     script.pass(6_000, &[1]);
-    let (query, _) = script.next_query(0);
+    let query = script.next_query(0);
     let answer = DigestAnswer {
         query,
         incarnation: Uuid::nil(),
@@ -261,7 +262,7 @@ fn digests_and_changes_are_asked_of_the_copy_that_is_named() {
         digests: vec![],
         damage: vec![],
     };
-    script.message(0, FromProcess::Answer(Answer::Digests(answer)));
+    script.message(0, ToGateway::Answer(Answer::DigestAnswer(answer)));
     assert!(matches!(script.answer(digests), Some(Ok(_))), "a scan may take its time");
 }
 

@@ -3,10 +3,10 @@
 use protocol::message::query::{Renew, Renewal};
 
 use super::*;
-use crate::engine::{Repair, RepairRefused};
+use crate::engine::{OrderRefused, Repair};
 
 impl Script {
-    fn repair(&mut self, partition: u16, repair: Repair) -> Result<(), RepairRefused> {
+    fn repair(&mut self, partition: u16, repair: Repair) -> Result<(), OrderRefused> {
         let mut commands = Vec::new();
         let result = self.engine.repair(partition, repair, &mut commands);
         for command in commands {
@@ -25,7 +25,7 @@ impl Script {
     }
 
     fn has_writes(&self, place: u16) -> bool {
-        self.inbox.iter().any(|(to, message)| *to == place && matches!(message, ToProcess::Writes(_)))
+        self.inbox.iter().any(|(to, message)| *to == place && matches!(message, ToProcess::WriteBatch(_)))
     }
 }
 
@@ -49,7 +49,7 @@ fn writes_are_buffered_and_sent_in_their_order() {
 }
 
 #[test]
-fn whoever_holds_writes_and_forgets_them_holds_them_for_a_moment_only() {
+fn writes_that_are_held_and_forgotten_are_held_for_a_moment_only() {
     let mut script = Script::formed(3);
     script.engine.pause_writes(script.now, 0);
     let held = script.create(user_of(0, 3, 0));
@@ -85,7 +85,7 @@ fn a_copy_is_renewed_only_while_the_other_is_there_and_current() {
     assert_eq!(sent, [(1, Role::Primary), (2, Role::Replica)]);
 
     for repair in [Repair::Exchange, Repair::Discard(Role::Primary), Repair::Discard(Role::Replica)] {
-        let refused = |result| matches!(result, Err(RepairRefused::NotNow { partition: 0, .. }));
+        let refused = |result| matches!(result, Err(OrderRefused::NotRepairable { partition: 0, .. }));
         let mut script = Script::formed(3);
         script.kill(1);
         assert!(refused(script.repair(0, repair)), "{repair:?} while db-1 is away");
@@ -97,7 +97,7 @@ fn a_copy_is_renewed_only_while_the_other_is_there_and_current() {
         script.connect(1);
         assert!(refused(script.repair(0, repair)), "{repair:?} while db-1 lacks something");
         assert!(script.renewals().is_empty());
-        let nothing = RepairRefused::NoSuchPartition { partition: 3, size: 3 };
+        let nothing = OrderRefused::NoSuchPartition { partition: 3, size: 3 };
         assert_eq!(script.repair(3, repair), Err(nothing));
     }
     assert!(Script::formed(1).repair(0, Repair::Discard(Role::Primary)).is_err(), "there is no other copy");

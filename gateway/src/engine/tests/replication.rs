@@ -15,7 +15,7 @@ impl Script {
     }
 
     fn says_following(&mut self, place: u16, primary: bool, replica: bool) {
-        self.message(place, FromProcess::Following(Following { primary, replica }));
+        self.message(place, ToGateway::Following(Following { primary, replica }));
     }
 
     /// What each partition waits for.
@@ -26,8 +26,9 @@ impl Script {
     /// What was reported: of which partition, whether it began, and what.
     fn replication_reports(&self) -> Vec<(u16, bool, String)> {
         let reports = self.reports.iter().filter_map(|report| match report {
-            RingEvent::ReplicationImpaired { partition, what } => Some((*partition, true, what.clone())),
-            RingEvent::ReplicationRestored { partition, what } => Some((*partition, false, what.clone())),
+            RingEvent::ReplicationChanged { partition, impaired, what } => {
+                Some((*partition, *impaired, what.clone()))
+            }
             _ => None,
         });
         reports.collect()
@@ -237,7 +238,14 @@ fn a_lag_that_the_tail_cannot_hold_stays_reported() {
         let (request, id) = (RequestId(script.requests), user_of(1, 3, nth));
         let operation =
             Operation::Create(Change { alive: Some(true), name: Some(name.clone()), ..Change::default() });
-        script.step(Event::Write { request, id, operation, condition: None, quiet: true, unix_millis: 5 });
+        script.step(Event::Write {
+            request,
+            id,
+            operation,
+            condition: None,
+            omit_user: true,
+            unix_millis: 5,
+        });
         script.apply_writes(1, Role::Primary);
     }
     script.pass(3_000, &[]);

@@ -111,7 +111,7 @@ fn while_the_leader_is_silent_the_other_copy_gets_what_it_lacks_and_answers_read
     script.answer_reads(1);
     assert!(matches!(script.read_result(read), Some(Ok(Some(_)))));
     // A new read does not even try the silent one, neither as leader nor as replica.
-    script.take(0, |message| matches!(message, ToProcess::Reads(_)));
+    script.take(0, |message| matches!(message, ToProcess::ReadBatch(_)));
     script.read(id);
     script.read(other);
     assert_eq!(script.asked(), [(1, Role::Replica)], "the second read waits for the first");
@@ -121,7 +121,7 @@ fn while_the_leader_is_silent_the_other_copy_gets_what_it_lacks_and_answers_read
     assert_eq!(script.asked(), [(2, Role::Primary)]);
     assert_eq!(script.engine.status().epoch, 0, "it was a suspicion");
     // It was wrong: what the leader acknowledges from now on only the leader has.
-    script.message(0, FromProcess::Alive);
+    script.message(0, ToGateway::Alive(Alive { beat: 0 }));
     script.create(id);
     script.apply_writes(0, Role::Primary);
     script.take(2, |_| true);
@@ -136,8 +136,8 @@ fn a_write_without_an_answer_may_come_after_a_read_unless_both_copies_have_it() 
     let mut script = Script::formed(3);
     let id = user_of(0, 3, 0);
     let write = script.create(id);
-    let sent = script.take(0, |message| matches!(message, ToProcess::Writes(_)));
-    let ToProcess::Writes(batch) = &sent[0] else { unreachable!("only writes were taken") };
+    let sent = script.take(0, |message| matches!(message, ToProcess::WriteBatch(_)));
+    let ToProcess::WriteBatch(batch) = &sent[0] else { unreachable!("only writes were taken") };
     let before = script.read(id);
     script.pass(60, &[0]);
     assert_eq!(script.asked(), [(0, Role::Primary), (1, Role::Replica)]);
@@ -179,7 +179,7 @@ fn versions_rise_above_all_that_registered_copies_hold() {
     script.connect(2);
     script.create(user_of(0, 3, 0));
     let versions = script.inbox.iter().filter_map(|(_, message)| match message {
-        ToProcess::Writes(batch) => Some(batch.writes[0].version),
+        ToProcess::WriteBatch(batch) => Some(batch.writes[0].version),
         _ => None,
     });
     assert_eq!(versions.collect::<Vec<_>>(), [Version((u64::from(u32::MAX) << 20) + 1)]);
@@ -194,7 +194,7 @@ fn what_comes_just_after_a_start_waits_for_the_ring_but_not_for_long() {
     let elsewhere = script.read(user_of(2, 3, 0));
     script.connect(0);
     assert_eq!(script.asked(), [], "which copy leads is not known yet");
-    // Its version is greater than all that the ring has seen, though it came before anybody said what that
+    // Its version is greater than all that the ring has seen, though it came before any process said what that
     // is.
     script.processes[1].copies.primary.version = Version(u64::from(u32::MAX) << 20);
     script.connect(1);

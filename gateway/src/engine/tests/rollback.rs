@@ -66,7 +66,7 @@ fn a_copy_does_not_lead_until_it_has_what_the_gateway_knows_of_its_disk() {
     let expected = Expected { role: Role::Primary, flushed: known, followed: None };
     assert_eq!(script.expected(0), [expected]);
     assert!(!script.status(0).0, "it may have been rolled back");
-    script.message(0, FromProcess::Compared(Compared { role: Role::Primary }));
+    script.message(0, ToGateway::Compared(Compared { role: Role::Primary }));
     assert!(script.status(0).0, "it has all of it");
 }
 
@@ -112,7 +112,7 @@ fn the_operator_may_accept_what_is_left() {
     let mut commands = Vec::new();
     script.engine.promote(script.now, 0, &mut commands).expect("there is a copy");
     let accepts = |command: &Command| match command {
-        Command::Send { message: ToProcess::Ring(notice), .. } => notice.primary == Grant::Accept,
+        Command::Send { message: ToProcess::RingNotice(notice), .. } => notice.primary == Grant::Accept,
         _ => false,
     };
     assert!(commands.iter().any(accepts));

@@ -65,7 +65,7 @@ impl Busy {
 
     fn admit_write(&mut self, time: impl Fn(u16) -> Time) {
         let is_work = |message: &ToProcess| {
-            matches!(message, ToProcess::Writes(_) | ToProcess::Merge(_) | ToProcess::Beat(_))
+            matches!(message, ToProcess::WriteBatch(_) | ToProcess::MergeBatch(_) | ToProcess::Beat(_))
         };
         for place in 0..3 {
             for message in self.script.take(place, is_work) {
@@ -92,13 +92,13 @@ impl Busy {
                 continue;
             }
             match message {
-                ToProcess::Beat(_) => self.script.message(place, FromProcess::Alive),
-                ToProcess::Merge(MergeBatch { batch, role, .. }) => {
-                    self.script.message(place, FromProcess::Merged(Merged { batch, role, lsn: 0 }));
+                ToProcess::Beat(_) => self.script.message(place, ToGateway::Alive(Alive { beat: 0 })),
+                ToProcess::MergeBatch(MergeBatch { batch, role, .. }) => {
+                    self.script.message(place, ToGateway::Merged(Merged { batch, role, lsn: 0 }));
                 }
-                ToProcess::Writes(batch) => {
+                ToProcess::WriteBatch(batch) => {
                     let role = batch.role;
-                    self.script.inbox.push((place, ToProcess::Writes(batch)));
+                    self.script.inbox.push((place, ToProcess::WriteBatch(batch)));
                     self.script.apply_writes(place, role);
                     let head = self.script.processes[usize::from(place)].copies.get(role).head;
                     match role {
@@ -150,8 +150,8 @@ impl Busy {
 
 fn role_of(message: &ToProcess) -> Option<Role> {
     match message {
-        ToProcess::Writes(batch) => Some(batch.role),
-        ToProcess::Merge(batch) => Some(batch.role),
+        ToProcess::WriteBatch(batch) => Some(batch.role),
+        ToProcess::MergeBatch(batch) => Some(batch.role),
         _ => None,
     }
 }

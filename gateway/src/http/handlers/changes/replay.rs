@@ -204,7 +204,7 @@ pub(super) async fn start(
 ) -> Result<mpsc::Receiver<Piece>, NoReplay> {
     let asking = engine.clone();
     let ask = async move |page: Page| asking.changes(page.partition, page.role, page.after, page.upto).await;
-    let first = Replay::begin(&start.leads, after, start.from, ask).await?;
+    let first = Replay::begin(&start.leaders, after, start.from, ask).await?;
     let (pieces, taken) = mpsc::channel(2);
     tokio::spawn(async move {
         let _permit = permit;
@@ -250,7 +250,7 @@ async fn send<A: AsyncFn(Page) -> Result<ChangesAnswer, Unserved>>(
             return Ok(upto);
         }
         let start = engine.subscribe().await.map_err(NoReplay::Unserved)?;
-        replay = Replay::begin(&start.leads, upto, start.from, replay.ask).await?;
+        replay = Replay::begin(&start.leaders, upto, start.from, replay.ask).await?;
     }
 }
 

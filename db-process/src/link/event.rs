@@ -1,0 +1,102 @@
+//! What the rules of the link to the gateway ([`super::session_state`]) get to know, and what they ask for.
+
+use protocol::message::link::{
+    CopyReport, Expected, Following, MergeBatch, ReadBatch, Register, Ring, RingNotice, Role, ToGateway,
+    ToProcess, WriteBatch,
+};
+use protocol::message::query::{CountQuery, Query, Renew};
+
+use crate::node::plan::Contradiction;
+
+/// Number of a connection; none is used twice.
+pub type SessionId = u64;
+
+/// What a copy, or another thread, was given to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Writes.
+    Writes,
+    /// The tail of a lost leader.
+    Merge,
+    /// A question about a whole copy.
+    Question,
+    /// A question that reads every record.
+    Scan,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The connection is open; with this the process registers.
+    Connected(Box<Register>),
+    /// The connection could not be opened, or is over.
+    Lost(String),
+    /// The gateway sent a message.
+    Message(ToProcess),
+    /// Some work is done.
+    Done {
+        /// The connection that it came from.
+        session: SessionId,
+        /// What it was.
+        work: Work,
+        /// What to answer.
+        answer: ToGateway,
+    },
+    /// A notice has been carried out, or cannot be true.
+    Noticed {
+        /// The connection that it came from.
+        session: SessionId,
+        /// The ring and the epoch of the view that are on disk now.
+        persisted: Result<(Option<Ring>, u64), Contradiction>,
+    },
+    /// A copy was compared with what is known of its disk.
+    Compared {
+        /// Which copy.
+        role: Role,
+        /// It has lost nothing.
+        sound: bool,
+    },
+    /// State of a copy has changed.
+    Copy(Role, CopyReport),
+    /// Which copies follow has changed.
+    Following(Following),
+    /// The process is to leave the ring.
+    Leave,
+    /// The time of [`SessionState::deadline`](super::session_state::SessionState::deadline) has come.
+    Tick,
+}
+
+/// What has to be done, in this order.
+#[derive(Debug)]
+pub enum Command {
+    /// Open a connection. Owes [`Event::Connected`] or [`Event::Lost`].
+    Connect,
+    /// Close it, or give up opening it.
+    Disconnect,
+    /// Whether the gateway counts on this process has changed.
+    Registered(bool),
+    /// Send with what the process registers.
+    Register(Box<Register>),
+    /// Send a message.
+    Send(ToGateway),
+    /// Send what has changed of the registration.
+    SendChanges,
+    /// Look users up, and send the answer at once.
+    Read(ReadBatch),
+    /// Look a number up, and send the answer at once.
+    Count(CountQuery),
+    /// Have a copy decide writes. Owes [`Event::Done`].
+    Write(SessionId, WriteBatch),
+    /// Have a copy merge changes. Owes [`Event::Done`].
+    Merge(SessionId, MergeBatch),
+    /// Have another thread answer a question. Owes [`Event::Done`].
+    Ask(SessionId, Work, Query),
+    /// Carry out a notice of the ring. Owes [`Event::Noticed`].
+    Notice(SessionId, RingNotice),
+    /// Compare a copy with what is known of its disk. Owes [`Event::Compared`].
+    Compare(Expected),
+    /// Have a copy repaired.
+    Renew(Renew),
+    /// The link has ended, with an error that has to be put right before another attempt makes sense.
+    End(Result<(), String>),
+}
