@@ -1,4 +1,4 @@
-//! A db-process in the test's own process, and the requests that any process may make of its replication port.
+//! A db-process in the test's own process, and requests to its replication port.
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -194,7 +194,7 @@ fn what_comes_just_after_a_start_waits_for_the_ring_but_not_for_long() {
     let elsewhere = script.read(user_of(2, 3, 0));
     script.connect(0);
     assert_eq!(script.asked(), [], "which copy leads is not known yet");
-    // Its version is greater than all that the ring has seen, though it came before any process said what that
+    // Its version is greater than all that the ring has seen, though it came before a process said what that
     // is.
     script.processes[1].copies.primary.version = Version(u64::from(u32::MAX) << 20);
     script.connect(1);
