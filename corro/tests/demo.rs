@@ -21,7 +21,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// A command without what the shell that runs the tests has set.
 fn command(program: &str) -> Command {
     let mut command = Command::new(program);
-    for variable in ["REST_PORT", "SOCKET_PORT", "DB_PROCESSES", "NODE_ENV", "API_TOKEN", "RUST_LOG"] {
+    for variable in
+        ["REST_PORT", "SOCKET_PORT", "DB_PROCESSES", "NODE_ENV", "CORRO_ENV", "API_TOKEN", "RUST_LOG"]
+    {
         command.env_remove(variable);
     }
     command.stdin(Stdio::null());

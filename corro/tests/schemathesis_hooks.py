@@ -2,11 +2,14 @@
 
 import json
 import re
+import urllib.parse
 import uuid
 
 import schemathesis
 
-TAG = re.compile(r'\*|"[0-9a-f]{16}"')
+TAG = r'(W/)?"[!#-~\x80-\xff]*"'
+ID = re.compile(r"(?i:(urn:uuid:)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})")
+TAGS = re.compile(rf"\*|[\t ,]*{TAG}([\t ]*,[\t ,]*{TAG})*[\t ]*(,[\t ,]*)?")
 
 
 @schemathesis.hook
@@ -23,7 +26,7 @@ def before_call(context, case, kwargs):
             if (
                 case.meta
                 and case.meta.generation.mode.is_positive
-                and not TAG.fullmatch(headers.get(name, "*"))
+                and not TAGS.fullmatch(headers.get(name, "*"))
             ):
                 del headers[name]
         # To create a user takes more than to change one.
@@ -35,21 +38,13 @@ def before_call(context, case, kwargs):
             del headers["If-None-Match"]
     if isinstance(body, dict):
         # An id in the body has to be the one in the path.
-        in_path = (case.path_parameters or {}).get("id")
+        in_path = urllib.parse.unquote(str((case.path_parameters or {}).get("id")))
         if is_uuid(body.get("id")) and is_uuid(in_path):
             body["id"] = in_path
-        # To JSON Schema 1.0 is an integer; here a fraction is an error, as in most programs that would read
-        # it.
-        group = body.get("group")
-        if isinstance(group, float) and group.is_integer():
-            body["group"] = int(group)
 
 
 def is_uuid(value):
-    try:
-        return isinstance(value, str) and bool(uuid.UUID(value))
-    except ValueError:
-        return False
+    return isinstance(value, str) and bool(ID.fullmatch(value))
 
 
 @schemathesis.serializer("application/x-ndjson")

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use process::{CommonSettings, NodeEnv};
+use process::CommonSettings;
 use protocol::InstanceName;
 use url::{Host, Url};
 
@@ -79,13 +79,7 @@ impl DbProcessConfig {
     /// # Errors
     /// One line that names the variable, and what is wrong with it.
     pub fn check(&self) -> Result<(), String> {
-        if self.common.node_env == NodeEnv::Production && self.common.cluster_secret.is_none() {
-            return Err(
-                "CLUSTER_SECRET (--cluster-secret): it is missing; with NODE_ENV=production the processes \
-                        of a ring have to share a secret"
-                    .to_owned(),
-            );
-        }
+        self.common.check()?;
         let length = self.data_dir().as_os_str().len();
         if length > LONGEST_PATH {
             return Err(format!(
@@ -162,7 +156,7 @@ mod tests {
             ("--replication-address", "10.0.0.1:77", "without a port"),
             ("--replication-address", "http://x", "without a port"),
             ("--cache-mib", "8", "a whole number from 16 to 1048576"),
-            ("--cache-mib", "64M", "a whole number"),
+            ("--cache-mib", "64M", "a whole number from 16 to 1048576"),
         ] {
             let line = parse(&[flag, value]).unwrap_err();
             assert!(line.contains(flag) && line.contains(value) && line.contains(allowed), "{line}");

@@ -1,7 +1,7 @@
 //! Wires a db-process together, and takes it apart.
 
 use std::iter;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -87,7 +87,7 @@ async fn run_once(
         open.await.context("opening its data")??
     };
     let node = Arc::new(node);
-    let (listener, address) = listen(config.replication_port).await?;
+    let (listener, address) = listen(config.replication_port)?;
     log_opened(&node, &folder, address);
     let leave = shutdown.child_token();
     // Until the gateway releases the process, everything has to work on.
@@ -236,8 +236,8 @@ fn when_free<T, E>(deadline: Option<Instant>, open: impl Fn() -> Result<T, E>) -
     }
 }
 
-async fn listen(port: u16) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await;
+fn listen(port: u16) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = process::listen(port);
     let listener = listener.with_context(|| format!("REPLICATION_PORT: {port} cannot be listened on"))?;
     let address = listener.local_addr()?;
     Ok((listener, address))

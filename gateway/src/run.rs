@@ -1,6 +1,6 @@
 //! Wires the gateway together: the one place that knows all its parts.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,8 +66,8 @@ impl Gateway {
     /// # Errors
     /// If one of them is taken or not allowed.
     pub async fn bind(config: GatewayConfig) -> anyhow::Result<Self> {
-        let rest = listen("REST_PORT", config.rest_port).await?;
-        let socket = listen("SOCKET_PORT", config.socket_port).await?;
+        let rest = listen("REST_PORT", config.rest_port)?;
+        let socket = listen("SOCKET_PORT", config.socket_port)?;
         Ok(Self { config, rest, socket })
     }
 
@@ -139,8 +139,7 @@ impl Gateway {
     }
 }
 
-async fn listen(variable: &str, port: u16) -> anyhow::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
-        .await
+fn listen(variable: &str, port: u16) -> anyhow::Result<TcpListener> {
+    process::listen(port)
         .with_context(|| format!("{variable}={port} cannot be opened; is another program using it?"))
 }

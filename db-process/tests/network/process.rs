@@ -28,7 +28,8 @@ pub(crate) fn config(name: &str, folder: &Path, gateway: SocketAddr) -> DbProces
         cache_mib: BlockCache::DEFAULT_MIB,
         healthcheck: None,
         common: CommonSettings {
-            node_env: NodeEnv::Development,
+            node_env: Some(NodeEnv::Development),
+            corro_env: None,
             log_dir: "unused".into(),
             log_max_mib: CommonSettings::LOG_MAX_MIB,
             cluster_secret: None,

@@ -14,10 +14,12 @@ use axum::response::IntoResponse;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, from_value, json};
 use utoipa::openapi::path::Operation;
+use utoipa::openapi::schema::{ArrayItems, KnownFormat, Schema, SchemaFormat, SchemaType, Type};
 use utoipa::openapi::{OpenApi as Document, RefOr};
-use utoipa::{Modify, OpenApi};
+use utoipa::{Modify, Number, OpenApi};
 
 use super::handlers::{bulk, changes, cluster, health, list, metrics, user};
+use super::input::query::NoParameters;
 use super::kind::Kind;
 use super::openapi::schemas::User;
 use super::openapi::{answers, problems};
@@ -33,6 +35,7 @@ use super::problem::Rendered;
                        HTTP/1.1, or has too large a head, is answered with a bare status. Ids are compared \
                        by value, and answered in lower case with hyphens. A version travels as the `ETag`."
     ),
+    servers((url = ".", description = "Where this document is.")),
     paths(
         user::create_user,
         list::list_users,
@@ -74,6 +77,7 @@ impl Modify for Common {
             "description": "One of `API_TOKEN`, where the gateway has them.",
         });
         components.security_schemes.insert("token".to_owned(), utoipa(token));
+        components.schemas.values_mut().for_each(bound);
         for (path, item) in &mut document.paths.paths {
             let operations =
                 [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
@@ -84,11 +88,33 @@ impl Modify for Common {
     }
 }
 
+/// Whole numbers without a maximum get that of their type.
+fn bound(schema: &mut RefOr<Schema>) {
+    match schema {
+        RefOr::T(Schema::Object(object)) => {
+            object.properties.values_mut().for_each(bound);
+            let is_whole = object.schema_type == SchemaType::new(Type::Integer);
+            if is_whole && object.maximum.is_none() {
+                let most = if object.format == Some(INT64) { i64::MAX as usize } else { 65_535 };
+                object.maximum = Some(Number::UInt(most));
+            }
+        }
+        RefOr::T(Schema::Array(array)) => {
+            if let ArrayItems::RefOrSchema(items) = &mut array.items {
+                bound(items);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The format of numbers of 64 bits.
+const INT64: SchemaFormat = SchemaFormat::KnownFormat(KnownFormat::Int64);
+
 fn complete(operation: &mut Operation, path: &str) {
     let id = camel_case(operation.operation_id.as_deref().unwrap_or_default());
-    let mut fails = problems::of_operation(&id).to_vec();
-    operation.operation_id = Some(id);
-    fails.push(Kind::Internal);
+    let everywhere = [Kind::MalformedHost, Kind::MalformedQuery, Kind::Internal, Kind::UnknownTransferCoding];
+    let mut fails = [problems::of_operation(&id), &everywhere].concat();
     if path.starts_with("/api/") {
         fails.push(Kind::Unauthorized);
         // Without a token where none is asked for.
@@ -100,7 +126,8 @@ fn complete(operation: &mut Operation, path: &str) {
         _ => "health",
     };
     operation.tags = Some(vec![tag.to_owned()]);
-    operation.responses.responses.extend(problems::answers(fails.into_iter()));
+    operation.responses.responses.extend(problems::answers(&id, &fails));
+    operation.operation_id = Some(id);
     let request_id = json!({
         "schema": {"type": "string", "minLength": 1, "maxLength": 128},
         "description": "Id of the request: the caller's own where that is sane.",
@@ -127,13 +154,29 @@ fn camel_case(name: &str) -> String {
     words.fold(first, |id, word| id + &word[..1].to_uppercase() + &word[1..])
 }
 
+/// The methods that a route takes.
+pub(super) fn methods(route: &str) -> String {
+    let Some(path) = DOCUMENT.paths.paths.get(route) else { return "GET, HEAD".to_owned() };
+    let known = [
+        (&path.get, "GET, HEAD"),
+        (&path.post, "POST"),
+        (&path.put, "PUT"),
+        (&path.patch, "PATCH"),
+        (&path.delete, "DELETE"),
+    ];
+    let taken = known.into_iter().filter(|(operation, _)| operation.is_some());
+    taken.map(|(_, methods)| methods).collect::<Vec<_>>().join(", ")
+}
+
+static DOCUMENT: LazyLock<Document> = LazyLock::new(Annotated::openapi);
+
 static TEXT: LazyLock<String> = LazyLock::new(|| {
-    let mut text = Annotated::openapi().to_pretty_json().expect("a document of strings and numbers is JSON");
+    let mut text = DOCUMENT.to_pretty_json().expect("a document of strings and numbers is JSON");
     text.push('\n');
     text
 });
 
 /// `GET /openapi.json`.
-pub(super) async fn show() -> impl IntoResponse {
+pub(super) async fn show(_: NoParameters) -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], TEXT.as_str())
 }

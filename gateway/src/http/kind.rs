@@ -3,12 +3,13 @@
 //! The `type` of a problem is stable: `urn:corro:problem:` and a name. Programs branch on it; titles and
 //! details are for people and may be reworded.
 
-use axum::http::header::{ACCEPT, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, StatusCode};
 
 /// What kinds of problems there are; each has one status, one `type` and one title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
+    MalformedHost,
     MalformedBody,
     MalformedId,
     MalformedCondition,
@@ -33,6 +34,7 @@ pub(crate) enum Kind {
     UnsupportedMediaType,
     InvalidFields,
     Internal,
+    UnknownTransferCoding,
     Unavailable,
     Overloaded,
     NotReady,
@@ -48,6 +50,7 @@ impl Kind {
     /// Status, last part of the `type`, title.
     fn describe(self) -> (u16, &'static str, &'static str) {
         match self {
+            Self::MalformedHost => (400, "malformed-host", "The Host header cannot be read"),
             Self::MalformedBody => (400, "malformed-body", "The body cannot be read"),
             Self::MalformedId => (400, "malformed-id", "The id in the path is no UUID"),
             Self::MalformedCondition => (400, "malformed-condition", "The condition cannot be read"),
@@ -74,6 +77,9 @@ impl Kind {
             Self::UnsupportedMediaType => (415, "unsupported-media-type", "The body has the wrong type"),
             Self::InvalidFields => (422, "invalid-fields", "The user is not valid"),
             Self::Internal => (500, "internal", "Internal server error"),
+            Self::UnknownTransferCoding => {
+                (501, "unknown-transfer-coding", "The framing of the body is not known here")
+            }
             Self::Unavailable => (503, "partition-unavailable", "The partition cannot be served now"),
             Self::Overloaded => (503, "overloaded", "Too much is asked at once"),
             Self::NotReady => (503, "not-ready", "Not every partition takes reads and writes"),
@@ -113,9 +119,6 @@ impl Kind {
             Self::Unavailable | Self::Overloaded | Self::NotReady | Self::TooManySubscribers => {
                 Some((RETRY_AFTER, "1"))
             }
-            // The rest of the body may still come: nothing after it can be understood.
-            Self::BodyTooSlow => Some((CONNECTION, "close")),
-            Self::UnsupportedMediaType => Some((ACCEPT, "application/json")),
             _ => None,
         }
     }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use axum::extract::Request;
+use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{Route, future::RouteFuture};
@@ -21,7 +22,9 @@ use futures_util::future::{Either, Ready, ready};
 use tower::{Layer, Service};
 use uuid::Uuid;
 
+use super::document;
 use super::input::etag::hexadecimal;
+use super::input::head;
 use super::input::token::ApiTokens;
 use super::metrics::{Measured, RequestMetrics, RouteMetrics};
 use super::problem::{self, Problem};
@@ -46,8 +49,17 @@ impl Guards {
 
     /// What guards a route, which is named by its template: so no request has to look for that.
     pub(super) fn around(&self, route: &'static str) -> GuardLayer {
+        self.guard(route, Some(document::methods(route)))
+    }
+
+    /// The same for a route of a library that words its errors itself.
+    pub(super) fn around_library(&self, route: &'static str) -> GuardLayer {
+        self.guard(route, None)
+    }
+
+    fn guard(&self, route: &'static str, methods: Option<String>) -> GuardLayer {
         let (tokens, request_ids) = (self.tokens.clone(), Arc::clone(&self.request_ids));
-        GuardLayer(Arc::new(Shared { tokens, request_ids, metrics: self.metrics.route(route) }))
+        GuardLayer(Arc::new(Shared { tokens, request_ids, metrics: self.metrics.route(route), methods }))
     }
 }
 
@@ -57,6 +69,18 @@ struct Shared {
     tokens: Option<ApiTokens>,
     request_ids: Arc<RequestIds>,
     metrics: Arc<RouteMetrics>,
+    /// What the route takes, for a 405; `None` where a library words its own errors.
+    methods: Option<String>,
+}
+
+impl Shared {
+    fn admit(&self, request: &Request) -> Result<(), Problem> {
+        head::check(request)?;
+        match &self.tokens {
+            Some(tokens) if is_api(request.uri().path()) => tokens.admit(request.headers()),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Puts a [`Guard`] around a route.
@@ -91,15 +115,11 @@ impl Service<Request> for Guard {
         let shared = &self.shared;
         let request_id = shared.request_ids.of(request.headers());
         let measured = shared.metrics.begin(request.method());
-        let refused = match &shared.tokens {
-            Some(tokens) if is_api(request.uri().path()) => tokens.admit(request.headers()).err(),
-            _ => None,
+        let work = match shared.admit(&request) {
+            Err(problem) => Either::Left(ready(Ok(problem.into_response()))),
+            Ok(()) => Either::Right(self.route.call(request)),
         };
-        let work = match refused {
-            Some(problem) => Either::Left(ready(Ok(problem.into_response()))),
-            None => Either::Right(self.route.call(request)),
-        };
-        Guarded { work, request_id, measured }
+        Guarded { work, request_id, measured, shared: Arc::clone(shared) }
     }
 }
 
@@ -114,6 +134,7 @@ pub(super) struct Guarded {
     work: Either<Ready<Result<Response, Infallible>>, RouteFuture<Infallible>>,
     request_id: HeaderValue,
     measured: Measured,
+    shared: Arc<Shared>,
 }
 
 impl Future for Guarded {
@@ -132,8 +153,11 @@ impl Future for Guarded {
                 Problem::internal().into_response()
             }
         };
-        let mut response = problem::finish(response, &this.request_id);
-        response.headers_mut().insert(REQUEST_ID, this.request_id.clone());
+        let mut response = problem::finish(response, &this.request_id, this.shared.methods.as_deref());
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, this.request_id.clone());
+        // Users are private, and old ones of no use; what may be stored says so itself.
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-cache"));
         let took = this.measured.answered(response.status());
         // Never the path itself, nor anything that a caller sent but the request id and the method.
         let (method, route) = this.measured.labels();
@@ -202,7 +226,7 @@ mod tests {
             )
             .layer(Guards::new(None, Metrics::new().requests).around("/panic"));
         for _ in 0..2 {
-            let request = Request::get("/panic").header("x-request-id", "mine");
+            let request = Request::get("/panic").header("host", "x").header("x-request-id", "mine");
             let (response, problem) =
                 answer(router.clone(), request.body(Body::empty()).expect("a request")).await;
             assert_eq!(response.status(), 500);

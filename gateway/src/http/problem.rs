@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use protocol::Outcome;
 use protocol::placement::Partition;
@@ -46,6 +46,7 @@ pub(crate) type Answer<T = Response> = Result<T, Problem>;
 pub(crate) struct Problem {
     kind: Kind,
     detail: Cow<'static, str>,
+    header: Option<(HeaderName, &'static str)>,
     /// The partition that did not answer.
     partition: Option<Partition>,
     /// Everything that is wrong with the body.
@@ -95,7 +96,8 @@ impl Rendered<'_> {
 
 impl Problem {
     pub(crate) fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, detail: detail.into(), partition: None, errors: Vec::new() }
+        let header = kind.header();
+        Self { kind, detail: detail.into(), header, partition: None, errors: Vec::new() }
     }
 
     pub(crate) fn invalid(errors: Vec<InvalidField>) -> Self {
@@ -122,11 +124,19 @@ impl Problem {
         Self::new(Kind::UserNotFound, "No user has that id.")
     }
 
-    fn of_framework(status: StatusCode) -> Self {
+    pub(crate) fn precondition_failed() -> Self {
+        let detail =
+            "The version that the user has now is not one that the condition allows. Nothing was changed.";
+        Self::new(Kind::PreconditionFailed, detail)
+    }
+
+    fn of_framework(status: StatusCode, methods: &str) -> Self {
         let (kind, detail) = match status {
-            StatusCode::NOT_FOUND => (Kind::RouteNotFound, "No route of this API has that path."),
+            StatusCode::NOT_FOUND => {
+                (Kind::RouteNotFound, "Nothing is at that path: /docs shows what there is.")
+            }
             StatusCode::METHOD_NOT_ALLOWED => {
-                (Kind::MethodNotAllowed, "The Allow header lists the methods that it takes.")
+                return Self::new(Kind::MethodNotAllowed, format!("The path takes {methods}."));
             }
             StatusCode::PAYLOAD_TOO_LARGE => (Kind::BodyTooLarge, "The body is too large."),
             StatusCode::UNSUPPORTED_MEDIA_TYPE => {
@@ -141,6 +151,11 @@ impl Problem {
     /// Names the partition that it is about.
     pub(crate) fn about(self, partition: Option<Partition>) -> Self {
         Self { partition, ..self }
+    }
+
+    /// Adds a header to the answer.
+    pub(crate) fn with_header(self, name: HeaderName, value: &'static str) -> Self {
+        Self { header: Some((name, value)), ..self }
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -167,7 +182,7 @@ impl Problem {
     }
 
     fn render(&self) -> Rendered<'_> {
-        let Self { kind, detail, partition, errors } = self;
+        let Self { kind, detail, partition, errors, header: _ } = self;
         let (r#type, title, status) = (kind.r#type(), kind.title(), kind.status().as_u16());
         Rendered { r#type, title, status, detail, partition: *partition, errors, ..Rendered::default() }
     }
@@ -177,7 +192,7 @@ impl Problem {
         let id = Uuid::new_v4().simple().to_string();
         let body = self.of_request(&id);
         let (status, length) = (self.kind.status(), body.len());
-        let header = self.kind.header().map(|(name, value)| format!("{name}: {value}\r\n"));
+        let header = self.header.map(|(name, value)| format!("{name}: {value}\r\n"));
         let mut response = format!(
             "HTTP/1.1 {status}\r\ncontent-type: {PROBLEM_JSON}\r\ncontent-length: {length}\r\n\
              x-request-id: {id}\r\nconnection: close\r\n{}\r\n",
@@ -200,10 +215,7 @@ pub(crate) fn ensure_done(outcome: Outcome) -> Result<(), Problem> {
             "Another request was made with this Idempotency-Key. Nothing was done.",
         )),
         Outcome::NotFound => Err(Problem::user_not_found()),
-        Outcome::PreconditionFailed => Err(Problem::new(
-            Kind::PreconditionFailed,
-            "The version that the user has now is not one that the condition allows. Nothing was changed.",
-        )),
+        Outcome::PreconditionFailed => Err(Problem::precondition_failed()),
     }
 }
 
@@ -243,21 +255,24 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Writes the problem of an error response; other responses pass as they are. Headers that are there already
-/// stay, such as `Allow`.
-pub(crate) fn finish(mut response: Response, request_id: &HeaderValue) -> Response {
+/// Writes the problem of an error response; other responses pass as they are, and so do those of a library
+/// with errors of its own, whose `methods` are not known. Headers that are there already stay.
+pub(crate) fn finish(mut response: Response, request_id: &HeaderValue, methods: Option<&str>) -> Response {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) {
         return response;
     }
-    let problem =
-        response.extensions_mut().remove::<Problem>().unwrap_or_else(|| Problem::of_framework(status));
+    let problem = match (response.extensions_mut().remove::<Problem>(), methods) {
+        (Some(problem), _) => problem,
+        (None, Some(methods)) => Problem::of_framework(status, methods),
+        (None, None) => return response,
+    };
     let instance = request_id.to_str().expect("request ids are visible ASCII");
     *response.body_mut() = Body::from(problem.of_request(instance));
     let headers = response.headers_mut();
     headers.remove(CONTENT_LENGTH);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-    if let Some((name, value)) = problem.kind.header() {
+    if let Some((name, value)) = problem.header {
         headers.insert(name, HeaderValue::from_static(value));
     }
     response

@@ -52,7 +52,7 @@ pub fn router(engine: EngineHandle, settings: &HttpSettings) -> Router {
         router = router.route(path, methods.clone()).route(&format!("{path}/"), methods);
     }
     // What else socket.io needs of HTTP is its own affair.
-    let sockets = changes::socket_service(&feed).layer(guards.around(changes::SOCKET_PATH));
+    let sockets = changes::socket_service(&feed).layer(guards.around_library(changes::SOCKET_PATH));
     router = router.route("/socket.io", sockets.clone()).route("/socket.io/", sockets);
     let elsewhere = Router::new().fallback(|| async { StatusCode::NOT_FOUND }).layer(guards.around("none"));
     router.merge(elsewhere)

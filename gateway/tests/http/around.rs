@@ -98,6 +98,22 @@ async fn every_response_carries_a_request_id() {
     }
 }
 
+/// Clients of socket.io know the errors of its servers, and no others.
+#[tokio::test]
+async fn a_client_of_socket_io_2_gets_an_error_that_it_knows() {
+    let api = Api::new();
+    for path in ["/socket.io/?EIO=3&transport=polling", "/socket.io?EIO=3&transport=websocket"] {
+        let answer = api.bare("GET", path).await;
+        assert_eq!((answer.status.as_u16(), answer.header("content-type")), (400, "application/json"));
+        let error = answer.json();
+        assert!(
+            error["message"].as_str().is_some_and(|message| message.contains("protocol version")),
+            "{error}"
+        );
+        assert!(!answer.header("x-request-id").is_empty());
+    }
+}
+
 fn protected(tokens: &str) -> Api {
     let tokens = ApiTokens::parse(&tokens.parse().expect("not empty")).expect("tokens");
     Api::with(&HttpSettings { tokens: Some(tokens), ..HttpSettings::default() })

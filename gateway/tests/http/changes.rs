@@ -24,7 +24,7 @@ struct Stream {
 
 impl Stream {
     async fn open(api: &Api, path: &str, last: Option<&str>) -> Self {
-        let mut request = Request::get(path);
+        let mut request = Request::get(path).header("host", "localhost");
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }

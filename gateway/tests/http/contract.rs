@@ -70,7 +70,9 @@ pub(crate) fn check(method: &str, path: &str, answer: &Answer) {
             assert!(content["examples"][name].is_object(), "{method} {path}: {name} is not documented");
         }
     }
-    for name in ["etag", "location", "retry-after", "www-authenticate"] {
+    for name in
+        ["etag", "location", "retry-after", "www-authenticate", "accept", "accept-patch", "accept-encoding"]
+    {
         let headers = documented["headers"].as_object();
         let knows =
             headers.is_some_and(|headers| headers.keys().any(|known| known.eq_ignore_ascii_case(name)));
@@ -112,6 +114,9 @@ async fn every_call_of_the_document_is_there() {
                 assert!(operation[name].is_string(), "{method} {path} has no {name}");
             }
             let path = path.replace("{id}", crate::ring::ID).replace("{partition}", "1");
+            let unknown = api.bare(&method.to_uppercase(), &format!("{path}?nonsense=1")).await;
+            let detail = unknown.problem(400, "malformed-query")["detail"].to_string();
+            assert!(detail.contains("nonsense"), "{method} {path}: {detail}");
             let answer = api.bare(&method.to_uppercase(), &path).await;
             assert_ne!(answer.status, 405, "{method} {path}");
             if answer.status == 404 {

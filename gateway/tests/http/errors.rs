@@ -1,6 +1,7 @@
 //! Requests that fail for another reason than their body.
 
 use axum::body::Body;
+use axum::http::{Request as HttpRequest, Version};
 use gateway::engine_task::Unserved;
 use protocol::placement::partition_of;
 use serde_json::{Value, json};
@@ -18,7 +19,8 @@ async fn routes_and_methods_that_are_not_there() {
     let api = Api::new();
     for path in ["/nothing", "/api", "/api/", "/api/users", "/api/user/x/y", "//api/user", "/health"] {
         for method in ["GET", "POST", "DELETE"] {
-            api.bare(method, path).await.problem(404, "route-not-found");
+            let problem = api.bare(method, path).await.problem(404, "route-not-found");
+            assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("/docs")), "{problem}");
         }
     }
     for (method, path, allowed) in [
@@ -30,7 +32,8 @@ async fn routes_and_methods_that_are_not_there() {
         ("BREW", "/api/cluster/", vec!["GET", "HEAD"]),
     ] {
         let answer = api.bare(method, path).await;
-        answer.problem(405, "method-not-allowed");
+        let detail = answer.problem(405, "method-not-allowed")["detail"].to_string();
+        assert!(allowed.iter().all(|method| detail.contains(method)), "{detail}");
         let mut allow: Vec<&str> = answer.header("allow").split(',').map(str::trim).collect();
         allow.sort_unstable();
         assert_eq!(allow, allowed, "{method} {path}");
@@ -76,9 +79,35 @@ async fn users_that_are_there_already_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn hosts_and_framings_that_cannot_be_read() {
+    let api = Api::new();
+    for path in ["/health/live", "/nothing", "/socket.io/", "/api/user", "/"] {
+        for hosts in [&[][..], &["a", "a"], &["a b"], &[""], &["a@b"], &["a:b"], &["http://a"]] {
+            let mut request = HttpRequest::get(path);
+            for host in hosts {
+                request = request.header("host", *host);
+            }
+            let answer = api.send(request.body(Body::empty()).expect("a request")).await;
+            answer.problem(400, "malformed-host");
+        }
+        for coding in ["gzip, chunked", "gzip", "chunked, chunked"] {
+            let request = call("POST", path).header("transfer-encoding", coding);
+            let answer = api.send(request.body(Body::empty()).expect("a request")).await;
+            answer.problem(501, "unknown-transfer-coding");
+        }
+    }
+    let old = HttpRequest::get("/health/live").version(Version::HTTP_10).body(Body::empty());
+    assert_eq!(api.send(old.expect("a request")).await.status, 200);
+    for host in ["localhost:3001", "[::1]:3001", "gateway", "10.0.0.1"] {
+        let request = HttpRequest::get("/health/live").header("host", host).body(Body::empty());
+        assert_eq!(api.send(request.expect("a request")).await.status, 200, "{host}");
+    }
+}
+
+#[tokio::test]
 async fn conditions_that_cannot_be_read() {
     let api = Api::new();
-    for method in ["PUT", "PATCH", "DELETE"] {
+    for method in ["GET", "PUT", "PATCH", "DELETE"] {
         let request = call(method, &path()).header("if-match", "0190a5b27c3d0000");
         let request = request.header("content-type", "application/json").body(Body::from("{}"));
         api.send(request.expect("a request")).await.problem(400, "malformed-condition");

@@ -105,7 +105,7 @@ impl Api {
 }
 
 pub(crate) fn call(method: &str, path: &str) -> Builder {
-    HttpRequest::builder().method(method).uri(path)
+    HttpRequest::builder().method(method).uri(path).header("host", "localhost")
 }
 
 /// A whole response.

@@ -1,7 +1,7 @@
 //! What only a real connection shows.
 
-use gateway::http::{HttpSettings, Limits, serve};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use gateway::http::{ApiTokens, HttpSettings, Limits, serve};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -128,6 +128,101 @@ async fn a_large_body_is_refused_with_an_answer() {
     let body = " ".repeat(2 << 20);
     let answer = server.exchange(&post(&format!("content-length: {}\r\n", body.len()), &body)).await;
     assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("problem:body-too-large"), "{answer:?}");
+}
+
+/// One answer, by its `Content-Length`.
+async fn answer(stream: &mut BufReader<TcpStream>) -> (String, String) {
+    let (mut head, mut length) = (String::new(), 0);
+    while !head.ends_with("\r\n\r\n") {
+        let start = head.len();
+        assert_ne!(stream.read_line(&mut head).await.expect("no reset"), 0, "an end after {head:?}");
+        if let Some(number) = head[start..].to_lowercase().strip_prefix("content-length: ") {
+            length = number.trim().parse().expect("a number");
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.expect("a whole body");
+    (head, String::from_utf8(body).expect("text"))
+}
+
+/// A caller that sends all of its body before it reads gets every refusal, and goes on with the connection
+/// unless it is closed, which is said.
+#[tokio::test]
+async fn what_is_refused_before_the_body_is_read_is_answered() {
+    let tokens = ApiTokens::parse(&"token".parse().expect("not blank")).expect("a token");
+    let guarded = HttpSettings { tokens: Some(tokens), ..HttpSettings::default() };
+    let (open, guarded) = (Server::start().await, Server::with(Limits::default(), &guarded).await);
+    let user = format!("/api/user/{}", crate::ring::ID);
+    for (server, method, path, status) in [
+        (&open, "POST", "/nowhere", 404),
+        (&open, "PATCH", "/api/user", 405),
+        (&open, "POST", "/api/user", 415),
+        (&open, "PATCH", "/api/user/no-id", 400),
+        (&open, "POST", "/api/user/bulk", 415),
+        (&open, "POST", "/api/user?x=1", 400),
+        (&open, "DELETE", &user, 404),
+        (&open, "GET", "/health/live", 200),
+        (&open, "POST", "/socket.io/?EIO=3&transport=polling", 400),
+        (&guarded, "POST", "/api/user", 401),
+        (&guarded, "POST", "/api/nothing", 401),
+    ] {
+        for (length, chunked) in
+            [(1, false), (10, true), (100_000, true), (3_000_000, false), (12_000_000, false)]
+        {
+            let mut stream = BufReader::new(server.connect().await);
+            for round in 0..3 {
+                let framing = match chunked {
+                    true => "transfer-encoding: chunked".to_owned(),
+                    false => format!("content-length: {length}"),
+                };
+                let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\n{framing}\r\n\r\n");
+                let body = " ".repeat(length);
+                let body = if chunked { format!("{length:x}\r\n{body}\r\n0\r\n\r\n") } else { body };
+                let sent = stream.get_mut().write_all(format!("{head}{body}").as_bytes()).await;
+                sent.unwrap_or_else(|error| panic!("{method} {path} {length} {round}: {error}"));
+                let (head, body) = answer(&mut stream).await;
+                assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{method} {path} {length}: {head}");
+                assert!(!body.is_empty(), "{head}");
+                let closes = head.to_lowercase().contains("connection: close");
+                assert_eq!(closes, length > 8 << 20, "{method} {path} {length}: {head}");
+                if closes {
+                    assert_eq!(rest(stream.get_mut()).await, "");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// A caller that waits for the answer before it sends more gets it, and one that has not begun to send is not
+/// asked to.
+#[tokio::test]
+async fn a_refusal_does_not_wait_for_a_body_that_does_not_come() {
+    let server = Server::start().await;
+    for (headers, sent) in [
+        ("expect: 100-continue\r\ncontent-length: 100\r\n", ""),
+        ("transfer-encoding: chunked\r\n", "2\r\n{}\r\n"),
+        ("content-length: 100\r\n", "{"),
+    ] {
+        let request = format!("POST /nowhere HTTP/1.1\r\nhost: x\r\n{headers}\r\n{sent}");
+        let answer = server.exchange(request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("connection: close"), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn hosts_and_framings_are_checked_on_the_wire() {
+    let server = Server::start().await;
+    for (headers, status) in [
+        ("", 400),
+        ("host: a\r\nhost: b\r\n", 400),
+        ("host: a\r\ntransfer-encoding: gzip, chunked\r\n", 501),
+        ("host: a\r\ntransfer-encoding: gzip\r\n", 400),
+    ] {
+        let request = format!("POST /api/user HTTP/1.1\r\n{headers}connection: close\r\n\r\n0\r\n\r\n");
+        let answer = server.exchange(request.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{headers:?} {answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -239,6 +239,59 @@ async fn if_none_match_saves_the_body() {
 }
 
 #[tokio::test]
+async fn if_match_guards_reads() {
+    let api = Api::new();
+    with_header(&api, "GET", "if-match", "*", "").await.problem(404, "user-not-found");
+    let tag = api.json("POST", "/api/user", ADA).await.header("etag").to_owned();
+    for method in ["GET", "HEAD"] {
+        for good in ["*".to_owned(), tag.clone(), format!("\"other\", {tag}")] {
+            assert_eq!(with_header(&api, method, "if-match", &good, "").await.status, 200, "{method} {good}");
+        }
+        for bad in ["\"0000000000000000\"".to_owned(), format!("W/{tag}")] {
+            assert_eq!(with_header(&api, method, "if-match", &bad, "").await.status, 412, "{method} {bad}");
+        }
+    }
+    // Which comes first, as RFC 9110 has it.
+    let both = call("GET", &path()).header("if-match", &tag).header("if-none-match", &tag);
+    assert_eq!(api.send(both.body(Body::empty()).expect("a request")).await.status, 304);
+}
+
+#[tokio::test]
+async fn a_proxy_may_show_the_api_below_a_prefix() {
+    let api = Api::new();
+    for (number, (given, begins)) in
+        [("/corro", "/corro"), ("/a/b/", "/a/b"), ("//x", ""), ("x", "")].iter().enumerate()
+    {
+        let request = call("POST", "/api/user").header("x-forwarded-prefix", *given);
+        let request = request
+            .header("content-type", "application/json")
+            .body(Body::from(r#"{"name":"A","email":"a@b"}"#));
+        let created = api.send(request.expect("a request")).await;
+        let id = created.json()["id"].as_str().expect("an id").to_owned();
+        assert_eq!(created.header("location"), format!("{begins}/api/user/{id}"));
+        let list = call("GET", "/api/user?limit=1").header("x-forwarded-prefix", *given).body(Body::empty());
+        let link = api.send(list.expect("a request")).await.header("link").to_owned();
+        assert_eq!(link.starts_with(&format!("<{begins}/api/user?limit=1")), number > 0, "{link}");
+    }
+}
+
+#[tokio::test]
+async fn answers_are_private_and_asked_for_again() {
+    let api = Api::new();
+    let created = api.json("POST", "/api/user", ADA).await;
+    let tag = created.header("etag").to_owned();
+    let known = with_header(&api, "GET", "if-none-match", &tag, "").await;
+    assert_eq!(known.status, 304);
+    let mut answers = vec![created, known, api.json("POST", "/api/user", ADA).await];
+    for path in [&*path(), "/api/user", "/api/user/count", "/api/user/x", "/api/cluster", "/nothing"] {
+        answers.push(api.bare("GET", path).await);
+    }
+    for answer in answers {
+        assert_eq!(answer.header("cache-control"), "private, no-cache", "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn head_says_what_get_would() {
     let api = Api::new();
     api.json("POST", "/api/user", ADA).await;

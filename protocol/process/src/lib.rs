@@ -3,14 +3,16 @@
 //! - [`mod@settings`]: from flags and environment variables, with one clear line where a value is bad
 //! - [`mod@run`]: all of what follows around the work of a process
 //! - [`start_log`]: daily files and stdout
-//! - [`shutdown_on_signal`]: SIGTERM and Ctrl-C become a token that is cancelled
+//! - [`shutdown_on_signal`]: SIGTERM, SIGHUP and Ctrl-C become a token that is cancelled
 //! - [`abort_on_panic`]: a bug ends the process, where it would otherwise end one task and leave a half of it
 //!   at work
+//! - [`mod@listen`]: opens a port on all addresses of this machine
 //! - [`may_connect`]: which peers a process lets in
 //! - [`mod@probe`]: asks a process on this machine whether it is well
 //!
 //! Nothing here knows what the processes do.
 
+mod listen;
 mod log;
 mod log_files;
 mod panic;
@@ -25,6 +27,7 @@ mod signal;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+pub use listen::listen;
 pub use log::{LogGuard, start_log};
 pub use panic::abort_on_panic;
 pub use probe::probe;

@@ -50,7 +50,7 @@ pub(crate) fn flush() {
 /// Where the folder cannot be made or written, `RUST_LOG` is not understood, or the log was started already.
 pub fn start_log(process: &str, settings: &CommonSettings) -> std::io::Result<LogGuard> {
     let most = u64::from(settings.log_max_mib) << 20;
-    let filter = filter(settings.node_env, std::env::var("RUST_LOG").ok().as_deref())?;
+    let filter = filter(settings.environment(), std::env::var("RUST_LOG").ok().as_deref())?;
     let (file, file_writer) = in_background(LogFiles::open(process, &settings.log_dir, most)?);
     let (terminal, terminal_writer) = in_background(stdout());
     let to_file = fmt::layer().with_ansi(false).with_writer(file);
@@ -98,7 +98,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let log_dir = folder.path().join("a/b");
         let settings = CommonSettings {
-            node_env: NodeEnv::Production,
+            node_env: Some(NodeEnv::Production),
+            corro_env: None,
             log_dir: log_dir.clone(),
             log_max_mib: CommonSettings::LOG_MAX_MIB,
             cluster_secret: None,

@@ -1,13 +1,13 @@
 //! Asking a process on this machine whether it is well: a HEALTHCHECK that needs no curl.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// For connecting, asking and being answered together.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Sends `GET http://127.0.0.1:port/path`, and is content with nothing but the status 200, within 2 seconds.
+/// Sends `GET http://localhost:port/path`, and is content with nothing but the status 200, within 2 seconds.
 ///
 /// # Errors
 /// What was answered instead, or why there was no answer, in words for a person.
@@ -29,9 +29,13 @@ pub fn probe(port: u16, path: &str) -> Result<(), String> {
 fn status_line(port: u16, path: &str, within: Duration) -> std::io::Result<String> {
     let deadline = Instant::now() + within;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut stream = TcpStream::connect_timeout(&address, within)?;
+    let mut stream = TcpStream::connect_timeout(&address, within).or_else(|error| {
+        // A machine may have IPv6 alone. What is said is said of the first address.
+        let address = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+        TcpStream::connect_timeout(&address, within).map_err(|_| error)
+    })?;
     stream.set_write_timeout(Some(within))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n")?;
     let (mut answer, mut buffer) = (Vec::new(), [0; 512]);
     while !answer.contains(&b'\n') && answer.len() < 4096 {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -57,10 +61,13 @@ mod tests {
     use super::*;
 
     /// A server for one request: it waits for the end of the request's head, and answers `answer`.
-    fn server(answer: &'static str) -> (u16, std::thread::JoinHandle<String>) {
+    fn server(text: &'static str) -> (u16, std::thread::JoinHandle<String>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let server = std::thread::spawn(move || {
+        (listener.local_addr().unwrap().port(), answer(listener, text))
+    }
+
+    fn answer(listener: TcpListener, answer: &'static str) -> std::thread::JoinHandle<String> {
+        std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let (mut request, mut byte) = (Vec::new(), [0]);
             while !request.ends_with(b"\r\n\r\n") {
@@ -69,8 +76,7 @@ mod tests {
             }
             stream.write_all(answer.as_bytes()).unwrap();
             String::from_utf8(request).unwrap()
-        });
-        (port, server)
+        })
     }
 
     #[test]
@@ -78,6 +84,18 @@ mod tests {
         let (port, server) = server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
         assert_eq!(probe(port, "/health/live"), Ok(()));
         assert!(server.join().unwrap().starts_with("GET /health/live HTTP/1.1\r\n"));
+    }
+
+    #[test]
+    fn asks_by_ipv6_where_nothing_listens_on_ipv4() {
+        let Ok(listener) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) else {
+            println!("skipped: this machine has no IPv6");
+            return;
+        };
+        let port = listener.local_addr().unwrap().port();
+        let server = answer(listener, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(probe(port, "/health/live"), Ok(()));
+        server.join().unwrap();
     }
 
     #[test]

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{CommonSettings, abort_on_panic, shutdown_on_signal, start_log};
 
 /// Runs `work` with all that a process has around it: a log under the name of the process, an end at the
-/// first panic, a runtime of one thread, and a token that SIGTERM and Ctrl-C cancel. `work` returns when it
-/// has put all in order.
+/// first panic, a runtime of one thread, and a token that SIGTERM, SIGHUP and Ctrl-C cancel. `work` returns
+/// when it has put all in order.
 ///
 /// The exit code says whether it went well; an error is logged here, and nowhere before.
 pub fn run<E: Display>(

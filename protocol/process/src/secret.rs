@@ -25,11 +25,11 @@ impl Secret {
 impl FromStr for Secret {
     type Err = &'static str;
 
-    /// An empty secret would look like protection and be none: it is refused, where leaving it unset is a
+    /// A blank secret would look like protection and be none: it is refused, where leaving it unset is a
     /// choice.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.is_empty() {
-            Err("it must not be empty; leave it unset instead")
+        if text.trim().is_empty() {
+            Err("it must not be blank; leave it unset instead")
         } else {
             Ok(Self(text.to_owned()))
         }
@@ -98,7 +98,9 @@ mod tests {
     }
 
     #[test]
-    fn is_not_empty() {
-        assert!("".parse::<Secret>().is_err());
+    fn is_not_blank() {
+        for blank in ["", " ", "\r\n", "\u{3000}"] {
+            assert!(blank.parse::<Secret>().is_err(), "{blank:?}");
+        }
     }
 }

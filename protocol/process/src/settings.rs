@@ -2,6 +2,7 @@
 
 use std::any::TypeId;
 use std::error::Error as _;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::exit;
@@ -14,9 +15,12 @@ use crate::secret::Secret;
 /// Settings that both kinds of process have.
 #[derive(Args, Clone, Debug)]
 pub struct CommonSettings {
-    /// production turns debug traces off
-    #[arg(long, env = "NODE_ENV", default_value = "development", value_enum)]
-    pub node_env: NodeEnv,
+    /// production turns debug traces off, and needs a CLUSTER_SECRET [default: development]
+    #[arg(long, env = "NODE_ENV", value_enum)]
+    pub node_env: Option<NodeEnv>,
+    /// The same as NODE_ENV, and wins over it
+    #[arg(long, env = "CORRO_ENV", value_enum)]
+    pub corro_env: Option<NodeEnv>,
     /// Folder of the daily log files, 14 of which are kept
     #[arg(long, env = "LOG_DIR", default_value = "logs", value_name = "FOLDER")]
     pub log_dir: PathBuf,
@@ -33,6 +37,26 @@ pub struct CommonSettings {
 impl CommonSettings {
     /// Room for the debug lines of a busy day, and little beside the data.
     pub const LOG_MAX_MIB: u32 = 256;
+
+    /// What the process runs for.
+    pub fn environment(&self) -> NodeEnv {
+        self.corro_env.or(self.node_env).unwrap_or(NodeEnv::Development)
+    }
+
+    /// What no single value can show.
+    ///
+    /// # Errors
+    /// One line that names the variable and what is allowed.
+    pub fn check(&self) -> Result<(), String> {
+        if self.environment() == NodeEnv::Production && self.cluster_secret.is_none() {
+            return Err(
+                "CLUSTER_SECRET (--cluster-secret): it is missing; NODE_ENV=production needs it, the same \
+                 for all processes of the ring"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
 }
 
 /// What a process runs for.
@@ -51,7 +75,13 @@ pub fn settings<T: Parser>() -> T {
         if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
             error.exit(); // the help or the version is what is wanted
         }
-        eprintln!("{}", explain(&error, &T::command()));
+        let line = match error.kind() {
+            ErrorKind::InvalidUtf8 => {
+                not_unicode(&T::command(), std::env::args_os(), |name| std::env::var_os(name))
+            }
+            _ => explain(&error, &T::command()),
+        };
+        eprintln!("{line}");
         exit(2)
     })
 }
@@ -61,7 +91,7 @@ pub fn explain(error: &clap::Error, command: &Command) -> String {
     let mut command = command.clone();
     command.build(); // names the arguments as the error does
     let arg = text(error, ContextKind::InvalidArg).unwrap_or_default();
-    let known = find(&command, &arg);
+    let known = all(&command).into_iter().find(|known| known.to_string() == arg);
     let name = known.map_or(arg, variable);
     let value = text(error, ContextKind::InvalidValue).unwrap_or_default();
     let mut line = match error.kind() {
@@ -80,9 +110,8 @@ pub fn explain(error: &clap::Error, command: &Command) -> String {
     let allowed = text(error, ContextKind::ValidValue).or_else(|| text(error, ContextKind::ValidSubcommand));
     if let Some(allowed) = allowed.filter(|allowed| !allowed.is_empty()) {
         write!(line, "; allowed: {allowed}").expect("a string takes all text");
-    } else if let Some(number) = known.and_then(whole_number) {
-        write!(line, "; allowed: {}", range(error).unwrap_or_else(|| number.to_owned()))
-            .expect("a string takes all text");
+    } else if let Some(numbers) = known.and_then(whole_numbers) {
+        write!(line, "; allowed: {numbers}").expect("a string takes all text");
     } else if let Some(reason) = error.source() {
         write!(line, ": {reason}").expect("a string takes all text");
     }
@@ -99,37 +128,62 @@ fn variable(arg: &Arg) -> String {
     }
 }
 
-/// The argument that errors call `shown`, in this command or one of its subcommands.
-fn find<'a>(command: &'a Command, shown: &str) -> Option<&'a Arg> {
-    command
-        .get_arguments()
-        .find(|arg| arg.to_string() == shown)
-        .or_else(|| command.get_subcommands().find_map(|subcommand| find(subcommand, shown)))
+/// What a number may be: for those, the reason that clap gives ("invalid digit found in string") helps no
+/// one. clap says the range only of a value that is beyond it.
+fn whole_numbers(arg: &Arg) -> Option<String> {
+    let kind = arg.get_value_parser().type_id();
+    let numbers = [TypeId::of::<u8>(), TypeId::of::<u16>(), TypeId::of::<u32>(), TypeId::of::<u64>()];
+    if !numbers.into_iter().any(|number| kind == number) && kind != TypeId::of::<usize>() {
+        return None;
+    }
+    let range = ["-1", "0", "18446744073709551615"].into_iter().find_map(|beyond| {
+        let alone = Arg::new("number").long("number").value_parser(arg.get_value_parser().clone());
+        let number = format!("--number={beyond}");
+        let error = Command::new("alone").arg(alone).try_get_matches_from(["alone", &number]).err()?;
+        error.source()?.to_string().split_once(" is not in ").map(|(_, range)| range.to_owned())
+    });
+    let range = range.unwrap_or_else(|| "0..".to_owned());
+    Some(match range.split_once("..").unwrap_or((&range, "")) {
+        (first, "") => format!("a whole number from {first}"),
+        (first, last) => format!("a whole number from {first} to {}", last.trim_start_matches('=')),
+    })
 }
 
-/// What a number may be: for those, the reason that clap gives ("invalid digit found in string")
-/// helps no one.
-fn whole_number(arg: &Arg) -> Option<&'static str> {
-    let kind = arg.get_value_parser().type_id();
-    let of = |number: TypeId| kind == number;
-    if of(TypeId::of::<u16>()) {
-        Some("a whole number from 0 to 65535")
-    } else if [TypeId::of::<u8>(), TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>()]
-        .into_iter()
-        .any(of)
-    {
-        Some("a whole number")
-    } else {
-        None
+/// One line that names the variable or the flag whose value is not UTF-8, which clap does not.
+fn not_unicode(
+    command: &Command,
+    flags: impl Iterator<Item = OsString>,
+    value: impl Fn(&OsStr) -> Option<OsString>,
+) -> String {
+    let mut command = command.clone();
+    command.build();
+    let mut last = String::new();
+    for flag in flags {
+        match flag.to_str() {
+            Some(text) => last = text.to_owned(),
+            // `--flag=value`, or `--flag value`.
+            None => {
+                let shown = flag.to_string_lossy();
+                let name = shown.split_once('=').map_or(&*last, |(name, _)| name);
+                return format!("{name}: {shown:?} is not allowed; allowed: UTF-8");
+            }
+        }
+    }
+    let is_bad = |arg: &&Arg| {
+        let path = arg.get_value_parser().type_id() == TypeId::of::<PathBuf>();
+        let value = arg.get_env().and_then(&value);
+        !path && value.is_some_and(|value| value.to_str().is_none())
+    };
+    match all(&command).into_iter().find(is_bad) {
+        // A secret may be among them.
+        Some(arg) => format!("{}: its value is not allowed; allowed: UTF-8", variable(arg)),
+        None => "a value is not allowed; allowed: UTF-8".to_owned(),
     }
 }
 
-/// The range, where that is what the number broke: "70000 is not in 1..=65535".
-fn range(error: &clap::Error) -> Option<String> {
-    let reason = error.source()?.to_string();
-    let (_, range) = reason.split_once(" is not in ")?;
-    let (first, last) = range.split_once("..=").unwrap_or((range, ""));
-    Some(format!("a whole number from {first} to {last}"))
+/// The arguments of the command and its subcommands.
+fn all(command: &Command) -> Vec<&Arg> {
+    command.get_arguments().chain(command.get_subcommands().flat_map(all)).collect()
 }
 
 fn text(error: &clap::Error, kind: ContextKind) -> Option<String> {
@@ -149,6 +203,8 @@ fn clap_text(error: &clap::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use clap::{CommandFactory, Subcommand};
 
     use super::*;
@@ -180,6 +236,10 @@ mod tests {
         #[arg(long, env = "EXPLAIN_TEST_SIZE", default_value_t = 3)]
         #[arg(value_parser = clap::value_parser!(u16).range(1..=255))]
         size: u16,
+        #[arg(long, default_value_t = 3)]
+        long: u64,
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+        some: u64,
         #[command(flatten)]
         common: CommonSettings,
     }
@@ -209,19 +269,74 @@ mod tests {
             said(&["--log-max-mib", "0"]),
             r#"LOG_MAX_MIB (--log-max-mib): "0" is not allowed; allowed: a whole number from 1 to 1048576"#
         );
-        assert_eq!(
-            said(&["--size", "0"]),
-            r#"EXPLAIN_TEST_SIZE (--size): "0" is not allowed; allowed: a whole number from 1 to 255"#
-        );
+        for value in ["0", "256", "70000", "-1", "many", "1.5", "99999999999999999999"] {
+            assert_eq!(
+                said(&[&format!("--size={value}")]),
+                format!(
+                    "EXPLAIN_TEST_SIZE (--size): {value:?} is not allowed; \
+                     allowed: a whole number from 1 to 255"
+                )
+            );
+        }
+        for (flag, range) in [
+            ("--log-max-mib", "1 to 1048576"),
+            ("--rest-port", "0 to 65535"),
+            ("--long", "0"),
+            ("--some", "1 to 18446744073709551615"),
+        ] {
+            let line = said(&[&format!("{flag}=many")]);
+            assert!(line.ends_with(&format!("allowed: a whole number from {range}")), "{line}");
+        }
+        assert!(said(&["--some=0"]).contains("allowed: a whole number from 1 to "));
     }
 
     #[test]
-    fn an_empty_secret_says_what_to_do() {
-        let line = said(&["--cluster-secret", ""]);
-        assert!(
-            line.starts_with("CLUSTER_SECRET (--cluster-secret)") && line.contains("leave it unset"),
-            "{line}"
-        );
+    fn a_value_that_is_not_utf_8_is_named() {
+        let bad = OsStr::from_bytes(b"caf\xe9").to_owned();
+        let said = |flags: &[&OsStr], variable: &str| {
+            let value = |name: &OsStr| (name == variable).then(|| bad.clone());
+            not_unicode(&Thing::command(), flags.iter().map(|&flag| flag.to_owned()), value)
+        };
+        for (variable, flag) in [
+            ("EXPLAIN_TEST_PORT", "rest-port"),
+            ("NODE_ENV", "node-env"),
+            ("CLUSTER_SECRET", "cluster-secret"),
+        ] {
+            let expected = format!("{variable} (--{flag}): its value is not allowed; allowed: UTF-8");
+            assert_eq!(said(&[], variable), expected);
+        }
+        assert!(!said(&[], "LOG_DIR").contains("LOG_DIR"), "a path may be any bytes");
+        let joined = OsString::from_iter([OsStr::new("--size="), &bad]);
+        for flags in [&[OsStr::new("--size"), &*bad][..], &[&*joined]] {
+            assert!(said(flags, "").starts_with("--size: "), "{}", said(flags, ""));
+        }
+        let error = Thing::try_parse_from([OsStr::new("thing"), OsStr::new("one"), &joined]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidUtf8);
+    }
+
+    #[test]
+    fn corro_env_is_another_name_of_node_env() {
+        let environment = |flags: &[&str]| {
+            let thing = Thing::try_parse_from([&["thing", "one"], flags].concat()).unwrap();
+            let Part::One(one) = thing.command else { panic!("another part: {thing:?}") };
+            assert_eq!(one.common.check().is_ok(), one.common.environment() == NodeEnv::Development);
+            one.common.environment()
+        };
+        assert_eq!(environment(&[]), NodeEnv::Development);
+        assert_eq!(environment(&["--node-env=production"]), NodeEnv::Production);
+        assert_eq!(environment(&["--corro-env=production"]), NodeEnv::Production);
+        assert_eq!(environment(&["--node-env=production", "--corro-env=development"]), NodeEnv::Development);
+    }
+
+    #[test]
+    fn a_blank_secret_says_what_to_do() {
+        for blank in ["", " ", "\n", "\t \u{a0}"] {
+            let line = said(&["--cluster-secret", blank]);
+            assert!(
+                line.starts_with("CLUSTER_SECRET (--cluster-secret)") && line.contains("leave it unset"),
+                "{line}"
+            );
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::http::api::Api;
-use crate::http::input::query::Parameters;
+use crate::http::input::query::{NoParameters, Parameters};
 use crate::http::kind::Kind;
 use crate::http::openapi::{CheckQuery, PartitionNumber};
 use crate::http::problem::{Answer, Problem};
@@ -21,7 +21,7 @@ use crate::status::ClusterStatus;
 #[utoipa::path(get, path = "/api/cluster", responses(
     (status = 200, description = "The ring as it is known now.", body = ClusterStatus),
 ))]
-pub(crate) async fn get_cluster(State(api): State<Api>) -> Answer<Json<ClusterStatus>> {
+pub(crate) async fn get_cluster(State(api): State<Api>, _: NoParameters) -> Answer<Json<ClusterStatus>> {
     api.status().await.map(Json)
 }
 
@@ -39,6 +39,7 @@ pub(crate) async fn check_copies(State(api): State<Api>, RawQuery(text): RawQuer
 
 /// What was begun.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"partition": 1, "begun": "nothing"}))]
 pub(crate) struct Repairing {
     /// Which partition.
     partition: Partition,
@@ -57,6 +58,7 @@ pub(crate) struct Repairing {
 pub(crate) async fn repair_partition(
     State(api): State<Api>,
     Path(partition): Path<String>,
+    _: NoParameters,
 ) -> Answer<(StatusCode, Json<Repairing>)> {
     let partition = parse_partition(&partition)?;
     let begun = api.repair(partition).await?;
@@ -73,6 +75,7 @@ pub(crate) async fn repair_partition(
 pub(crate) async fn promote_partition(
     State(api): State<Api>,
     Path(partition): Path<String>,
+    _: NoParameters,
 ) -> Answer<Json<ClusterStatus>> {
     let partition = parse_partition(&partition)?;
     api.promote(partition).await?;

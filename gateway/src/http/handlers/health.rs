@@ -6,13 +6,14 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::http::api::Api;
+use crate::http::input::query::NoParameters;
 use crate::http::kind::Kind;
 use crate::http::problem::{Answer, Problem};
 use crate::status::PartitionStatus;
 
 /// All is well.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Health)]
+#[schema(as = Health, example = json!({"status": "live"}))]
 pub(crate) struct Healthy {
     #[schema(inline)]
     status: Health,
@@ -31,7 +32,7 @@ enum Health {
 #[utoipa::path(get, path = "/health/live", responses(
     (status = 200, description = "It does.", body = Healthy),
 ))]
-pub(crate) async fn get_liveness() -> Json<Healthy> {
+pub(crate) async fn get_liveness(_: NoParameters) -> Json<Healthy> {
     Json(Healthy { status: Health::Live })
 }
 
@@ -41,7 +42,7 @@ pub(crate) async fn get_liveness() -> Json<Healthy> {
 #[utoipa::path(get, path = "/health/ready", responses(
     (status = 200, description = "It is.", body = Healthy),
 ))]
-pub(crate) async fn get_readiness(State(api): State<Api>) -> Answer<Json<Healthy>> {
+pub(crate) async fn get_readiness(State(api): State<Api>, _: NoParameters) -> Answer<Json<Healthy>> {
     let status = api.status().await?;
     if status.ready {
         return Ok(Json(Healthy { status: Health::Ready }));

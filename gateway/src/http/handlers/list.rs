@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::http::HeaderValue;
 use axum::http::header::LINK;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::IntoResponse;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use protocol::message::query::Filter;
@@ -14,9 +14,9 @@ use utoipa::ToSchema;
 
 use crate::http::api::Api;
 use crate::http::input::query::{self, Parameters};
-use crate::http::input::{cursor, rules};
+use crate::http::input::{cursor, head, rules};
 use crate::http::openapi::schemas::User;
-use crate::http::openapi::{CountQuery, ListQuery};
+use crate::http::openapi::{self, CountQuery, ListQuery};
 use crate::http::problem::Answer;
 
 /// Users on a page, where the caller does not say how many.
@@ -27,9 +27,10 @@ const MAX_LIMIT: usize = 1_000;
 
 /// Users in the order of their ids.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"items": [openapi::example_user()], "next_cursor": null}))]
 pub(crate) struct UserPage<'a> {
     // The bytes that came from the ring, unparsed.
-    #[schema(value_type = Vec<User>)]
+    #[schema(value_type = Vec<User>, max_items = 1_000)]
     items: Vec<&'a RawValue>,
     /// For the next page; null where there is none.
     #[schema(required)]
@@ -49,11 +50,15 @@ pub(crate) struct UserPage<'a> {
         ("read" = (operation_id = "getUser", parameters(("id" = "$response.body#/items/0/id")))),
     ),
 )))]
-pub(crate) async fn list_users(State(api): State<Api>, RawQuery(text): RawQuery) -> Answer {
+pub(crate) async fn list_users(
+    State(api): State<Api>,
+    RawQuery(text): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
     let given = Parameters::parse(text.as_deref(), &["limit", "cursor", "group", "email"])?;
     let limit = given.get("limit", "must be a whole number from 1 to 1000", limit)?.unwrap_or(DEFAULT_LIMIT);
     let group = given.get("group", query::GROUP, query::group)?;
-    let email = given.get("email", "must be an email address such as ada@example.org", email)?;
+    let email = given.text("email", "must be an email address such as ada@example.org", email)?;
     let filter = match (email, group) {
         (None, None) => Filter::All,
         (None, Some(group)) => Filter::Group(group),
@@ -61,16 +66,16 @@ pub(crate) async fn list_users(State(api): State<Api>, RawQuery(text): RawQuery)
         (Some(email), Some(group)) => Filter::Both(email, group),
     };
     let must = "must be the next_cursor of a list with the same group and email";
-    let after = given.get("cursor", must, |text| cursor::read(text, &filter))?;
+    let after = given.text("cursor", must, |text| cursor::read(text, &filter))?;
     let list = api.list(after, limit, &filter).await?;
     let next = list.users.last().filter(|_| list.more).map(|user| cursor::write(user.0, &filter));
-    let link = next.as_deref().map(|cursor| [(LINK, link(cursor, limit, &filter))]);
+    let link = next.as_deref().map(|cursor| [(LINK, link(head::prefix(&headers), cursor, limit, &filter))]);
     let items = list.users.iter().map(|user| &*user.2).collect();
     Ok((link, Json(UserPage { items, next_cursor: next.as_deref() })).into_response())
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = UserCount)]
+#[schema(as = UserCount, example = json!({"count": 5}))]
 pub(crate) struct Count {
     #[schema(minimum = 0)]
     count: u64,
@@ -99,11 +104,11 @@ fn email(text: &str) -> Option<String> {
 }
 
 /// `Link` to the next page (RFC 8288), as a path of this server.
-fn link(cursor: &str, limit: usize, filter: &Filter) -> HeaderValue {
+fn link(prefix: &str, cursor: &str, limit: usize, filter: &Filter) -> HeaderValue {
     let (email, group) = cursor::email_and_group(filter);
     let group = group.map(|group| format!("&group={group}")).unwrap_or_default();
     let email = email.map(|email| format!("&email={}", utf8_percent_encode(email, NON_ALPHANUMERIC)));
     let email = email.unwrap_or_default();
-    let link = format!("</api/user?limit={limit}&cursor={cursor}{group}{email}>; rel=\"next\"");
+    let link = format!("<{prefix}/api/user?limit={limit}&cursor={cursor}{group}{email}>; rel=\"next\"");
     HeaderValue::try_from(link).expect("a path of visible ASCII")
 }

@@ -15,6 +15,7 @@ use prometheus::{
 use protocol::message::link::Role;
 
 use crate::http::api::Api;
+use crate::http::input::query::NoParameters;
 use crate::http::metrics::Metrics;
 use crate::http::problem::{Answer, Problem};
 use crate::status::{ClusterStatus, PartitionStatus};
@@ -23,9 +24,13 @@ use crate::status::{ClusterStatus, PartitionStatus};
 ///
 /// Requests, the ring, and subscribers of the feed, in the text format of Prometheus, version 0.0.4.
 #[utoipa::path(get, path = "/metrics", responses(
-    (status = 200, description = "The figures.", body = String, content_type = "text/plain"),
+    (status = 200, description = "The figures.", body = String, content_type = "text/plain",
+     example = "corro_ring_ready 1\n"),
 ))]
-pub(crate) async fn get_metrics(State((api, metrics)): State<(Api, Metrics)>) -> Answer<impl IntoResponse> {
+pub(crate) async fn get_metrics(
+    State((api, metrics)): State<(Api, Metrics)>,
+    _: NoParameters,
+) -> Answer<impl IntoResponse> {
     let figures = Figures::default();
     // Where the ring does not answer, there are the figures of the gateway at least.
     let ring = api.status().await.ok();

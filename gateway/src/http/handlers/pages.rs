@@ -11,6 +11,8 @@ use axum::http::header::{
 use axum::response::IntoResponse;
 use uuid::Uuid;
 
+use crate::http::input::query::NoParameters;
+
 const RING: &str = include_str!("pages/ring.html");
 const DOCS: &str = include_str!("pages/docs.html");
 
@@ -18,12 +20,12 @@ const DOCS: &str = include_str!("pages/docs.html");
 const NONCE: &str = "NONCE";
 
 /// `GET /`.
-pub(crate) async fn ring() -> impl IntoResponse {
+pub(crate) async fn ring(_: NoParameters) -> impl IntoResponse {
     page(RING)
 }
 
 /// `GET /docs`.
-pub(crate) async fn docs() -> impl IntoResponse {
+pub(crate) async fn docs(_: NoParameters) -> impl IntoResponse {
     page(DOCS)
 }
 

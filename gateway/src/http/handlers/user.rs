@@ -3,21 +3,22 @@
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use protocol::message::link::{Found, WriteAnswer};
 use protocol::{Operation, Outcome, UserId};
 
 use crate::http::api::Api;
-use crate::http::input::body::{self, AcceptedMedia};
+use crate::http::input::body::{self, Accepted};
 use crate::http::input::etag::Precondition;
 use crate::http::input::id::Id;
-use crate::http::input::{etag, fields, idempotency};
+use crate::http::input::query::NoParameters;
+use crate::http::input::{etag, fields, head, idempotency};
 use crate::http::kind::Kind;
 use crate::http::openapi::schemas::{NewUser, Patch, Put};
 use crate::http::openapi::{
-    Created, IdempotencyKey, IfMatch, IfNoneMatch, TheUser, UserPath, WriteConditions,
+    Created, IdempotencyKey, PutConditions, ReadConditions, TheUser, UserPath, WriteConditions,
 };
 use crate::http::problem::{Answer, Problem, ensure_done};
 
@@ -26,25 +27,34 @@ use crate::http::problem::{Answer, Problem, ensure_done};
 /// The user is on disk before this is answered. An id that was deleted may be created again.
 #[utoipa::path(post, path = "/api/user", params(IdempotencyKey), request_body = NewUser, responses(Created))]
 // There is no user yet, so `If-Match` and `If-None-Match` have no meaning here.
-pub(crate) async fn create_user(State(api): State<Api>, request: Request) -> Answer {
+pub(crate) async fn create_user(State(api): State<Api>, _: NoParameters, request: Request) -> Answer {
     let deadline = api.deadline();
     let (parts, body) = request.into_parts();
-    let body = body::read(&parts.headers, body, AcceptedMedia::Json, deadline).await?;
+    let body = body::read(&parts.headers, body, &body::JSON, deadline).await?;
     let (chosen, mut change) = fields::create(&body)?;
     let id = idempotency::identify(&parts.headers, chosen, &mut change)?;
-    created(id, api.write(id, Operation::Create(change), None, deadline).await?)
+    created(&parts.headers, id, api.write(id, Operation::Create(change), None, deadline).await?)
 }
 
 /// Read a user
 ///
 /// Never an older state than one that was acknowledged.
-#[utoipa::path(get, path = "/api/user/{id}", params(UserPath, IfNoneMatch), responses(
+#[utoipa::path(get, path = "/api/user/{id}", params(UserPath, ReadConditions), responses(
     TheUser,
     (status = 304, description = "The caller has this version.", headers(("ETag" = String))),
 ))]
-pub(crate) async fn get_user(State(api): State<Api>, Id(id): Id, request: Request) -> Answer {
+pub(crate) async fn get_user(
+    State(api): State<Api>,
+    Id(id): Id,
+    _: NoParameters,
+    request: Request,
+) -> Answer {
+    let if_match = etag::if_match(request.headers())?;
     match api.read(id, api.deadline()).await? {
         None => Err(Problem::user_not_found()),
+        Some(Found(version, _)) if if_match.is_some_and(|condition| !condition.holds(version)) => {
+            Err(Problem::precondition_failed())
+        }
         Some(Found(version, _)) if etag::is_known(request.headers(), version) => {
             Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag::of(version))]).into_response())
         }
@@ -58,12 +68,16 @@ pub(crate) async fn get_user(State(api): State<Api>, Id(id): Id, request: Reques
 #[utoipa::path(
     put,
     path = "/api/user",
-    params(WriteConditions),
+    params(PutConditions),
     request_body = Put,
     responses(TheUser, Created)
 )]
-pub(crate) async fn update_user_named_in_body(State(api): State<Api>, request: Request) -> Answer {
-    change(&api, None, request, AcceptedMedia::Json).await
+pub(crate) async fn update_user_named_in_body(
+    State(api): State<Api>,
+    _: NoParameters,
+    request: Request,
+) -> Answer {
+    change(&api, None, request, &body::JSON).await
 }
 
 /// Change a user, or create it with If-None-Match: *
@@ -72,12 +86,12 @@ pub(crate) async fn update_user_named_in_body(State(api): State<Api>, request: R
 #[utoipa::path(
     put,
     path = "/api/user/{id}",
-    params(UserPath, WriteConditions),
+    params(UserPath, PutConditions),
     request_body = Patch,
     responses(TheUser, Created)
 )]
-pub(crate) async fn update_user(State(api): State<Api>, id: Result<Id, Problem>, request: Request) -> Answer {
-    change(&api, Some(id), request, AcceptedMedia::Json).await
+pub(crate) async fn update_user(State(api): State<Api>, id: Id, _: NoParameters, request: Request) -> Answer {
+    change(&api, Some(id), request, &body::JSON).await
 }
 
 /// Change a user
@@ -87,26 +101,19 @@ pub(crate) async fn update_user(State(api): State<Api>, id: Result<Id, Problem>,
 #[utoipa::path(
     patch,
     path = "/api/user/{id}",
-    params(UserPath, IfMatch),
+    params(UserPath, WriteConditions),
     request_body(content((Patch = "application/json"), (Patch = "application/merge-patch+json"))),
     responses(TheUser)
 )]
-pub(crate) async fn patch_user(State(api): State<Api>, id: Result<Id, Problem>, request: Request) -> Answer {
-    change(&api, Some(id), request, AcceptedMedia::JsonOrMergePatch).await
+pub(crate) async fn patch_user(State(api): State<Api>, id: Id, _: NoParameters, request: Request) -> Answer {
+    change(&api, Some(id), request, &body::PATCH).await
 }
 
-/// Sets the fields given; a PUT with `If-None-Match: *` creates. The id in the path comes unjudged, so that
-/// the body is off the wire before it is refused.
-async fn change(
-    api: &Api,
-    in_path: Option<Result<Id, Problem>>,
-    request: Request,
-    accepted: AcceptedMedia,
-) -> Answer {
+/// Sets the fields given; a PUT with `If-None-Match: *` creates.
+async fn change(api: &Api, in_path: Option<Id>, request: Request, accepted: &'static Accepted) -> Answer {
     let deadline = api.deadline();
     let (parts, body) = request.into_parts();
     let body = body::read(&parts.headers, body, accepted, deadline).await?;
-    let in_path = in_path.transpose()?;
     let precondition = etag::conditions(&parts.headers)?;
     if precondition == Precondition::Absent && parts.method == Method::PUT {
         let (id, change) = fields::create_as(&body, in_path)?;
@@ -114,7 +121,7 @@ async fn change(
         if answer.outcome == Outcome::Exists {
             return Err(Problem::new(Kind::PreconditionFailed, "The user exists. Nothing was changed."));
         }
-        return created(id, answer);
+        return created(&parts.headers, id, answer);
     }
     let condition = precondition.for_existing_user();
     let (id, change) = fields::update(&body, in_path)?;
@@ -123,10 +130,15 @@ async fn change(
 }
 
 /// Delete a user
-#[utoipa::path(delete, path = "/api/user/{id}", params(UserPath, IfMatch), responses(
+#[utoipa::path(delete, path = "/api/user/{id}", params(UserPath, WriteConditions), responses(
     (status = 204, description = "The user is deleted."),
 ))]
-pub(crate) async fn delete_user(State(api): State<Api>, Id(id): Id, request: Request) -> Answer<StatusCode> {
+pub(crate) async fn delete_user(
+    State(api): State<Api>,
+    Id(id): Id,
+    _: NoParameters,
+    request: Request,
+) -> Answer<StatusCode> {
     let condition = etag::conditions(request.headers())?.for_existing_user();
     let deleted = api.write(id, Operation::Delete, condition, api.deadline()).await?;
     ensure_done(deleted.outcome)?;
@@ -143,9 +155,10 @@ fn user_after(answer: WriteAnswer) -> Result<Found, Problem> {
 }
 
 /// The answer to a create, with the place of the user.
-fn created(id: UserId, answer: WriteAnswer) -> Answer {
+fn created(headers: &HeaderMap, id: UserId, answer: WriteAnswer) -> Answer {
     let mut response = found(StatusCode::CREATED, user_after(answer)?);
-    let location = HeaderValue::try_from(format!("/api/user/{id}")).expect("a path of visible ASCII");
+    let location = format!("{}/api/user/{id}", head::prefix(headers));
+    let location = HeaderValue::try_from(location).expect("a path of visible ASCII");
     response.headers_mut().insert(LOCATION, location);
     Ok(response)
 }

@@ -56,14 +56,7 @@ impl Precondition {
 /// A list that cannot be read is a problem rather than a condition that never holds: the caller may only have
 /// forgotten the quotes, and would take the answer for a changed user.
 pub(crate) fn conditions(headers: &HeaderMap) -> Result<Precondition, Problem> {
-    let tags = |name: HeaderName| match headers.contains_key(&name) {
-        true => parse(lines(headers, &name))
-            .and_then(Tags::limited)
-            .map(Some)
-            .map_err(|detail| Problem::new(Kind::MalformedCondition, format!("{name} {detail}."))),
-        false => Ok(None),
-    };
-    let condition = match (tags(IF_MATCH)?.map(Tags::matching), tags(IF_NONE_MATCH)?) {
+    let condition = match (if_match(headers)?, tags(headers, &IF_NONE_MATCH)?) {
         (matches, None) => matches,
         (None, Some(Tags::Any)) => return Ok(Precondition::Absent),
         // A user cannot be there and not.
@@ -77,6 +70,24 @@ pub(crate) fn conditions(headers: &HeaderMap) -> Result<Precondition, Problem> {
         }
     };
     Ok(Precondition::Present(condition))
+}
+
+/// What `If-Match` asks for.
+///
+/// # Errors
+/// 400 where it cannot be read.
+pub(crate) fn if_match(headers: &HeaderMap) -> Result<Option<Condition>, Problem> {
+    Ok(tags(headers, &IF_MATCH)?.map(Tags::matching))
+}
+
+fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, Problem> {
+    if !headers.contains_key(name) {
+        return Ok(None);
+    }
+    parse(lines(headers, name))
+        .and_then(Tags::limited)
+        .map(Some)
+        .map_err(|detail| Problem::new(Kind::MalformedCondition, format!("{name} {detail}.")))
 }
 
 /// What a text asks for that says what `If-Match` would.

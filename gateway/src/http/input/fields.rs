@@ -17,10 +17,14 @@ use super::rules;
 use crate::http::kind::Kind;
 use crate::http::problem::{InvalidField, Problem};
 
+/// Some programs begin a text with it; it says nothing.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The fields of a new user, all set; the id where the caller chose one.
 pub(crate) fn create(body: &[u8]) -> Result<(Option<UserId>, Change), Problem> {
     let mut fields = Fields::default();
     let mut object = Object::read(body, |name, value| fields.read(name, value))?;
+    fields.settle_nulls(&mut object, true);
     object.require(&Fields::OF_NEW_USER);
     object.finish()?;
     Ok((fields.id.map(|id| id.0), fields.into_create()))
@@ -29,26 +33,29 @@ pub(crate) fn create(body: &[u8]) -> Result<(Option<UserId>, Change), Problem> {
 /// The fields of a new user whose id the caller has to choose: in the path or in the body, and where in both,
 /// the same.
 pub(crate) fn create_as(body: &[u8], in_path: Option<Id>) -> Result<(UserId, Change), Problem> {
-    let (id, fields) = identified(body, in_path, &Fields::OF_NEW_USER)?;
+    let (id, fields) = identified(body, in_path, true)?;
     Ok((id, fields.into_create()))
 }
 
 /// The fields to set of an existing user, whose id is in the path or in the body, and where in both, the
 /// same.
 pub(crate) fn update(body: &[u8], in_path: Option<Id>) -> Result<(UserId, Change), Problem> {
-    let (id, fields) = identified(body, in_path, &[])?;
+    let (id, fields) = identified(body, in_path, false)?;
     Ok((id, fields.into_update()))
 }
 
-fn identified(body: &[u8], in_path: Option<Id>, required: &[&str]) -> Result<(UserId, Fields), Problem> {
+fn identified(body: &[u8], in_path: Option<Id>, creates: bool) -> Result<(UserId, Fields), Problem> {
     let mut fields = Fields::default();
     let mut object = Object::read(body, |name, value| fields.read(name, value))?;
+    fields.settle_nulls(&mut object, creates);
     if in_path.is_none() {
         object.require(&["id"]);
     } else if fields.id.is_some() && fields.id != in_path {
         object.add_error("id", "must agree with the id in the path");
     }
-    object.require(required);
+    if creates {
+        object.require(&Fields::OF_NEW_USER);
+    }
     object.finish()?;
     let id = in_path.or(fields.id).expect("without an id in the path, one in the body is required");
     Ok((id.0, fields))
@@ -61,6 +68,8 @@ pub(crate) struct Fields {
     name: Option<String>,
     email: Option<String>,
     group: Option<i32>,
+    /// Fields that may be left out, and were null.
+    nulls: Vec<&'static str>,
 }
 
 impl Fields {
@@ -70,12 +79,29 @@ impl Fields {
     /// Takes a field, or says what is wrong with it; `None` where a user has no field of that name.
     pub(crate) fn read(&mut self, name: &str, value: &RawValue) -> Option<Result<(), &'static str>> {
         Some(match name {
+            "id" | "group" if value.get() == "null" => {
+                self.nulls.push(if name == "id" { "id" } else { "group" });
+                Ok(())
+            }
             "id" => id(value).map(|id| self.id = Some(id)),
             "name" => text(value).and_then(rules::name).map(|name| self.name = Some(name)),
             "email" => text(value).and_then(rules::email).map(|email| self.email = Some(email)),
-            "group" => group(value).map(|group| self.group = Some(group)),
+            "group" => rules::whole(value.get())
+                .ok_or("must be a whole number from -2147483648 to 2147483647")
+                .map(|group| self.group = Some(group)),
             _ => return None,
         })
+    }
+
+    /// To a create, a field that is null and may be left out is left out.
+    pub(crate) fn settle_nulls(&self, object: &mut Object<'_>, creates: bool) {
+        for name in &self.nulls {
+            if creates {
+                object.names.remove(*name);
+            } else {
+                object.add_error(name, "must not be null: a field cannot be removed");
+            }
+        }
     }
 
     pub(crate) fn into_create(self) -> Change {
@@ -103,11 +129,6 @@ pub(crate) fn text(value: &RawValue) -> Result<String, &'static str> {
     })
 }
 
-fn group(value: &RawValue) -> Result<i32, &'static str> {
-    let detail = "must be a whole number from -2147483648 to 2147483647, without fraction or exponent";
-    value.get().parse().map_err(|_| detail)
-}
-
 /// A JSON object that was read: the names that were given, and what is wrong so far.
 pub(crate) struct Object<'a> {
     /// How often each was given.
@@ -126,6 +147,7 @@ impl<'a> Object<'a> {
         read: impl FnMut(&str, &'a RawValue) -> Option<Result<(), &'static str>>,
     ) -> Result<Self, Problem> {
         let malformed = |detail| Problem::new(Kind::MalformedBody, detail);
+        let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
         let text = std::str::from_utf8(body).map_err(|_| malformed("The body is not UTF-8.".to_owned()))?;
         let object = Self { names: BTreeMap::new(), errors: Vec::new() };
         let mut json = serde_json::Deserializer::from_str(text);
@@ -137,8 +159,12 @@ impl<'a> Object<'a> {
                 Ok(whole) if whole.get().starts_with('{') => {
                     malformed(format!("A field name cannot be read: {error}."))
                 }
-                Ok(_) => {
-                    let (pointer, detail) = (String::new(), "must be an object");
+                Ok(whole) => {
+                    let detail = match whole.get().starts_with('[') {
+                        true => "must be an object; POST /api/user/bulk takes many, one a line",
+                        false => "must be an object",
+                    };
+                    let pointer = String::new();
                     Problem::invalid(vec![InvalidField { pointer, detail }])
                 }
             }
@@ -258,7 +284,7 @@ mod tests {
             "id" => value.starts_with("\"0190"),
             "name" | "na\\u006de" => value.starts_with('"'),
             "email" => value.contains('@'),
-            "group" => ["0", "-0", "-2147483648"].contains(&value),
+            "group" => ["0", "-0", "1.0", "1e2", "-2147483648"].contains(&value),
             _ => false,
         };
         let plain = |name: &str| name.replace("\\u006d", "m");

@@ -1,12 +1,9 @@
 //! Ids as callers write them. They are compared by value: hyphenated, simple and `urn:uuid:` form, in upper
 //! or lower case, are one id.
 
-use std::fmt;
-
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use protocol::UserId;
-use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use uuid::Uuid;
 
 use crate::http::kind::Kind;
@@ -28,38 +25,15 @@ impl Id {
     }
 }
 
-/// Reads the text where it lies, so neither a path nor a body is copied for it.
-impl<'de> Deserialize<'de> for Id {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl Visitor<'_> for Text {
-            type Value = Id;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a UUID")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Id, E> {
-                Id::parse(text).ok_or_else(|| E::custom("not a UUID"))
-            }
-        }
-
-        deserializer.deserialize_str(Text)
-    }
-}
-
 impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        match Path::from_request_parts(parts, state).await {
-            Ok(Path(id)) => Ok(id),
-            Err(_) => Err(Problem::new(
-                Kind::MalformedId,
-                "An id is a UUID such as 0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071.",
-            )),
-        }
+        let text = Path::<String>::from_request_parts(parts, state).await.ok();
+        text.and_then(|Path(text)| Self::parse(&text)).ok_or_else(|| {
+            let detail = "An id is a UUID such as 0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071.";
+            Problem::new(Kind::MalformedId, detail)
+        })
     }
 }
 
@@ -76,8 +50,6 @@ mod tests {
             let forms = [id.hyphenated().to_string(), id.simple().to_string(), id.urn().to_string()];
             for form in forms.iter().flat_map(|form| [form.clone(), form.to_uppercase()]) {
                 assert_eq!(Id::parse(&form), Some(Id(id)), "{form}");
-                let quoted = format!("\"{form}\"");
-                assert_eq!(serde_json::from_str::<Id>(&quoted).expect("an id"), Id(id));
                 // No other text of nearly that form is an id.
                 for at in 0..form.len() {
                     let shorter = format!("{}{}", &form[..at], &form[at + 1..]);

@@ -1,6 +1,6 @@
 //! From what a request says to what the ring understands, or to the problem that says what is wrong with it.
 //!
-//! * [`token`]: which requests may use the API.
+//! * [`head`]: what every request has in its head. [`token`]: which requests may use the API.
 //! * [`body`]: from a stream to bytes of a known type. [`fields`]: from bytes to valid fields of a user.
 //! * [`id`], [`rules`], [`email`]: what one field may be.
 //! * [`etag`]: entity tags and conditions. [`idempotency`]: creates that may be sent twice.
@@ -11,6 +11,7 @@ pub(super) mod cursor;
 mod email;
 pub(super) mod etag;
 pub(super) mod fields;
+pub(super) mod head;
 pub(super) mod id;
 pub(super) mod idempotency;
 pub(super) mod query;

@@ -4,6 +4,8 @@
 //! A plus sign stands for itself here: an address such as `ada+news@example.org` may be written as it is. A
 //! space is `%20`.
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use percent_encoding::percent_decode_str;
 
 use crate::http::kind::Kind;
@@ -22,8 +24,9 @@ impl Parameters {
             let decoded = decode(name).ok_or_else(|| malformed("A query parameter's name is not UTF-8."))?;
             let Some(name) = known.iter().find(|known| **known == decoded) else {
                 let shown: String = decoded.chars().take(MAX_SHOWN).collect();
-                let known = known.join(", ");
-                return Err(malformed(format!("There is no query parameter {shown:?} here, only {known}.")));
+                let known = if known.is_empty() { "none at all".to_owned() } else { known.join(", ") };
+                let detail = format!("There is no query parameter {shown:?} here: it takes {known}.");
+                return Err(malformed(detail));
             };
             let value = decode(value).ok_or_else(|| unfit(name, "must be UTF-8"))?;
             if given.iter().any(|(other, _)| other == name) {
@@ -32,6 +35,17 @@ impl Parameters {
             given.push((name, value));
         }
         Ok(Self(given))
+    }
+
+    /// A text, read by `read`; `None` where it was not given, or is empty. See [`Self::get`].
+    pub(crate) fn text<T>(
+        &self,
+        name: &'static str,
+        must: &'static str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Problem> {
+        let read = |text: &str| if text.is_empty() { Some(None) } else { read(text).map(Some) };
+        Ok(self.get(name, must, read)?.flatten())
     }
 
     /// A parameter, read by `read`; `None` where it was not given. `must` says what it has to be, to be read
@@ -44,6 +58,17 @@ impl Parameters {
     ) -> Result<Option<T>, Problem> {
         let given = self.0.iter().find(|(other, _)| *other == name);
         given.map(|(_, value)| read(value).ok_or_else(|| unfit(name, must))).transpose()
+    }
+}
+
+/// Of a call that takes no parameters.
+pub(crate) struct NoParameters;
+
+impl<S: Sync> FromRequestParts<S> for NoParameters {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Parameters::parse(parts.uri.query(), &[]).map(|_| Self)
     }
 }
 

@@ -11,6 +11,16 @@ const MAX_NAME: usize = 256;
 /// In bytes: RFC 5321 gives a path 256, two of which are its angle brackets.
 const MAX_EMAIL: usize = 254;
 
+/// A whole number of 32 bits, out of a number of JSON. As JSON Schema has it, `1.0` and `1e2` are whole.
+pub(crate) fn whole(text: &str) -> Option<i32> {
+    text.parse().ok().or_else(|| {
+        let number: f64 = text.parse().ok()?;
+        // What is no such number becomes another one.
+        let whole = number as i32;
+        (f64::from(whole) == number).then_some(whole)
+    })
+}
+
 /// The name in Unicode normal form C, so that one name has one spelling.
 pub(crate) fn name(text: String) -> Result<String, &'static str> {
     let name = if text.is_ascii() || is_nfc_quick(text.chars()) == IsNormalized::Yes {
@@ -44,6 +54,37 @@ pub(crate) fn email(text: String) -> Result<String, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_numbers() {
+        for (text, number) in [
+            ("0", 0),
+            ("-0", 0),
+            ("-0.0", 0),
+            ("1.0", 1),
+            ("1e2", 100),
+            ("1.5E1", 15),
+            ("2147483647.0", i32::MAX),
+            ("-2.147483648e9", i32::MIN),
+        ] {
+            assert_eq!(whole(text), Some(number), "{text}");
+        }
+        for bad in [
+            "1.5",
+            "1e-1",
+            "2147483648",
+            "-2147483649.0",
+            "1e999",
+            "1e10",
+            "\"1\"",
+            "true",
+            "null",
+            "[1]",
+            "",
+        ] {
+            assert_eq!(whole(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn names_are_counted_in_characters_of_normal_form() {

@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn lists_with_a_token_that_no_header_can_carry_are_refused() {
-        for bad in [",", "a,", "a,,b", " ", "a b", "ä"] {
+        for bad in [",", "a,", "a,,b", "a, ,b", "a b", "ä"] {
             assert_eq!(tokens(bad).err(), Some(BadTokens), "{bad}");
         }
     }

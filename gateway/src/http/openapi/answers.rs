@@ -43,6 +43,7 @@ pub(crate) struct Created(User);
 struct ETag(String);
 
 #[derive(ToSchema)]
-#[schema(pattern = "^/api/user/[0-9a-f-]{36}$", example = "/api/user/0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071")]
+#[schema(pattern = "^(/[A-Za-z0-9._~/-]+)?/api/user/[0-9a-f-]{36}$")]
+#[schema(example = "/api/user/0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071")]
 #[expect(dead_code, reason = "it stands for a header")]
 struct Location(String);

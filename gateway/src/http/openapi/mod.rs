@@ -12,6 +12,7 @@ pub(super) mod schemas;
 
 pub(super) use answers::{Created, TheUser};
 pub(super) use parameters::{
-    CheckQuery, CountQuery, IdempotencyKey, IfMatch, IfNoneMatch, LastSeen, ListQuery, PartitionNumber,
-    UserPath, WriteConditions,
+    CheckQuery, CountQuery, IdempotencyKey, LastSeen, ListQuery, PartitionNumber, PutConditions,
+    ReadConditions, UserPath, WriteConditions,
 };
+pub(super) use schemas::example_user;

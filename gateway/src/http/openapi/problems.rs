@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::HeaderName;
+use axum::http::header::ACCEPT_ENCODING;
 use serde_json::{Value, json};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::response::Response;
 
+use crate::http::input::body;
 use crate::http::kind::Kind;
 
 /// What can fail beside what can fail everywhere.
@@ -13,7 +16,7 @@ use crate::http::kind::Kind;
 pub(crate) fn of_operation(id: &str) -> &'static [Kind] {
     use Kind::{
         BodyTooLarge, BodyTooSlow, ChangesGone, FutureEventId, InvalidFields, KeyReused, MalformedBody,
-        MalformedCondition, MalformedEventId, MalformedId, MalformedKey, MalformedQuery, NoAnswer,
+        MalformedCondition, MalformedEventId, MalformedId, MalformedKey, NoAnswer,
         NotReady, NotRepairable, OutcomeUnknown, Overloaded, PartitionNotFound, PartitionServed,
         PreconditionFailed, TooManySubscribers, Unavailable, UnsupportedMediaType, UserExists, UserNotFound,
     };
@@ -22,7 +25,10 @@ pub(crate) fn of_operation(id: &str) -> &'static [Kind] {
             MalformedBody, MalformedKey, BodyTooSlow, UserExists, BodyTooLarge, UnsupportedMediaType,
             InvalidFields, KeyReused, Unavailable, Overloaded, OutcomeUnknown,
         ],
-        "getUser" => &[MalformedId, UserNotFound, Unavailable, Overloaded, NoAnswer],
+        "getUser" => &[
+            MalformedId, MalformedCondition, UserNotFound, PreconditionFailed, Unavailable, Overloaded,
+            NoAnswer,
+        ],
         "updateUser" | "updateUserNamedInBody" | "patchUser" => &[
             MalformedBody, MalformedId, MalformedCondition, UserNotFound, BodyTooSlow, PreconditionFailed,
             BodyTooLarge, UnsupportedMediaType, InvalidFields, Unavailable, Overloaded, OutcomeUnknown,
@@ -31,14 +37,14 @@ pub(crate) fn of_operation(id: &str) -> &'static [Kind] {
             MalformedId, MalformedCondition, UserNotFound, PreconditionFailed, Unavailable, Overloaded,
             OutcomeUnknown,
         ],
-        "listUsers" | "countUsers" => &[MalformedQuery, Unavailable, Overloaded, NoAnswer],
+        "listUsers" | "countUsers" => &[Unavailable, Overloaded, NoAnswer],
         "changeUsersInBulk" => &[UnsupportedMediaType, Overloaded],
         "listenToChanges" => &[
-            MalformedQuery, MalformedEventId, FutureEventId, ChangesGone, TooManySubscribers, Unavailable,
+            MalformedEventId, FutureEventId, ChangesGone, TooManySubscribers, Unavailable,
             Overloaded, NoAnswer,
         ],
         "getCluster" => &[Unavailable, NoAnswer],
-        "checkCopies" => &[MalformedQuery, Unavailable],
+        "checkCopies" => &[Unavailable],
         "repairPartition" => &[PartitionNotFound, NotRepairable, Unavailable],
         "promotePartition" => &[PartitionNotFound, PartitionServed, Unavailable, OutcomeUnknown, NoAnswer],
         "getReadiness" => &[NotReady, Unavailable, NoAnswer],
@@ -47,17 +53,32 @@ pub(crate) fn of_operation(id: &str) -> &'static [Kind] {
 }
 
 /// The documented answers of these kinds: one for each status, with an example for each kind.
-pub(crate) fn answers(kinds: impl Iterator<Item = Kind>) -> BTreeMap<String, RefOr<Response>> {
+pub(crate) fn answers(id: &str, kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
     let mut by_status: BTreeMap<String, Vec<Kind>> = BTreeMap::new();
     for kind in kinds {
-        by_status.entry(kind.status().as_str().to_owned()).or_default().push(kind);
+        by_status.entry(kind.status().as_str().to_owned()).or_default().push(*kind);
     }
-    by_status.into_iter().map(|(status, kinds)| (status, answer(&kinds))).collect()
+    by_status.into_iter().map(|(status, kinds)| (status, answer(id, &kinds))).collect()
 }
 
-fn answer(kinds: &[Kind]) -> RefOr<Response> {
+/// Headers of a problem of this kind.
+fn headers(id: &str, kind: Kind) -> Vec<(HeaderName, &'static str)> {
+    match (kind, id) {
+        (Kind::UnsupportedMediaType, _) => {
+            let accepted = match id {
+                "patchUser" => &body::PATCH,
+                "changeUsersInBulk" => &body::LINES,
+                _ => &body::JSON,
+            };
+            vec![(accepted.header.clone(), accepted.types), (ACCEPT_ENCODING, "identity")]
+        }
+        _ => kind.header().into_iter().collect(),
+    }
+}
+
+fn answer(id: &str, kinds: &[Kind]) -> RefOr<Response> {
     let titles: Vec<&str> = kinds.iter().map(|kind| kind.title()).collect();
-    let headers = kinds.iter().filter_map(|kind| kind.header()).map(|(name, value)| {
+    let headers = kinds.iter().flat_map(|kind| headers(id, *kind)).map(|(name, value)| {
         let schema = json!({"type": "string", "minLength": 1, "maxLength": 256});
         (name.to_string(), json!({"schema": schema, "example": value}))
     });

@@ -1,12 +1,10 @@
 //! One connection, from its first byte to its last.
 
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use axum::Router;
-use axum::body::{Body, HttpBody};
-use axum::http::Request;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
@@ -14,12 +12,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
-use tokio_util::io::InspectWriter;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::{debug, warn};
 
 use super::limits::Limits;
+use super::remainder;
+use super::stream::{Activity, Handling, Stream};
 
 /// The largest head of a request.
 const MAX_HEAD: usize = 16 << 10;
@@ -39,20 +38,23 @@ pub(super) async fn run(
     if let Err(error) = tcp.set_nodelay(true) {
         warn!(%error, "TCP_NODELAY could not be set on a connection");
     }
-    let activity = Arc::new(Activity::default());
-    let (written, handled) = (Arc::clone(&activity), Arc::clone(&activity));
-    let stream = InspectWriter::new(tcp, move |_| {
-        // Held here, since a stream may outlive its HTTP as a WebSocket.
-        let _permit = &permit;
-        written.worked.store(true, Relaxed);
-    });
+    // Bytes that are read without a handler do not count as work: they belong to a head, which is given up
+    // when it takes longer than a connection may be idle. hyper's own timer for heads would be set anew with
+    // every request.
+    let activity = Activity::new();
+    let stream = Stream::new(tcp, activity.clone(), permit);
+    let handled = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        // An empty body costs no allocation.
-        let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
+        let (request, remainder) = remainder::lend(request);
         let (response, handling) = (router.clone().call(request), Handling::begin(&handled));
         async move {
-            let response = response.await;
-            drop(handling);
+            let mut response = response.await;
+            if let (Ok(response), Some(remainder)) = (&mut response, remainder)
+                && !remainder.discard().await
+            {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                handling.0.set_lingers(true);
+            }
             response
         }
     });
@@ -87,44 +89,10 @@ pub(super) async fn run(
             }
             () = shutdown.cancelled(), if !closing => {
                 closing = true;
+                // One that is not used may be closed at once.
+                activity.set_lingers(false);
                 connection.as_mut().graceful_shutdown();
             }
         }
-    }
-}
-
-/// What distinguishes an idle connection from one at work. Bytes that are read without a handler do not
-/// count: they belong to a head, which is given up when it takes longer than a connection may be idle.
-/// hyper's own timer for heads would be set anew with every request.
-#[derive(Debug, Default)]
-struct Activity {
-    /// Whether a byte was written, or a handler began or ended, since the last look.
-    worked: AtomicBool,
-    /// Handlers at work.
-    handlers: AtomicUsize,
-}
-
-impl Activity {
-    /// Whether nothing has happened since the last look.
-    fn is_idle(&self) -> bool {
-        !self.worked.swap(false, Relaxed) && self.handlers.load(Relaxed) == 0
-    }
-}
-
-/// A handler at work, until it is dropped. Handlers end by themselves: most have a deadline, a scan of all
-/// records may take minutes.
-struct Handling(Arc<Activity>);
-
-impl Handling {
-    fn begin(activity: &Arc<Activity>) -> Self {
-        activity.handlers.fetch_add(1, Relaxed);
-        Self(Arc::clone(activity))
-    }
-}
-
-impl Drop for Handling {
-    fn drop(&mut self) {
-        self.0.worked.store(true, Relaxed);
-        self.0.handlers.fetch_sub(1, Relaxed);
     }
 }

@@ -16,6 +16,8 @@
 //! What is no HTTP/1.1, or too large a head, is answered by hyper: a bare 400, 431 or 414, and the end of the
 //! connection. These are the only errors of this API that are no `application/problem+json`.
 //!
+//! No answer is lost because its caller was still sending: see [`remainder`].
+//!
 //! At the end the listener is closed, idle connections are closed, and requests in flight are finished.
 //! Answers that would never end by themselves have to be ended by their handlers.
 //!
@@ -23,11 +25,14 @@
 //! those.
 //!
 //! * [`listener`]: accepts and rejects. [`connection`]: serves one of them.
+//! * [`remainder`]: bodies that no handler read to the end. [`stream`]: the last bytes of a connection.
 //! * [`limits`]: what callers may cost.
 
 mod connection;
 mod limits;
 mod listener;
+mod remainder;
+mod stream;
 
 pub use limits::{Limits, allowed_connections};
 pub use listener::serve;

@@ -53,6 +53,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Asked, Problem> {
         }
         _ => fields.read(name, value),
     })?;
+    fields.settle_nulls(&mut object, op == Some(Op::Create));
     object.require(&["op"]);
     match op {
         Some(Op::Create) => object.require(&Fields::OF_NEW_USER),

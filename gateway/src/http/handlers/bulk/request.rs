@@ -11,7 +11,8 @@ use tokio::time::timeout_at;
 use super::results::Limits;
 use super::work;
 use crate::http::api::Api;
-use crate::http::input::body::{self, AcceptedMedia};
+use crate::http::input::body::LINES;
+use crate::http::input::query::NoParameters;
 use crate::http::problem::Answer;
 
 /// State of the handler.
@@ -35,21 +36,28 @@ impl BulkState {
 #[utoipa::path(
     post,
     path = "/api/user/bulk",
-    request_body(content = String, content_type = "application/x-ndjson", description = "The operations."),
+    request_body(
+        content = String,
+        content_type = "application/x-ndjson",
+        description = "The operations.",
+        example = "{\"op\":\"create\",\"name\":\"Ana\",\"email\":\"ana@example.org\"}\n",
+    ),
     responses((
         status = 200,
         description = "A result for each line.",
         body = String,
         content_type = "application/x-ndjson",
+        example = "{\"line\":1,\"status\":201,\"id\":\"0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071\"}\n",
     ))
 )]
 pub(crate) async fn change_users_in_bulk(
     State(BulkState { api, limits }): State<BulkState>,
+    _: NoParameters,
     request: Request,
 ) -> Answer {
     let deadline = api.deadline();
     let (parts, mut body) = request.into_parts();
-    body::check_type(&parts.headers, AcceptedMedia::Lines)?;
+    LINES.check(&parts.headers)?;
     let (results, response) = limits.begin()?;
     // A caller that waits for leave to send gets it by the first look at the body, before any answer. Others
     // may want to see the beginning of the answer first.

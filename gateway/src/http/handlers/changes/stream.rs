@@ -34,6 +34,8 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
     description = "Events, as they happen. It does not end by itself.",
     body = String,
     content_type = "text/event-stream",
+    example = "event: deleted\nid: 0190a5b27c3d0000\n\
+               data: {\"id\":\"0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071\"}\n\n",
 )))]
 pub(crate) async fn listen_to_changes(
     State(state): State<FeedState>,
@@ -53,8 +55,9 @@ pub(crate) async fn listen_to_changes(
 }
 
 /// `HEAD`: the headers of such a stream, without a subscription.
-pub(crate) async fn head() -> Response {
-    response(Body::empty())
+pub(crate) async fn head(RawQuery(query): RawQuery, headers: HeaderMap) -> Answer {
+    last_seen(&headers, query.as_deref())?;
+    Ok(response(Body::empty()))
 }
 
 fn response(body: Body) -> Response {
@@ -69,7 +72,7 @@ fn response(body: Body) -> Response {
 /// 400.
 fn last_seen(headers: &HeaderMap, query: Option<&str>) -> Result<Option<Version>, Problem> {
     let parameters = Parameters::parse(query, &["after"])?;
-    let asked = parameters.get("after", "must be the id of an event", |text| parse_id(text).ok())?;
+    let asked = parameters.text("after", "must be the id of an event", |text| parse_id(text).ok())?;
     let header = headers.get(LAST_EVENT_ID).map(|id| parse_id(id.to_str().unwrap_or("?"))).transpose()?;
     Ok(header.flatten().or(asked.flatten()))
 }
