@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use hyper::Method;
+use gateway::scatter::check::{Begun, Check, CopyCheck, PartitionCheck, Verdict};
+use protocol::message::query::Damage;
+use reqwest::Method;
 use serde::Deserialize;
-use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::client::{Client, GatewayArgs};
+use crate::terminal::say;
 
 /// `corro check`.
 #[derive(Args, Debug)]
@@ -25,67 +27,37 @@ pub(crate) struct CheckArgs {
     repair: bool,
 }
 
-/// A scan of a large ring, and a repair, end within this time.
-const WITHIN: Duration = Duration::from_secs(600);
+/// Seconds within which a scan of a large ring ends, and a repair.
+const PATIENCE: u64 = 600;
 
 /// Between two checks during a repair.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-#[derive(Deserialize, Debug)]
-struct Check {
-    equal: bool,
-    partitions: Vec<Partition>,
-}
-
-#[derive(Deserialize, Debug)]
-struct Partition {
-    partition: u16,
-    verdict: Verdict,
-    #[serde(default)]
-    buckets: Vec<u8>,
-    why: Option<String>,
-    copies: Vec<CopyFound>,
-}
-
-#[derive(Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-enum Verdict {
-    Equal,
-    Differs,
-    Damaged,
-    Unknown,
-}
-
-#[derive(Deserialize, Debug)]
-struct CopyFound {
-    role: String,
-    process: String,
-    users: u64,
-    damage: Vec<Value>,
-}
-
+/// What was begun.
 #[derive(Deserialize)]
 struct Repair {
-    begun: Option<String>,
+    begun: Begun,
 }
 
 /// Checks, repairs if asked to, and checks again. Returns whether all copies are good in the end.
 ///
 /// # Errors
 /// Where a partition could not be checked.
-pub(crate) async fn run(args: CheckArgs) -> anyhow::Result<bool> {
-    let mut client = Client::patient(args.gateway.endpoint()?, WITHIN);
+pub(crate) async fn run(mut args: CheckArgs) -> anyhow::Result<bool> {
+    args.gateway.patience.get_or_insert(PATIENCE);
+    let client = args.gateway.client()?;
     let path = format!("/api/cluster/check?scan={}", args.scan);
-    let mut check: Check = client.ask(Method::GET, &path).await.context("the ring cannot be checked")?;
+    let look = async || client.ask::<Check>(Method::GET, &path).await.context("the ring cannot be checked");
+    let mut check = look().await?;
     print(&check);
     if args.repair && !check.equal {
         for partition in check.partitions.iter().filter(|each| each.verdict != Verdict::Equal) {
-            repair(&mut client, partition.partition).await?;
+            repair(&client, partition.partition).await?;
         }
-        let deadline = Instant::now() + WITHIN;
+        let deadline = Instant::now() + args.gateway.patience();
         while !check.equal && Instant::now() < deadline {
             sleep(INTERVAL).await;
-            check = client.ask(Method::GET, &path).await.context("the ring cannot be checked")?;
+            check = look().await?;
         }
         print(&check);
     }
@@ -94,71 +66,60 @@ pub(crate) async fn run(args: CheckArgs) -> anyhow::Result<bool> {
     }
     if !check.equal && !args.repair {
         let scan = if args.scan { " --scan" } else { "" };
-        println!("`corro check{scan} --repair` repairs this while the ring serves");
+        say(&format!("`corro check{scan} --repair` repairs this while the ring serves"));
     }
     Ok(check.equal)
 }
 
-async fn repair(client: &mut Client, partition: u16) -> anyhow::Result<()> {
+async fn repair(client: &Client, partition: u16) -> anyhow::Result<()> {
     let repair = client.ask(Method::POST, &format!("/api/cluster/repair/{partition}")).await;
     let repair: Repair = repair.with_context(|| format!("partition {partition} cannot be repaired"))?;
-    let what = match repair.begun.as_deref() {
-        Some("refill") => "the damaged copy is being filled anew",
-        Some("exchange") => "the copies are being merged",
-        _ => "nothing is wrong with it any more",
+    let what = match repair.begun {
+        Begun::Refill => "the damaged copy is being filled anew",
+        Begun::Exchange => "the copies are being merged",
+        Begun::Nothing => "nothing is wrong with it any more",
     };
-    println!("partition {partition}: {what}");
+    say(&format!("partition {partition}: {what}"));
     Ok(())
 }
 
 fn print(check: &Check) {
-    for partition in &check.partitions {
-        println!("partition {}: {}", partition.partition, partition.state());
+    check.partitions.iter().for_each(|each| say(&format!("partition {}: {}", each.partition, state(each))));
+}
+
+fn state(PartitionCheck { verdict, copies, buckets, why, .. }: &PartitionCheck) -> String {
+    let all = |words: Vec<String>, between: &str| words.join(between);
+    match verdict {
+        Verdict::Equal => {
+            let users = copies.first().map_or(0, |copy| copy.users);
+            let what = if copies.len() == 1 { "one copy" } else { "equal" };
+            format!("{what}, {users} users")
+        }
+        Verdict::Differs => {
+            let users = |copy: &CopyCheck| {
+                format!("{} users in the {} on {}", copy.users, copy.role.as_str(), copy.process)
+            };
+            let users = all(copies.iter().map(users).collect(), ", ");
+            format!("the copies differ in {} of 256 buckets; {users}", buckets.len())
+        }
+        Verdict::Damaged => {
+            let damaged = copies.iter().filter(|copy| !copy.damage.is_empty());
+            let copy = |copy: &CopyCheck| {
+                let damage = all(copy.damage.iter().map(damage).collect(), ", ");
+                format!("the {} on {}: {damage}", copy.role.as_str(), copy.process)
+            };
+            format!("damaged is {}", all(damaged.map(copy).collect(), "; "))
+        }
+        Verdict::Unknown => format!("not checked: {}", why.as_deref().unwrap_or("no reason given")),
     }
 }
 
-impl Partition {
-    fn state(&self) -> String {
-        match self.verdict {
-            Verdict::Equal => {
-                let users = self.copies.first().map_or(0, |copy| copy.users);
-                let what = if self.copies.len() == 1 { "one copy" } else { "equal" };
-                format!("{what}, {users} users")
-            }
-            Verdict::Differs => {
-                let users = |copy: &CopyFound| {
-                    format!("{} users in the {} on {}", copy.users, copy.role, copy.process)
-                };
-                let users = self.copies.iter().map(users).collect::<Vec<_>>().join(", ");
-                format!("the copies differ in {} of 256 buckets; {users}", self.buckets.len())
-            }
-            Verdict::Damaged => {
-                let damaged = self.copies.iter().filter(|copy| !copy.damage.is_empty());
-                let copy = |copy: &CopyFound| {
-                    let damage = copy.damage.iter().map(damage).collect::<Vec<_>>().join(", ");
-                    format!("the {} on {}: {damage}", copy.role, copy.process)
-                };
-                format!("damaged is {}", damaged.map(copy).collect::<Vec<_>>().join("; "))
-            }
-            Verdict::Unknown => {
-                format!("not checked: {}", self.why.as_deref().unwrap_or("no reason given"))
-            }
-        }
-    }
-}
-
-/// A kind of damage as the ring writes it: a word, or a word with a value.
-fn damage(value: &Value) -> String {
-    match value {
-        Value::String(word) => format!("{word} wrong"),
-        Value::Object(members) => {
-            let parts = members.iter().map(|(word, value)| match value {
-                Value::String(text) => format!("{word} ({text})"),
-                other => format!("{word} {other}"),
-            });
-            parts.collect::<Vec<_>>().join(", ")
-        }
-        other => other.to_string(),
+fn damage(damage: &Damage) -> String {
+    match damage {
+        Damage::Bucket(bucket) => format!("bucket {bucket}"),
+        Damage::Count => "count wrong".to_owned(),
+        Damage::Index => "index wrong".to_owned(),
+        Damage::Unreadable(text) => format!("unreadable ({text})"),
     }
 }
 
@@ -183,7 +144,7 @@ mod tests {
                     {"role":"replica","process":"db-0","users":8,"records":9,"damage":[]}]}]}"#,
         )
         .unwrap();
-        let lines: Vec<String> = check.partitions.iter().map(Partition::state).collect();
+        let lines: Vec<String> = check.partitions.iter().map(state).collect();
         assert_eq!(
             lines,
             [

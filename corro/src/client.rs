@@ -2,23 +2,20 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
 use clap::Args;
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Bytes};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{AUTHORIZATION, HOST};
-use hyper::http::request::Builder;
-use hyper::{HeaderMap, Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Method, StatusCode, redirect};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use url::Url;
+use serde::{Deserialize, Serialize};
+use url::{Host, Url};
 
 /// A gateway answers within its own deadline, which is far below this one.
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Far more than a page of a thousand of the largest users; what goes on beyond it is something else.
+const LONGEST: usize = 256 << 20;
 
 /// No more of an answer is shown.
 const LONGEST_EXCERPT: usize = 200;
@@ -32,75 +29,110 @@ pub const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 // Which gateway a command talks to. Not a doc comment: it would be shown as the help of the command.
 #[derive(Args, Debug)]
 pub(crate) struct GatewayArgs {
-    /// Address of the gateway
-    #[arg(long, default_value = "http://localhost:3001", value_name = "URL")]
+    /// Address of the gateway, http or https, with the path below which a proxy has it
+    #[arg(long, default_value = "http://localhost:3001", value_name = "URL", global = true)]
     pub(crate) url: String,
-    /// API token of the gateway
-    #[arg(long, alias = "api-token", env = "API_TOKEN", hide_env_values = true, value_name = "TEXT")]
+    /// API token of the gateway; the first, where there are several, separated by commas
+    #[arg(
+        long,
+        alias = "api-token",
+        env = "API_TOKEN",
+        hide_env_values = true,
+        value_name = "TEXT",
+        global = true
+    )]
     pub(crate) token: Option<String>,
+    /// Give up after so many seconds without an answer, or without progress
+    /// [default: 60; of a check 600]
+    #[arg(long, value_name = "SECONDS", global = true,
+        value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub(crate) patience: Option<u64>,
 }
+
+/// The default of `--patience`, in seconds.
+pub(crate) const PATIENCE: u64 = 60;
 
 impl GatewayArgs {
     /// # Errors
-    /// Where the address is not an `http` address.
+    /// Where the address or the token cannot be used.
     pub(crate) fn endpoint(&self) -> anyhow::Result<Endpoint> {
         Endpoint::parse(&self.url, self.token.as_deref())
+    }
+
+    /// # Errors
+    /// As [`Self::endpoint`].
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::patient(self.endpoint()?, self.patience()))
+    }
+
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_secs(self.patience.unwrap_or(PATIENCE))
     }
 }
 
 /// Address of a gateway, and its API token.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) token: Option<String>,
+    pub(crate) base: Url,
+    /// The value of the header.
+    pub(crate) authorization: Option<HeaderValue>,
 }
 
 impl Endpoint {
     /// A gateway on this machine, without a token.
     pub fn local(port: u16) -> Self {
-        Self { host: "127.0.0.1".to_owned(), port, token: None }
+        let address = format!("http://127.0.0.1:{port}");
+        Self { base: address.parse().expect("a port makes an address"), authorization: None }
     }
 
-    /// From an address such as `http://localhost:3001`.
+    /// From an address such as `http://localhost:3001`, and the text of `API_TOKEN`.
     ///
     /// # Errors
-    /// Where it is not an `http` address.
+    /// Where one of them cannot be used, or has a part that would not be used.
     pub fn parse(address: &str, token: Option<&str>) -> anyhow::Result<Self> {
-        let url = Url::parse(address).with_context(|| format!("{address:?} is not an address"))?;
-        ensure!(url.scheme() == "http", "{address:?} is not allowed; allowed: http://host:port");
-        let host = url.host_str().with_context(|| format!("{address:?} has no host"))?;
-        Ok(Self {
-            host: host.trim_matches(['[', ']']).to_owned(), // around an IPv6 address
-            port: url.port().unwrap_or(80),
-            token: token.map(str::to_owned),
-        })
+        let allowed = "allowed: http://host:port or https://host:port, and a path";
+        let base =
+            Url::parse(address).with_context(|| format!("--url: {address:?} is no address; {allowed}"))?;
+        if !matches!(base.scheme(), "http" | "https") || !base.has_host() {
+            bail!("--url: {address:?} is not allowed; {allowed}");
+        }
+        ensure!(
+            base.username().is_empty() && base.password().is_none(),
+            "--url: a name and a password are not used; a gateway asks for a token: --token or API_TOKEN"
+        );
+        ensure!(
+            base.query().is_none() && base.fragment().is_none(),
+            "--url: {address:?} has a query or a fragment, which would not be used; {allowed}"
+        );
+        // A gateway takes each of several; the text may come from a file, with its line end.
+        let token = token.and_then(|token| token.split(',').map(str::trim).find(|token| !token.is_empty()));
+        let authorization = token.map(|token| {
+            let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+                .context("API_TOKEN (--token): it has a character that no token has")?;
+            value.set_sensitive(true);
+            anyhow::Ok(value)
+        });
+        Ok(Self { base, authorization: authorization.transpose()? })
     }
 
-    /// The head of a request.
-    pub(crate) fn request(&self, method: Method, path: &str) -> Builder {
-        let request = Request::builder().method(method).uri(path).header(HOST, &self.host);
-        match &self.token {
-            Some(token) => request.header(AUTHORIZATION, format!("Bearer {token}")),
-            None => request,
+    /// The path of the address, without a slash at its end.
+    pub(crate) fn prefix(&self) -> &str {
+        self.base.path().trim_end_matches('/')
+    }
+
+    fn is_local(&self) -> bool {
+        match self.base.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
         }
     }
+}
 
-    /// A connection, for bodies of any kind.
-    ///
-    /// # Errors
-    /// Where there is none.
-    pub(crate) async fn connect<B>(&self) -> Result<SendRequest<B>, RequestError>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
-        let stream = stream.map_err(RequestError::Refused)?;
-        stream.set_nodelay(true).map_err(RequestError::Refused)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(RequestError::broken)?;
-        tokio::spawn(connection); // it ends with the sender, which has its errors
-        Ok(sender)
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.base.as_str().trim_end_matches('/'))
     }
 }
 
@@ -116,13 +148,18 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Why a request was refused: the status, and the detail of the problem or the beginning of any other
-    /// body.
+    /// Why a request was refused: the status, and the problem or the beginning of any other body.
     pub fn reason(&self) -> String {
-        let text = String::from_utf8_lossy(&self.body);
-        let problem: Value = serde_json::from_str(&text).unwrap_or_default();
-        let detail = problem["detail"].as_str().unwrap_or(&text);
-        format!("{}: {}", self.status, detail.chars().take(LONGEST_EXCERPT).collect::<String>())
+        if let Some(to) = self.headers.get(LOCATION).filter(|_| self.status.is_redirection()) {
+            return format!("{}: the gateway is at {}", self.status, String::from_utf8_lossy(to.as_bytes()));
+        }
+        match serde_json::from_slice::<Problem>(&self.body) {
+            Ok(problem) => format!("{}: {problem}", self.status),
+            Err(_) => {
+                let text = String::from_utf8_lossy(&self.body);
+                format!("{}: {}", self.status, text.chars().take(LONGEST_EXCERPT).collect::<String>())
+            }
+        }
     }
 
     /// The body of a successful answer, as JSON.
@@ -135,31 +172,55 @@ impl Answer {
     }
 }
 
+/// Why a request, or a line of one, was refused (RFC 9457).
+#[derive(Debug, Deserialize)]
+pub(crate) struct Problem {
+    pub(crate) r#type: Option<String>,
+    pub(crate) detail: String,
+    #[serde(default)]
+    pub(crate) errors: Vec<InvalidField>,
+}
+
+/// What is wrong with a field.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct InvalidField {
+    pointer: String,
+    detail: String,
+}
+
+impl std::fmt::Display for Problem {
+    /// The fields say more than the detail, which is the same for all of them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.errors.is_empty() {
+            return f.write_str(&self.detail);
+        }
+        let field = |InvalidField { pointer, detail }: &InvalidField| match pointer.as_str() {
+            "" => format!("it {detail}"),
+            pointer => format!("{pointer} {detail}"),
+        };
+        f.write_str(&self.errors.iter().map(field).collect::<Vec<_>>().join("; "))
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// There was no connection, so nothing was sent.
     #[error("no connection: {0}")]
-    Refused(std::io::Error),
+    Refused(String),
     /// The connection broke: what was sent may have been done.
     #[error("the connection broke: {0}")]
     Broken(String),
     /// No answer came in time: what was sent may have been done.
-    #[error("no answer in time")]
-    TimedOut,
-}
-
-impl RequestError {
-    pub(crate) fn broken(error: hyper::Error) -> Self {
-        Self::Broken(format!("{:#}", anyhow::Error::from(error)))
-    }
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
 }
 
 /// A connection, made when it is needed.
 pub struct Client {
+    http: reqwest::Client,
     endpoint: Endpoint,
     deadline: Duration,
-    sender: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Client {
@@ -170,7 +231,20 @@ impl Client {
 
     /// With a deadline of its own for the head of an answer, and for each further part of it.
     pub fn patient(endpoint: Endpoint, deadline: Duration) -> Self {
-        Self { endpoint, deadline, sender: None }
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(deadline)
+            .read_timeout(deadline)
+            .redirect(redirect::Policy::none())
+            .http1_only()
+            .pool_max_idle_per_host(1)
+            .user_agent(concat!("corro/", env!("CARGO_PKG_VERSION")))
+            // Reading the certificates of the system takes longer than many a command.
+            .tls_built_in_root_certs(endpoint.base.scheme() == "https");
+        if endpoint.is_local() {
+            http = http.no_proxy();
+        }
+        let http = http.build().expect("OpenSSL and its certificates can be loaded");
+        Self { http, endpoint, deadline }
     }
 
     /// Sends a request, with JSON if there is any, and reads the answer.
@@ -178,7 +252,7 @@ impl Client {
     /// # Errors
     /// Where there is no answer. The next request has a new connection.
     pub async fn send(
-        &mut self,
+        &self,
         method: Method,
         path: &str,
         json: Option<String>,
@@ -191,9 +265,9 @@ impl Client {
     ///
     /// # Errors
     /// Where there is no answer, or another one.
-    pub async fn ask<T: DeserializeOwned>(&mut self, method: Method, path: &str) -> anyhow::Result<T> {
+    pub async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> anyhow::Result<T> {
         let answer = self.send(method, path, None).await.map_err(anyhow::Error::from);
-        answer.and_then(|answer| answer.json()).with_context(|| path.to_owned())
+        answer.and_then(|answer| answer.json()).with_context(|| format!("{}{path}", self.endpoint))
     }
 
     /// Sends a request with these headers and this body, and reads the answer.
@@ -201,7 +275,7 @@ impl Client {
     /// # Errors
     /// As [`Self::send`].
     pub async fn send_with(
-        &mut self,
+        &self,
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
@@ -214,57 +288,54 @@ impl Client {
     /// As [`Self::send_with`], but returns what there is of an answer that breaks or stops to come, and how
     /// it ended.
     pub(crate) async fn send_for_part(
-        &mut self,
+        &self,
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
         body: String,
     ) -> Result<(Answer, Result<(), RequestError>), RequestError> {
-        let request = headers.iter().fold(self.endpoint.request(method, path), |request, (name, value)| {
-            request.header(*name, *value)
-        });
-        let request = request.body(Full::from(body));
-        let request = request.map_err(|error| RequestError::Broken(error.to_string()))?;
-        let outcome = self.exchange(request).await;
-        if !matches!(outcome, Ok((_, Ok(())))) {
-            self.sender = None;
+        let mut request = self.http.request(method, format!("{}{path}", self.endpoint));
+        if let Some(authorization) = &self.endpoint.authorization {
+            request = request.header(AUTHORIZATION, authorization);
         }
-        outcome
-    }
-
-    async fn exchange(
-        &mut self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<(Answer, Result<(), RequestError>), RequestError> {
-        let deadline = self.deadline;
-        let response =
-            async { self.connected().await?.send_request(request).await.map_err(RequestError::broken) };
-        let response = timeout(deadline, response).await.unwrap_or(Err(RequestError::TimedOut))?;
-        let (head, mut frames) = response.into_parts();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if !body.is_empty() {
+            request = request.body(body);
+        }
+        let mut response = request.send().await.map_err(|error| self.why(error))?;
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         let mut body = Vec::new();
         let end = loop {
-            match timeout(deadline, frames.frame()).await {
-                Ok(Some(Ok(frame))) => body.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
-                Ok(Some(Err(error))) => break Err(RequestError::broken(error)),
+            match response.chunk().await {
+                Ok(Some(_)) if body.len() > LONGEST => {
+                    break Err(RequestError::Broken(format!("the answer is longer than {LONGEST} bytes")));
+                }
+                Ok(Some(data)) => body.extend_from_slice(&data),
                 Ok(None) => break Ok(()),
-                Err(_) => break Err(RequestError::TimedOut),
+                Err(error) => break Err(self.why(error)),
             }
         };
-        Ok((Answer { status: head.status, headers: head.headers, body: body.into() }, end))
+        Ok((Answer { status, headers, body: body.into() }, end))
     }
 
-    /// The connection, which is made where there is none or it was closed since the last answer.
-    async fn connected(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, RequestError> {
-        let usable = match &mut self.sender {
-            Some(sender) => sender.ready().await.is_ok(),
-            None => false,
-        };
-        if !usable {
-            self.sender = None;
-            self.sender = Some(self.endpoint.connect().await?);
+    fn why(&self, error: reqwest::Error) -> RequestError {
+        let (no_connection, late) = (error.is_connect(), error.is_timeout());
+        // What is around the cause names the address, and the libraries.
+        let cause = anyhow::Error::from(error).root_cause().to_string();
+        match (no_connection, late) {
+            (true, _) => RequestError::Refused(cause),
+            (false, true) => RequestError::TimedOut(self.deadline),
+            (false, false) => RequestError::Broken(cause),
         }
-        Ok(self.sender.as_mut().expect("it was made just now, or is usable"))
     }
+}
+
+/// How many users there are, as a gateway counts.
+#[derive(Deserialize)]
+pub(crate) struct Count {
+    pub(crate) count: u64,
 }
 
 #[cfg(test)]
@@ -275,52 +346,115 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_understood_or_refused() {
-        let endpoint = Endpoint::parse("http://localhost:3001/", None).unwrap();
-        assert_eq!((endpoint.host.as_str(), endpoint.port), ("localhost", 3001));
-        assert_eq!(Endpoint::parse("http://[::1]", None).unwrap().host, "::1");
-        for bad in ["localhost:3001", "https://localhost", "nonsense"] {
-            assert!(Endpoint::parse(bad, None).is_err(), "{bad}");
+    fn an_address_is_used_as_it_is_or_refused() {
+        let parse = |address| Endpoint::parse(address, None).map(|endpoint| endpoint.to_string());
+        for (address, used) in [
+            ("http://localhost:3001/", "http://localhost:3001"),
+            ("http://[::1]", "http://[::1]"),
+            ("https://users.example:8443/corro/", "https://users.example:8443/corro"),
+        ] {
+            assert_eq!(parse(address).unwrap(), used);
+        }
+        for bad in [
+            "localhost:3001",
+            "ftp://localhost",
+            "nonsense",
+            "http://ada:secret@localhost",
+            "http://ada@localhost",
+            "http://localhost?x=1",
+            "http://localhost#x",
+            "",
+        ] {
+            let error = format!("{:#}", parse(bad).unwrap_err());
+            assert!(error.starts_with("--url: ") && !error.contains("secret"), "{bad}: {error}");
         }
     }
 
-    /// A gateway that answers each connection with the same text and closes it.
-    async fn gateway(text: &'static str) -> Endpoint {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+    #[test]
+    fn of_a_list_of_tokens_the_first_is_used() {
+        let header = |token| {
+            let endpoint = Endpoint::parse("http://localhost", Some(token)).unwrap();
+            endpoint.authorization.map(|value| value.to_str().unwrap().to_owned())
+        };
+        for token in ["sesame", "sesame\n", " sesame , other", ",sesame"] {
+            assert_eq!(header(token).as_deref(), Some("Bearer sesame"), "{token:?}");
+        }
+        assert_eq!((header(""), header(" ,\n")), (None, None));
+        assert!(Endpoint::parse("http://localhost", Some("a\nb")).is_err());
+    }
+
+    /// A gateway that answers each connection with the same text and closes it. It hands on what it is asked.
+    async fn gateway(
+        host: &str,
+        text: &'static str,
+    ) -> (Endpoint, tokio::sync::mpsc::UnboundedReceiver<String>) {
+        let listener = TcpListener::bind((host, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, asked) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(async move {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                let _ = stream.read(&mut [0; 4096]).await;
+                let mut request = vec![0; 4096];
+                let length = stream.read(&mut request).await.unwrap_or(0);
+                let _ = sender.send(String::from_utf8_lossy(&request[..length]).into_owned());
                 let _ = stream.write_all(text.as_bytes()).await;
             }
         });
-        Endpoint::parse(&format!("http://127.0.0.1:{port}"), Some("sesame")).unwrap()
+        (Endpoint::parse(&format!("http://{address}/below/"), Some("sesame")).unwrap(), asked)
     }
+
+    const HI: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi";
 
     #[tokio::test]
     async fn an_answer_is_read_and_a_closed_connection_is_made_anew() {
-        let text = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi";
-        let mut client = Client::new(gateway(text).await);
+        let client = Client::new(gateway("127.0.0.1", HI).await.0);
         for _ in 0..2 {
             let answer = client.send(Method::GET, "/", None).await.unwrap();
             assert_eq!((answer.status, answer.body.as_ref()), (StatusCode::OK, b"hi".as_slice()));
         }
-        let error = client.ask::<u64>(Method::GET, "/api/x").await.unwrap_err();
-        assert_eq!(
-            format!("{error:#}").split(": expected").next(),
-            Some("/api/x: the answer is not understood")
-        );
+        let error = format!("{:#}", client.ask::<u64>(Method::GET, "/api/x").await.unwrap_err());
+        assert!(error.contains("/below/api/x: the answer is not understood"), "{error}");
     }
 
     #[tokio::test]
-    async fn refused_and_broken_are_different_errors() {
+    async fn path_host_port_and_token_are_sent() {
+        for host in ["127.0.0.1", "::1"] {
+            let (endpoint, mut asked) = gateway(host, HI).await;
+            let port = endpoint.base.port().unwrap();
+            Client::new(endpoint).send(Method::GET, "/api/user", None).await.unwrap();
+            let asked = asked.recv().await.unwrap().to_lowercase();
+            let host = if host == "::1" { format!("[::1]:{port}") } else { format!("{host}:{port}") };
+            assert!(asked.starts_with("get /below/api/user http/1.1\r\n"), "{asked}");
+            assert!(asked.contains(&format!("host: {host}\r\n")), "{asked}");
+            assert!(asked.contains("authorization: bearer sesame\r\n"), "{asked}");
+        }
+    }
+
+    #[tokio::test]
+    async fn refused_broken_and_late_are_different_errors() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
+        let silent = Endpoint::local(listener.local_addr().unwrap().port());
+        let client = Client::patient(silent.clone(), Duration::from_millis(50));
+        let get = async |client: &Client| client.send(Method::GET, "/", None).await;
+        assert!(matches!(get(&client).await, Err(RequestError::TimedOut(_))));
         drop(listener);
-        let mut client = Client::new(Endpoint::parse(&address, None).unwrap());
-        assert!(matches!(client.send(Method::GET, "/", None).await, Err(RequestError::Refused(_))));
-        let mut client = Client::new(gateway("HTTP/1.1 200 OK\r\ncontent-le").await);
-        assert!(matches!(client.send(Method::GET, "/", None).await, Err(RequestError::Broken(_))));
+        assert!(matches!(get(&Client::new(silent)).await, Err(RequestError::Refused(_))));
+        let client = Client::new(gateway("127.0.0.1", "HTTP/1.1 200 OK\r\ncontent-le").await.0);
+        assert!(matches!(get(&client).await, Err(RequestError::Broken(_))));
+    }
+
+    #[test]
+    fn a_refusal_names_the_fields_or_where_to_go() {
+        let answer = |status, headers, body: &'static str| Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers,
+            body: body.into(),
+        };
+        let wrong = r#"{"type":"t","detail":"d","errors":[{"pointer":"/name","detail":"is required"}]}"#;
+        let reason = answer(422, HeaderMap::new(), wrong).reason();
+        assert_eq!(reason, "422 Unprocessable Entity: /name is required");
+        assert_eq!(answer(502, HeaderMap::new(), "<html>").reason(), "502 Bad Gateway: <html>");
+        let to = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static("https://other/"))]);
+        assert!(answer(301, to, "").reason().ends_with("the gateway is at https://other/"));
     }
 }

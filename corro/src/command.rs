@@ -1,10 +1,13 @@
 //! The command line: which command there are, how each one ends, and its exit code.
 
+use std::io::{Write, stdout};
 use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use db_process::config::DbProcessConfig;
 use gateway::config::GatewayConfig;
 use rustix::process::Signal;
@@ -15,7 +18,10 @@ use crate::demo::{self, DemoArgs};
 use crate::drill::{self, DrillArgs};
 use crate::parent;
 use crate::promote::{self, PromoteArgs};
+use crate::status::{self, StatusArgs};
+use crate::terminal::complain;
 use crate::transfer::{self, ExportArgs, ImportArgs};
+use crate::users::{self, UsersArgs};
 
 /// A replicated, partitioned user store: a whole ring on this machine, or one of its processes
 #[derive(Parser, Debug)]
@@ -24,7 +30,7 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// End when this process, the parent, ends
-    #[arg(long, value_name = "PID", global = true)]
+    #[arg(long, value_name = "PID", global = true, hide = true)]
     exit_with_parent: Option<NonZeroU32>,
 }
 
@@ -44,16 +50,33 @@ enum Command {
     #[command(hide = true)]
     BenchCeiling,
     /// Write the users of a ring to a file
+    #[command(after_help = EXPORT_EXIT)]
     Export(Box<ExportArgs>),
     /// Read users from a file into a ring; run again, it continues where it ended
     #[command(after_help = IMPORT_EXIT)]
     Import(Box<ImportArgs>),
+    /// Read, list, count, create, update or delete users of a ring
+    #[command(after_help = USERS_EXIT)]
+    Users(UsersArgs),
+    /// Show the ring: its processes, and which partitions take reads and writes
+    #[command(after_help = STATUS_EXIT)]
+    Status(StatusArgs),
     /// Let the copy that is there lead a partition, though writes may be lost
     Promote(PromoteArgs),
     /// Run the gateway of a ring
     Gateway(Box<GatewayConfig>),
     /// Run a db-process of a ring
     DbProcess(Box<DbProcessConfig>),
+    /// Print a script that completes this command in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page of this command
+    Man {
+        /// Write the pages of all commands into this folder
+        folder: Option<PathBuf>,
+    },
 }
 
 const DRILL_EXIT: &str =
@@ -61,6 +84,14 @@ const DRILL_EXIT: &str =
 
 const CHECK_EXIT: &str =
     "Exit code: 0 all copies are what they should be, 1 they are not, 2 that could not be found out.";
+
+const USERS_EXIT: &str = "Exit code: 0 it is done, 1 the ring refuses it (no such user, a field that is not \
+    valid), 2 it could not be done.";
+
+const STATUS_EXIT: &str = "Exit code: 0 every partition takes reads and writes, 1 some do not, 2 that could \
+    not be found out.";
+
+const EXPORT_EXIT: &str = "Exit code: 0 all users are written, 2 they are not.";
 
 const IMPORT_EXIT: &str = "Exit code: 0 every row is in the ring, 1 some are not, 2 the import could not be \
     done or not to its end.";
@@ -73,19 +104,17 @@ pub fn main() -> ExitCode {
         Command::Gateway(_) | Command::DbProcess(_) | Command::BenchCeiling => {
             (Signal::KILL, ExitCode::FAILURE)
         }
-        Command::Drill(_) | Command::Check(_) | Command::Import(_) => (Signal::TERM, ExitCode::from(2)),
-        Command::Demo(_) | Command::Bench(_) | Command::Export(_) | Command::Promote(_) => {
-            (Signal::TERM, ExitCode::FAILURE)
-        }
+        Command::Demo(_) | Command::Bench(_) | Command::Promote(_) => (Signal::TERM, ExitCode::FAILURE),
+        _ => (Signal::TERM, ExitCode::from(2)),
     };
     if let Some(Err(error)) = exit_with_parent.map(|parent| parent::end_with(parent, signal)) {
-        eprintln!("corro: {error:#}");
+        complain(&format!("corro: {error:#}"));
         return ExitCode::FAILURE;
     }
     match run(command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("corro: {error:#}");
+            complain(&format!("corro: {error:#}"));
             failure
         }
     }
@@ -111,16 +140,38 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Export(args) => transfer::export(*args).await.map(done),
             Command::Import(args) => transfer::import(*args).await,
             Command::Promote(args) => promote::run(args).await.map(done),
+            Command::Users(args) => users::run(args).await,
+            Command::Status(args) => status::run(args).await,
+            Command::Completions { shell } => completions(shell).map(done),
+            Command::Man { folder } => manual(folder.as_deref()).map(done),
             Command::Gateway(_) | Command::DbProcess(_) => unreachable!("they have a runtime of their own"),
         }
-    })?;
+    });
+    // What blocks a thread, such as a resolver, is not waited for.
+    runtime.shutdown_background();
+    let good = good?;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn completions(shell: Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "corro", &mut script);
+    Ok(stdout().write_all(&script)?)
+}
+
+fn manual(folder: Option<&Path>) -> anyhow::Result<()> {
+    match folder {
+        None => Ok(clap_mangen::Man::new(Cli::command()).render(&mut stdout())?),
+        Some(folder) => {
+            let written = std::fs::create_dir_all(folder)
+                .and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
+            written.with_context(|| folder.display().to_string())
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -141,7 +192,9 @@ mod tests {
             "import",
             "gateway",
             "db-process",
-            "--exit-with-parent",
+            "users",
+            "status",
+            "completions",
         ] {
             assert!(help.contains(part), "{part} is missing in {help}");
         }
@@ -152,7 +205,7 @@ mod tests {
         let parsed = Cli::try_parse_from(["corro", "demo", "kill", "db-1", "--folder", "elsewhere"]).unwrap();
         let Command::Demo(demo) = parsed.command else { panic!("another command: {parsed:?}") };
         assert!(matches!(demo.order, Some(demo::Order::Kill(name)) if name.process == "db-1"));
-        assert_eq!(demo.settings.folder, std::path::Path::new("elsewhere"));
+        assert_eq!(demo.settings.folder, Path::new("elsewhere"));
         assert!(Cli::try_parse_from(["corro", "demo", "kill"]).is_err());
     }
 }

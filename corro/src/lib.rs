@@ -1,6 +1,8 @@
 //! The command `corro`, and what it shares with tests: an HTTP client, a load that remembers what it was
 //! answered, a search for linearizability, and a seeded source of random choices.
 
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 mod bench;
 mod check;
 pub mod client;
@@ -13,7 +15,9 @@ pub mod load;
 mod parent;
 mod promote;
 pub mod random;
+mod status;
 mod terminal;
 mod transfer;
+mod users;
 
 pub use command::main;

@@ -10,16 +10,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use hyper::Method;
-use serde::Deserialize;
+use gateway::status::{ClusterStatus, CopyStatus, PartitionStatus, RolledBack};
+use protocol::message::link::Rollback;
+use reqwest::Method;
 use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
 use crate::client::{Client, GatewayArgs};
 use crate::terminal::say;
-
-/// A copy that may lead does so within milliseconds, once enough disks have persisted the view.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -36,62 +34,29 @@ pub(crate) struct PromoteArgs {
     yes: bool,
 }
 
-/// The part of `/api/cluster` that matters here.
-#[derive(Deserialize, Debug)]
-struct Cluster {
-    partitions: Vec<Partition>,
-}
-
-#[derive(Deserialize, Debug)]
-struct Partition {
-    partition: u16,
-    lead: Option<String>,
-    role: String,
-    unreplicated: u64,
-    waiting_for: Option<String>,
-    copies: Vec<CopyOf>,
-}
-
-#[derive(Deserialize, Debug)]
-struct CopyOf {
-    process: String,
-    role: String,
-    connected: bool,
-    complete: bool,
-    rolled_back: Option<RolledBack>,
-    version: Option<u64>,
-    lag: Option<u64>,
-}
-
-#[derive(Deserialize, Debug)]
-struct RolledBack {
-    of: String,
-    found: u64,
-    known: u64,
-}
-
 /// Promotes, if the operator confirms it.
 ///
 /// # Errors
 /// Where there is no such gateway or partition, where it is served, or where no copy can lead it.
 pub(crate) async fn run(args: PromoteArgs) -> anyhow::Result<()> {
-    let mut client = Client::new(args.gateway.endpoint()?);
+    let client = args.gateway.client()?;
     let number = args.partition;
-    let partition = look(&mut client, number).await?;
+    let partition = look(&client, number).await?;
     if let Some(leader) = &partition.lead {
         bail!("partition {number} is led by {leader}: there is nothing to promote");
     }
-    say(&partition.before());
+    say(&before(&partition));
     if !args.yes && !confirmed(number)? {
         say("Nothing was changed.");
         return Ok(());
     }
     let _: IgnoredAny = client.ask(Method::POST, &format!("/api/cluster/promote/{number}")).await?;
-    let deadline = Instant::now() + PATIENCE;
+    // Milliseconds, once enough disks have persisted the view.
+    let deadline = Instant::now() + args.gateway.patience();
     loop {
-        let partition = look(&mut client, number).await?;
+        let partition = look(&client, number).await?;
         if let Some(leader) = &partition.lead {
-            say(&partition.after(leader));
+            say(&after(&partition, leader));
             return Ok(());
         }
         ensure!(Instant::now() < deadline, "partition {number} has no leader yet: see /api/cluster");
@@ -99,8 +64,8 @@ pub(crate) async fn run(args: PromoteArgs) -> anyhow::Result<()> {
     }
 }
 
-async fn look(client: &mut Client, number: u16) -> anyhow::Result<Partition> {
-    let Cluster { partitions } = client.ask(Method::GET, "/api/cluster").await?;
+async fn look(client: &Client, number: u16) -> anyhow::Result<PartitionStatus> {
+    let ClusterStatus { partitions, .. } = client.ask(Method::GET, "/api/cluster").await?;
     let size = partitions.len();
     let partition = partitions.into_iter().find(|partition| partition.partition == number);
     partition.with_context(|| format!("there is no partition {number} in a ring of {size}"))
@@ -110,69 +75,59 @@ async fn look(client: &mut Client, number: u16) -> anyhow::Result<Partition> {
 fn confirmed(number: u16) -> anyhow::Result<bool> {
     let input = std::io::stdin();
     ensure!(input.is_terminal(), "there is no terminal to ask on; --yes promotes without asking");
-    print!("Promote partition {number}? [y/N] ");
-    std::io::stdout().flush()?;
+    let mut output = std::io::stderr();
+    write!(output, "Promote partition {number}? [y/N] ")?;
+    output.flush()?;
     let mut line = String::new();
     input.lock().read_line(&mut line)?;
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }
 
-impl Partition {
-    /// What is known before.
-    fn before(&self) -> String {
-        let waiting_for = self.waiting_for.as_deref().unwrap_or("it is not known what it waits for");
-        let mut lines = vec![format!("Partition {} is not served: {waiting_for}.", self.partition)];
-        for copy in &self.copies {
-            let led = if copy.role == self.role { "led last as far as is known; " } else { "" };
-            lines.push(format!("  {:8} {:10} {led}{}", copy.role, copy.process, copy.state()));
-        }
-        lines.push(match self.unreplicated {
-            0 => "The gateway has no writes in hand that a copy may lack.".to_owned(),
-            writes => format!("The gateway has {writes} acknowledged writes in hand, and will add them."),
-        });
-        lines.push(
-            "Acknowledged writes that only the copy has that led last will be missing until it comes back; \
-             then they\nare merged in, each field below what was written meanwhile. If it never comes back, \
-             they are lost."
-                .to_owned(),
-        );
-        lines.join("\n")
+/// What is known before.
+fn before(partition: &PartitionStatus) -> String {
+    let PartitionStatus { partition: number, role, unreplicated, waiting_for, copies, .. } = partition;
+    let waiting_for = waiting_for.as_deref().unwrap_or("it is not known what it waits for");
+    let mut text = format!("Partition {number} is not served: {waiting_for}.\n");
+    for copy in copies {
+        let led = if copy.role == *role { "led last as far as is known; " } else { "" };
+        text += &format!("  {:8} {:10} {led}{}\n", copy.role.as_str(), copy.process, state(copy));
     }
-
-    /// What has become of it.
-    fn after(&self, lead: &str) -> String {
-        let mut line = format!("Partition {} is led by {lead}, and takes reads and writes.", self.partition);
-        if let Some(waiting_for) = &self.waiting_for {
-            line.push_str(&format!(" To be whole again, {waiting_for}."));
-        }
-        line
-    }
+    text += &match unreplicated {
+        0 => "The gateway has no writes in hand that a copy may lack.\n".to_owned(),
+        writes => format!("The gateway has {writes} acknowledged writes in hand, and will add them.\n"),
+    };
+    text + "Acknowledged writes that only the copy has that led last will be missing until it comes back; \
+            then they\nare merged in, each field below what was written meanwhile. If it never comes back, \
+            they are lost."
 }
 
-impl CopyOf {
-    fn state(&self) -> String {
-        if !self.connected {
-            return "away".to_owned();
-        }
-        if let Some(RolledBack { of, found, known }) = &self.rolled_back {
-            return format!(
-                "here, and its disk has lost something: it ends at {of} {found}, and had {of} {known}"
-            );
-        }
-        if !self.complete {
-            return "here, and has never held the whole partition".to_owned();
-        }
-        let newest = match self.version {
-            Some(0) | None => "nothing was ever written to it".to_owned(),
-            Some(version) => format!("its newest write is version {version}"),
-        };
-        match self.lag {
-            Some(0) => format!("here, {newest}; it has all that this gateway saw acknowledged"),
-            Some(lag) => format!("here, {newest}; it lacks {lag} writes that this gateway saw acknowledged"),
-            None => {
-                format!("here, {newest}; this gateway has not seen who led, so what it lacks is not known")
-            }
-        }
+/// What has become of it.
+fn after(partition: &PartitionStatus, lead: &str) -> String {
+    let mut line = format!("Partition {} is led by {lead}, and takes reads and writes.", partition.partition);
+    if let Some(waiting_for) = &partition.waiting_for {
+        line += &format!(" To be whole again, {waiting_for}.");
+    }
+    line
+}
+
+fn state(copy: &CopyStatus) -> String {
+    if !copy.connected {
+        return "away".to_owned();
+    }
+    if let Some(RolledBack { of, found, known }) = copy.rolled_back {
+        return format!("here, and its disk has lost something: {}", Rollback { of, found, known });
+    }
+    if !copy.complete {
+        return "here, and has never held the whole partition".to_owned();
+    }
+    let newest = match copy.version {
+        Some(0) | None => "nothing was ever written to it".to_owned(),
+        Some(version) => format!("its newest write is version {version}"),
+    };
+    match copy.lag {
+        Some(0) => format!("here, {newest}; it has all that this gateway saw acknowledged"),
+        Some(lag) => format!("here, {newest}; it lacks {lag} writes that this gateway saw acknowledged"),
+        None => format!("here, {newest}; this gateway has not seen who led, so what it lacks is not known"),
     }
 }
 
@@ -180,9 +135,10 @@ impl CopyOf {
 mod tests {
     use super::*;
 
-    fn partition(lag: &str) -> Partition {
+    fn partition(lag: &str) -> PartitionStatus {
         let text = format!(
-            r#"{{"partition":1,"lead":null,"role":"primary","unreplicated":0,
+            r#"{{"partition":1,"lead":null,"role":"primary","unreplicated":0,"unreplicated_millis":0,
+            "reads":false,"writes":false,"both_read":false,"link_down":false,
             "waiting_for":"db-1 has to come back","copies":[
             {{"process":"db-1","role":"primary","connected":false,"complete":false,"version":null,
             "lag":null}},
@@ -194,13 +150,13 @@ mod tests {
 
     #[test]
     fn it_says_who_led_who_is_away_and_what_is_not_known() {
-        let text = partition("null").before();
+        let text = before(&partition("null"));
         for part in
             ["not served: db-1 has to come back", "db-1       led last", "away", "version 77", "not known"]
         {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
-        assert!(partition("3").before().contains("lacks 3 writes"));
-        assert!(partition("0").before().contains("all that this gateway saw"));
+        assert!(before(&partition("3")).contains("lacks 3 writes"));
+        assert!(before(&partition("0")).contains("all that this gateway saw"));
     }
 }

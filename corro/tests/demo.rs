@@ -87,7 +87,7 @@ impl Demo {
     /// Whether no partition waits for anything.
     fn is_whole(&self) -> bool {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut client = Client::new(Endpoint::local(self.rest_port));
+        let client = Client::new(Endpoint::local(self.rest_port));
         let cluster: Value = runtime.block_on(client.ask(Method::GET, "/api/cluster")).unwrap();
         cluster["partitions"].as_array().unwrap().iter().all(|partition| partition["waiting_for"].is_null())
     }

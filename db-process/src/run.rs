@@ -39,14 +39,14 @@ const STOP_DEADLINE: Duration = Duration::from_millis(1200);
 /// runs with them, or runs it until SIGTERM. An error is printed in one line.
 pub fn main(config: DbProcessConfig) -> ExitCode {
     if let Err(line) = config.check() {
-        eprintln!("{line}");
+        process::complain(&line);
         return ExitCode::from(2);
     }
     if let Some(health) = config.healthcheck {
         return match config.probe(health) {
             Ok(()) => ExitCode::SUCCESS,
             Err(line) => {
-                eprintln!("{line}");
+                process::complain(&line);
                 ExitCode::FAILURE
             }
         };

@@ -28,14 +28,14 @@ const GRACE: Duration = Duration::from_secs(4);
 /// with them, or runs it until SIGTERM. An error is one line on standard error.
 pub fn main(config: GatewayConfig) -> ExitCode {
     if let Err(line) = config.validate() {
-        eprintln!("{line}");
+        process::complain(&line);
         return ExitCode::from(2);
     }
     if config.healthcheck {
         return match process::probe(config.rest_port, "/health/live") {
             Ok(()) => ExitCode::SUCCESS,
             Err(line) => {
-                eprintln!("{line}");
+                process::complain(&line);
                 ExitCode::FAILURE
             }
         };

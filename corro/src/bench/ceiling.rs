@@ -8,6 +8,7 @@
 //! that does not concern one user.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::net::Ipv4Addr;
 
 use anyhow::Context;
@@ -28,7 +29,7 @@ const BATCH: usize = 1_024;
 /// If there is no port.
 pub(crate) async fn run() -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no port can be opened")?;
-    println!("{}", listener.local_addr()?.port());
+    writeln!(std::io::stdout(), "{}", listener.local_addr()?.port())?;
     let (engine, requests) = EngineHandle::channel();
     tokio::spawn(answer(requests));
     let router = http::router(engine, &HttpSettings::default());

@@ -28,28 +28,28 @@ mod sides;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
 use crate::client::Endpoint;
 use crate::terminal::say;
-use report::Report;
 use sides::Sides;
 
 /// `corro bench`.
 #[derive(Args, Debug)]
 pub(crate) struct BenchArgs {
-    /// Gateway of a running ring [default: a ring of its own, in a temporary folder]
+    /// Gateway of a running ring, in which the bench creates users, and deletes them afterwards
+    /// [default: a ring of its own, in a temporary folder]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// API token of a running ring
-    #[arg(long, env = "API_TOKEN", hide_env_values = true, value_name = "TEXT", requires = "url")]
-    api_token: Option<String>,
+    #[arg(long, alias = "api-token", env = "API_TOKEN", hide_env_values = true, value_name = "TEXT")]
+    token: Option<String>,
     /// Size of a ring of its own
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = upto::<u16>(64),
+    #[arg(long, alias = "processes", default_value_t = 3, value_name = "N", value_parser = upto::<u16>(64),
         conflicts_with = "url")]
-    processes: u16,
+    db_processes: u16,
     /// What is asked for, separated by commas: get, post, put, delete, or a mix such as 95/5 (reads/updates,
     /// in percent)
     #[arg(long, value_name = "LOADS", value_delimiter = ',', default_value = "get,post,put,delete,95/5")]
@@ -77,8 +77,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
     /// Write all figures to this file
-    #[arg(long, value_name = "FILE.json")]
-    json: Option<PathBuf>,
+    #[arg(long, alias = "json", value_name = "FILE.json")]
+    report: Option<PathBuf>,
 }
 
 fn upto<T: TryFrom<u64> + Clone + Send + Sync>(most: u64) -> RangedU64ValueParser<T> {
@@ -107,6 +107,8 @@ pub(crate) enum Kind {
     Mix(u64),
     /// `POST` of one user after the other with given ids: not measured, but what the others need.
     Fill,
+    /// `DELETE` of one user after the other that may be there: not measured either.
+    Clear,
 }
 
 impl FromStr for Kind {
@@ -138,6 +140,7 @@ impl std::fmt::Display for Kind {
             Self::Delete => f.write_str("DELETE"),
             Self::Mix(reads) => write!(f, "{reads}/{}", 100 - reads),
             Self::Fill => f.write_str("fill"),
+            Self::Clear => f.write_str("clear"),
         }
     }
 }
@@ -151,18 +154,24 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<()> {
     let write = |file: &Path, text: String| {
         std::fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))
     };
-    if let Some(file) = &args.json {
+    if let Some(file) = &args.report {
         write(file, String::new())?; // better now than after an hour
     }
     let mut sides = Sides::default();
-    let report = tokio::select! {
-        report = measure(&args, &mut sides) => report,
+    let started = tokio::select! {
+        started = start(&args, &mut sides) => started,
         () = shutdown.cancelled() => Err(anyhow!("interrupted")),
     };
+    let report = match started {
+        Ok(()) => rounds::run(&args, &sides.all, &shutdown).await,
+        Err(error) => Err(error),
+    };
+    let cleared = rounds::clear(&args, &sides.all).await;
     sides.close().await?;
     let report = report?;
+    cleared?;
     say(&report.table());
-    if let Some(file) = &args.json {
+    if let Some(file) = &args.report {
         write(file, serde_json::to_string_pretty(&report)?)?;
     }
     match report.errors() {
@@ -171,18 +180,27 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<()> {
     }
 }
 
-async fn measure(args: &BenchArgs, sides: &mut Sides) -> anyhow::Result<Report> {
+async fn start(args: &BenchArgs, sides: &mut Sides) -> anyhow::Result<()> {
     match &args.url {
-        Some(url) => sides.running_ring(Endpoint::parse(url, args.api_token.as_deref())?),
-        None => sides.own_ring("ring", None, args.processes).await?,
+        Some(url) => {
+            let target = Endpoint::parse(url, args.token.as_deref())?;
+            ensure!(target.base.scheme() == "http", "--url: a bench speaks http only: not by way of a proxy");
+            say(&format!(
+                "This creates {} users, and more with every POST, in the ring at {target}, and deletes them \
+                 afterwards.",
+                args.users
+            ));
+            sides.running_ring(target);
+        }
+        None => sides.own_ring("ring", None, args.db_processes).await?,
     }
     if !args.no_ceiling {
         sides.ceiling().await?;
     }
     if let Some(executable) = &args.against {
-        sides.own_ring("against", Some(executable), args.processes).await?;
+        sides.own_ring("against", Some(executable), args.db_processes).await?;
     }
-    rounds::run(args, &sides.all).await
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,16 +2,22 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
+use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::cpu::Watched;
 use crate::client::Endpoint;
 use crate::demo::DemoRing;
 use crate::parent;
+
+/// What has not started by then does not.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One of those that are compared.
 #[derive(Debug)]
@@ -20,7 +26,12 @@ pub(super) struct Side {
     pub(super) target: Endpoint,
     /// Its processes, where they are known.
     pub(super) processes: Vec<Watched>,
+    /// Of a ring that stays: the users that it was asked to make.
+    pub(super) made: Option<Made>,
 }
+
+/// Ids that a ring has chosen.
+pub(super) type Made = Arc<Mutex<Vec<Uuid>>>;
 
 /// All that are compared, the ring in question first.
 #[derive(Default)]
@@ -34,7 +45,7 @@ pub(super) struct Sides {
 impl Sides {
     /// A ring that runs already.
     pub(super) fn running_ring(&mut self, target: Endpoint) {
-        self.all.push(Side { name: "ring", target, processes: Vec::new() });
+        self.all.push(Side { name: "ring", target, processes: Vec::new(), made: Some(Made::default()) });
     }
 
     /// Starts a ring as it would run in production, with this executable where no other is given.
@@ -51,11 +62,11 @@ impl Sides {
         command.env("NODE_ENV", "production").env_remove("RUST_LOG");
         let ring = DemoRing::start(command, size).await.with_context(|| format!("the ring ({name})"))?;
         let port = ring.port();
-        until_ready(port).await; // all processes run now
+        until_ready(port).await?; // all processes run now
         let processes = ring.processes().await?;
         self.rings.push(ring);
         let processes = processes.into_iter().map(|(name, pid)| Watched { name, pid }).collect();
-        self.all.push(Side { name, target: Endpoint::local(port), processes });
+        self.all.push(Side { name, target: Endpoint::local(port), processes, made: None });
         Ok(())
     }
 
@@ -71,12 +82,13 @@ impl Sides {
             .context("the ceiling cannot be started")?;
         let output = child.stdout.take().context("its output is piped")?;
         let mut port = String::new();
-        BufReader::new(output).read_line(&mut port).await.context("the ceiling does not print its port")?;
+        let read = timeout(PATIENCE, BufReader::new(output).read_line(&mut port)).await;
+        read.context("the ceiling does not start")?.context("the ceiling does not print its port")?;
         let port = port.trim().parse().with_context(|| format!("the ceiling prints {port:?} as its port"))?;
         let pid = child.id().context("the ceiling has ended")?;
         self.ceiling = Some(child);
         let processes = vec![Watched { name: "ceiling".to_owned(), pid }];
-        self.all.push(Side { name: "ceiling", target: Endpoint::local(port), processes });
+        self.all.push(Side { name: "ceiling", target: Endpoint::local(port), processes, made: None });
         Ok(())
     }
 
@@ -93,8 +105,12 @@ impl Sides {
 }
 
 /// Returns when every partition takes reads and writes.
-async fn until_ready(port: u16) {
-    while let Ok(Err(_)) = tokio::task::spawn_blocking(move || process::probe(port, "/health/ready")).await {
+async fn until_ready(port: u16) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let probe = move || process::probe(port, "/health/ready");
+    while let Ok(Err(why)) = tokio::task::spawn_blocking(probe).await {
+        ensure!(Instant::now() < deadline, "the ring is not ready after {PATIENCE:?}: {why}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    Ok(())
 }

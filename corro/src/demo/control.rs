@@ -9,12 +9,15 @@ use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::layout::Layout;
 
 /// Stopping a process takes 5 s at most; an order needs no more than that and a little.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Between two looks at whether a demo has stopped.
+const INTERVAL: Duration = Duration::from_millis(20);
 
 /// No order and no answer is longer.
 const LONGEST_LINE: u64 = 64 * 1024;
@@ -25,8 +28,8 @@ const LONGEST_LINE: u64 = 64 * 1024;
 pub(crate) enum Order {
     /// Kill a process as `kill -9` does
     Kill(Name),
-    /// Stop a process as SIGTERM does
-    Stop(Name),
+    /// Stop a process as SIGTERM does; all of them and the demo, where none is named
+    Stop(OneOrAll),
     /// Make a process hang as SIGSTOP does
     Pause(Name),
     /// Let a process that hangs continue
@@ -44,6 +47,14 @@ pub(crate) struct Name {
     pub(crate) process: String,
 }
 
+/// Names a process, or all.
+#[derive(Args, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OneOrAll {
+    /// gateway, db-0, db-1, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) process: Option<String>,
+}
+
 /// What came of an order.
 #[derive(Serialize, Deserialize, Debug, PartialEq, Eq)]
 #[serde(tag = "answer", rename_all = "snake_case")]
@@ -59,7 +70,14 @@ pub(crate) enum Answer {
         reason: String,
     },
     /// The demo as it is.
+    // Of a demo before 5789489, asked where its ring is: `ring`, without the processes.
+    #[serde(alias = "ring")]
     Status(Status),
+    /// What such a demo answers to `status`.
+    Processes {
+        /// The gateway first.
+        processes: Vec<ProcessStatus>,
+    },
 }
 
 /// A demo as it is.
@@ -72,6 +90,7 @@ pub(crate) struct Status {
     /// Holds a folder of data for each db-process.
     pub(crate) data: PathBuf,
     /// The gateway first.
+    #[serde(default)]
     pub(crate) processes: Vec<ProcessStatus>,
 }
 
@@ -120,10 +139,21 @@ where
 /// # Errors
 /// Where no demo runs there, or it refuses.
 pub(crate) async fn send(layout: &Layout, order: &Order) -> anyhow::Result<String> {
-    match ask(layout, order).await? {
+    match ask(layout, &line_of(order)?).await? {
+        Answer::Done { .. } if matches!(order, Order::Stop(OneOrAll { process: None })) => {
+            let gone = async {
+                while layout.socket.exists() {
+                    sleep(INTERVAL).await;
+                }
+            };
+            timeout(DEADLINE, gone)
+                .await
+                .with_context(|| format!("the demo has not stopped after {DEADLINE:?}"))?;
+            Ok("The demo has stopped".to_owned())
+        }
         Answer::Done { text } => Ok(text),
         Answer::Refused { reason } => bail!(reason),
-        Answer::Status(Status { processes, .. }) => {
+        Answer::Status(Status { processes, .. }) | Answer::Processes { processes } => {
             let line = |each: &ProcessStatus| format!("{:<8} {}", each.process, each.state);
             Ok(processes.iter().map(line).collect::<Vec<_>>().join("\n"))
         }
@@ -135,27 +165,35 @@ pub(crate) async fn send(layout: &Layout, order: &Order) -> anyhow::Result<Strin
 /// # Errors
 /// Where no demo runs there, or it is of another version.
 pub(crate) async fn status(layout: &Layout) -> anyhow::Result<Status> {
-    match ask(layout, &Order::Status).await? {
+    match ask(layout, &line_of(&Order::Status)?).await? {
         Answer::Status(status) => Ok(status),
+        Answer::Processes { processes } => match ask(layout, "{\"order\":\"ring\"}\n").await? {
+            Answer::Status(status) => Ok(Status { processes, ..status }),
+            other => bail!("the demo does not say where its ring is: {other:?}"),
+        },
         other => bail!("the demo does not say how it is: {other:?}"),
     }
 }
 
-async fn ask(layout: &Layout, order: &Order) -> anyhow::Result<Answer> {
+async fn ask(layout: &Layout, order: &str) -> anyhow::Result<Answer> {
     let answer = timeout(DEADLINE, exchange(layout, order)).await;
     answer.map_err(|_| anyhow!("the demo gives no answer within {DEADLINE:?}"))?
 }
 
-async fn exchange(layout: &Layout, order: &Order) -> anyhow::Result<Answer> {
+async fn exchange(layout: &Layout, order: &str) -> anyhow::Result<Answer> {
     let socket = layout.socket.display();
-    let mut stream = UnixStream::connect(&layout.socket).await.map_err(|error| match error.kind() {
+    let stream = match layout.short_socket() {
+        Ok((_folder, socket)) => UnixStream::connect(socket).await,
+        Err(error) => Err(error),
+    };
+    let mut stream = stream.map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => anyhow!(
             "no demo runs here (nothing answers at {socket}): start one, or go to the folder where one was \
              started"
         ),
         _ => anyhow!("{socket} cannot be reached: {error}"),
     })?;
-    stream.write_all(line_of(order)?.as_bytes()).await?;
+    stream.write_all(order.as_bytes()).await?;
     let mut answer = String::new();
     BufReader::new(stream.take(LONGEST_LINE)).read_line(&mut answer).await?;
     serde_json::from_str(&answer).context("the demo ended before it answered")
@@ -214,6 +252,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_demo_of_an_earlier_version_is_understood() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::of(folder.path());
+        let listener = UnixListener::bind(&layout.socket).unwrap();
+        tokio::spawn(async move {
+            for answer in [
+                r#"{"answer":"processes","processes":[{"process":"gateway","state":"runs","pid":7}]}"#,
+                r#"{"answer":"ring","rest_port":3001,"size":3,"data":"data"}"#,
+            ] {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (reader, mut writer) = stream.into_split();
+                BufReader::new(reader).read_line(&mut String::new()).await.unwrap();
+                writer.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let Status { rest_port, size, processes, .. } = status(&layout).await.unwrap();
+        assert_eq!((rest_port, size, processes[0].pid), (3001, 3, Some(7)));
+    }
+
+    #[tokio::test]
+    async fn a_folder_may_have_a_long_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::of(&folder.path().join("x".repeat(200)));
+        std::fs::create_dir(&layout.folder).unwrap();
+        let (_folder, socket) = layout.short_socket().unwrap();
+        let listener = UnixListener::bind(socket).unwrap();
+        tokio::spawn(serve(listener, |_| std::future::ready(Answer::Done { text: "done".into() })));
+        assert_eq!(send(&layout, &Order::Status).await.unwrap(), "done");
+    }
+
+    #[tokio::test]
     async fn without_a_demo_it_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::of(folder.path());
@@ -228,5 +297,6 @@ mod tests {
     fn an_order_is_one_line() {
         let line = line_of(&Order::Kill(Name { process: "db-1".into() })).unwrap();
         assert_eq!(line, "{\"order\":\"kill\",\"process\":\"db-1\"}\n");
+        assert_eq!(line_of(&Order::Stop(OneOrAll { process: None })).unwrap(), "{\"order\":\"stop\"}\n");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -39,6 +40,15 @@ impl Layout {
         self.logs.join(format!("{process}.out"))
     }
 
+    /// The socket by a path that the kernel takes, which is at most 107 bytes long, however long the name of
+    /// the folder is. It holds while the file is open.
+    pub(crate) fn short_socket(&self) -> std::io::Result<(File, PathBuf)> {
+        let folder = File::open(&self.folder)?;
+        let name = self.socket.file_name().unwrap_or_default();
+        let path = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+        Ok((folder, path))
+    }
+
     /// Makes the folders and takes them for this demo, until the returned file is dropped.
     ///
     /// The lock is the kernel's: it ends with the process, so its owner may remove a socket that is left
@@ -47,6 +57,9 @@ impl Layout {
     /// # Errors
     /// Where another demo runs here.
     pub(crate) fn take(&self) -> anyhow::Result<File> {
+        // RocksDB would use another folder.
+        let name = std::path::absolute(&self.folder).unwrap_or_else(|_| self.folder.clone());
+        ensure!(name.to_str().is_some(), "{name:?} is not UTF-8; choose another folder with --folder");
         for folder in [&self.data, &self.logs] {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("{} cannot be made", folder.display()))?;
@@ -115,6 +128,8 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -138,6 +153,14 @@ mod tests {
             assert!(Instant::now() < deadline, "the lock is still taken");
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn a_folder_whose_name_is_no_text_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let odd = folder.path().join(OsStr::from_bytes(b"r\xe9sum\xe9"));
+        let refused = Layout::of(&odd).take().unwrap_err().to_string();
+        assert!(refused.contains(r"r\xE9sum\xE9") && !odd.exists(), "{refused}");
     }
 
     #[test]

@@ -26,9 +26,11 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-pub(crate) use control::{Name, Order};
+pub(crate) use control::{Name, OneOrAll, Order};
 use layout::Layout;
 pub(crate) use ring::{DataFolder, DemoRing};
+
+use crate::terminal::say;
 
 /// `corro demo`, with its settings and the orders to a running one.
 #[derive(Args, Debug)]
@@ -66,7 +68,7 @@ fn ring_size() -> RangedU64ValueParser<u16> {
 /// Where it cannot start; where no demo runs here, or it refuses.
 pub(crate) async fn main(DemoArgs { settings, order }: DemoArgs) -> anyhow::Result<()> {
     match order {
-        Some(order) => println!("{}", control::send(&Layout::of(&settings.folder), &order).await?),
+        Some(order) => say(&control::send(&Layout::of(&settings.folder), &order).await?),
         None => supervise::run(settings, process::shutdown_on_signal()).await?,
     }
     Ok(())

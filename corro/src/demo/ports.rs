@@ -1,7 +1,7 @@
 //! Ports: whether they are free, and what to say where they are not.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -19,7 +19,7 @@ const IN_USE: &str = "Address already in use";
 pub(crate) async fn free(asked: u16, variable: &str) -> anyhow::Result<u16> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match TcpListener::bind((Ipv4Addr::UNSPECIFIED, asked)) {
+        match listen(asked) {
             Ok(listener) => return Ok(listener.local_addr()?.port()),
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
                 anyhow::ensure!(Instant::now() < deadline, taken(asked, variable));
@@ -29,6 +29,17 @@ pub(crate) async fn free(asked: u16, variable: &str) -> anyhow::Result<u16> {
                 return Err(error).with_context(|| format!("port {asked} ({variable}) cannot be used"));
             }
         }
+    }
+}
+
+/// On all addresses, of IPv4 and IPv6, as the processes of a ring listen.
+fn listen(port: u16) -> std::io::Result<TcpListener> {
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)) {
+        // A system without IPv6.
+        Err(error) if error.kind() != ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+        }
+        listener => listener,
     }
 }
 
@@ -53,15 +64,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_is_named_with_what_to_do() {
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let refused = free(port, "REST_PORT").await.unwrap_err().to_string();
-        assert!(
-            refused.contains(&format!("port {port} is taken")) && refused.contains("REST_PORT="),
-            "{refused}"
-        );
-        drop(listener);
-        assert_eq!(free(port, "REST_PORT").await.unwrap(), port);
+        for address in ["0.0.0.0", "127.0.0.1", "::", "::1"] {
+            let Ok(listener) = TcpListener::bind((address, 0)) else {
+                println!("skipped: there is no {address} here");
+                continue;
+            };
+            let port = listener.local_addr().unwrap().port();
+            let refused = free(port, "REST_PORT").await.unwrap_err().to_string();
+            assert!(
+                refused.contains(&format!("port {port} is taken")) && refused.contains("REST_PORT="),
+                "{address}: {refused}"
+            );
+            drop(listener);
+            assert_eq!(free(port, "REST_PORT").await.unwrap(), port);
+        }
         assert_ne!(free(0, "REST_PORT").await.unwrap(), 0);
     }
 

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::banner::banner;
 use super::children::{self, Ring, empty_if_large, last_line, manner};
-use super::control::{self, Answer, Order, ProcessStatus, Status};
+use super::control::{self, Answer, OneOrAll, Order, ProcessStatus, Status};
 use super::layout::Layout;
 use super::{DemoSettings, ports};
 use crate::terminal::say;
@@ -59,15 +59,16 @@ pub(crate) async fn run(settings: DemoSettings, shutdown: CancellationToken) -> 
         layout,
     };
     let socket = ring.layout.socket.clone();
+    let (_folder, short) = ring.layout.short_socket().with_context(|| socket.display().to_string())?;
     let listener =
-        UnixListener::bind(&socket).with_context(|| format!("{} cannot be made", socket.display()))?;
+        UnixListener::bind(short).with_context(|| format!("{} cannot be made", socket.display()))?;
     let slots = ring.processes().into_iter().map(|process| (process, Mutex::default())).collect();
-    let demo = Arc::new(Demo { ring, slots });
+    let demo = Arc::new(Demo { ring, slots, shutdown });
     let obeying = tokio::spawn(control::serve(listener, {
         let demo = Arc::clone(&demo);
         move |order| Arc::clone(&demo).obey(order)
     }));
-    let outcome = demo.run(&shutdown).await;
+    let outcome = demo.run().await;
     obeying.abort();
     demo.stop().await;
     let _ = std::fs::remove_file(&socket);
@@ -78,6 +79,8 @@ struct Demo {
     ring: Ring,
     /// By name, each process of the ring. A slot is locked while an order changes its process.
     slots: BTreeMap<String, Mutex<Slot>>,
+    /// Ends the demo.
+    shutdown: CancellationToken,
 }
 
 /// A process of the ring.
@@ -90,7 +93,7 @@ struct Slot {
 }
 
 impl Demo {
-    async fn run(&self, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    async fn run(&self) -> anyhow::Result<()> {
         let started = Instant::now();
         let processes = self.ring.processes();
         for process in &processes {
@@ -111,30 +114,25 @@ impl Demo {
                     slot.child = Some(self.ring.start(process)?);
                 }
             }
-            self.watch(shutdown, until_well(port, path), true).await?;
+            self.watch(until_well(port, path), true).await?;
         }
-        if shutdown.is_cancelled() {
+        if self.shutdown.is_cancelled() {
             return Ok(());
         }
         let command = std::env::args().next().unwrap_or_default();
         say(&banner(&self.ring, started.elapsed(), &command));
-        self.watch(shutdown, std::future::pending(), false).await
+        self.watch(std::future::pending(), false).await
     }
 
-    /// Watches the processes until `done` or `shutdown`. While `starting`, a process that ends is a failure,
-    /// unless it says what to do: mostly that needs the others to run.
-    async fn watch(
-        &self,
-        shutdown: &CancellationToken,
-        done: impl Future<Output = ()>,
-        starting: bool,
-    ) -> anyhow::Result<()> {
+    /// Watches the processes until `done` or the end of the demo. While `starting`, a process that ends is a
+    /// failure, unless it says what to do: mostly that needs the others to run.
+    async fn watch(&self, done: impl Future<Output = ()>, starting: bool) -> anyhow::Result<()> {
         let mut ended = signal(SignalKind::child()).context("SIGCHLD cannot be listened for")?;
         let mut output_check = tokio::time::interval(OUTPUT_CHECK);
         let mut done = pin!(done);
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
+                () = self.shutdown.cancelled() => return Ok(()),
                 () = &mut done => return Ok(()),
                 _ = ended.recv() => {}
                 _ = output_check.tick() => {
@@ -199,7 +197,13 @@ impl Demo {
             Order::Pause(name) => self.signal(&name.process, Signal::STOP, "hangs").await,
             Order::Resume(name) => self.signal(&name.process, Signal::CONT, "continues").await,
             Order::Kill(name) => self.end(&name.process, Signal::KILL, "is killed", false).await,
-            Order::Stop(name) => self.end(&name.process, Signal::TERM, "has stopped", false).await,
+            Order::Stop(OneOrAll { process: None }) => {
+                self.shutdown.cancel();
+                Ok("the demo stops".to_owned())
+            }
+            Order::Stop(OneOrAll { process: Some(process) }) => {
+                self.end(&process, Signal::TERM, "has stopped", false).await
+            }
             Order::Restart(name) => self.end(&name.process, Signal::TERM, "has stopped", true).await,
         };
         match outcome {

@@ -4,13 +4,18 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use tokio::process::Command;
+use tokio::time::timeout;
 
 use super::faults::{Cycle, Fault};
-use crate::demo::{DataFolder, DemoRing, Name, Order};
+use crate::demo::{DataFolder, DemoRing, Name, OneOrAll, Order};
+
+/// docker-compose stops a container within 10 s, and kills it then.
+const COMPOSE: Duration = Duration::from_secs(120);
 
 /// What a drill is done with.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +80,7 @@ impl Driver {
             Self::Demo(demo) => {
                 let name = Name { process: process.clone() };
                 demo.order(&match fault {
-                    Fault::Stop => Order::Stop(name),
+                    Fault::Stop => Order::Stop(OneOrAll { process: Some(name.process) }),
                     Fault::Hang => Order::Pause(name),
                     Fault::Kill | Fault::Wipe | Fault::Rollback | Fault::Gateway => Order::Kill(name),
                 })
@@ -158,7 +163,11 @@ async fn compose(command: &[&str], verb: &str, process: &str) -> anyhow::Result<
 async fn output(command: &[&str], arguments: &[&str]) -> anyhow::Result<Output> {
     let mut child = Command::new(command[0]);
     let child = child.args(&command[1..]).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    child.output().await.with_context(|| format!("{} cannot be run", command.join(" ")))
+    let words = || [command, arguments].concat().join(" ");
+    let output = timeout(COMPOSE, child.output()).await;
+    output
+        .with_context(|| format!("{} takes longer than {COMPOSE:?}", words()))?
+        .with_context(|| format!("{} cannot be run", words()))
 }
 
 /// What a person has to do to begin a fault and to end it.

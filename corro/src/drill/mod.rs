@@ -150,7 +150,7 @@ async fn drill(
     endpoint: Endpoint,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Report> {
-    let mut ring = Ring::new(endpoint.clone());
+    let mut ring = Ring::new(endpoint.clone(), args.gateway.patience());
     tokio::select! {
         whole = ring.until_whole() => whole?,
         () = shutdown.cancelled() => bail!("interrupted before it began"),
@@ -167,7 +167,7 @@ async fn drill(
     };
     let cycles = plan(faults, &args.target, setup.db_processes, setup.cycles, setup.seed)?;
     say(&setup.to_string());
-    let drill = Drill::new(driver, endpoint, setup, args.retrying as usize);
+    let drill = Drill::new(driver, ring, &endpoint, setup, args.retrying as usize);
     Ok(drill.run(&cycles, shutdown).await)
 }
 

@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
-use hyper::Method;
+use gateway::status::{ClusterStatus, PartitionStatus};
+use protocol::User;
+use reqwest::Method;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
-use uuid::Uuid;
 
-use crate::client::{Client, Endpoint};
-
-/// A ring that is not whole within this time does not become it by itself.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::client::{Client, Count, Endpoint};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -24,34 +22,18 @@ const MOST_LISTED: u64 = 250_000;
 const LOOKS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The part of `/api/cluster` that a drill needs.
-#[derive(Deserialize, Debug)]
-struct Cluster {
-    size: u16,
-    ready: bool,
-    partitions: Vec<Partition>,
-}
-
-#[derive(Deserialize, Debug)]
-struct Partition {
-    partition: u16,
-    waiting_for: Option<String>,
-}
-
-impl Cluster {
-    /// What it waits for; nothing where every partition takes reads and writes and has both its copies up to
-    /// date, with the primary as leader.
-    fn waits_for(&self) -> Option<String> {
-        let wants = |partition: &Partition| {
-            let what = partition.waiting_for.as_deref()?;
-            Some(format!("partition {}: {what}", partition.partition))
-        };
-        let all: Vec<String> = self.partitions.iter().filter_map(wants).collect();
-        match all.is_empty() {
-            true if self.ready => None,
-            true => Some("it is not ready".to_owned()),
-            false => Some(all.join("; ")),
-        }
+/// What a ring waits for; nothing where every partition takes reads and writes and has both its copies up to
+/// date, with the primary as leader.
+fn waits_for(cluster: &ClusterStatus) -> Option<String> {
+    let wants = |partition: &PartitionStatus| {
+        let what = partition.waiting_for.as_deref()?;
+        Some(format!("partition {}: {what}", partition.partition))
+    };
+    let all: Vec<String> = cluster.partitions.iter().filter_map(wants).collect();
+    match all.is_empty() {
+        true if cluster.ready => None,
+        true => Some("it is not ready".to_owned()),
+        false => Some(all.join("; ")),
     }
 }
 
@@ -66,31 +48,25 @@ pub(crate) struct Census {
 }
 
 #[derive(Deserialize)]
-struct Count {
-    count: u64,
-}
-
-#[derive(Deserialize)]
 struct Page {
-    items: Vec<Item>,
+    items: Vec<User>,
     next_cursor: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Item {
-    id: Uuid,
+/// A ring, by a connection of its own.
+pub(crate) struct Ring {
+    client: Client,
+    /// A ring that is not whole within this time does not become it by itself.
+    patience: Duration,
 }
 
-/// A ring, by a connection of its own.
-pub(crate) struct Ring(Client);
-
 impl Ring {
-    pub(crate) fn new(endpoint: Endpoint) -> Self {
-        Self(Client::new(endpoint))
+    pub(crate) fn new(endpoint: Endpoint, patience: Duration) -> Self {
+        Self { client: Client::new(endpoint), patience }
     }
 
-    async fn look(&mut self) -> anyhow::Result<Cluster> {
-        self.0.ask(Method::GET, "/api/cluster").await
+    async fn look(&mut self) -> anyhow::Result<ClusterStatus> {
+        self.client.ask(Method::GET, "/api/cluster").await
     }
 
     /// The number of db-processes.
@@ -106,17 +82,17 @@ impl Ring {
     /// # Errors
     /// Where it does not become whole, with what it waits for.
     pub(crate) async fn until_whole(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         loop {
             let waits_for = match self.look().await {
-                Ok(cluster) => match cluster.waits_for() {
+                Ok(cluster) => match waits_for(&cluster) {
                     None => return Ok(()),
                     Some(what) => what,
                 },
                 Err(error) => format!("{error:#}"),
             };
             if Instant::now() > deadline {
-                bail!("the ring is not whole after {PATIENCE:?}: {waits_for}");
+                bail!("the ring is not whole after {:?}: {waits_for}", self.patience);
             }
             sleep(INTERVAL).await;
         }
@@ -129,7 +105,7 @@ impl Ring {
     pub(crate) async fn census(&mut self) -> anyhow::Result<Option<Census>> {
         let mut looks = 1;
         loop {
-            let Count { count: counted } = self.0.ask(Method::GET, "/api/user/count").await?;
+            let Count { count: counted } = self.client.ask(Method::GET, "/api/user/count").await?;
             if counted > MOST_LISTED {
                 return Ok(None);
             }
@@ -145,8 +121,8 @@ impl Ring {
     async fn list(&mut self) -> anyhow::Result<u64> {
         let (mut listed, mut last, mut cursor) = (0, None, String::new());
         loop {
-            let page: Page = self.0.ask(Method::GET, &format!("/api/user?limit=1000{cursor}")).await?;
-            for Item { id } in page.items {
+            let page: Page = self.client.ask(Method::GET, &format!("/api/user?limit=1000{cursor}")).await?;
+            for User { id, .. } in page.items {
                 ensure!(last < Some(id), "{id} is listed twice or out of order");
                 last = Some(id);
                 listed += 1;
@@ -165,15 +141,19 @@ mod tests {
 
     #[test]
     fn a_ring_is_whole_when_it_is_ready_and_waits_for_nothing() {
-        let waits_for = |json: &str| serde_json::from_str::<Cluster>(json).unwrap().waits_for();
-        let partition =
-            |waiting_for: &str| format!(r#"{{"partition":1,"waiting_for":{waiting_for},"reads":true}}"#);
-        let cluster = |ready: bool, waiting_for: &str| {
-            format!(r#"{{"size":3,"ready":{ready},"partitions":[{}]}}"#, partition(waiting_for))
+        let waits_for = |ready: bool, waiting_for: &str| {
+            let json = format!(
+                r#"{{"size":3,"epoch":1,"ready":{ready},"processes":[],"events":[],
+                "served":{{"reads_by_replica":0,"reads_by_primary":0,"reads_hedged":0,"writes":0}},
+                "partitions":[{{"partition":1,"role":"primary","reads":true,"writes":true,"both_read":true,
+                "unreplicated":0,"unreplicated_millis":0,"link_down":false,"copies":[],
+                "waiting_for":{waiting_for}}}]}}"#
+            );
+            waits_for(&serde_json::from_str(&json).unwrap())
         };
-        assert_eq!(waits_for(&cluster(true, "null")), None);
-        assert!(waits_for(&cluster(false, "null")).is_some());
-        let waiting = waits_for(&cluster(true, r#""db-1 has to come back""#)).unwrap();
+        assert_eq!(waits_for(true, "null"), None);
+        assert!(waits_for(false, "null").is_some());
+        let waiting = waits_for(false, r#""db-1 has to come back""#).unwrap();
         assert_eq!(waiting, "partition 1: db-1 has to come back");
     }
 }

@@ -36,9 +36,15 @@ pub(crate) struct Drill<'a> {
 
 impl<'a> Drill<'a> {
     /// Of the ring that the endpoint serves; `retrying` connections create with an `Idempotency-Key`.
-    pub(crate) fn new(driver: &'a Driver, endpoint: Endpoint, setup: Setup, retrying: usize) -> Self {
+    pub(crate) fn new(
+        driver: &'a Driver,
+        ring: Ring,
+        endpoint: &Endpoint,
+        setup: Setup,
+        retrying: usize,
+    ) -> Self {
         let load = Load::new(
-            &endpoint,
+            endpoint,
             &LoadSettings {
                 connections: setup.connections,
                 reads: setup.reads_percent,
@@ -48,10 +54,10 @@ impl<'a> Drill<'a> {
         );
         Self {
             driver,
-            ring: Ring::new(endpoint.clone()),
+            ring,
             progress: Progress::new(setup.cycles, matches!(driver, Driver::Manual), load.looker()),
             load,
-            retries: Retries::new(&endpoint, retrying),
+            retries: Retries::new(endpoint, retrying),
             gathered: Gathered { setup, ..Gathered::default() },
             broken: None,
         }

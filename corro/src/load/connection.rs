@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hyper::{Method, StatusCode};
+use reqwest::{Method, StatusCode};
 use uuid::Uuid;
 
 use super::Shared;
@@ -60,7 +60,7 @@ impl Connection {
     }
 
     /// Deletes each of these; there may be none of them.
-    pub(super) async fn delete(mut self, ids: Vec<Uuid>) -> Self {
+    pub(super) async fn delete(self, ids: Vec<Uuid>) -> Self {
         for id in ids {
             let _ = self.client.send(Method::DELETE, &format!("/api/user/{id}"), None).await;
         }
@@ -129,7 +129,7 @@ fn judge(
                 answer.status == StatusCode::SERVICE_UNAVAILABLE && reason.contains(NOTHING_DONE);
             (unknown.filter(|_| !nothing_done), request, reason, false)
         }
-        Err(RequestError::Refused(error)) => (None, "a new connection".to_owned(), error.to_string(), true),
+        Err(RequestError::Refused(error)) => (None, "a new connection".to_owned(), error.clone(), true),
         Err(error) => (unknown, request, error.to_string(), matches!(error, RequestError::Broken(_))),
     };
     (outcome, Some(Failure { request, what, disconnected }))
@@ -137,14 +137,14 @@ fn judge(
 
 #[cfg(test)]
 mod tests {
-    use hyper::body::Bytes;
+    use bytes::Bytes;
 
     use super::*;
 
     fn judged(action: Action, status: u16, body: &str) -> (Option<Outcome>, Option<Failure>) {
         let answer = Answer {
             status: StatusCode::from_u16(status).unwrap(),
-            headers: hyper::HeaderMap::new(),
+            headers: reqwest::header::HeaderMap::new(),
             body: Bytes::copy_from_slice(body.as_bytes()),
         };
         judge(Uuid::nil(), action, "a request".to_owned(), &Ok(answer))
@@ -169,10 +169,10 @@ mod tests {
             let judged = judge(Uuid::nil(), Action::Delete, "a request".to_owned(), &Err(error));
             (judged.0, judged.1.unwrap().disconnected)
         };
-        let refused = RequestError::Refused(std::io::ErrorKind::ConnectionRefused.into());
+        let refused = RequestError::Refused("refused".to_owned());
         assert_eq!(judged(refused), (None, true));
         assert_eq!(judged(RequestError::Broken("reset".to_owned())), (Some(Outcome::Unknown), true));
-        assert_eq!(judged(RequestError::TimedOut), (Some(Outcome::Unknown), false));
+        assert_eq!(judged(RequestError::TimedOut(Duration::ZERO)), (Some(Outcome::Unknown), false));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! A user of the load is two numbers: one in the name, one in the group. No number is written twice to the
 //! same user, so an answer says which writes it has seen.
 
-use hyper::Method;
 use protocol::User;
+use reqwest::Method;
 use serde::Serialize;
 use uuid::Uuid;
 

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper::header::ETAG;
-use hyper::{Method, StatusCode};
-use serde::{Deserialize, Serialize};
+use protocol::User;
+use reqwest::header::ETAG;
+use reqwest::{Method, StatusCode};
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::Crew;
-use crate::client::{Answer, Client, Endpoint, JSON};
+use crate::client::{Answer, Client, Count, Endpoint, JSON};
 
 /// A create that got no answer is sent again after this time.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -64,16 +65,6 @@ struct Connection {
     retried: Retried,
     /// All users that it has made.
     made: Vec<Uuid>,
-}
-
-#[derive(Deserialize)]
-struct Made {
-    id: Uuid,
-}
-
-#[derive(Deserialize)]
-struct Count {
-    count: u64,
 }
 
 impl Retries {
@@ -153,7 +144,7 @@ impl Connection {
             let Some(first) = self.until_answered(&key, &body).await else { continue };
             self.retried.keys += 1;
             match serde_json::from_slice(&first.body) {
-                Ok(Made { id }) => self.made.push(id),
+                Ok(User { id, .. }) => self.made.push(id),
                 Err(_) => self.retried.is_wrong("a create was answered without a user".to_owned()),
             }
             if number.is_multiple_of(AGAIN)

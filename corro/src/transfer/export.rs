@@ -1,20 +1,22 @@
 //! Page after page, from the first id to the last.
 
-use std::fs::File;
-use std::io::{BufWriter, Write, stdout};
+use std::io::{BufWriter, IntoInnerError, Write};
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use hyper::Method;
 use protocol::User;
+use reqwest::Method;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep};
+use url::form_urlencoded;
 
-use super::{Format, Gateway, PAUSE, at, file, progress, show};
-use crate::client::Client;
+use super::destination::Destination;
+use super::{Format, PAUSE, file, progress, show};
+use crate::client::{Client, Count, GatewayArgs};
+use crate::terminal::complain;
 
 /// Users on a page: as many as there may be.
 const PAGE: usize = 1_000;
@@ -32,12 +34,7 @@ pub(crate) struct ExportArgs {
     #[arg(long, allow_negative_numbers = true)]
     group: Option<i32>,
     #[command(flatten)]
-    gateway: Gateway,
-}
-
-#[derive(Deserialize)]
-struct Count {
-    count: u64,
+    gateway: GatewayArgs,
 }
 
 #[derive(Deserialize)]
@@ -46,73 +43,127 @@ struct Page {
     next_cursor: Option<String>,
 }
 
-/// Exports all users, or those of a group. A file has its name only when it is complete.
+/// Exports all users, or those of a group.
 pub(crate) async fn export(args: ExportArgs) -> anyhow::Result<()> {
     let path = file(&args.output);
     let format = Format::of(args.format, path.as_deref())?;
-    let Some(path) = path else {
-        return pages(&args, Output::new(format, stdout().lock())?).await.map(drop);
+    let destination = Destination::of(path.as_deref())?;
+    // A signal would leave a file that is not complete. What blocks on a pipe is to be ended by one.
+    let interrupted = match &destination {
+        Destination::File(..) => Some(process::shutdown_on_signal()),
+        Destination::Stream(_) => None,
     };
-    let mut name = path.clone().into_os_string();
-    name.push(".part");
-    let unfinished = PathBuf::from(name);
-    let output = Output::new(format, at(File::create(&unfinished), &unfinished)?)?;
-    let users = pages(&args, output).await?;
-    at(std::fs::rename(&unfinished, &path), &path)?;
-    eprintln!("{users} users in {}", path.display());
+    let exported = write(&args, Output::new(format, destination)?);
+    let users = match interrupted {
+        None => exported.await?,
+        Some(interrupted) => tokio::select! {
+            users = exported => users?,
+            () = interrupted.cancelled() => bail!("interrupted"),
+        },
+    };
+    if let Some(path) = path {
+        complain(&format!("{users} users in {}", path.display()));
+    }
     Ok(())
 }
 
-async fn pages(args: &ExportArgs, mut output: Output<impl Write>) -> anyhow::Result<u64> {
-    let mut client = args.gateway.client()?;
-    let only = |before: &str| args.group.map_or(String::new(), |group| format!("{before}group={group}"));
-    let Count { count } = ask(&mut client, args, &format!("/api/user/count{}", only("?"))).await?;
-    let (mut users, mut cursor) = (0, String::new());
-    let progress = progress("exported", Some(count));
-    loop {
-        let path = format!("/api/user?limit={PAGE}{}{cursor}", only("&"));
-        let page: Page = ask(&mut client, args, &path).await?;
-        page.items.iter().try_for_each(|user| output.user(user))?;
-        users += page.items.len() as u64;
+async fn write(args: &ExportArgs, mut output: Output) -> anyhow::Result<u64> {
+    let mut pages = Pages::new(&args.gateway, args.group, None)?;
+    let progress = progress("exported", Some(pages.count().await?));
+    let mut users = 0;
+    while let Some(page) = pages.next(PAGE).await? {
+        page.iter().try_for_each(|user| output.user(user))?;
+        users += page.len() as u64;
         progress.set_position(users);
         show(&progress, users);
-        match page.next_cursor {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => break,
-        }
     }
     output.end()?;
     progress.finish_and_clear();
     Ok(users)
 }
 
-/// Asks until there is an answer, as long as that may come.
-async fn ask<T: DeserializeOwned>(client: &mut Client, args: &ExportArgs, path: &str) -> anyhow::Result<T> {
-    let start = Instant::now();
-    loop {
-        let reason = match client.send(Method::GET, path, None).await {
-            Ok(answer) if answer.status.is_server_error() => answer.reason(),
-            Ok(answer) => return answer.json(),
-            Err(error) => error.to_string(),
-        };
-        if start.elapsed() > args.gateway.patience() {
-            bail!("no answer for {} s: {reason}", args.gateway.patience);
+/// The list of users, page after page. Each is asked for as long as it may come.
+pub(crate) struct Pages<'a> {
+    gateway: &'a GatewayArgs,
+    client: Client,
+    group: Option<i32>,
+    /// Of the list: group and email.
+    filter: String,
+    /// Of the next page; `None` at the end.
+    cursor: Option<String>,
+}
+
+impl<'a> Pages<'a> {
+    pub(crate) fn new(
+        gateway: &'a GatewayArgs,
+        group: Option<i32>,
+        email: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let mut filter = form_urlencoded::Serializer::new(String::new());
+        let group_text = group.map(|group| group.to_string());
+        for (name, value) in [("group", group_text.as_deref()), ("email", email)] {
+            if let Some(value) = value {
+                filter.append_pair(name, value);
+            }
         }
-        sleep(PAUSE).await;
+        let filter = Some(filter.finish()).filter(|filter| !filter.is_empty());
+        let filter = filter.map_or(String::new(), |filter| format!("&{filter}"));
+        Ok(Self { gateway, client: gateway.client()?, group, filter, cursor: Some(String::new()) })
+    }
+
+    /// How many users there are, of the group where there is one.
+    ///
+    /// # Errors
+    /// Where there is no answer.
+    pub(crate) async fn count(&self) -> anyhow::Result<u64> {
+        let group = self.group.map_or(String::new(), |group| format!("?group={group}"));
+        self.ask(&format!("/api/user/count{group}")).await.map(|Count { count }| count)
+    }
+
+    /// The next page of so many users; `None` after the last one.
+    ///
+    /// # Errors
+    /// Where there is no answer.
+    pub(crate) async fn next(&mut self, limit: usize) -> anyhow::Result<Option<Vec<Box<RawValue>>>> {
+        let Some(cursor) = &self.cursor else { return Ok(None) };
+        let path = format!("/api/user?limit={limit}{}{cursor}", self.filter);
+        let Page { items, next_cursor } = self.ask(&path).await?;
+        self.cursor = next_cursor.map(|cursor| format!("&cursor={cursor}"));
+        Ok(Some(items))
+    }
+
+    /// Whether there is another page.
+    pub(crate) fn has_more(&self) -> bool {
+        self.cursor.is_some()
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        let (start, patience) = (Instant::now(), self.gateway.patience());
+        loop {
+            let reason = match self.client.send(Method::GET, path, None).await {
+                Ok(answer) if answer.status.is_server_error() => answer.reason(),
+                Ok(answer) => return answer.json(),
+                Err(error) => error.to_string(),
+            };
+            if start.elapsed() > patience {
+                return Err(anyhow!("no page for {} s: {reason}", patience.as_secs()));
+            }
+            sleep(PAUSE).await;
+        }
     }
 }
 
-enum Output<W: Write> {
-    Ndjson(BufWriter<W>),
-    Csv(Box<csv::Writer<W>>),
+enum Output {
+    Ndjson(BufWriter<Destination>),
+    Csv(Box<csv::Writer<Destination>>),
 }
 
-impl<W: Write> Output<W> {
-    fn new(format: Format, writer: W) -> anyhow::Result<Self> {
+impl Output {
+    fn new(format: Format, destination: Destination) -> anyhow::Result<Self> {
         match format {
-            Format::Ndjson => Ok(Self::Ndjson(BufWriter::new(writer))),
+            Format::Ndjson => Ok(Self::Ndjson(BufWriter::new(destination))),
             Format::Csv => {
-                let mut writer = csv::Writer::from_writer(writer);
+                let mut writer = csv::Writer::from_writer(destination);
                 writer.write_record(["id", "name", "email", "group"])?;
                 Ok(Self::Csv(Box::new(writer)))
             }
@@ -132,8 +183,8 @@ impl<W: Write> Output<W> {
 
     fn end(self) -> anyhow::Result<()> {
         match self {
-            Self::Ndjson(mut writer) => Ok(writer.flush()?),
-            Self::Csv(mut writer) => Ok(writer.flush()?),
+            Self::Ndjson(writer) => writer.into_inner().map_err(IntoInnerError::into_error)?.finish(),
+            Self::Csv(writer) => writer.into_inner().map_err(|error| anyhow!("{}", error.error()))?.finish(),
         }
     }
 }

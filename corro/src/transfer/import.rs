@@ -2,29 +2,34 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Read, Write, stdin};
-use std::path::PathBuf;
+use std::io::{BufReader, Read, Write, stdin};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
-use hyper::{Method, StatusCode};
 use indicatif::ProgressBar;
+use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::mpsc::{Receiver, channel};
-use tokio::time::{Instant, sleep};
+use tokio::sync::mpsc::{Receiver, Sender, channel, error::TryRecvError};
+use tokio::time::{Instant, sleep, timeout};
 use unicode_normalization::UnicodeNormalization;
 
-use super::rows::{CREATE, ReadRow, Row, Rows, UPDATE, Unusable};
-use super::{Format, Gateway, PAUSE, at, file, progress, show};
-use crate::client::{Client, NDJSON, RequestError};
+use super::destination::create;
+use super::rows::{CREATE, Place, ReadRow, Reading, Row, Rows, UPDATE, Unusable};
+use super::{Format, PAUSE, at, file, progress, show};
+use crate::client::{Client, GatewayArgs, NDJSON, Problem, RequestError};
+use crate::terminal::{complain, say};
 
 /// Rows of one request: so many that the time between two requests does not matter.
 const REQUEST: usize = 16_384;
 
-/// So many rows that failed are printed where there is no file for them.
+/// Bytes of one request, about: many a proxy takes no more than 1 MiB, and reads all of it before it hands on
+/// any of it.
+const REQUEST_BYTES: usize = 900 << 10;
+
+/// So many rows that failed are printed.
 const PRINTED: u64 = 10;
 
 /// `corro import`.
@@ -35,17 +40,19 @@ pub(crate) struct ImportArgs {
     /// Its format; by the end of its name, where that says so
     #[arg(long)]
     format: Option<Format>,
+    #[command(flatten)]
+    reading: Reading,
     /// What to do with users who exist
     #[arg(long, default_value = "skip")]
     on_conflict: OnConflict,
-    /// Where rows go that were not imported, with the reason: one JSON object a line
+    /// Where rows go that were not imported, as they are in the file: correct them, and import that file
+    #[arg(long, value_name = "FILE")]
+    rejected: Option<PathBuf>,
+    /// Where the reasons go why rows were not imported: one JSON object a line
     #[arg(long, value_name = "FILE")]
     errors: Option<PathBuf>,
-    /// Rows without an id get one that follows from this name and from their content
-    #[arg(long, default_value = "", value_name = "TEXT")]
-    name: String,
     #[command(flatten)]
-    gateway: Gateway,
+    gateway: GatewayArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -79,71 +86,105 @@ struct LineResult {
     /// `None` in the line that says that there will be no more.
     line: Option<u64>,
     status: u16,
-    r#type: Option<String>,
-    detail: Option<String>,
-    errors: Option<Value>,
+    /// Where it was not done.
+    #[serde(flatten)]
+    problem: Option<Problem>,
+}
+
+impl LineResult {
+    fn reason(&self) -> String {
+        self.problem.as_ref().map_or_else(|| self.status.to_string(), ToString::to_string)
+    }
+}
+
+/// What the file has.
+enum FromFile {
+    /// All that is before the rows.
+    Header(Vec<u8>),
+    Row(ReadRow),
 }
 
 /// Imports a file. Returns whether every row was imported or skipped.
 pub(crate) async fn import(args: ImportArgs) -> anyhow::Result<bool> {
     let path = file(&args.file);
     let format = Format::of(args.format, path.as_deref())?;
-    let (reader, size): (Box<dyn Read + Send>, _) = match &path {
-        None => (Box::new(stdin()), None),
-        Some(path) => {
-            let file = at(File::open(path), path)?;
-            let size = file.metadata().ok().map(|metadata| metadata.len());
-            (Box::new(file), size)
-        }
-    };
-    let progress = progress("imported", size);
-    let reader = BufReader::new(progress.wrap_read(reader));
-    let rows = Rows::new(reader, format, args.name)?;
-    let errors = match &args.errors {
-        Some(path) => Some(BufWriter::new(at(File::create(path), path)?)),
-        None => None,
+    let progress = progress("imported", None);
+    let output = |output: &Option<PathBuf>| {
+        let Some(output) = output else { return anyhow::Ok(None) };
+        let same = |path: &Path| Some(path.canonicalize().ok()? == output.canonicalize().ok()?);
+        ensure!(path.as_deref().and_then(same) != Some(true), "{} is the file to read", output.display());
+        create(output).map(Some)
     };
     let mut import = Import {
         client: args.gateway.client()?,
         patience: args.gateway.patience(),
         on_conflict: args.on_conflict,
         summary: Summary::default(),
-        errors,
-        progress,
+        header: Vec::new(),
+        rejected: output(&args.rejected)?,
+        errors: output(&args.errors)?,
+        progress: progress.clone(),
     };
+    let (sender, rows) = channel(REQUEST);
+    // A thread of its own: a pipe may have nothing for a while, and two threads are faster than one.
+    std::thread::spawn(move || {
+        if let Err(error) = read(path.as_deref(), format, args.reading, progress, &sender) {
+            let _ = sender.blocking_send(Err(error));
+        }
+    });
     let started = Instant::now();
-    let outcome = import.run(reading(rows)).await;
+    let outcome = import.run(rows).await;
     import.progress.finish_and_clear();
-    if let Some(errors) = &mut import.errors {
-        errors.flush().context("the file of errors")?;
-    }
     let (summary, took) = (import.summary, started.elapsed().as_secs_f64());
-    println!(
-        "{} created, {} updated, {} skipped, {} failed in {took:.1} s ({:.0} users/s)",
-        summary.created,
-        summary.updated,
-        summary.skipped,
-        summary.failed,
-        summary.total() as f64 / took.max(0.001)
-    );
-    outcome.context("the import is not complete; run it again, which does no row twice")?;
+    if outcome.is_ok() || summary.total() > 0 {
+        say(&format!(
+            "{} created, {} updated, {} skipped, {} failed in {took:.1} s ({:.0} users/s)",
+            summary.created,
+            summary.updated,
+            summary.skipped,
+            summary.failed,
+            summary.total() as f64 / took.max(0.001)
+        ));
+    }
+    if summary.total() == 0 {
+        outcome?;
+    } else {
+        outcome.context("the import is not complete; run it again, which does no row twice")?;
+    }
+    if summary.failed > 0 && args.rejected.is_none() {
+        complain("--rejected FILE writes the rows that failed, to be corrected and imported again");
+    }
     Ok(summary.failed == 0)
 }
 
-/// Reads rows on a thread of its own: a pipe may have nothing for a while, and two threads are faster than
-/// one.
-fn reading<R: BufRead + Send + 'static>(mut rows: Rows<R>) -> Receiver<anyhow::Result<ReadRow>> {
-    let (sender, receiver) = channel(REQUEST);
-    std::thread::spawn(move || {
-        while let Some(row) = rows.next().transpose() {
-            let is_last = row.is_err();
-            // If the import has ended, there is no more to do.
-            if sender.blocking_send(row).is_err() || is_last {
-                return;
-            }
+/// Hands on what a file has, until its end or until the import has ended.
+fn read(
+    path: Option<&Path>,
+    format: Format,
+    reading: Reading,
+    progress: ProgressBar,
+    sender: &Sender<anyhow::Result<FromFile>>,
+) -> anyhow::Result<()> {
+    let bytes: Box<dyn Read + Send> = match path {
+        None => Box::new(stdin()),
+        Some(path) => {
+            let file = at(File::open(path), path)?;
+            progress.set_length(file.metadata().map_or(0, |metadata| metadata.len()));
+            Box::new(file)
         }
-    });
-    receiver
+    };
+    let context = || path.map_or("standard input".to_owned(), |path| path.display().to_string());
+    let reader = BufReader::new(progress.wrap_read(bytes));
+    let (mut rows, header) = Rows::new(reader, format, reading).with_context(context)?;
+    let mut next = Some(FromFile::Header(header));
+    while let Some(read) = next {
+        // If the import has ended, there is no more to do.
+        if sender.blocking_send(Ok(read)).is_err() {
+            break;
+        }
+        next = rows.next().with_context(context)?.map(FromFile::Row);
+    }
+    Ok(())
 }
 
 struct Import {
@@ -151,32 +192,39 @@ struct Import {
     patience: Duration,
     on_conflict: OnConflict,
     summary: Summary,
-    errors: Option<BufWriter<File>>,
+    header: Vec<u8>,
+    rejected: Option<File>,
+    errors: Option<File>,
     /// Over the bytes of the file.
     progress: ProgressBar,
 }
 
 impl Import {
-    async fn run(&mut self, mut rows: Receiver<anyhow::Result<ReadRow>>) -> anyhow::Result<()> {
+    async fn run(&mut self, mut rows: Receiver<anyhow::Result<FromFile>>) -> anyhow::Result<()> {
         // Without a result. They are sent again, in the same order and before anything else.
         let mut due = Vec::new();
         let mut progressed = Instant::now();
         loop {
-            while due.len() < REQUEST {
+            let mut bytes: usize = due.iter().map(|row: &Row| row.line.len()).sum();
+            while due.len() < REQUEST && bytes < REQUEST_BYTES {
                 // What the file has by now; it is waited for only if there is nothing else to send.
-                let row = match rows.try_recv() {
-                    Ok(row) => row,
+                let read = match rows.try_recv() {
+                    Ok(read) => read,
                     Err(TryRecvError::Empty) if due.is_empty() => {
-                        let Some(row) = rows.recv().await else { break };
+                        let Some(read) = self.wait_for(&mut rows).await else { break };
                         progressed = Instant::now();
-                        row
+                        read
                     }
                     Err(_) => break,
                 };
-                match row? {
-                    Ok(row) => due.push(row),
-                    Err(Unusable { number, text, why }) => {
-                        self.failed(json!({"row": number, "detail": why, "text": text}))?;
+                match read? {
+                    FromFile::Header(header) => self.header = header,
+                    FromFile::Row(Ok(row)) => {
+                        bytes += row.line.len();
+                        due.push(row);
+                    }
+                    FromFile::Row(Err(Unusable { place, raw, why })) => {
+                        self.failed(place, &raw, None, &why)?;
                     }
                 }
             }
@@ -192,11 +240,21 @@ impl Import {
             show(&self.progress, self.summary.total());
             if let Some(reason) = interrupted {
                 if progressed.elapsed() > self.patience {
-                    bail!("no progress for {} s: {reason}", self.patience.as_secs());
+                    bail!("no row was taken for {} s: {reason}", self.patience.as_secs());
                 }
                 sleep(PAUSE).await;
             }
         }
+    }
+
+    /// The next row of a file that has none now. How long that takes is for the other end of a pipe to say,
+    /// so there is no deadline.
+    async fn wait_for<T>(&self, rows: &mut Receiver<T>) -> Option<T> {
+        if let Ok(read) = timeout(self.patience, rows.recv()).await {
+            return read;
+        }
+        self.progress.suspend(|| complain("Waiting for rows: the file has no more for now, and no end."));
+        rows.recv().await
     }
 
     /// One request. Returns the rows that have no final result, and why, if the ring cannot give it now.
@@ -217,13 +275,13 @@ impl Import {
         for (number, line) in (1..).zip(lines) {
             let result: LineResult = serde_json::from_slice(line).context("a result is not understood")?;
             let Some(of) = result.line else {
-                interrupted = Some(result.detail.unwrap_or_default());
+                interrupted = Some(result.reason());
                 break;
             };
             let row = rows.pop_front().filter(|_| of == number);
             let row = row.with_context(|| format!("line {of} has a result, and line {number} is next"))?;
             if matches!(result.status, 503 | 504) {
-                interrupted.get_or_insert_with(|| result.detail.clone().unwrap_or_default());
+                interrupted.get_or_insert_with(|| result.reason());
             }
             left.extend(self.result(row, result).await?);
         }
@@ -256,13 +314,7 @@ impl Import {
                 row.line = row.line.replacen(UPDATE, CREATE, 1);
                 return Ok(Some(row));
             }
-            status => {
-                let LineResult { r#type, detail, errors, .. } = result;
-                self.failed(json!({
-                    "row": row.number, "status": status, "type": r#type, "detail": detail, "errors": errors,
-                    "user": row.user()
-                }))?;
-            }
+            _ => self.failed(row.place, &row.raw, Some((&result, &row)), &result.reason())?,
         }
         Ok(None)
     }
@@ -284,14 +336,35 @@ impl Import {
         Ok(found == wanted)
     }
 
-    /// A row that is not imported. All of them go to the file, or else the first ones to the terminal.
-    fn failed(&mut self, why: Value) -> anyhow::Result<()> {
+    /// A row that is not imported.
+    fn failed(
+        &mut self,
+        place: Place,
+        raw: &[u8],
+        result: Option<(&LineResult, &Row)>,
+        why: &str,
+    ) -> anyhow::Result<()> {
         self.summary.failed += 1;
+        if self.summary.failed <= PRINTED {
+            self.progress.suspend(|| complain(&format!("{place}: {why}")));
+        } else if self.summary.failed == PRINTED + 1 {
+            self.progress.suspend(|| complain("more rows failed; --errors FILE has the reasons of all"));
+        }
+        if let Some(rejected) = &mut self.rejected {
+            let header = std::mem::take(&mut self.header);
+            for part in [header.as_slice(), raw].into_iter().filter(|part| !part.is_empty()) {
+                rejected.write_all(&[part, b"\n"].concat()).context("the file of rejected rows")?;
+            }
+        }
         if let Some(errors) = &mut self.errors {
-            writeln!(errors, "{why}").context("the file of errors")?;
-        } else if self.summary.failed <= PRINTED {
-            let detail = why["detail"].as_str().unwrap_or_default();
-            self.progress.suspend(|| eprintln!("row {}: {detail}", why["row"]));
+            let problem = result.and_then(|(result, _)| result.problem.as_ref());
+            let line = json!({
+                "row": place.row, "line": place.line, "status": result.map(|(result, _)| result.status),
+                "type": problem.and_then(|problem| problem.r#type.as_ref()), "detail": why,
+                "errors": problem.map(|problem| &problem.errors), "user": result.map(|(_, row)| row.user()),
+                "text": String::from_utf8_lossy(raw),
+            });
+            writeln!(errors, "{line}").context("the file of errors")?;
         }
         Ok(())
     }

@@ -9,24 +9,24 @@
 //! An export reads pages of the list, from the first id to the last. It is no snapshot: a user that is made
 //! or deleted meanwhile may be in it or not.
 //!
-//! [`rows`]: from a file to rows. [`identity`]: ids for rows without one. [`mod@import`] and
-//! [`mod@export`]: both ways.
+//! [`records`]: from bytes to records, [`rows`]: from these to rows. [`identity`]: ids for rows without one.
+//! [`destination`]: where an export goes. [`mod@import`] and [`mod@export`]: both ways.
 
+mod destination;
 mod export;
 mod identity;
 mod import;
+mod records;
 mod rows;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::client::{Client, GatewayArgs};
-
-pub(crate) use export::{ExportArgs, export};
+pub(crate) use export::{ExportArgs, Pages, export};
 pub(crate) use import::{ImportArgs, import};
 
 /// Between two attempts, while there is no gateway or a partition is down.
@@ -44,36 +44,16 @@ enum Format {
 impl Format {
     /// As it was asked for, or as the name of the file says.
     fn of(chosen: Option<Self>, file: Option<&Path>) -> anyhow::Result<Self> {
-        let extension = file.and_then(Path::extension).and_then(|extension| extension.to_str());
-        match (chosen, extension) {
+        let extension =
+            file.and_then(Path::extension).map(|extension| extension.to_string_lossy().to_lowercase());
+        match (chosen, extension.as_deref()) {
             (Some(format), _) => Ok(format),
             (None, Some("csv")) => Ok(Self::Csv),
-            (None, Some("ndjson" | "jsonl" | "json")) => Ok(Self::Ndjson),
-            (None, None) => Ok(Self::Ndjson),
+            (None, Some("ndjson" | "jsonl" | "json") | None) => Ok(Self::Ndjson),
             (None, Some(other)) => {
                 bail!("nothing is known of files that end in .{other}; say --format ndjson or --format csv")
             }
         }
-    }
-}
-
-// Not a doc comment: it would be shown as the help of the command.
-#[derive(Args, Debug)]
-struct Gateway {
-    #[command(flatten)]
-    gateway: GatewayArgs,
-    /// Give up when there is no progress for so many seconds
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
-    patience: u64,
-}
-
-impl Gateway {
-    fn client(&self) -> anyhow::Result<Client> {
-        Ok(Client::patient(self.gateway.endpoint()?, self.patience()))
-    }
-
-    fn patience(&self) -> Duration {
-        Duration::from_secs(self.patience)
     }
 }
 

@@ -1,27 +1,85 @@
-//! From a file to rows.
+//! From records to rows: the operations of a bulk request.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::BufRead;
 
 use anyhow::{Context, bail, ensure};
+use clap::Args;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::Format;
 use super::identity::Identity;
+use super::records::{ARRAY, Csv, Lines, Record, starting};
 
 /// How the line of a row begins when it is to be created, or updated.
 pub(super) const CREATE: &str = r#"{"op":"create","#;
 pub(super) const UPDATE: &str = r#"{"op":"update","#;
 
+/// The fields of a user.
+const FIELDS: [&str; 4] = ["id", "name", "email", "group"];
+
+// How a file is to be read. Not a doc comment: it would be shown as the help of the command.
+#[derive(Args, Debug, Clone)]
+pub(super) struct Reading {
+    /// Between the columns of CSV: one character, or tab
+    #[arg(long, default_value = ",", value_name = "CHARACTER", value_parser = delimiter)]
+    pub(super) delimiter: u8,
+    /// Another name of a field: --map Mail=email; may be repeated
+    #[arg(long, value_name = "COLUMN=FIELD", value_parser = mapping)]
+    pub(super) map: Vec<(String, &'static str)>,
+    /// Leave out columns that no user has
+    #[arg(long)]
+    pub(super) ignore_unknown: bool,
+    /// Rows without an id get one that follows from this name and from their content
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub(super) name: String,
+}
+
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"tab" | b"\\t" => Ok(b'\t'),
+        [one] if one.is_ascii() && !b"\"\r\n".contains(one) => Ok(*one),
+        _ => Err("allowed: one ASCII character, or tab".to_owned()),
+    }
+}
+
+fn mapping(text: &str) -> Result<(String, &'static str), String> {
+    let (column, field) = text.rsplit_once('=').unwrap_or_default();
+    let field = FIELDS.into_iter().find(|known| *known == field);
+    field
+        .map(|field| (column.to_owned(), field))
+        .ok_or_else(|| "allowed: COLUMN=id, =name, =email, =group".into())
+}
+
+/// Where a row is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// From 1; neither a header nor blank lines count.
+    pub(super) row: u64,
+    /// The line of the file on which it begins, from 1.
+    pub(super) line: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "row {} (line {})", self.row, self.line)
+    }
+}
+
 /// A row that can be sent.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
-    /// Its place in the file, from 1; a header does not count.
-    pub(super) number: u64,
+    pub(super) place: Place,
     pub(super) id: Uuid,
     /// An operation of a bulk request, with its end.
     pub(super) line: String,
+    /// As it is in the file.
+    pub(super) raw: Vec<u8>,
     /// It was sent before, and its result is not known.
     pub(super) again: bool,
 }
@@ -39,9 +97,9 @@ impl Row {
 /// A row that cannot.
 #[derive(Debug)]
 pub(super) struct Unusable {
-    pub(super) number: u64,
-    /// As it was found.
-    pub(super) text: String,
+    pub(super) place: Place,
+    /// As it is in the file; empty where it is too long to be kept.
+    pub(super) raw: Vec<u8>,
     pub(super) why: String,
 }
 
@@ -49,40 +107,43 @@ pub(super) struct Unusable {
 pub(super) type ReadRow = Result<Row, Unusable>;
 
 /// Reads rows one after the other.
-pub(super) struct Rows<R> {
-    source: Source<R>,
+pub(super) struct Rows {
+    source: Source,
+    reading: Reading,
     identity: Identity,
-    number: u64,
+    row: u64,
+    /// What is left is not read.
+    ended: bool,
 }
 
-enum Source<R> {
-    Ndjson(R),
-    Csv { reader: csv::Reader<R>, columns: Vec<String> },
+enum Source {
+    Lines(Lines),
+    /// With the field that each column is; `None` for those that are left out.
+    Csv(Box<Csv>, Vec<Option<&'static str>>),
 }
 
-impl<R: BufRead> Rows<R> {
+impl Rows {
+    /// Also returns what is before the rows: the header.
+    ///
     /// # Errors
-    /// Where the header names a column that a user does not have, or lacks one.
-    pub(super) fn new(reader: R, format: Format, name: String) -> anyhow::Result<Self> {
-        let source = match format {
-            Format::Ndjson => Source::Ndjson(reader),
+    /// Where the file is in another encoding, or its header names a column that a user does not have, or
+    /// lacks one.
+    pub(super) fn new(
+        reader: impl BufRead + Send + 'static,
+        format: Format,
+        reading: Reading,
+    ) -> anyhow::Result<(Self, Vec<u8>)> {
+        let reader = starting(Box::new(reader))?;
+        let (source, header) = match format {
+            Format::Ndjson => (Source::Lines(Lines::new(reader)), Vec::new()),
             Format::Csv => {
-                let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(reader);
-                let header = reader.headers().context("the header cannot be read")?;
-                let columns: Vec<String> = header.iter().map(|column| column.trim().to_owned()).collect();
-                for (index, column) in columns.iter().enumerate() {
-                    if !["id", "name", "email", "group"].contains(&column.as_str()) {
-                        bail!("the header has a column {column:?}; known are id, name, email and group");
-                    }
-                    ensure!(!columns[..index].contains(column), "the header has {column:?} twice");
-                }
-                for column in ["name", "email"] {
-                    ensure!(columns.iter().any(|known| known == column), "the header has no {column:?}");
-                }
-                Source::Csv { reader, columns }
+                let (csv, names, header) = Csv::new(reader, reading.delimiter)?;
+                let columns = columns(&names, &reading)?;
+                (Source::Csv(Box::new(csv), columns), header)
             }
         };
-        Ok(Self { source, identity: Identity::new(name), number: 0 })
+        let identity = Identity::new(reading.name.clone());
+        Ok((Self { source, reading, identity, row: 0, ended: false }, header))
     }
 
     /// The next row; `None` at the end.
@@ -90,48 +151,56 @@ impl<R: BufRead> Rows<R> {
     /// # Errors
     /// Where the file cannot be read.
     pub(super) fn next(&mut self) -> anyhow::Result<Option<ReadRow>> {
-        let (text, fields) = match &mut self.source {
-            Source::Ndjson(reader) => {
-                let mut line = Vec::new();
-                if reader.read_until(b'\n', &mut line)? == 0 {
-                    return Ok(None);
-                }
-                self.number += 1;
-                let text = String::from_utf8_lossy(&line).trim().to_owned();
-                if text.is_empty() {
-                    return self.next();
-                }
-                let fields = match serde_json::from_slice::<Value>(&line) {
-                    Ok(Value::Object(fields)) => Ok(fields),
-                    Ok(_) => Err("it is no JSON object".to_owned()),
-                    Err(error) => Err(format!("it is not JSON: {error}")),
-                };
-                (text, fields)
-            }
-            Source::Csv { reader, columns } => {
-                let mut record = csv::StringRecord::new();
-                match reader.read_record(&mut record) {
-                    Ok(false) => return Ok(None),
-                    Ok(true) => {
-                        self.number += 1;
-                        (record.iter().collect::<Vec<_>>().join(","), of_record(&record, columns))
-                    }
-                    Err(error) if error.is_io_error() => return Err(error.into()),
-                    Err(error) => {
-                        self.number += 1;
-                        (String::new(), Err(error.to_string()))
-                    }
-                }
-            }
+        if self.ended {
+            return Ok(None);
+        }
+        let record = match &mut self.source {
+            Source::Lines(lines) => lines.next()?,
+            Source::Csv(csv, _) => csv.next()?,
         };
-        let number = self.number;
-        let row = fields.and_then(|fields| self.row(fields));
-        Ok(Some(row.map_err(|why| Unusable { number, text, why })))
+        let Some(record) = record else { return Ok(None) };
+        self.row += 1;
+        let place = Place { row: self.row, line: record.line };
+        let row = self.fields(&record).and_then(|fields| self.row(fields));
+        Ok(Some(match row {
+            Ok((id, line)) => Ok(Row { place, id, line, raw: record.raw, again: false }),
+            Err(why) => Err(Unusable { place, raw: record.raw, why }),
+        }))
     }
 
-    fn row(&mut self, mut fields: Map<String, Value>) -> Result<Row, String> {
+    fn fields(&mut self, record: &Record) -> Result<Map<String, Value>, String> {
+        if self.row == 1 && matches!(self.source, Source::Lines(_)) && record.raw.starts_with(b"[") {
+            self.ended = true;
+            return Err(format!("{ARRAY}; nothing more of it is read"));
+        }
+        if let Some(wrong) = &record.wrong {
+            return Err(wrong.clone());
+        }
+        if let Err(error) = std::str::from_utf8(&record.raw) {
+            let place = error.valid_up_to();
+            return Err(format!(
+                "it is not UTF-8: byte {} is 0x{:02x}; of a file in Latin-1, `iconv -f LATIN1 -t UTF-8 FILE` \
+                 makes one",
+                place + 1,
+                record.raw[place]
+            ));
+        }
+        match &self.source {
+            Source::Csv(_, columns) => of_columns(&record.fields, columns),
+            Source::Lines(_) => of_object(&record.raw, &self.reading),
+        }
+    }
+
+    fn row(&mut self, mut fields: Map<String, Value>) -> Result<(Uuid, String), String> {
         if fields.contains_key("op") || fields.contains_key("if_match") {
             return Err("a user has neither op nor if_match".to_owned());
+        }
+        // As the API reads them: null is none, and a whole number is one however it is written.
+        fields.retain(|name, value| !(value.is_null() && ["id", "group"].contains(&name.as_str())));
+        if let Some(group) = fields.get_mut("group")
+            && let Some(whole) = group.as_f64().and_then(whole)
+        {
+            *group = Value::from(whole);
         }
         let id = match fields.get("id") {
             None => {
@@ -140,80 +209,326 @@ impl<R: BufRead> Rows<R> {
                 let content = serde_json::to_vec(&sorted).expect("JSON can be written");
                 self.identity.next(&content)
             }
-            Some(Value::String(id)) => id.parse().map_err(|_| "its id is no UUID".to_owned())?,
-            Some(_) => return Err("its id is no UUID".to_owned()),
+            Some(id) => id.as_str().and_then(|id| id.parse().ok()).ok_or("/id must be a UUID")?,
         };
         fields.insert("id".to_owned(), Value::String(id.to_string()));
         let object = serde_json::to_string(&fields).expect("JSON can be written");
-        Ok(Row { number: self.number, id, line: format!("{CREATE}{}\n", &object[1..]), again: false })
+        Ok((id, format!("{CREATE}{}\n", &object[1..])))
     }
 }
 
-/// An empty id or group is none.
-fn of_record(record: &csv::StringRecord, columns: &[String]) -> Result<Map<String, Value>, String> {
+/// The number as an integer, where it is one that a double has exactly.
+fn whole(number: f64) -> Option<i64> {
+    (number.fract() == 0.0 && number.abs() < 2_f64.powi(53)).then_some(number as i64)
+}
+
+/// The field that each column is.
+fn columns(names: &[String], reading: &Reading) -> anyhow::Result<Vec<Option<&'static str>>> {
+    if let [one] = names
+        && let Some(other) = [';', '\t', '|', ','].into_iter().find(|other| one.contains(*other))
+    {
+        let shown = if other == '\t' { "tab".to_owned() } else { format!("{other:?}") };
+        bail!(
+            "the header is one column, {one:?}: for columns between which is {shown}, say --delimiter {shown}"
+        );
+    }
+    let mut columns = Vec::new();
+    for name in names {
+        let mapped = reading.map.iter().find(|(column, _)| column == name).map(|(_, field)| *field);
+        let field = mapped.or_else(|| FIELDS.into_iter().find(|field| name.eq_ignore_ascii_case(field)));
+        if field.is_none() && !reading.ignore_unknown {
+            bail!(
+                "the header has a column {name:?}; known are id, name, email and group: --map {:?} says \
+                 which of them it is, --ignore-unknown leaves it out",
+                format!("{name}=name")
+            );
+        }
+        ensure!(field.is_none() || !columns.contains(&field), "the header has {name:?} twice");
+        columns.push(field);
+    }
+    for field in ["name", "email"] {
+        let context =
+            || format!("the header has no {field:?}: --map {:?} names the column", format!("COLUMN={field}"));
+        columns.contains(&Some(field)).then_some(()).with_context(context)?;
+    }
+    Ok(columns)
+}
+
+/// An empty id or group is none. Spaces around what cannot contain any are left out.
+fn of_columns(record: &[Vec<u8>], columns: &[Option<&str>]) -> Result<Map<String, Value>, String> {
     if record.len() != columns.len() {
         return Err(format!("it has {} fields, and the header has {}", record.len(), columns.len()));
     }
     let mut fields = Map::new();
     for (column, text) in columns.iter().zip(record) {
-        let value = match column.as_str() {
-            "id" | "group" if text.is_empty() => continue,
-            "group" => {
-                Value::from(text.parse::<i64>().map_err(|_| "its group is no whole number".to_owned())?)
-            }
-            _ => Value::from(text),
+        let Some(field) = *column else { continue };
+        let text = String::from_utf8_lossy(text); // it is UTF-8
+        let trimmed = text.trim();
+        let value = match field {
+            "id" | "group" if trimmed.is_empty() => continue,
+            // What is no number is refused by the API, in the words that it has for all callers.
+            "group" => trimmed.parse().map_or_else(
+                |_| trimmed.parse().ok().and_then(whole).map_or_else(|| Value::from(trimmed), Value::from),
+                |group: i64| Value::from(group),
+            ),
+            "name" => Value::from(&*text),
+            _ => Value::from(trimmed),
         };
-        fields.insert(column.clone(), value);
+        fields.insert(field.to_owned(), value);
     }
     Ok(fields)
 }
 
+fn of_object(raw: &[u8], reading: &Reading) -> Result<Map<String, Value>, String> {
+    let fields: Object = serde_json::from_slice(raw).map_err(|error| match error.classify() {
+        Category::Data => error.to_string(),
+        _ => format!("it is not JSON: {error}"),
+    })?;
+    let mut renamed = Map::new();
+    for (name, value) in fields.0 {
+        let mapped = reading.map.iter().find(|(column, _)| *column == name);
+        let name = mapped.map_or(name, |(_, field)| (*field).to_owned());
+        if reading.ignore_unknown && !FIELDS.contains(&name.as_str()) {
+            continue;
+        }
+        if renamed.insert(name.clone(), value).is_some() {
+            return Err(format!("/{name} is given more than once"));
+        }
+    }
+    Ok(renamed)
+}
+
+/// A JSON object in which no name is repeated.
+struct Object(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut fields = Map::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if fields.contains_key(&name) {
+                        return Err(A::Error::custom(format!("/{name} is given more than once")));
+                    }
+                    fields.insert(name, value);
+                }
+                Ok(Object(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use super::*;
 
-    fn rows(text: &str, format: Format) -> Vec<Result<String, String>> {
-        let mut rows = Rows::new(text.as_bytes(), format, String::new()).expect("a header");
-        std::iter::from_fn(|| rows.next().expect("a text"))
-            .map(|row| {
-                row.map(|row| format!("{} {}", row.number, row.line)).map_err(|bad| {
-                    assert!(!bad.why.is_empty());
-                    format!("{}", bad.number)
-                })
-            })
-            .collect()
+    fn reading() -> Reading {
+        Reading { delimiter: b',', map: Vec::new(), ignore_unknown: false, name: String::new() }
+    }
+
+    fn read(text: &[u8], format: Format, reading: Reading) -> anyhow::Result<Vec<ReadRow>> {
+        let (mut rows, _) = Rows::new(Cursor::new(text.to_vec()), format, reading)?;
+        std::iter::from_fn(|| rows.next().transpose()).collect()
+    }
+
+    /// The places of rows and their lines, or why there is none.
+    fn rows(text: impl AsRef<[u8]>, format: Format) -> Vec<Result<String, String>> {
+        let rows = read(text.as_ref(), format, reading()).expect("a header").into_iter();
+        rows.map(|row| {
+            row.map(|row| format!("{} {}", row.place, row.line))
+                .map_err(|bad| format!("{}: {}", bad.place, bad.why))
+        })
+        .collect()
+    }
+
+    fn names(text: &str, format: Format, reading: Reading) -> Vec<String> {
+        let rows = read(text.as_bytes(), format, reading).expect("a header").into_iter();
+        rows.map(|row| row.expect("a row").user()["name"].as_str().expect("a name").to_owned()).collect()
+    }
+
+    /// Why the only row cannot be sent.
+    fn why(text: impl AsRef<[u8]>, format: Format) -> String {
+        let mut rows = rows(text, format);
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        rows.remove(0).expect_err("no row")
     }
 
     const ID: &str = "0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071";
 
     #[test]
     fn both_formats_give_the_same_rows() {
-        let line = |number, name: &str| {
-            Ok(format!("{number} {CREATE}\"email\":\"a@b\",\"group\":2,\"id\":\"{ID}\",\"name\":{name}}}\n"))
+        let line = |place: &str, name: &str| {
+            Ok(format!("{place} {CREATE}\"email\":\"a@b\",\"group\":2,\"id\":\"{ID}\",\"name\":{name}}}\n"))
         };
         let csv = format!("name,id,group,email\n\"a,\"\"b\"\"\",{ID},2,a@b\nonly,two\ne\u{301},{ID},2,a@b\n");
+        let few = "row 2 (line 3): it has 2 fields, and the header has 4";
         assert_eq!(
-            rows(&csv, Format::Csv),
-            [line(1, r#""a,\"b\"""#), Err("2".to_owned()), line(3, "\"e\u{301}\"")]
+            rows(csv, Format::Csv),
+            [
+                line("row 1 (line 2)", r#""a,\"b\"""#),
+                Err(few.to_owned()),
+                line("row 3 (line 4)", "\"e\u{301}\"")
+            ]
         );
         let ndjson = format!(
             "{{\"id\":\"{ID}\",\"name\":\"n\",\"email\":\"a@b\",\"group\":2}}\n\n[]\n{{\"op\":1}}\nx"
         );
-        let expected = [line(1, "\"n\""), Err("3".to_owned()), Err("4".to_owned()), Err("5".to_owned())];
-        assert_eq!(rows(&ndjson, Format::Ndjson), expected);
+        let found = rows(ndjson, Format::Ndjson);
+        assert_eq!(found[0], line("row 1 (line 1)", "\"n\""));
+        for (found, place) in found[1..].iter().zip(["row 2 (line 3)", "row 3 (line 4)", "row 4 (line 5)"]) {
+            assert!(found.as_ref().is_err_and(|why| why.starts_with(place)), "{found:?}");
+        }
     }
 
     #[test]
     fn a_row_without_an_id_gets_the_same_one_again_in_either_format() {
         let csv = rows("id,group,name,email\n,,n,a@b\n", Format::Csv);
-        let ndjson = rows("{\"email\":\"a@b\",\"name\":\"n\"}", Format::Ndjson);
+        let ndjson = rows("\n{\"email\":\"a@b\",\"name\":\"n\",\"group\":null}", Format::Ndjson);
         assert!(csv[0].is_ok() && csv == ndjson, "{csv:?} {ndjson:?}");
     }
 
     #[test]
-    fn a_header_that_is_not_understood_is_refused() {
-        for bad in ["name\n", "name,email,age\n", "name,email,name\n", ""] {
-            assert!(Rows::new(bad.as_bytes(), Format::Csv, String::new()).is_err(), "{bad:?}");
+    fn numbers_are_read_as_the_api_reads_them() {
+        for (text, group) in
+            [("1.0", "1"), ("1e2", "100"), ("-0", "0"), ("7", "7"), ("-2147483648", "-2147483648")]
+        {
+            let ndjson =
+                rows(format!("{{\"name\":\"n\",\"email\":\"a@b\",\"group\":{text}}}"), Format::Ndjson);
+            let csv = rows(format!("name,email,group\nn,a@b, {text} \n"), Format::Csv);
+            for row in [&ndjson[0], &csv[0]] {
+                assert!(
+                    row.as_ref().is_ok_and(|row| row.contains(&format!("\"group\":{group},"))),
+                    "{row:?}"
+                );
+            }
         }
+        // What is no whole number is for the API to refuse, under the name of the field.
+        for text in ["1.5", "1e99", "x", "inf"] {
+            let csv = rows(format!("name,email,group\nn,a@b,{text}\n"), Format::Csv);
+            assert!(
+                csv[0].as_ref().is_ok_and(|row| row.contains(&format!("\"group\":\"{text}\""))),
+                "{csv:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn files_of_spreadsheets_are_read_as_they_are() {
+        let with = |delimiter| Reading { delimiter, ..reading() };
+        for text in [
+            "\u{feff}name,email\nAna,a@b\n",
+            "name, email\nAna, a@b\n",
+            "Name,EMAIL,Id\r\nAna,a@b,\r\n",
+            "name,email\rAna,a@b\r",
+            "sep=;\nname;email\nAna;a@b",
+            "\n\nname,email\n\n\r\n,,\nAna,a@b\n,\n\n",
+            "\"name\",\"email\"\n\"Ana\",\"a@b\"",
+        ] {
+            let text = text.replace(",,\n", ",\n");
+            assert_eq!(names(&text, Format::Csv, with(b',')), ["Ana"], "{text:?}");
+        }
+        assert_eq!(names("name\temail\nAna\ta@b\n", Format::Csv, with(b'\t')), ["Ana"]);
+        assert_eq!(names("name,email\n\" A \",a@b\n", Format::Csv, with(b',')), [" A "], "it may be meant");
+        assert_eq!(
+            names("\u{feff}{\"name\":\"Ana\",\"email\":\"a@b\"}", Format::Ndjson, with(b',')),
+            ["Ana"]
+        );
+    }
+
+    #[test]
+    fn other_names_of_columns_are_mapped_or_left_out() {
+        let reading =
+            || Reading { map: vec![("Full=Name".to_owned(), "name")], ignore_unknown: true, ..reading() };
+        assert_eq!(mapping("Full=Name=name"), Ok(("Full=Name".to_owned(), "name")));
+        assert!(mapping("x").is_err() && mapping("x=age").is_err());
+        assert_eq!(names("Full=Name,age,email\nAna,7,a@b\n", Format::Csv, reading()), ["Ana"]);
+        let json = r#"{"Full=Name":"Ana","age":7,"email":"a@b"}"#;
+        assert_eq!(names(json, Format::Ndjson, reading()), ["Ana"]);
+        let both = read(br#"{"Full=Name":"Ana","name":"B"}"#, Format::Ndjson, reading()).unwrap();
+        assert!(both[0].as_ref().is_err_and(|bad| bad.why.contains("/name is given more than once")));
+    }
+
+    #[test]
+    fn a_header_or_a_text_that_is_not_understood_is_refused_with_what_to_do() {
+        for (bad, part) in [
+            (&b"name\n"[..], "no \"email\""),
+            (b"name,email,age\n", "--ignore-unknown"),
+            (b"name,email,name\n", "twice"),
+            (b"", "empty"),
+            (b"\n\n", "empty"),
+            (b"\xef\xbb\xbf", "empty"),
+            (b"id;name;email\n", "--delimiter ';'"),
+            (b"id\tname\temail\n", "--delimiter tab"),
+            (b"\"name,email\nAna,a@b\n", "line 1, column 1 is not closed"),
+            (b"\xff\xfen\0a\0m\0e\0", "iconv -f UTF-16"),
+            (b"n\0a\0m\0e\0", "iconv -f UTF-16"),
+            (b"n\xe9me,email\n", "not UTF-8"),
+        ] {
+            let Err(error) = read(bad, Format::Csv, reading()) else { panic!("{bad:?}") };
+            assert!(format!("{error:#}").contains(part), "{bad:?}: {error:#}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_wrong_says_where_and_what_to_do() {
+        let why = |text: &[u8], format| why(text, format);
+        let csv = |row: &[u8]| why(&[b"name,email\n", row].concat(), Format::Csv);
+        assert!(csv(b"Jos\xe9,a@b").contains("byte 4 is 0xe9; of a file in Latin-1, `iconv"));
+        let open = csv(b"a\nb\",\"c\nd,\"e\n");
+        assert!(open.starts_with("row 1 (line 2): it has 1 fields"), "{open}");
+        let open = csv(b"Ana,\"c\nd,\"\"e\nf,g\n");
+        assert!(open.starts_with("row 1 (line 2): the quote on line 2, column 5 is not closed"), "{open}");
+        let json = |row: &[u8]| why(row, Format::Ndjson);
+        assert!(json(br#"{"name":"a","name":"b"}"#).contains("/name is given more than once"));
+        assert!(json(br#"{"name":"a""#).contains("it is not JSON: "));
+        assert!(json(br#"{"name":"a","id":7}"#).contains("/id must be a UUID"));
+        assert!(json(b"[\n{\"name\":\"a\"},\n{}]").contains("jq -c"), "the rest is not read");
+    }
+
+    #[test]
+    fn blank_lines_and_long_ones_take_neither_stack_nor_memory() {
+        let good = "{\"name\":\"n\",\"email\":\"a@b\"}\n";
+        let blank = "\n".repeat(100_000);
+        let found = rows(format!("{blank}{good}{blank}{good}"), Format::Ndjson);
+        assert!(
+            found[0].is_ok() && found[1].as_ref().is_ok_and(|row| row.starts_with("row 2 (line 200002)"))
+        );
+        let found = rows(format!("name,email\n{blank}n,a@b\n{blank}"), Format::Csv);
+        assert!(
+            found.len() == 1 && found[0].as_ref().is_ok_and(|row| row.starts_with("row 1 (line 100002)"))
+        );
+        let long = "x".repeat(1 << 20);
+        let found = rows(format!("{long}\n{good}{long}"), Format::Ndjson);
+        assert!(found[0].is_err() && found[1].is_ok() && found[2].is_err() && found.len() == 3);
+        let found = rows(format!("name,email\n{long},a@b\nn,a@b\n\"{long}\n{long}"), Format::Csv);
+        assert!(found[0].as_ref().is_err_and(|why| why.ends_with("it is longer than 64 KiB")), "{found:?}");
+        assert!(found[1].is_ok() && found.len() == 3);
+        assert!(found[2].as_ref().is_err_and(|why| why.contains("line 4, column 1 may not be closed")));
+        // Whatever the size of the pieces in which a file comes.
+        for length in 0..300 {
+            let text = format!("name,email\r\n\"{}\n\"\"b\",a@b\r\nn,a@b", "x".repeat(900 + length));
+            assert!(rows(text, Format::Csv).iter().all(Result::is_ok), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_rejected_row_keeps_its_bytes() {
+        let raw = |text: &[u8], format| {
+            let rows = read(text, format, reading()).unwrap().into_iter();
+            rows.map(|row| row.map_or_else(|bad| bad.raw, |row| row.raw)).collect::<Vec<_>>()
+        };
+        let text = b"name,email\r\n\"Jos\xe9,\"\"\",\"x\ny\"\r\n\n \"a\" , b\n";
+        assert_eq!(raw(text, Format::Csv), [&b"\"Jos\xe9,\"\"\",\"x\ny\""[..], b" \"a\" , b"]);
+        assert_eq!(raw(b"{\"a\":\"\xe9\"}\r\n{}", Format::Ndjson), [&b"{\"a\":\"\xe9\"}"[..], b"{}"]);
     }
 }

@@ -173,6 +173,95 @@ async fn rows_that_exist_or_are_wrong_are_treated_as_told() {
     said(&run(with(&[])).await, 2);
 }
 
+/// What a ring rejects is written as it is in the file; corrected, it is imported.
+#[tokio::test]
+async fn rejected_rows_are_corrected_and_imported_again() {
+    let ring = Ring::start(1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let text = |name: &str| at(name).to_str().unwrap().to_owned();
+    let good = "Ana,ana@example.org,1\n";
+    let bad: [&[u8]; 4] = [
+        b"\"two\nlines\",two@example.org,1",
+        b"Jos\xe9,jose@example.org,2",
+        b"Eve,eve@example.org,1.5",
+        b"Bo",
+    ];
+    let header = b"Name,email,group\n";
+    std::fs::write(at("in.csv"), [header, good.as_bytes(), &bad.join(&b'\n')].concat()).unwrap();
+    let import = corro(&ring, &["import", &text("in.csv"), "--rejected", &text("rejected.csv")]);
+    let output = run(import).await;
+    assert!(said(&output, 1).starts_with("1 created, 0 updated, 0 skipped, 4 failed"));
+    let reasons = String::from_utf8(output.stderr).unwrap();
+    for reason in [
+        "row 2 (line 3): /name ",
+        "row 3 (line 5): it is not UTF-8: byte 4 is 0xe9",
+        "row 4 (line 6): /group ",
+        "row 5 (line 7): it has 1 fields",
+    ] {
+        assert!(reasons.contains(reason), "{reason} is missing in {reasons}");
+    }
+    let rejected = std::fs::read(at("rejected.csv")).unwrap();
+    let rows = rejected.strip_prefix(header).unwrap();
+    for row in bad {
+        assert!(rows.windows(row.len()).any(|part| part == row), "byte for byte: {row:?}");
+    }
+    assert_eq!(rows.len(), bad.iter().map(|row| row.len() + 1).sum::<usize>());
+
+    let corrected = String::from_utf8_lossy(&rejected).replace("two\nlines", "one line");
+    let corrected =
+        corrected.replace('\u{fffd}', "e").replace("1.5", "1.0").replace("Bo\n", "Bo,bo@example.org,\n");
+    std::fs::write(at("corrected.csv"), corrected).unwrap();
+    let printed = said(&run(corro(&ring, &["import", &text("corrected.csv")])).await, 0);
+    assert!(printed.starts_with("4 created"), "{printed}");
+    assert_eq!(count(&ring), 5);
+}
+
+#[tokio::test]
+async fn one_user_at_a_time_and_the_ring_as_a_table() {
+    let ring = Ring::start(1).await;
+    let users = async |arguments: &[&str], code: i32| {
+        said(&run(corro(&ring, &[&["users"], arguments].concat())).await, code)
+    };
+    let user = users(&["create", "--name=Ana", "--email=ana+1@example.org", "--group=-7"], 0).await;
+    let user: Value = serde_json::from_str(&user).unwrap();
+    let id = user["id"].as_str().unwrap();
+    assert_eq!(users(&["get", id], 0).await.trim_end(), user.to_string());
+    let listed = users(&["list", "--email=ana+1@example.org", "--group=-7"], 0).await;
+    assert_eq!(listed.trim_end(), user.to_string());
+    assert_eq!(users(&["list", "--group=8"], 0).await, "");
+    assert_eq!(users(&["count"], 0).await, "1\n");
+    assert!(users(&["update", id, "--name=Bo"], 0).await.contains("\"name\":\"Bo\""));
+    assert_eq!(users(&["update", id, "--name="], 1).await, "");
+    assert_eq!(users(&["create", "--id", id, "--name=n", "--email=a@b"], 1).await, "");
+    for code in [0, 1] {
+        assert_eq!(users(&["delete", id], code).await, "");
+    }
+    assert_eq!(users(&["get", id], 1).await, "");
+    // Printed to nothing, a user is not printed.
+    let mut full = corro(&ring, &["users", "count"]);
+    full.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    assert_eq!(run(full).await.status.code(), Some(2));
+
+    let table = said(&run(corro(&ring, &["status"])).await, 0);
+    assert!(table.contains("1 db-processes") && table.contains("PARTITION"), "{table}");
+    let json = said(&run(corro(&ring, &["status", "--json"])).await, 0);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["ready"], true);
+}
+
+#[tokio::test]
+async fn a_bench_of_a_running_ring_deletes_its_users() {
+    let ring = Ring::start(1).await;
+    ring.client().await.post(&json!({"name": "stays", "email": "stays@example.org"})).await;
+    let flags =
+        ["bench", "--no-ceiling", "--rounds=1", "--seconds=0.1", "--users=300", "--mix=get,post,delete"];
+    let printed = said(&run(corro(&ring, &flags)).await, 0);
+    assert!(printed.starts_with("This creates 300 users"), "{printed}");
+    assert!(printed.contains("its users are deleted"), "{printed}");
+    assert_eq!(count(&ring), 1);
+}
+
 /// Rows without ids: whatever is killed, and however often it is begun, each becomes one user.
 #[tokio::test]
 async fn an_import_survives_the_gateway_and_is_run_again_without_doing_a_row_twice() {

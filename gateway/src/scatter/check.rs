@@ -14,7 +14,7 @@ use futures_util::future::try_join_all;
 use protocol::message::link::{Position, Role};
 use protocol::message::query::{Damage, DigestAnswer};
 use protocol::placement::{Partition, primary_of, replica_of};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 
@@ -22,7 +22,7 @@ use crate::engine::{PAUSE_WITHIN, Repair};
 use crate::engine_task::{EngineHandle, OrderRefused, Unserved};
 
 /// What was found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Check {
     /// Whether all copies of all partitions were compared, and are what they should be.
     pub equal: bool,
@@ -31,14 +31,14 @@ pub struct Check {
 }
 
 /// What was found of one partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PartitionCheck {
     /// Which one.
     pub partition: Partition,
     /// In short.
     pub verdict: Verdict,
     /// The buckets in which the copies differ.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub buckets: Vec<u8>,
     /// Why it could not be said.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,7 +48,7 @@ pub struct PartitionCheck {
 }
 
 /// What a partition is found to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Its copies are what they should be.
@@ -62,7 +62,7 @@ pub enum Verdict {
 }
 
 /// What was found of one copy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CopyCheck {
     /// Which of the two: `primary` or `replica`.
     #[schema(value_type = String)]
@@ -79,7 +79,7 @@ pub struct CopyCheck {
 }
 
 /// What has been begun to repair a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Begun {
     /// Nothing is wrong with it.

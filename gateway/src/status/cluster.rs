@@ -2,14 +2,14 @@
 
 use protocol::message::link::{Counted, Role, Rollback};
 use protocol::placement::{Partition, Place};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::events::PastEvent;
 use crate::engine::{Counts, Engine};
 
 /// The whole ring at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ClusterStatus {
     /// Id of the ring; absent until one is formed or found.
     pub ring: Option<String>,
@@ -30,7 +30,7 @@ pub struct ClusterStatus {
 }
 
 /// One place of the ring.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProcessStatus {
     /// Its name, as far as it is known.
     pub name: String,
@@ -47,7 +47,7 @@ pub struct ProcessStatus {
 }
 
 /// One partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PartitionStatus {
     /// 0..n.
     pub partition: Partition,
@@ -76,7 +76,7 @@ pub struct PartitionStatus {
 }
 
 /// One copy of a partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CopyStatus {
     /// Name of its process.
     pub process: String,
@@ -102,7 +102,7 @@ pub struct CopyStatus {
 }
 
 /// A copy whose disk has lost something: the end of its database is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RolledBack {
     /// What the two numbers count: commit, of its database, or entry, of its op-log.
     #[schema(value_type = String)]
@@ -114,7 +114,7 @@ pub struct RolledBack {
 }
 
 /// Counts since the gateway started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Served {
     /// Reads answered by a replica.
     pub reads_by_replica: u64,

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use utoipa::ToSchema;
 
@@ -12,7 +12,7 @@ use crate::engine::RingEvent;
 const KEPT: usize = 64;
 
 /// Something that happened to the ring.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PastEvent {
     /// When, in milliseconds since 1970.
     pub at: u64,

@@ -33,5 +33,5 @@ pub use panic::abort_on_panic;
 pub use probe::probe;
 pub use run::run;
 pub use secret::{Secret, may_connect};
-pub use settings::{CommonSettings, NodeEnv, explain, settings};
+pub use settings::{CommonSettings, NodeEnv, complain, explain, settings};
 pub use signal::shutdown_on_signal;

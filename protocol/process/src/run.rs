@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{CommonSettings, abort_on_panic, shutdown_on_signal, start_log};
+use crate::{CommonSettings, abort_on_panic, complain, shutdown_on_signal, start_log};
 
 /// Runs `work` with all that a process has around it: a log under the name of the process, an end at the
 /// first panic, a runtime of one thread, and a token that SIGTERM, SIGHUP and Ctrl-C cancel. `work` returns
@@ -21,7 +21,7 @@ pub fn run<E: Display>(
     let log = match start_log(process, settings) {
         Ok(log) => log,
         Err(error) => {
-            eprintln!("{process}: {error}");
+            complain(&format!("{process}: {error}"));
             return ExitCode::FAILURE;
         }
     };

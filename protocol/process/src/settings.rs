@@ -4,6 +4,7 @@ use std::any::TypeId;
 use std::error::Error as _;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
+use std::io::{Write as _, stderr};
 use std::path::PathBuf;
 use std::process::exit;
 
@@ -81,9 +82,14 @@ pub fn settings<T: Parser>() -> T {
             }
             _ => explain(&error, &T::command()),
         };
-        eprintln!("{line}");
+        complain(&line);
         exit(2)
     })
+}
+
+/// Prints a line to standard error. Where that is closed or full, the exit code has to say it.
+pub fn complain(line: &str) {
+    let _ = writeln!(stderr(), "{line}");
 }
 
 /// One line that names the variable, the value and what is allowed.
@@ -107,6 +113,11 @@ pub fn explain(error: &clap::Error, command: &Command) -> String {
         ErrorKind::MissingRequiredArgument => format!("{name}: it is missing"),
         _ => clap_text(error),
     };
+    let meant = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand];
+    if let Some(meant) = meant.into_iter().find_map(|kind| text(error, kind)) {
+        write!(line, "; did you mean {meant}?").expect("a string takes all text");
+        return line;
+    }
     let allowed = text(error, ContextKind::ValidValue).or_else(|| text(error, ContextKind::ValidSubcommand));
     if let Some(allowed) = allowed.filter(|allowed| !allowed.is_empty()) {
         write!(line, "; allowed: {allowed}").expect("a string takes all text");
@@ -342,6 +353,8 @@ mod tests {
     #[test]
     fn other_mistakes_are_one_line_too() {
         assert_eq!(said(&["--colour", "red"]), "--colour: there is no such flag");
+        assert_eq!(said(&["--rest-prot=1"]), "--rest-prot: there is no such flag; did you mean --rest-port?");
+
         assert!(said(&["--node-env"]).starts_with("NODE_ENV (--node-env): a value is missing"));
         for args in [&["--rest-port=1", "--rest-port=2"][..], &["stray"]] {
             let line = said(args);
@@ -351,6 +364,9 @@ mod tests {
         assert_eq!(explain(&error, &Thing::command()), "<WHAT>: it is missing");
         let error = Thing::try_parse_from(["thing", "two"]).unwrap_err();
         assert!(explain(&error, &Thing::command()).starts_with("two: there is no such command"));
+        let error = Thing::try_parse_from(["thing", "othr"]).unwrap_err();
+        let line = explain(&error, &Thing::command());
+        assert_eq!(line, "othr: there is no such command; did you mean other?");
     }
 
     #[test]

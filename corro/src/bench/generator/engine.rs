@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,13 @@ use rustix::event::{Timespec, epoll};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::requests::{Expected, Requests};
 use super::{Outcome, Spec};
 use crate::bench::cpu::{CpuTimes, Watched, cpu_times};
+use crate::bench::sides::Made;
 use crate::latencies::Latencies;
 
 /// No answer is longer, or has more headers.
@@ -51,6 +54,8 @@ pub(super) struct Engine {
     first_user: u64,
     request: Vec<u8>,
     measured: Measured,
+    made: Option<Made>,
+    shutdown: CancellationToken,
 }
 
 /// One keep-alive connection.
@@ -77,8 +82,8 @@ impl Engine {
     /// # Errors
     /// Where a connection cannot be made.
     pub(super) fn new(spec: &Spec) -> anyhow::Result<Self> {
-        let target = (spec.target.host.as_str(), spec.target.port);
-        let address = target.to_socket_addrs()?.next().context("no such address")?;
+        let addresses = spec.target.base.socket_addrs(|| None).with_context(|| spec.target.to_string())?;
+        let address = *addresses.first().context("no such address")?;
         let mut engine = Self {
             address,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
@@ -95,6 +100,8 @@ impl Engine {
             first_user: spec.users.start,
             request: Vec::new(),
             measured: Measured::default(),
+            made: spec.made.clone(),
+            shutdown: spec.shutdown.clone(),
         };
         let timer = epoll::EventData::new_u64(TIMER);
         epoll::add(&engine.epoll, &engine.timer, timer, epoll::EventFlags::IN)?;
@@ -107,7 +114,8 @@ impl Engine {
     }
 
     fn connect(&self, place: usize) -> anyhow::Result<Connection> {
-        let stream = TcpStream::connect(self.address).with_context(|| format!("{}", self.address))?;
+        let stream = TcpStream::connect_timeout(&self.address, PATIENCE)
+            .with_context(|| format!("{}", self.address))?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         epoll::add(&self.epoll, &stream, epoll::EventData::new_u64(place as u64), epoll::EventFlags::IN)?;
@@ -159,6 +167,10 @@ impl Engine {
     fn go_on_until(&mut self, end: Option<Instant>, taken: u64) -> anyhow::Result<bool> {
         let mut events = Vec::with_capacity(self.connections.len());
         loop {
+            if self.shutdown.is_cancelled() {
+                self.drain()?;
+                bail!("interrupted");
+            }
             let mut now = Instant::now();
             if end.is_some_and(|end| now >= end) || self.requests.taken() > taken {
                 return Ok(false);
@@ -283,6 +295,11 @@ impl Engine {
             bail!("more than one answer to one request");
         }
         if status == expected.status || status == expected.or {
+            if let Some(made) = self.made.as_ref().filter(|_| status == 201)
+                && let Some(id) = id_made(&connection.buffer[..length])
+            {
+                made.lock().expect("no thread panics while it adds an id").push(id);
+            }
             if self.measured.counts {
                 self.measured.latencies.record(now.saturating_duration_since(counts_from));
             }
@@ -350,6 +367,15 @@ fn whole(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize)>> {
     Ok((bytes.len() >= whole).then_some((status, whole)))
 }
 
+/// The id of a user that was made: the end of its `Location`.
+fn id_made(answer: &[u8]) -> Option<Uuid> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut answer_head = httparse::Response::new(&mut headers);
+    answer_head.parse(answer).ok()?;
+    let location = answer_head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("location"))?;
+    Uuid::try_parse_ascii(location.value.rsplit(|byte| *byte == b'/').next()?).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
@@ -371,6 +397,9 @@ mod tests {
             length: Duration::ZERO,
             users: 0..10,
             seed: 1,
+            made: None,
+            ids: None,
+            shutdown: CancellationToken::new(),
         };
         let mut engine = Engine::new(&spec).unwrap();
         engine.broken(0, "closed").unwrap();
@@ -389,6 +418,14 @@ mod tests {
         }
         assert_eq!(whole(text).unwrap(), Some((200, text.len())));
         assert_eq!(whole(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap(), Some((204, 27)));
+    }
+
+    #[test]
+    fn the_id_that_was_made_is_found() {
+        let id = Uuid::from_u128(7);
+        let text = format!("HTTP/1.1 201 Created\r\nlocation: /below/api/user/{id}\r\n\r\n");
+        assert_eq!(id_made(text.as_bytes()), Some(id));
+        assert_eq!(id_made(b"HTTP/1.1 201 Created\r\n\r\n"), None);
     }
 
     #[test]

@@ -11,14 +11,18 @@ mod engine;
 mod requests;
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::Kind;
 use super::cpu::{CpuTimes, Watched};
+use super::sides::Made;
 use crate::client::Endpoint;
 
 /// What a generator is to do.
@@ -39,6 +43,12 @@ pub(super) struct Spec {
     pub(super) users: Range<u64>,
     /// Chooses among the users.
     pub(super) seed: u64,
+    /// Where the ids go of users that the target has chosen ids for.
+    pub(super) made: Option<Made>,
+    /// Whose numbers `users` are, where they do not follow from the numbers.
+    pub(super) ids: Option<Arc<[Uuid]>>,
+    /// Ends it early; what is under way is waited for.
+    pub(super) shutdown: CancellationToken,
 }
 
 /// What came of it. Durations are in seconds.

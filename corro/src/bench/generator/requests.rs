@@ -4,7 +4,9 @@
 //! random, so that they spread over the partitions and over each database. As JSON each user has 120 bytes.
 
 use std::io::Write;
+use std::sync::Arc;
 
+use url::Position;
 use uuid::{Builder, Uuid};
 
 use super::super::Kind;
@@ -29,20 +31,30 @@ pub(super) struct Requests {
     /// Users taken one after the other so far, counted from `first`.
     taken: u64,
     random: Random,
+    /// The first part of every path.
+    path: String,
     /// The lines of the head that are always the same.
     head: String,
+    ids: Option<Arc<[Uuid]>>,
 }
 
 impl Requests {
     pub(super) fn new(spec: &Spec) -> Self {
-        let Endpoint { host, port, token } = &spec.target;
-        let mut head = format!(" HTTP/1.1\r\nhost: {host}:{port}\r\n");
-        if let Some(token) = token {
-            head += &format!("authorization: Bearer {token}\r\n");
+        let Endpoint { base, authorization } = &spec.target;
+        let mut head = format!(" HTTP/1.1\r\nhost: {}\r\n", &base[Position::BeforeHost..Position::AfterPort]);
+        if let Some(text) = authorization.as_ref().and_then(|value| value.to_str().ok()) {
+            head += &format!("authorization: {text}\r\n");
         }
-        let users = spec.users.end - spec.users.start;
-        let random = Random::new(spec.seed);
-        Self { kind: spec.kind, first: spec.users.start, users, taken: 0, random, head }
+        Self {
+            kind: spec.kind,
+            first: spec.users.start,
+            users: spec.users.end - spec.users.start,
+            ids: spec.ids.clone(),
+            taken: 0,
+            random: Random::new(spec.seed),
+            path: format!("{}/api/user", spec.target.prefix()),
+            head,
+        }
     }
 
     /// How many users there are.
@@ -81,10 +93,11 @@ impl Requests {
                 );
                 (200, 200)
             }
-            Kind::Delete => {
-                let id = id_of(self.take()?);
+            Kind::Delete | Kind::Clear => {
+                let number = self.take()?;
+                let id = self.ids.as_ref().map_or_else(|| id_of(number), |ids| ids[number as usize]);
                 self.write(request, "DELETE", &format!("/{id}"), "");
-                (204, 204)
+                (204, if kind == Kind::Clear { 404 } else { 204 })
             }
             Kind::Post => {
                 let number = self.random.next();
@@ -117,7 +130,7 @@ impl Requests {
     }
 
     fn write(&self, request: &mut Vec<u8>, method: &str, path: &str, body: &str) {
-        write!(request, "{method} /api/user{path}{}", self.head).expect("a vector takes all");
+        write!(request, "{method} {}{path}{}", self.path, self.head).expect("a vector takes all");
         if !body.is_empty() {
             let length = body.len();
             write!(request, "content-type: application/json\r\ncontent-length: {length}\r\n")
@@ -152,11 +165,12 @@ fn group_of(number: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use protocol::User;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
 
     fn requests(kind: Kind, users: std::ops::Range<u64>) -> Requests {
-        let target = Endpoint { host: "here".to_owned(), port: 80, token: Some("sesame".to_owned()) };
+        let target = Endpoint::parse("http://[::1]:8080/below/", Some("sesame")).unwrap();
         let spec = Spec {
             target,
             processes: Vec::new(),
@@ -167,6 +181,9 @@ mod tests {
             length: std::time::Duration::MAX,
             users,
             seed: 7,
+            made: None,
+            ids: None,
+            shutdown: CancellationToken::new(),
         };
         Requests::new(&spec)
     }
@@ -198,7 +215,7 @@ mod tests {
         for number in 3..5 {
             let (request, status) = next(&mut fill).unwrap();
             let (head, body) = request.split_once("\r\n\r\n").unwrap();
-            assert!(head.starts_with("POST /api/user/ HTTP/1.1\r\nhost: here:80\r\n"), "{head}");
+            assert!(head.starts_with("POST /below/api/user/ HTTP/1.1\r\nhost: [::1]:8080\r\n"), "{head}");
             assert!(head.contains("authorization: Bearer sesame\r\n"), "{head}");
             assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
             assert_eq!(serde_json::from_str::<User>(body).unwrap().id, id_of(number));
@@ -206,7 +223,9 @@ mod tests {
         }
         assert_eq!((next(&mut fill), fill.taken()), (None, 2));
         let mut delete = requests(Kind::Delete, 3..5);
-        assert!(next(&mut delete).unwrap().0.starts_with(&format!("DELETE /api/user/{} HTTP", id_of(3))));
+        assert!(
+            next(&mut delete).unwrap().0.starts_with(&format!("DELETE /below/api/user/{} HTTP", id_of(3)))
+        );
         assert_eq!(delete.taken(), 1);
     }
 
