@@ -1,7 +1,7 @@
 # `make demo` starts a ring on this machine; `make test` runs every test. Both install what is missing first.
 # All of them build with the one profile `release`, so that RocksDB is compiled once.
 
-.PHONY: help demo test simulate build lint deny test-compose test-api ci setup
+.PHONY: help demo install test simulate build lint deny test-compose test-api ci setup
 .DEFAULT_GOAL := help
 
 # ccache first, so that compiling RocksDB again (another checkout, a changed flag) takes a minute; a Rust that
@@ -18,6 +18,16 @@ demo: build ## Start a gateway and three db-processes, and say how to use them; 
 
 test: setup ## Run every test
 	cargo test --release --workspace
+
+PREFIX ?= /usr/local
+share = $(DESTDIR)$(PREFIX)/share
+install: build ## Install the command corro, its manual pages and completions: make install PREFIX=/usr
+	install -D $(corro) $(DESTDIR)$(PREFIX)/bin/corro
+	$(corro) man $(share)/man/man1
+	cd $(share) && install -d bash-completion/completions zsh/site-functions fish/vendor_completions.d
+	$(corro) completions bash > $(share)/bash-completion/completions/corro
+	$(corro) completions zsh > $(share)/zsh/site-functions/_corro
+	$(corro) completions fish > $(share)/fish/vendor_completions.d/corro.fish
 
 SEEDS ?= 100000
 simulate: setup ## Run the simulation with many seeds: make simulate SEEDS=1000000
