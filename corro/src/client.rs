@@ -1,10 +1,12 @@
 //! The HTTP client: one keep-alive connection to a gateway, one request at a time, no retries.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use clap::Args;
+use native_tls::TlsConnector;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, redirect};
 use serde::de::DeserializeOwned;
@@ -25,6 +27,10 @@ pub const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// The content type of lines of JSON.
 pub const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
+
+/// One for all clients: OpenSSL reads the certificates of the system for each, which takes 0.1 s.
+static TLS: LazyLock<TlsConnector> =
+    LazyLock::new(|| TlsConnector::new().expect("OpenSSL can be initialised"));
 
 // Which gateway a command talks to. Not a doc comment: it would be shown as the help of the command.
 #[derive(Args, Debug)]
@@ -238,12 +244,11 @@ impl Client {
             .http1_only()
             .pool_max_idle_per_host(1)
             .user_agent(concat!("corro/", env!("CARGO_PKG_VERSION")))
-            // Reading the certificates of the system takes longer than many a command.
-            .tls_built_in_root_certs(endpoint.base.scheme() == "https");
+            .use_preconfigured_tls(TLS.clone());
         if endpoint.is_local() {
             http = http.no_proxy();
         }
-        let http = http.build().expect("OpenSSL and its certificates can be loaded");
+        let http = http.build().expect("nothing of it depends on the system");
         Self { http, endpoint, deadline }
     }
 
