@@ -130,7 +130,7 @@ impl World {
         // The engine task looks at the time first.
         backlog.sort_by_key(|each| !matches!(each, Happening::Gateway(_, AtGateway::Tick)));
         for happening in backlog {
-            self.happen(happening);
+            self.happen_here(happening);
         }
     }
 

@@ -36,7 +36,6 @@ use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use config::{Config, Mode};
 use world::World;
@@ -100,11 +99,9 @@ fn setting(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
 }
 
-/// Makes the runs of seeds on all cores, until `deadline` at most. Returns the first seed that failed of
-/// those that were run.
+/// Makes the runs of seeds on all cores. Returns the first seed that failed of those that were run.
 fn search(
     seeds: Range<u64>,
-    deadline: Option<Instant>,
     config: impl Fn(u64) -> Config + Sync,
     prepare: impl Fn() + Sync,
     passed: impl Fn(&Done) + Sync,
@@ -118,7 +115,7 @@ fn search(
                 prepare();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || deadline.is_some_and(|deadline| Instant::now() > deadline) {
+                    if seed >= seeds.end {
                         return;
                     }
                     match try_run(config(seed)) {
@@ -152,7 +149,6 @@ fn no_seed_breaks_a_promise() {
     let slowest = AtomicU64::new(0);
     let failed = search(
         first..first + count,
-        None,
         Config::new,
         || (),
         |done| {

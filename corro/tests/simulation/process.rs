@@ -254,7 +254,7 @@ impl World {
         let backlog = std::mem::take(&mut process.backlog);
         self.note(|| format!("{place} goes on"));
         for happening in backlog {
-            self.happen(happening);
+            self.happen_here(happening);
         }
     }
 

@@ -317,6 +317,16 @@ impl World {
         }
     }
 
+    /// What was waiting in a process that stood still. A message has arrived, so it is not late, even if the
+    /// gateway was cut off meanwhile: what was sent behind it would overtake it otherwise.
+    pub(crate) fn happen_here(&mut self, happening: Happening) {
+        match happening {
+            Happening::ToGateway(id, message) => self.arrive_at_gateway(id, message),
+            Happening::ToProcess(id, message) => self.arrive_at_process(id, message),
+            other => self.happen(other),
+        }
+    }
+
     /// How long a message between these processes, or one of them and the gateway, is on its way: usually
     /// short, sometimes not.
     fn delay(&mut self, places: &[u16]) -> Time {
