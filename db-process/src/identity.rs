@@ -145,6 +145,11 @@ impl DataDir {
         Ok(Self { folder: folder.into(), identity, _lock: lock })
     }
 
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The owner of the data.
     pub fn identity(&self) -> &Identity {
         &self.identity

@@ -5,6 +5,7 @@ use protocol::message::link::{
     ToProcess, WriteBatch,
 };
 use protocol::message::query::{CountQuery, Query, Renew};
+use protocol::message::usage::ProcessUsage;
 
 use crate::node::plan::Contradiction;
 
@@ -60,6 +61,8 @@ pub enum Event {
     Copy(Role, CopyReport),
     /// Which copies follow has changed.
     Following(Following),
+    /// What the process uses of its machine was measured.
+    Usage(Box<ProcessUsage>),
     /// The process is to leave the ring.
     Leave,
     /// The time of [`SessionState::deadline`](super::session_state::SessionState::deadline) has come.

@@ -5,7 +5,7 @@
 //! copy, which take longer and are answered on threads of their own.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use process::Secret;
 use protocol::UserId;
@@ -18,6 +18,7 @@ use protocol::message::query::{Answer, Query};
 use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use url::Url;
@@ -69,6 +70,9 @@ pub enum LinkError {
     Identity(IdentityError),
 }
 
+/// How often the gateway learns what this process uses of its machine.
+const USAGE_EVERY: Duration = Duration::from_secs(5);
+
 /// What workers and other threads, and the sending of messages, come to.
 type Events = UnboundedSender<Result<Event, LinkError>>;
 
@@ -106,6 +110,8 @@ impl GatewayLink {
         let (name, url) = (self.node.name().clone(), self.url.to_string());
         let mut state = SessionState::new(name, url, Instant::now(), Backoff::default());
         let (mut leaving, mut commands) = (false, Vec::new());
+        let mut usage_due = interval(USAGE_EVERY);
+        usage_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {
                 // What has arrived counts before the time that has passed: this process may have been paused.
@@ -130,6 +136,10 @@ impl GatewayLink {
                     Event::Leave
                 }
                 () = sleep_until(state.deadline()) => Event::Tick,
+                _ = usage_due.tick() => {
+                    link.measure_usage();
+                    continue;
+                }
             };
             state.step(Instant::now(), event, &mut commands);
             for command in commands.drain(..) {
@@ -164,13 +174,29 @@ impl Link<'_> {
         }
     }
 
+    /// On another thread: it asks the disk.
+    fn measure_usage(&self) {
+        let (node, events) = (Arc::clone(&self.setup.node), self.events.clone());
+        spawn_blocking(move || {
+            // If a copy failed, it is poisoned, and the process ends.
+            if let Ok(usage) = node.usage() {
+                let _ = events.send(Ok(Event::Usage(Box::new(usage))));
+            }
+        });
+    }
+
     async fn execute(&mut self, command: Command) -> Result<(), LinkError> {
         let GatewayLink { url, secret, node, .. } = self.setup;
         let failed = |role| move |error| LinkError::Copy { role, error };
         match command {
             Command::Connect => self.socket.connect(url.clone(), secret.clone()),
             Command::Disconnect => self.socket = Socket::Closed,
-            Command::Registered(registered) => node.set_registered(registered),
+            Command::Registered(registered) => {
+                node.set_registered(registered);
+                if registered {
+                    self.measure_usage();
+                }
+            }
             Command::Register(register) => self.send_text(Register::EVENT, register.encode()).await,
             Command::Send(message) => self.send(&message).await,
             Command::SendChanges => self.send(&ToGateway::CopiesChanged(Box::new(node.changes()))).await,

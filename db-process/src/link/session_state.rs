@@ -117,6 +117,11 @@ impl SessionState {
                     commands.push(Command::Send(ToGateway::Following(following)));
                 }
             }
+            Event::Usage(usage) => {
+                if self.registration().is_some() {
+                    commands.push(Command::Send(ToGateway::ProcessUsage(usage)));
+                }
+            }
             Event::Noticed { session, persisted } => self.noticed(now, session, persisted, commands),
             Event::Compared { role, sound: true } => {
                 commands.push(Command::Send(ToGateway::Compared(Compared { role })));

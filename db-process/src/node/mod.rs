@@ -2,13 +2,16 @@
 //! for.
 //!
 //! * [`mod@plan`]: decides what a notice means, as a pure function.
+//! * `usage`: what it uses of its machine.
 //! * [`Node`]: carries it out, and is where the links find the copies.
 //!
 //! It opens no connection itself: the followers watch [`Node::peer`].
 
 pub mod plan;
+mod usage;
 
 use std::mem;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -32,6 +35,7 @@ use plan::{Contradiction, Plan, Source, plan};
 pub struct Node {
     name: InstanceName,
     incarnation: Uuid,
+    folder: PathBuf,
     copies: PerRole<CopyHandle>,
     /// As it is on disk.
     membership: Mutex<Option<Membership>>,
@@ -72,6 +76,7 @@ impl Node {
             moving: PerRole::both(|role| watch::Sender::new(moves(role))),
             name: identity.instance.clone(),
             incarnation: identity.incarnation,
+            folder: data.folder().to_owned(),
             copies,
             membership: Mutex::new(identity.membership.clone()),
             peers: PerRole::both(|_| watch::Sender::new(None)),
@@ -91,6 +96,11 @@ impl Node {
     /// Of its data folder.
     pub fn incarnation(&self) -> Uuid {
         self.incarnation
+    }
+
+    /// Its data directory.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// One of its copies.

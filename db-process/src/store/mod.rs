@@ -32,4 +32,4 @@ pub use encoding::DecodeError;
 pub use error::StoreError;
 pub use memory::MemoryStore;
 pub use meta::{Late, Meta, Origin};
-pub use rocks::{BlockCache, LATEST_ENTRIES, ReadOnlyStore, RocksReader, RocksStore};
+pub use rocks::{BlockCache, DatabaseUsage, LATEST_ENTRIES, ReadOnlyStore, RocksReader, RocksStore};

@@ -33,7 +33,7 @@ use tokio::sync::watch;
 use crate::background::{Helpers, spawn};
 use crate::copy::audit::audit;
 use crate::copy::{Limits, asking, document, follow, rollback};
-use crate::store::{Meta, RocksReader, RocksStore, StoreError};
+use crate::store::{DatabaseUsage, Meta, RocksReader, RocksStore, StoreError};
 
 mod mark;
 pub mod rounds;
@@ -244,6 +244,14 @@ impl CopyHandle {
     /// If the database fails, now or before.
     pub fn meta(&self) -> Result<Meta, StoreError> {
         self.shared.poison.run(|| self.shared.store.meta())
+    }
+
+    /// What its database takes of disk and memory.
+    ///
+    /// # Errors
+    /// If the database fails, now or before.
+    pub fn database_usage(&self) -> Result<DatabaseUsage, StoreError> {
+        self.shared.poison.run(|| self.shared.store.usage())
     }
 
     /// Entries of the own op-log after `sequence`, as many as fit into one frame: none at the head. `None`

@@ -1,5 +1,7 @@
 //! Short ways to what the rules need: copies, their processes and partitions.
 
+use std::time::Duration;
+
 use protocol::UserId;
 use protocol::message::link::{CopyReport, Ring, Role, ToProcess, View};
 use protocol::placement::{Partition as Number, Place, partition_of, primary_of, replica_of, replicated_at};
@@ -41,7 +43,7 @@ impl Engine {
     }
 
     /// The time of the last step.
-    pub(crate) fn now(&self) -> std::time::Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.now
     }
 
@@ -76,6 +78,11 @@ impl Engine {
     /// The partition of which a process holds the copy with that role.
     pub(super) fn partition_at(&self, place: Place, role: Role) -> Option<Number> {
         self.copies_at(place).find(|(held, _)| *held == role).map(|(_, number)| number)
+    }
+
+    /// When the process at a place was registered, or lost; `None` where it never was here.
+    pub(crate) fn changed(&self, place: Place) -> Option<Duration> {
+        self.changed.get(&place).copied()
     }
 
     pub(crate) fn session_at(&self, place: Place) -> Option<&Session> {

@@ -43,6 +43,7 @@ impl Engine {
         self.send(id, ToProcess::Registered(Registered { size: self.size }));
         self.places.insert(id, place);
         self.names.insert(place, register.instance.clone());
+        self.changed.insert(place, self.now);
         let view = register.view.clone();
         self.sessions.insert(place, Session::new(id, host, register, self.now));
         self.compare_disks(place);
@@ -183,6 +184,7 @@ impl Engine {
     pub(super) fn lose(&mut self, id: SessionId, how: &'static str) {
         let Some(place) = self.places.remove(&id) else { return };
         let Some(mut session) = self.sessions.remove(&place) else { return };
+        self.changed.insert(place, self.now);
         self.report_event(RingEvent::ProcessLost { instance: session.instance.to_string(), how });
         for (role, number) in self.copies_at(place) {
             let mut first = session.take_writes(role);

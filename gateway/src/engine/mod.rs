@@ -133,6 +133,8 @@ pub struct Engine {
     places: FxHashMap<SessionId, Place>,
     /// Names last seen at each place, to say which process has to come back.
     names: BTreeMap<Place, InstanceName>,
+    /// When the process at each place was registered, or lost.
+    changed: BTreeMap<Place, Duration>,
     /// Whether requests are served: every process has to know that a new ring is formed before it has a user.
     open: bool,
     /// By number, `size` of them.
@@ -179,6 +181,7 @@ impl Engine {
             sessions: BTreeMap::new(),
             places: FxHashMap::default(),
             names: BTreeMap::new(),
+            changed: BTreeMap::new(),
             open: false,
             partitions: Vec::new(),
             purges: Vec::new(),
@@ -296,6 +299,7 @@ impl Engine {
             ToGateway::Compared(compared) => self.compared(place, compared),
             ToGateway::CopiesChanged(changed) => self.copies_changed(place, *changed),
             ToGateway::Following(following) => session.following = Some(following),
+            ToGateway::ProcessUsage(usage) => session.usage = Some(usage),
             ToGateway::Leaving(_) => {
                 session.leaving.get_or_insert(self.now);
             }

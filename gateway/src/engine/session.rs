@@ -8,6 +8,7 @@ use protocol::UserId;
 use protocol::message::link::{
     CopyReport, CopyReports, Following, Peer, ReplicationAddress, Ring, RingNotice, Role, Write, WriteBatch,
 };
+use protocol::message::usage::ProcessUsage;
 use protocol::placement::InstanceName;
 use uuid::Uuid;
 
@@ -39,6 +40,8 @@ pub(crate) struct Session {
     pub(super) asked: [u32; 2],
     /// Which of its copies follow the other one of their partition; `None` until it says so.
     pub(crate) following: Option<Following>,
+    /// What it uses of its machine, as it last said.
+    pub(crate) usage: Option<Box<ProcessUsage>>,
     /// The last notice sent: one is sent only if it differs.
     pub(super) notice: Option<RingNotice>,
     /// When anything was last heard of it.
@@ -111,6 +114,7 @@ impl Session {
             copies: register.copies,
             asked: [0; 2],
             following: None,
+            usage: None,
             notice: None,
             heard: now,
             unanswered_beats: 0,

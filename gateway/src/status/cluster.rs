@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::events::PastEvent;
+use super::usage::ProcessUsage;
 use crate::engine::{Counts, Engine};
 
 /// The whole ring at one moment.
@@ -44,6 +45,11 @@ pub struct ProcessStatus {
     pub incarnation: Option<String>,
     /// Frames sent to it and received from it since the gateway started.
     pub frames: u64,
+    /// How many milliseconds ago it connected, or went away where it is not connected; absent where this
+    /// gateway has not seen it.
+    pub since_millis: Option<u64>,
+    /// What it uses of its machine; absent where it is not connected, and for a moment after it was.
+    pub usage: Option<ProcessUsage>,
 }
 
 /// One partition.
@@ -160,6 +166,8 @@ fn process_status(engine: &Engine, place: Place) -> ProcessStatus {
         address: session.map(|session| session.host.clone()),
         incarnation: session.map(|session| session.incarnation.to_string()),
         frames: engine.frames(place),
+        since_millis: engine.changed(place).map(|at| engine.now().saturating_sub(at).as_millis() as u64),
+        usage: session.and_then(|session| session.usage.as_deref()).map(Into::into),
     }
 }
 

@@ -232,6 +232,8 @@ fn process(place: u16) -> ProcessStatus {
         address: None,
         incarnation: None,
         frames: 0,
+        since_millis: None,
+        usage: None,
     }
 }
 

@@ -8,6 +8,7 @@
 //!   at work
 //! - [`mod@listen`]: opens a port on all addresses of this machine
 //! - [`may_connect`]: which peers a process lets in
+//! - [`resident_memory`]: how much memory it holds
 //! - [`mod@probe`]: asks a process on this machine whether it is well
 //!
 //! Nothing here knows what the processes do.
@@ -15,6 +16,7 @@
 mod listen;
 mod log;
 mod log_files;
+mod memory;
 mod panic;
 mod probe;
 mod run;
@@ -29,6 +31,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 pub use listen::listen;
 pub use log::{LogGuard, start_log};
+pub use memory::resident_memory;
 pub use panic::abort_on_panic;
 pub use probe::probe;
 pub use run::run;

@@ -8,6 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
 use super::query::{Answer, Query, Renew};
+use super::usage::ProcessUsage;
 use crate::message::Message;
 use crate::operation::{Condition, Operation, Outcome};
 use crate::placement::InstanceName;
@@ -412,6 +413,7 @@ messages! {
         Merged = "merged",
         Leaving = "leaving",
         Alive = "alive",
+        ProcessUsage in Box = "usage",
         + Answer
     }
 }
@@ -467,8 +469,8 @@ mod tests {
         );
         assert_eq!(
             up,
-            "compared copies applied following read written merged leaving alive page count changes \
-             tombstones digest"
+            "compared copies applied following read written merged leaving alive usage page count \
+             changes tombstones digest"
         );
         let query = CountQuery { query: 3, role: Role::Replica, group: Some(-1) };
         let sent = ToProcess::Query(Query::CountQuery(query)).encode();

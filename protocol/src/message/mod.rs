@@ -10,6 +10,7 @@
 //! * [`link`]: between the gateway and a db-process.
 //! * [`query`]: on the same connection, questions about a whole copy.
 //! * [`replication`]: between a copy and the other copy of its partition, db-process to db-process.
+//! * [`usage`]: what a db-process uses of its machine.
 //! * [`packed`]: the lists in there.
 //!
 //! Each side of a link has one type with all messages that it sends, for example [`link::ToProcess`]. Both
@@ -88,6 +89,7 @@ pub mod link;
 pub mod packed;
 pub mod query;
 pub mod replication;
+pub mod usage;
 
 /// Revision of the messages. Processes of different revisions refuse each other at registration.
 pub const REVISION: u32 = 5;

@@ -12,6 +12,7 @@
 //! * `writer`: writing, on the one thread that owns the database.
 //! * `indexes`, `index_flush`: indexes and group counts, which are changed in bulk.
 //! * `small_tables`: merging of tables that RocksDB leaves alone.
+//! * `usage`: what a database takes of disk and memory.
 //! * `upgrade`: databases of earlier programs.
 
 mod index_flush;
@@ -27,10 +28,12 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod usage;
 mod writer;
 
 pub use latest::CAPACITY as LATEST_ENTRIES;
 pub use open::ReadOnlyStore;
 pub use options::BlockCache;
 pub use reader::RocksReader;
+pub use usage::DatabaseUsage;
 pub use writer::RocksStore;

@@ -3,7 +3,7 @@
 //! What the HTTP side counts as it happens is in the registry of [`Metrics`]; the figures of the process and
 //! of the ring are made when they are asked for. Every label has few values.
 //!
-//! There is no figure here for a single user, and none from the inside of a db-process.
+//! There is no figure here for a single user. Those of the db-processes are what they say every few seconds.
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -18,7 +18,7 @@ use crate::http::api::Api;
 use crate::http::input::query::NoParameters;
 use crate::http::metrics::Metrics;
 use crate::http::problem::{Answer, Problem};
-use crate::status::{ClusterStatus, PartitionStatus};
+use crate::status::{ClusterStatus, CopyUsage, PartitionStatus, ProcessUsage};
 
 /// Figures for Prometheus
 ///
@@ -48,15 +48,8 @@ pub(crate) async fn get_metrics(
 
 /// What only this process knows: memory and files.
 fn of_process(figures: &Figures) -> Result<(), Error> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<f64>().ok());
-    if let Some(kilobytes) = kilobytes {
-        figures.gauge(
-            "process_resident_memory_bytes",
-            "Memory that the gateway holds.",
-            kilobytes * 1024.0,
-        )?;
+    if let Some(bytes) = process::resident_memory() {
+        figures.gauge("process_resident_memory_bytes", "Memory that the gateway holds.", bytes as f64)?;
     }
     if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
         let help = "Files and sockets that the gateway has open.";
@@ -124,6 +117,7 @@ fn of_ring(figures: &Figures, ring: &ClusterStatus) -> Result<(), Error> {
         connected.with_label_values(&place).set(is(process.connected));
         frames.with_label_values(&place).inc_by(process.frames);
     }
+    of_usage(figures, ring)?;
     let served = &ring.served;
     let reads = figures.counters("corro_reads_total", "Reads that a copy answered.", &["role"])?;
     reads.with_label_values(&[Role::Primary.as_str()]).inc_by(served.reads_by_primary);
@@ -134,6 +128,50 @@ fn of_ring(figures: &Figures, ring: &ClusterStatus) -> Result<(), Error> {
         ("corro_writes_total", "Writes that were decided.", served.writes),
     ] {
         figures.counters(name, help, &none)?.with_label_values(&none).inc_by(count);
+    }
+    Ok(())
+}
+
+/// What the db-processes use of their machines, as they last said.
+fn of_usage(figures: &Figures, ring: &ClusterStatus) -> Result<(), Error> {
+    let help = "1 for the version of the db-process's program.";
+    let info = figures.gauges("corro_process_info", help, &["place", "version"])?;
+    let known = || ring.processes.iter().filter_map(|process| Some((process.place, process.usage.as_ref()?)));
+    for (place, usage) in known() {
+        info.with_label_values(&[&place.to_string(), &usage.version]).set(1.0);
+    }
+    type OfProcess = fn(&ProcessUsage) -> u64;
+    let per_process: [(&str, &str, OfProcess); 3] = [
+        ("corro_process_resident_memory_bytes", "Memory that the db-process holds.", |u| u.memory_bytes),
+        ("corro_process_disk_bytes", "What its data directory takes on disk.", |u| u.disk_bytes),
+        ("corro_process_disk_free_bytes", "What is left on that disk.", |u| u.disk_free_bytes),
+    ];
+    for (name, help, value) in per_process {
+        let gauges = figures.gauges(name, help, &["place"])?;
+        for (place, usage) in known() {
+            gauges.with_label_values(&[place.to_string()]).set(value(usage) as f64);
+        }
+    }
+    type OfCopy = fn(&CopyUsage) -> u64;
+    let per_copy: [(&str, &str, OfCopy); 6] = [
+        ("corro_copy_users", "Live users in the copy.", |c| c.users),
+        ("corro_copy_op_log_entries", "Entries of its op-log.", |c| c.op_log_entries),
+        ("corro_copy_table_files", "Table files of its database.", |c| c.table_files),
+        ("corro_copy_table_bytes", "Size of these.", |c| c.table_bytes),
+        ("corro_copy_memtable_bytes", "Memory of its memtables.", |c| c.memtable_bytes),
+        (
+            "corro_copy_pending_compaction_bytes",
+            "What compaction has yet to rewrite, as RocksDB estimates it.",
+            |c| c.pending_compaction_bytes,
+        ),
+    ];
+    for (name, help, value) in per_copy {
+        let gauges = figures.gauges(name, help, &["place", "role"])?;
+        for (place, usage) in known() {
+            for (role, copy) in Role::ALL.into_iter().zip(&usage.copies) {
+                gauges.with_label_values(&[&*place.to_string(), role.as_str()]).set(value(copy) as f64);
+            }
+        }
     }
     Ok(())
 }
