@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Parser;
 use process::{CommonSettings, Secret};
 
-use crate::http::{ApiTokens, HttpSettings};
+use crate::http::{ApiTokens, HttpSettings, Launcher};
 
 /// The REST gateway of a ring of users
 #[derive(Parser, Clone, Debug)]
@@ -27,6 +27,9 @@ pub struct GatewayConfig {
     /// So many seconds after a user was deleted nothing is kept of it any more; 0 keeps what is left for ever
     #[arg(long, env = "PURGE_AFTER", default_value_t = 86_400, value_name = "SECONDS")]
     pub purge_after: u64,
+    /// What started the ring; the page at / says accordingly how to stop a process of it
+    #[arg(long, env = "LAUNCHER", value_enum, default_value_t, value_name = "NAME")]
+    pub launcher: Launcher,
     /// Asks the gateway that runs with these settings whether it is well, and exits with 0 if so
     #[arg(long)]
     pub healthcheck: bool,
@@ -63,7 +66,11 @@ impl GatewayConfig {
     /// in.
     pub fn http_settings(&self) -> HttpSettings {
         let tokens = |list| ApiTokens::parse(list).unwrap_or_default();
-        HttpSettings { tokens: self.api_token.as_ref().map(tokens), ..HttpSettings::default() }
+        HttpSettings {
+            tokens: self.api_token.as_ref().map(tokens),
+            launcher: self.launcher,
+            ..HttpSettings::default()
+        }
     }
 }
 
@@ -152,6 +159,7 @@ mod tests {
             "DB_PROCESSES",
             "API_TOKEN",
             "PURGE_AFTER",
+            "LAUNCHER",
             "NODE_ENV",
             "CORRO_ENV",
             "LOG_DIR",

@@ -47,6 +47,7 @@ impl Ring {
                 format!("--rest-port={}", self.rest_port),
                 format!("--socket-port={}", self.socket_port),
                 format!("--db-processes={}", self.size),
+                "--launcher=demo".to_owned(),
                 logs,
             ];
         }

@@ -34,4 +34,4 @@ mod settings;
 pub use input::token::{ApiTokens, BadTokens};
 pub use router::router;
 pub use server::{Limits, allowed_connections, serve};
-pub use settings::HttpSettings;
+pub use settings::{HttpSettings, Launcher};

@@ -35,6 +35,7 @@ pub fn router(engine: EngineHandle, settings: &HttpSettings) -> Router {
         ("/health/live", get(health::get_liveness)),
         ("/health/ready", get(health::get_readiness)),
         ("/openapi.json", get(document::show)),
+        ("/users", get(pages::users)),
         ("/docs", get(pages::docs)),
     ];
     let routes = routes.map(|(path, methods)| (path, methods.with_state(api.clone())));
@@ -46,7 +47,8 @@ pub fn router(engine: EngineHandle, settings: &HttpSettings) -> Router {
         ),
         ("/metrics", get(metrics::get_metrics).with_state((api, metrics))),
     ];
-    let mut router = Router::new().route("/", get(pages::ring).layer(guards.around("/")));
+    let mut router =
+        Router::new().route("/", get(pages::ring).with_state(settings.launcher).layer(guards.around("/")));
     for (path, methods) in routes.into_iter().chain(with_more_state) {
         let methods = methods.layer(guards.around(path));
         router = router.route(path, methods.clone()).route(&format!("{path}/"), methods);

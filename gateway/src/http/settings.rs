@@ -2,9 +2,37 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use tokio_util::sync::CancellationToken;
 
 use super::input::token::ApiTokens;
+
+/// How the ring was started, so that the page can say how one of its processes is stopped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Launcher {
+    /// `corro demo`.
+    Demo,
+    /// `docker-compose up`.
+    Compose,
+    /// Something else, such as systemd or Kubernetes.
+    #[default]
+    Other,
+}
+
+impl Launcher {
+    /// What a drill begins with, as HTML.
+    pub(crate) fn how_to_stop_a_process(self) -> &'static str {
+        match self {
+            Self::Demo => {
+                "Try it: <code>corro demo kill db-1</code>, then <code>corro demo restart db-1</code>."
+            }
+            Self::Compose => {
+                "Try it: <code>docker-compose stop db-1</code>, then <code>docker-compose start db-1</code>."
+            }
+            Self::Other => "Try it: stop one of the db-processes, and start it again.",
+        }
+    }
+}
 
 /// What can be set about the HTTP side.
 #[derive(Debug, Clone)]
@@ -16,6 +44,8 @@ pub struct HttpSettings {
     pub tokens: Option<ApiTokens>,
     /// A stream is never silent for longer, so that no proxy takes its connection for dead.
     pub heartbeat: Duration,
+    /// How the ring was started.
+    pub launcher: Launcher,
     /// Ends the streams that have no end of their own; other requests are finished.
     pub closing: CancellationToken,
 }
@@ -26,6 +56,7 @@ impl Default for HttpSettings {
             deadline: Duration::from_secs(10),
             tokens: None,
             heartbeat: Duration::from_secs(15),
+            launcher: Launcher::default(),
             closing: CancellationToken::new(),
         }
     }

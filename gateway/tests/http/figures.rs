@@ -16,7 +16,7 @@ async fn metrics_count_requests_by_route_and_show_the_ring() {
     for line in [
         r#"corro_http_requests_total{method="GET",route="/api/user/{id}",status="4xx"} 3"#,
         r#"corro_http_requests_total{method="GET",route="none",status="4xx"} 1"#,
-        r#"corro_http_request_duration_seconds_count{method="GET",route="/api/user/{id}"} 3"#,
+        r#"corro_http_request_duration_seconds_count{method="GET",route="/api/user/{id}",status="4xx"} 3"#,
         "corro_http_requests_in_flight 1",
         "corro_ring_ready 1",
         r#"corro_partition_unreplicated_writes{partition="2"} 0"#,
@@ -46,7 +46,7 @@ async fn metrics_are_shown_while_the_ring_does_not_answer() {
 #[tokio::test]
 async fn the_pages_need_nothing_but_this_gateway() {
     let api = Api::new();
-    for path in ["/", "/docs"] {
+    for path in ["/", "/users", "/users/", "/docs", "/docs/"] {
         let page = api.bare("GET", path).await;
         assert_eq!((page.status.as_u16(), page.header("content-type")), (200, "text/html; charset=utf-8"));
         let policy = page.header("content-security-policy").to_owned();

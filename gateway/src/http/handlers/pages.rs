@@ -1,9 +1,13 @@
-//! The pages for people: the ring as it lives at `/`, and the calls at `/docs`.
+//! The pages for people: the ring as it lives at `/`, the users at `/users`, and the calls at `/docs`.
 //!
-//! Each is one file with its style and its script in it, so it works without any other network than the way
+//! Each is one text with its style and its script in it, so it works without any other network than the way
 //! to this gateway. The browser runs nothing else: the policy names a number that is made for each answer,
-//! and that only the page's own style and script carry.
+//! and that only the page's own style and script carry. Pages refer to each other and to the API relative to
+//! where they are, so they work behind a path of a proxy.
 
+use std::sync::LazyLock;
+
+use axum::extract::State;
 use axum::http::HeaderValue;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -12,21 +16,39 @@ use axum::response::IntoResponse;
 use uuid::Uuid;
 
 use crate::http::input::query::NoParameters;
+use crate::http::settings::Launcher;
 
-const RING: &str = include_str!("pages/ring.html");
-const DOCS: &str = include_str!("pages/docs.html");
+/// A page, put together from its own text and what all pages share.
+type Page = LazyLock<String>;
 
-/// Where the number goes.
-const NONCE: &str = "NONCE";
+static RING: Page = LazyLock::new(|| assemble("", include_str!("pages/ring.html")));
+static USERS: Page = LazyLock::new(|| assemble("users/", include_str!("pages/users.html")));
+static DOCS: Page = LazyLock::new(|| assemble("docs/", include_str!("pages/docs.html")));
+
+const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E\
+    %3Ccircle cx='8' cy='8' r='5.5' fill='none' stroke='%2317704f' stroke-width='3'/%3E%3C/svg%3E";
+
+/// A page that is served at that path.
+fn assemble(path: &str, page: &str) -> String {
+    page.replace("{{style}}", include_str!("pages/common.css"))
+        .replace("{{script}}", include_str!("pages/common.js"))
+        .replace("{{path}}", path)
+        .replace("{{icon}}", ICON)
+}
 
 /// `GET /`.
-pub(crate) async fn ring(_: NoParameters) -> impl IntoResponse {
-    page(RING)
+pub(crate) async fn ring(State(launcher): State<Launcher>, _: NoParameters) -> impl IntoResponse {
+    page(&RING.replace("{{hint}}", launcher.how_to_stop_a_process()))
+}
+
+/// `GET /users`.
+pub(crate) async fn users(_: NoParameters) -> impl IntoResponse {
+    page(&USERS)
 }
 
 /// `GET /docs`.
 pub(crate) async fn docs(_: NoParameters) -> impl IntoResponse {
-    page(DOCS)
+    page(&DOCS)
 }
 
 fn page(html: &str) -> impl IntoResponse + use<> {
@@ -43,5 +65,5 @@ fn page(html: &str) -> impl IntoResponse + use<> {
         (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    (headers, html.replace(NONCE, &nonce))
+    (headers, html.replace("{{nonce}}", &nonce))
 }

@@ -46,8 +46,8 @@ impl RequestMetrics {
             )?,
             durations: register_histogram_vec_with_registry!(
                 "corro_http_request_duration_seconds",
-                "Time from the head of a request to the head of its answer.",
-                &["method", "route"],
+                "Time from the head of a request to the head of its answer, by outcome.",
+                &["method", "route", "status"],
                 BUCKETS.to_vec(),
                 registry
             )?,
@@ -79,7 +79,8 @@ pub(crate) struct RouteMetrics {
 struct MethodMetrics {
     /// In the order of [`OUTCOMES`].
     outcomes: [OnceLock<IntCounter>; OUTCOMES.len()],
-    duration: OnceLock<Histogram>,
+    /// In the same order; an abandoned request has none.
+    durations: [OnceLock<Histogram>; OUTCOMES.len()],
 }
 
 impl RouteMetrics {
@@ -90,10 +91,10 @@ impl RouteMetrics {
         Measured { route: Arc::clone(self), method, started: Instant::now(), outcome: 0 }
     }
 
-    fn observe(&self, method: usize, took: Duration) {
-        let duration = self.methods[method]
-            .duration
-            .get_or_init(|| self.all.durations.with_label_values(&[label(method), self.route]));
+    fn observe(&self, method: usize, outcome: usize, took: Duration) {
+        let labels = [label(method), self.route, OUTCOMES[outcome]];
+        let duration = self.methods[method].durations[outcome]
+            .get_or_init(|| self.all.durations.with_label_values(&labels));
         duration.observe(took.as_secs_f64());
     }
 }
@@ -123,7 +124,7 @@ impl Measured {
     pub(crate) fn answered(&mut self, status: StatusCode) -> Duration {
         let took = self.started.elapsed();
         self.outcome = usize::from(status.as_u16() / 100).min(OUTCOMES.len() - 1);
-        self.route.observe(self.method, took);
+        self.route.observe(self.method, self.outcome, took);
         took
     }
 }
@@ -182,8 +183,14 @@ mod tests {
             r#"corro_http_requests_total{method="GET",route="/api/user/{id}",status="4xx"} 2"#,
             r#"corro_http_requests_total{method="DELETE",route="/api/user/{id}",status="abandoned"} 1"#,
             r#"corro_http_requests_total{method="other",route="/api/user/{id}",status="4xx"} 1"#,
-            r#"corro_http_request_duration_seconds_count{method="GET",route="/api/user/{id}"} 3"#,
-            r#"corro_http_request_duration_seconds_bucket{method="GET",route="/api/user/{id}",le="10"} 3"#,
+            concat!(
+                "corro_http_request_duration_seconds_count{",
+                r#"method="GET",route="/api/user/{id}",status="4xx"} 2"#
+            ),
+            concat!(
+                "corro_http_request_duration_seconds_bucket{",
+                r#"method="GET",route="/api/user/{id}",status="2xx",le="10"} 1"#
+            ),
         ] {
             assert!(shown.iter().any(|shown| shown == line), "{line} is not in {shown:?}");
         }
@@ -195,12 +202,13 @@ mod tests {
         let (registry, metrics) = metrics();
         let route = metrics.route("/");
         for micros in [100, 101, 499_000, 9_999_000, 11_000_000] {
-            route.observe(0, Duration::from_micros(micros));
+            route.observe(0, 2, Duration::from_micros(micros));
         }
         let shown = shown(&registry);
         for (most, count) in [("0.0001", 1), ("0.0002", 2), ("0.5", 3), ("5", 3), ("10", 4), ("+Inf", 5)] {
             let name = "corro_http_request_duration_seconds_bucket";
-            let line = format!(r#"{name}{{method="GET",route="/",le="{most}"}} {count}"#);
+            let labels = format!(r#"method="GET",route="/",status="2xx",le="{most}""#);
+            let line = format!("{name}{{{labels}}} {count}");
             assert!(shown.contains(&line), "{line} is not in {shown:?}");
         }
     }
