@@ -1,7 +1,8 @@
 # `make demo` starts a ring on this machine; `make test` runs every test. Both install what is missing first.
 # All of them build with the one profile `release`, so that RocksDB is compiled once.
 
-.PHONY: help demo install test simulate build lint deny test-compose test-api ci setup
+.PHONY: help demo install test simulate build lint deny ci setup
+.PHONY: test-compose test-pages test-mutations test-api
 .DEFAULT_GOAL := help
 
 # ccache first, so that compiling RocksDB again (another checkout, a changed flag) takes a minute; a Rust that
@@ -46,6 +47,12 @@ deny: ## Check licences, sources and known faults of the dependencies; needs car
 
 test-compose: ## Run the ring in containers, stop one under load, count failed reads; needs docker
 	corro/tests/compose.sh
+
+test-pages: build ## Look at the pages with a headless Chromium, and use them; needs chromium and chromedriver
+	@corro/tests/pages.py || [ $$? -eq 77 ]
+
+test-mutations: setup ## Plant bugs, one after the other, and let the simulation find each of them
+	cargo test --release --workspace --features corro/mutations --test simulation -- --nocapture mutations
 
 test-api: build ## Let Schemathesis look for answers that the OpenAPI document forbids; needs PyPI
 	@corro/tests/schemathesis.sh $(arguments) || [ $$? -eq 77 ]

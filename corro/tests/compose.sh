@@ -117,6 +117,9 @@ present "$rust" || make_rust "$rust"
 
 # --- the ring ---------------------------------------------------------------------------------------------
 
+builder() { sed -n '/^FROM .* AS builder/,/^FROM debian/p' "$1"; }
+cmp <(builder gateway/Dockerfile) <(builder db-process/Dockerfile) ||
+    die 'the builders of the two images differ: everything would be compiled twice'
 say 'building the images'
 # What is tested here is how the containers work together; whole-program optimisation would take minutes more.
 compose build --build-arg LTO=false --build-arg CODEGEN_UNITS=16 >"$work/build" 2>&1 ||
@@ -166,12 +169,13 @@ cat "$work/load"
 [ "$outcome" -eq 0 ] || die 'reads failed'
 
 say "a drill of $cycles cycles by corro"
-(cd "$here" && cargo build --release -p corro) >"$work/build" 2>&1 ||
+(cd "$here" && cargo build --release --workspace) >"$work/build" 2>&1 ||
     { tail -n 60 "$work/build"; die 'corro could not be built'; }
 "${CARGO_TARGET_DIR:-$here/target}/release/corro" drill --driver compose --url "$api" --cycles "$cycles" \
     --target random --faults stop,kill,hang,gateway --seed 7 || die 'the drill failed'
 
 for name in gateway db-0 db-1 db-2; do
+    docker exec "$name" corro --version >/dev/null || die "corro does not run in $name"
     user=$(docker exec "$name" id -u)
     [ "$user" != 0 ] || die "$name runs as root"
     health=$(docker inspect -f '{{.State.Health.Status}}' "$name")
