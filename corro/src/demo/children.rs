@@ -166,6 +166,7 @@ mod tests {
                 "--rest-port=3001",
                 "--socket-port=3002",
                 "--db-processes=3",
+                "--launcher=demo",
                 "--log-dir=.corro/logs/gateway",
             ]
         );
