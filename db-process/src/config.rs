@@ -1,5 +1,7 @@
 //! The settings of a db-process.
 
+use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -28,9 +30,10 @@ pub struct DbProcessConfig {
     /// Port on which its neighbours follow it; 0 takes any free one
     #[arg(long, env = "REPLICATION_PORT", default_value_t = 0, value_name = "PORT")]
     pub replication_port: u16,
-    /// Host name or address at which its neighbours find it [default: the address that the gateway sees]
-    #[arg(long, env = "REPLICATION_ADDRESS", value_name = "HOST", value_parser = host)]
-    pub replication_address: Option<String>,
+    /// Host name or address, and port if it is another, at which its neighbours find it [default: the address
+    /// that the gateway sees]
+    #[arg(long, env = "REPLICATION_ADDRESS", value_name = "HOST[:PORT]", value_parser = advertised)]
+    pub replication_address: Option<Advertised>,
     /// Memory for what is read from disk, of both databases together, in MiB
     #[arg(long, env = "CACHE_MIB", default_value_t = BlockCache::DEFAULT_MIB, value_name = "MIB")]
     #[arg(value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
@@ -41,6 +44,16 @@ pub struct DbProcessConfig {
     /// See there.
     #[command(flatten)]
     pub common: CommonSettings,
+}
+
+/// Where neighbours find a process, if that is not where it listens: behind NAT, or a port of a container
+/// that is published as another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advertised {
+    /// Host name or address.
+    pub host: String,
+    /// `None`: the port on which it listens.
+    pub port: Option<NonZeroU16>,
 }
 
 /// What a health check asks for.
@@ -110,13 +123,21 @@ fn server_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-fn host(text: &str) -> Result<String, String> {
-    let unbracketed = text.trim_start_matches('[').trim_end_matches(']');
-    let valid = unbracketed.parse::<std::net::IpAddr>().is_ok() || Host::parse(text).is_ok();
-    if valid && !text.contains([':', '/']) || unbracketed.parse::<std::net::Ipv6Addr>().is_ok() {
-        Ok(unbracketed.to_owned())
+fn advertised(text: &str) -> Result<Advertised, String> {
+    let allowed =
+        || "allowed: a host name or an address, and a port: db-1.ring, [2001:db8::1]:3003".to_owned();
+    let (name, port) = match text.rsplit_once(':') {
+        // An IPv6 address without brackets has no port.
+        Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, Some(port)),
+        _ => (text, None),
+    };
+    let port = port.map(str::parse).transpose().map_err(|_| allowed())?;
+    let host = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    let is_name = !name.contains([':', '/']) && Host::parse(name).is_ok();
+    if is_name || host.parse::<IpAddr>().is_ok() {
+        Ok(Advertised { host: host.to_owned(), port })
     } else {
-        Err("allowed: a host name or an address, without a port".to_owned())
+        Err(allowed())
     }
 }
 
@@ -153,8 +174,10 @@ mod tests {
             ("--socket-server-url", "gateway:3002", "ws://gateway:3002"),
             ("--socket-server-url", "3002", "ws://gateway:3002"),
             ("--db-instance-id", "db", "db-0, db-1"),
-            ("--replication-address", "10.0.0.1:77", "without a port"),
-            ("--replication-address", "http://x", "without a port"),
+            ("--replication-address", "10.0.0.1:0", "and a port"),
+            ("--replication-address", "db-1:70000", "and a port"),
+            ("--replication-address", "[::1]:", "and a port"),
+            ("--replication-address", "http://x", "and a port"),
             ("--cache-mib", "8", "a whole number from 16 to 1048576"),
             ("--cache-mib", "64M", "a whole number from 16 to 1048576"),
         ] {
@@ -165,11 +188,18 @@ mod tests {
 
     #[test]
     fn addresses_may_be_names_and_both_kinds_of_numbers() {
-        for (given, kept) in
-            [("db-1.ring", "db-1.ring"), ("10.0.0.1", "10.0.0.1"), ("[::1]", "::1"), ("::1", "::1")]
-        {
+        for (given, host, port) in [
+            ("db-1.ring", "db-1.ring", None),
+            ("db-1.ring:3003", "db-1.ring", Some(3003)),
+            ("10.0.0.1", "10.0.0.1", None),
+            ("10.0.0.1:77", "10.0.0.1", Some(77)),
+            ("[::1]", "::1", None),
+            ("[::1]:77", "::1", Some(77)),
+            ("::1", "::1", None),
+        ] {
             let config = parse(&["--replication-address", given]).unwrap();
-            assert_eq!(config.replication_address.as_deref(), Some(kept));
+            let expected = Advertised { host: host.to_owned(), port: port.and_then(NonZeroU16::new) };
+            assert_eq!(config.replication_address, Some(expected));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::iter;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -152,7 +153,8 @@ fn start_tasks(
             Ok(())
         });
     }
-    let replication = ReplicationAddress { host: config.replication_address, port: address.port() };
+    let (host, port) = config.replication_address.map_or((None, None), |at| (Some(at.host), at.port));
+    let replication = ReplicationAddress { host, port: port.map_or(address.port(), NonZeroU16::get) };
     let link = GatewayLink { url: config.socket_server_url, secret, replication, node: Arc::clone(node) };
     let (leave, stopped) = (leave.clone(), stop.clone());
     tasks.spawn(async move { Ok(link.run(leave, stopped).await?) });

@@ -1,6 +1,6 @@
 //! Neighbours that do not reach each other, while both reach the gateway: it says so, and goes on.
 
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::time::{Duration, Instant};
 
 use hyper::{Method, StatusCode};
@@ -14,22 +14,19 @@ use uuid::Uuid;
 use super::copies::until_equal;
 use super::processes::{DEADLINE, Ring};
 
-/// Stands before the replication port of a process. It has the same port, of the IPv6 loopback: a process
-/// says at which host its neighbours find it, and not at which port.
+/// Stands before the replication port of a process, which says to its neighbours that it is found here.
 struct Proxy {
+    address: SocketAddr,
+    /// On which the process listens.
     port: u16,
     cut: watch::Sender<bool>,
 }
 
 impl Proxy {
     async fn start() -> Self {
-        let (listener, port) = loop {
-            let listener = TcpListener::bind(("::1", 0)).await.expect("this test needs an IPv6 loopback");
-            let port = listener.local_addr().unwrap().port();
-            if StdListener::bind(("0.0.0.0", port)).is_ok() {
-                break (listener, port);
-            }
-        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let port = StdListener::bind("[::]:0").and_then(|free| free.local_addr()).unwrap().port();
         let cut = watch::Sender::new(false);
         let is_cut = cut.subscribe();
         tokio::spawn(async move {
@@ -42,7 +39,7 @@ impl Proxy {
                 tokio::spawn(forward(far_in, near_out, is_cut.clone()));
             }
         });
-        Self { port, cut }
+        Self { address, port, cut }
     }
 
     /// From now on nothing passes in either direction, and nothing is closed: neither side can tell it from a
@@ -76,7 +73,7 @@ async fn ring_with_proxies(size: u16, places: &[u16]) -> (Ring, Vec<Proxy>) {
     let mut proxies = Vec::new();
     for &place in places {
         let proxy = Proxy::start().await;
-        ring.replication.insert(place, ("::1", proxy.port));
+        ring.replication.insert(place, (proxy.address, proxy.port));
         proxies.push(proxy);
     }
     (0..size).for_each(|place| ring.start_process(place));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -24,9 +25,9 @@ pub(crate) struct Ring {
     pub(crate) socket_port: u16,
     /// Of a gateway that is started from now on.
     pub(crate) purge_after: u64,
-    /// By place: the host and the port at which the neighbours follow a process, where they are not left to
-    /// it.
-    pub(crate) replication: BTreeMap<u16, (&'static str, u16)>,
+    /// By place: where the neighbours find a process, and the port on which it listens for them, where they
+    /// are not left to it.
+    pub(crate) replication: BTreeMap<u16, (SocketAddr, u16)>,
     /// What a db-process that is started from now on has in its environment beside the usual: its place, a
     /// name and a value.
     pub(crate) environment: Vec<(u16, &'static str, PathBuf)>,
@@ -90,8 +91,8 @@ impl Ring {
         let log =
             File::options().create(true).append(true).open(self.folder.path().join(format!("{name}.out")));
         let mut command = self.command("db-process");
-        if let Some((host, port)) = self.replication.get(&place) {
-            command.env("REPLICATION_ADDRESS", host).env("REPLICATION_PORT", port.to_string());
+        if let Some((address, port)) = self.replication.get(&place) {
+            command.env("REPLICATION_ADDRESS", address.to_string()).env("REPLICATION_PORT", port.to_string());
         }
         let child = command
             .env("SOCKET_SERVER_URL", format!("ws://127.0.0.1:{}", self.socket_port))
