@@ -61,8 +61,12 @@ pub(crate) async fn run(mut args: CheckArgs) -> anyhow::Result<bool> {
         }
         print(&check);
     }
-    if let Some(unknown) = check.partitions.iter().find(|each| each.verdict == Verdict::Unknown) {
-        bail!("partition {} could not be checked", unknown.partition);
+    let unknown = check.partitions.iter().filter(|each| each.verdict == Verdict::Unknown);
+    let unknown: Vec<String> = unknown.map(|each| each.partition.to_string()).collect();
+    match unknown.as_slice() {
+        [] => {}
+        [one] => bail!("partition {one} could not be checked"),
+        several => bail!("partitions {} could not be checked", several.join(", ")),
     }
     if !check.equal && !args.repair {
         let scan = if args.scan { " --scan" } else { "" };

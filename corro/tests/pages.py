@@ -330,7 +330,10 @@ def main():
 
         def demo(order, process):
             subprocess.run(
-                [corro, "demo", "--folder", folder, order, process], check=True, stdout=subprocess.DEVNULL
+                [corro, "demo", "--folder", folder, order, process],
+                check=True,
+                stdout=subprocess.DEVNULL,
+                timeout=DEADLINE,
             )
 
         browser = Browser(running[1], port, f"{folder}/profile")

@@ -28,7 +28,7 @@ pub struct GatewayConfig {
     #[arg(long, env = "PURGE_AFTER", default_value_t = 86_400, value_name = "SECONDS")]
     pub purge_after: u64,
     /// What started the ring; the page at / says accordingly how to stop a process of it
-    #[arg(long, env = "LAUNCHER", value_enum, default_value_t, value_name = "NAME")]
+    #[arg(long, env = "CORRO_LAUNCHER", value_enum, default_value_t, value_name = "NAME")]
     pub launcher: Launcher,
     /// Asks the gateway that runs with these settings whether it is well, and exits with 0 if so
     #[arg(long)]
@@ -159,7 +159,7 @@ mod tests {
             "DB_PROCESSES",
             "API_TOKEN",
             "PURGE_AFTER",
-            "LAUNCHER",
+            "CORRO_LAUNCHER",
             "NODE_ENV",
             "CORRO_ENV",
             "LOG_DIR",

@@ -27,14 +27,16 @@ The ring is ready after {took:.2} s: a gateway and {size} db-process{es}, all of
 
   API    {user}
   ring   http://localhost:{rest_port}/   (a page; as JSON: /api/cluster)
+  users  http://localhost:{rest_port}/users
   docs   http://localhost:{rest_port}/docs
   data   {data}   (kept; remove {folder} to start afresh)
   logs   {logs}
 
-One line for each call, ready to paste ({holders}):
+Calls, ready to paste ({holders}):
 
   curl -i {user} {json} '{{"id":"{id}","name":"Ada Lovelace","email":"ada@example.com","group":1}}'
   curl -i {user}{id}
+  curl -i '{user}?limit=10'
   curl -i -X PUT {user} {json} '{{"id":"{id}","group":2}}'
   curl -i -X PATCH {user}{id} {json} '{{"name":"Ada King"}}'
   curl -i -X DELETE {user}{id}

@@ -35,20 +35,12 @@ const OUTPUT_BYTES: u64 = 16 << 20;
 /// How long a process has to stop by itself, before it is killed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs a demo until `shutdown`, or until its terminal is closed.
+/// Runs a demo until `shutdown`.
 ///
 /// # Errors
 /// Where it cannot start: another demo in the folder, a port taken, a process that ends before the ring was
 /// ready.
 pub(crate) async fn run(settings: DemoSettings, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let mut closed = signal(SignalKind::hangup()).context("SIGHUP cannot be listened for")?;
-    tokio::spawn({
-        let shutdown = shutdown.clone();
-        async move {
-            closed.recv().await;
-            shutdown.cancel();
-        }
-    });
     let layout = Layout::of(&settings.folder);
     let _lock = layout.take()?;
     let ring = Ring {

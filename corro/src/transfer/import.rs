@@ -1,8 +1,9 @@
 //! Bulk requests, one after the other, until every row has its result.
 
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{BufReader, Read, Write, stdin};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -109,10 +110,22 @@ pub(crate) async fn import(args: ImportArgs) -> anyhow::Result<bool> {
     let path = file(&args.file);
     let format = Format::of(args.format, path.as_deref())?;
     let progress = progress("imported", None);
+    // Before anything is written: the file of rejected rows of an earlier import may be the only one.
+    // It is not opened yet: the writer of a named pipe would see it closed.
+    let input = match &path {
+        Some(path) => Some(path.metadata().with_context(|| format!("{} cannot be read", path.display()))?),
+        None => Path::new("/dev/stdin").metadata().ok(),
+    };
+    ensure!(
+        args.rejected.is_none() || args.rejected != args.errors,
+        "--rejected and --errors are the same file"
+    );
     let output = |output: &Option<PathBuf>| {
         let Some(output) = output else { return anyhow::Ok(None) };
-        let same = |path: &Path| Some(path.canonicalize().ok()? == output.canonicalize().ok()?);
-        ensure!(path.as_deref().and_then(same) != Some(true), "{} is the file to read", output.display());
+        let place = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let read = input.clone().filter(Metadata::is_file).map(place);
+        let same = read.is_some() && output.metadata().ok().map(place) == read;
+        ensure!(!same, "{} is the file to read", output.display());
         create(output).map(Some)
     };
     let mut import = Import {

@@ -69,19 +69,22 @@ impl Lines {
             }
             self.line += 1;
             let ended = raw.ends_with(b"\n");
-            if !ended && length > LONGEST {
+            let cut = !ended && length > LONGEST;
+            if cut {
                 self.bytes.skip_until(b'\n')?;
             }
             let text = raw.trim_ascii();
-            if text.is_empty() && ended {
-                continue;
+            match (text.is_empty(), ended || cut) {
+                // Blanks without a line end are the last line.
+                (true, false) => return Ok(None),
+                (true, true) if !cut => continue,
+                _ => {}
             }
             let mut record = Record { line: self.line, raw: text.to_vec(), ..Record::default() };
-            if text.len() > LONGEST {
+            if cut || text.len() > LONGEST {
                 too_long(&mut record, text.starts_with(b"[").then(|| ARRAY.to_owned()));
             }
-            // Blanks without a line end are the last line.
-            return Ok((!text.is_empty()).then_some(record));
+            return Ok(Some(record));
         }
     }
 }

@@ -232,6 +232,7 @@ fn columns(names: &[String], reading: &Reading) -> anyhow::Result<Vec<Option<&'s
             "the header is one column, {one:?}: for columns between which is {shown}, say --delimiter {shown}"
         );
     }
+    let has = |field: &str| names.iter().any(|name| name.eq_ignore_ascii_case(field));
     let mut columns = Vec::new();
     for name in names {
         let mapped = reading.map.iter().find(|(column, _)| column == name).map(|(_, field)| *field);
@@ -240,10 +241,14 @@ fn columns(names: &[String], reading: &Reading) -> anyhow::Result<Vec<Option<&'s
             bail!(
                 "the header has a column {name:?}; known are id, name, email and group: --map {:?} says \
                  which of them it is, --ignore-unknown leaves it out",
-                format!("{name}=name")
+                format!(
+                    "{name}={}",
+                    ["email", "name", "group"].into_iter().find(|field| !has(field)).unwrap_or("id")
+                )
             );
         }
-        ensure!(field.is_none() || !columns.contains(&field), "the header has {name:?} twice");
+        let twice = field.filter(|_| columns.contains(&field));
+        ensure!(twice.is_none(), "two columns are {:?}, one of them {name:?}", twice.unwrap_or_default());
         columns.push(field);
     }
     for field in ["name", "email"] {
@@ -463,7 +468,7 @@ mod tests {
         for (bad, part) in [
             (&b"name\n"[..], "no \"email\""),
             (b"name,email,age\n", "--ignore-unknown"),
-            (b"name,email,name\n", "twice"),
+            (b"name,email,name\n", "two columns are"),
             (b"", "empty"),
             (b"\n\n", "empty"),
             (b"\xef\xbb\xbf", "empty"),
@@ -509,6 +514,10 @@ mod tests {
         let long = "x".repeat(1 << 20);
         let found = rows(format!("{long}\n{good}{long}"), Format::Ndjson);
         assert!(found[0].is_err() && found[1].is_ok() && found[2].is_err() && found.len() == 3);
+        let spaces = " ".repeat(100_000);
+        let found = rows(format!("{good}{spaces}\n{spaces}{good}{good}"), Format::Ndjson);
+        let well: Vec<bool> = found.iter().map(Result::is_ok).collect();
+        assert_eq!(well, [true, false, false, true], "nothing is left out without a word");
         let found = rows(format!("name,email\n{long},a@b\nn,a@b\n\"{long}\n{long}"), Format::Csv);
         assert!(found[0].as_ref().is_err_and(|why| why.ends_with("it is longer than 64 KiB")), "{found:?}");
         assert!(found[1].is_ok() && found.len() == 3);

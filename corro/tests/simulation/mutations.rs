@@ -39,6 +39,7 @@ fn mutations_are_found() {
     let mut missed = Vec::new();
     let only = std::env::var("CORRO_MUTATION").ok();
     let wanted = |mutation: &Mutation| only.as_ref().is_none_or(|only| *only == format!("{mutation:?}"));
+    assert!(Mutation::ALL.iter().any(wanted), "there is no bug {only:?}");
     for mutation in Mutation::ALL.into_iter().filter(wanted) {
         let from = Instant::now();
         let config = |seed| config(mutation, seed);

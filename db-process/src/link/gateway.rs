@@ -16,6 +16,7 @@ use protocol::message::link::{
 };
 use protocol::message::query::{Answer, Query};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
@@ -81,6 +82,8 @@ struct Link<'a> {
     socket: Socket,
     events: Events,
     throttle: LogThrottle,
+    /// One permit.
+    measuring: Arc<Semaphore>,
 }
 
 impl GatewayLink {
@@ -101,7 +104,8 @@ impl GatewayLink {
     async fn serve(&self, leave: &CancellationToken) -> Result<(), LinkError> {
         let (events, mut received) = unbounded_channel();
         let (socket, throttle) = (Socket::default(), LogThrottle::default());
-        let mut link = Link { setup: self, socket, events, throttle };
+        let measuring = Arc::new(Semaphore::new(1));
+        let mut link = Link { setup: self, socket, events, throttle, measuring };
         let [mut primary, mut replica] = Role::ALL.map(|role| self.node.copy(role).state());
         let mut following = self.node.following();
         primary.mark_changed();
@@ -174,10 +178,12 @@ impl Link<'_> {
         }
     }
 
-    /// On another thread: it asks the disk.
+    /// On another thread: it asks the disk, and only one does at a time, as that may hang.
     fn measure_usage(&self) {
         let (node, events) = (Arc::clone(&self.setup.node), self.events.clone());
+        let Ok(permit) = Arc::clone(&self.measuring).try_acquire_owned() else { return };
         spawn_blocking(move || {
+            let _permit = permit;
             // If a copy failed, it is poisoned, and the process ends.
             if let Ok(usage) = node.usage() {
                 let _ = events.send(Ok(Event::Usage(Box::new(usage))));

@@ -97,8 +97,8 @@ impl Engine {
             }
             _ => {}
         }
-        // A ring that was formed with such names goes on.
-        let new = theirs.is_none() && self.names.get(&place) != Some(&register.instance);
+        // A ring that was formed with such names goes on, and takes a process whose disk was replaced.
+        let new = ours.is_none() && theirs.is_none() && self.names.get(&place) != Some(&register.instance);
         let other = self.sessions.values().find(|other| other.instance.stem() != register.instance.stem());
         match other.filter(|_| new) {
             Some(other) => Err(Refusal::OtherStem { stem: other.instance.stem().to_owned() }),

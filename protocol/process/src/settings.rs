@@ -41,7 +41,9 @@ impl CommonSettings {
 
     /// What the process runs for.
     pub fn environment(&self) -> NodeEnv {
-        self.corro_env.or(self.node_env).unwrap_or(NodeEnv::Development)
+        let both = [self.corro_env, self.node_env];
+        // The stricter one: no variable that is left over from elsewhere takes the demand for a secret away.
+        if both.contains(&Some(NodeEnv::Production)) { NodeEnv::Production } else { NodeEnv::Development }
     }
 
     /// What no single value can show.
@@ -103,7 +105,8 @@ pub fn explain(error: &clap::Error, command: &Command) -> String {
     let mut line = match error.kind() {
         ErrorKind::InvalidValue if value.is_empty() => format!("{name}: a value is missing"),
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => format!("{name}: {value:?} is not allowed"),
-        ErrorKind::UnknownArgument => format!("{name}: there is no such flag"),
+        ErrorKind::UnknownArgument if name.starts_with('-') => format!("{name}: there is no such flag"),
+        ErrorKind::UnknownArgument => format!("{name}: there is nothing that takes this argument"),
         ErrorKind::InvalidSubcommand => {
             format!(
                 "{}: there is no such command",
@@ -336,7 +339,7 @@ mod tests {
         assert_eq!(environment(&[]), NodeEnv::Development);
         assert_eq!(environment(&["--node-env=production"]), NodeEnv::Production);
         assert_eq!(environment(&["--corro-env=production"]), NodeEnv::Production);
-        assert_eq!(environment(&["--node-env=production", "--corro-env=development"]), NodeEnv::Development);
+        assert_eq!(environment(&["--node-env=production", "--corro-env=development"]), NodeEnv::Production);
     }
 
     #[test]

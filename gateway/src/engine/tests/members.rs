@@ -124,6 +124,12 @@ fn the_names_of_a_new_ring_share_their_stem_and_an_old_ring_keeps_its_names() {
     script.processes[1] = Process::fresh(0xdead);
     connect_as(&mut script, 1, "node-1");
     assert_eq!(refusal(&script, 1), None, "its disk was replaced");
+    let mut script = Script::formed(3);
+    script.restart_gateway();
+    script.connect(0);
+    script.processes[1] = Process::fresh(0xdead);
+    connect_as(&mut script, 1, "node-1");
+    assert_eq!(refusal(&script, 1), None, "its disk was replaced, and the gateway has not seen it before");
 }
 
 /// The refusal that the last connection got.
