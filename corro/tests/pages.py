@@ -146,7 +146,9 @@ class Browser:
         self.do("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
 
     def complaints(self):
-        return [entry["message"] for entry in self.do("POST", "/se/log", {"type": "browser"})]
+        """Errors and warnings of the console, without advice."""
+        said = self.do("POST", "/se/log", {"type": "browser"})
+        return [entry["message"] for entry in said if entry["level"] in ("SEVERE", "WARNING")]
 
 
 def wait_for(what, condition):
