@@ -18,6 +18,7 @@ use crate::demo::{self, DemoArgs};
 use crate::drill::{self, DrillArgs};
 use crate::parent;
 use crate::promote::{self, PromoteArgs};
+use crate::secret::{self, SecretArgs};
 use crate::status::{self, StatusArgs};
 use crate::terminal::complain;
 use crate::transfer::{self, ExportArgs, ImportArgs};
@@ -63,6 +64,8 @@ enum Command {
     Status(StatusArgs),
     /// Let the copy that is there lead a partition, though writes may be lost
     Promote(PromoteArgs),
+    /// Make the secret of a ring, in a file that only its owner can read
+    Secret(SecretArgs),
     /// Run the gateway of a ring
     Gateway(Box<GatewayConfig>),
     /// Run a db-process of a ring
@@ -141,6 +144,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Import(args) => transfer::import(*args).await,
             Command::Promote(args) => promote::run(args).await.map(done),
             Command::Users(args) => users::run(args).await,
+            Command::Secret(args) => secret::run(args).map(done),
             Command::Status(args) => status::run(args).await,
             Command::Completions { shell } => completions(shell).map(done),
             Command::Man { folder } => manual(folder.as_deref()).map(done),
@@ -193,6 +197,7 @@ mod tests {
             "gateway",
             "db-process",
             "users",
+            "secret",
             "status",
             "completions",
         ] {

@@ -15,6 +15,7 @@ pub mod load;
 mod parent;
 mod promote;
 pub mod random;
+mod secret;
 mod status;
 mod terminal;
 mod transfer;

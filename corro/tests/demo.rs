@@ -21,9 +21,17 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// A command without what the shell that runs the tests has set.
 fn command(program: &str) -> Command {
     let mut command = Command::new(program);
-    for variable in
-        ["REST_PORT", "SOCKET_PORT", "DB_PROCESSES", "NODE_ENV", "CORRO_ENV", "API_TOKEN", "RUST_LOG"]
-    {
+    for variable in [
+        "REST_PORT",
+        "SOCKET_PORT",
+        "DB_PROCESSES",
+        "NODE_ENV",
+        "CORRO_ENV",
+        "API_TOKEN",
+        "RUST_LOG",
+        "CLUSTER_SECRET",
+        "CLUSTER_SECRET_FILE",
+    ] {
         command.env_remove(variable);
     }
     command.stdin(Stdio::null());
@@ -292,6 +300,7 @@ fn a_gateway_whose_port_is_taken_says_so_in_its_last_line() {
     let port = taken.local_addr().unwrap().port();
     let logs = tempfile::tempdir().unwrap();
     let output = command(CORRO)
+        .env("CLUSTER_SECRET", "of the test")
         .args(["gateway", &format!("--rest-port={port}"), "--socket-port=0", "--log-dir"])
         .arg(logs.path())
         .output()

@@ -204,11 +204,19 @@ mod tests {
     }
 
     #[test]
-    fn production_needs_a_secret() {
-        assert!(parse(&["--node-env", "development"]).unwrap().check().is_ok());
-        let line = parse(&["--node-env", "production"]).unwrap().check().unwrap_err();
-        assert!(line.starts_with("CLUSTER_SECRET"), "{line}");
-        assert!(parse(&["--node-env", "production", "--cluster-secret", "s"]).unwrap().check().is_ok());
+    fn a_secret_is_needed_and_production_needs_a_good_one() {
+        for (secret, environment, good) in [
+            (None, "development", false),
+            (Some("s"), "development", true),
+            (Some("s"), "production", false),
+            (Some("of sixteen bytes"), "production", true),
+        ] {
+            let secret = secret.map(|secret| format!("--cluster-secret={secret}"));
+            let flags = [Some("--node-env"), Some(environment), secret.as_deref()];
+            let checked = parse(&flags.into_iter().flatten().collect::<Vec<_>>()).unwrap().check();
+            assert_eq!(checked.is_ok(), good);
+            assert!(checked.err().is_none_or(|line| line.starts_with("CLUSTER_SECRET")));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use process::Secret;
 use protocol::message::link::{CopyReports, PerRole, ReplicationAddress, Role};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -39,10 +40,6 @@ const STOP_DEADLINE: Duration = Duration::from_millis(1200);
 /// What both commands that can be a db-process do: checks the settings, or the health of the db-process that
 /// runs with them, or runs it until SIGTERM. An error is printed in one line.
 pub fn main(config: DbProcessConfig) -> ExitCode {
-    if let Err(line) = config.check() {
-        process::complain(&line);
-        return ExitCode::from(2);
-    }
     if let Some(health) = config.healthcheck {
         return match config.probe(health) {
             Ok(()) => ExitCode::SUCCESS,
@@ -51,6 +48,10 @@ pub fn main(config: DbProcessConfig) -> ExitCode {
                 ExitCode::FAILURE
             }
         };
+    }
+    if let Err(line) = config.check() {
+        process::complain(&line);
+        return ExitCode::from(2);
     }
     let (name, common) = (config.db_instance_id.clone(), config.common.clone());
     process::run(name.as_str(), &common, async |shutdown| run(config, shutdown).await)
@@ -64,9 +65,10 @@ pub fn main(config: DbProcessConfig) -> ExitCode {
 /// If it cannot start, a copy fails, or the gateway refuses it for good.
 pub async fn run(config: DbProcessConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     config.check().map_err(anyhow::Error::msg)?;
+    let secret = config.common.ring_secret().map_err(anyhow::Error::msg)?;
     let mut discard = None;
     loop {
-        discard = Box::pin(run_once(config.clone(), shutdown.clone(), discard)).await?;
+        discard = Box::pin(run_once(config.clone(), secret.clone(), shutdown.clone(), discard)).await?;
         if discard.is_none() || shutdown.is_cancelled() {
             return Ok(());
         }
@@ -77,6 +79,7 @@ pub async fn run(config: DbProcessConfig, shutdown: CancellationToken) -> anyhow
 /// discarded first.
 async fn run_once(
     config: DbProcessConfig,
+    secret: Secret,
     shutdown: CancellationToken,
     discard: Option<Role>,
 ) -> anyhow::Result<Option<Role>> {
@@ -93,7 +96,7 @@ async fn run_once(
     let leave = shutdown.child_token();
     // Until the gateway releases the process, everything has to work on.
     let stop = CancellationToken::new();
-    let mut tasks = start_tasks(config, &node, (listener, address), &leave, &stop);
+    let mut tasks = start_tasks(config, secret, &node, (listener, address), &leave, &stop);
     let mut failed = None;
     let outcome = tokio::select! {
         () = leave_deadline(&node, &shutdown, &leave) => Ok(()),
@@ -135,13 +138,13 @@ fn log_opened(node: &Node, folder: &Path, address: SocketAddr) {
 /// Starts the link to the gateway, and all that follows neighbours and is followed by them.
 fn start_tasks(
     config: DbProcessConfig,
+    secret: Secret,
     node: &Arc<Node>,
     (listener, address): (TcpListener, SocketAddr),
     leave: &CancellationToken,
     stop: &CancellationToken,
 ) -> JoinSet<anyhow::Result<()>> {
     let mut tasks = JoinSet::new();
-    let secret = config.common.cluster_secret;
     let server = ReplicationServer { secret: secret.clone(), node: Arc::clone(node) };
     let stopped = stop.clone();
     tasks.spawn(async move { server.run(listener, stopped).await.context("the replication port") });

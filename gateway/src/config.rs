@@ -1,9 +1,11 @@
 //! Settings of the gateway: environment variables, and flags of the same names.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use process::{CommonSettings, Secret};
+use process::CommonSettings;
+use process::secret::{self, Secret};
 
 use crate::http::{ApiTokens, HttpSettings, Launcher};
 
@@ -24,6 +26,9 @@ pub struct GatewayConfig {
     /// Where set, /api asks for Authorization: Bearer with this token, or one of several separated by commas
     #[arg(long, env = "API_TOKEN", hide_env_values = true, value_name = "TEXT")]
     pub api_token: Option<Secret>,
+    /// File with that token, or several
+    #[arg(long, env = "API_TOKEN_FILE", value_name = "FILE")]
+    pub api_token_file: Option<PathBuf>,
     /// So many seconds after a user was deleted nothing is kept of it any more; 0 keeps what is left for ever
     #[arg(long, env = "PURGE_AFTER", default_value_t = 86_400, value_name = "SECONDS")]
     pub purge_after: u64,
@@ -51,10 +56,13 @@ impl GatewayConfig {
                 self.socket_port
             ));
         }
-        match self.api_token.as_ref().map(ApiTokens::parse) {
-            Some(Err(bad)) => Err(format!("API_TOKEN (--api-token): {bad}")),
-            _ => Ok(()),
-        }
+        let Some(list) = self.token_list()? else { return Ok(()) };
+        let tokens = ApiTokens::parse(&list).map_err(|bad| format!("API_TOKEN (--api-token): {bad}"))?;
+        tokens.iter().try_for_each(|token| self.common.check_strength("API_TOKEN", token))
+    }
+
+    fn token_list(&self) -> Result<Option<Secret>, String> {
+        secret::given("API_TOKEN", self.api_token.as_ref(), self.api_token_file.as_deref())
     }
 
     /// The age at which tombstones go, if they do.
@@ -65,12 +73,11 @@ impl GatewayConfig {
     /// The settings of the HTTP side. With an `API_TOKEN` that [`Self::validate`] refuses, no request is let
     /// in.
     pub fn http_settings(&self) -> HttpSettings {
-        let tokens = |list| ApiTokens::parse(list).unwrap_or_default();
-        HttpSettings {
-            tokens: self.api_token.as_ref().map(tokens),
-            launcher: self.launcher,
-            ..HttpSettings::default()
-        }
+        let tokens = match self.token_list() {
+            Ok(list) => list.map(|list| ApiTokens::parse(&list).unwrap_or_default()),
+            Err(_) => Some(ApiTokens::default()),
+        };
+        HttpSettings { tokens, launcher: self.launcher, ..HttpSettings::default() }
     }
 }
 
@@ -93,8 +100,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_to_be_set() {
-        let config = config(&[]).expect("defaults");
+    fn nothing_has_to_be_set_but_the_secret() {
+        let config = config(&["--cluster-secret=sesame"]).expect("defaults");
         assert_eq!((config.rest_port, config.socket_port, config.db_processes), (3001, 3002, 3));
         assert!(config.validate().is_ok());
         assert!(config.http_settings().tokens.is_none());
@@ -107,9 +114,10 @@ mod tests {
             &["--rest-port", "0", "--socket-port", "0"][..],
             &["--db-processes", "1"],
             &["--db-processes", "999"],
-            &["--node-env", "production", "--cluster-secret", "s"],
+            &["--node-env", "production"],
             &["--api-token", "one, two"],
         ] {
+            let args = &[args, &["--cluster-secret", "of sixteen bytes"]].concat();
             assert!(config(args).and_then(|config| config.validate()).is_ok(), "{args:?}");
         }
     }
@@ -127,21 +135,42 @@ mod tests {
             r#"REST_PORT (--rest-port): "65536" is not allowed; allowed: a whole number from 0 to 65535"#
         );
         assert_eq!(
-            refusal(&["--rest-port", "4000", "--socket-port", "4000"]),
+            refusal(&["--rest-port", "4000", "--socket-port", "4000", "--cluster-secret", "sesame"]),
             "SOCKET_PORT (--socket-port): 4000 is REST_PORT as well; allowed: any other port"
         );
     }
 
     #[test]
-    fn production_needs_a_secret() {
-        let line = refusal(&["--node-env", "production"]);
+    fn a_secret_is_needed_and_production_needs_good_ones() {
+        let line = refusal(&[]);
         assert!(line.starts_with("CLUSTER_SECRET (--cluster-secret): it is missing"), "{line}");
+        let line = refusal(&["--node-env", "production", "--cluster-secret", "change-me"]);
+        assert!(line.starts_with("CLUSTER_SECRET: it can be guessed"), "{line}");
+        let good = ["--node-env", "production", "--cluster-secret", "of sixteen bytes"];
+        let line = refusal(&[&good[..], &["--api-token", "of sixteen,bytes"]].concat());
+        assert!(line.starts_with("API_TOKEN: it can be guessed"), "{line}");
+    }
+
+    #[test]
+    fn tokens_may_be_in_a_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tokens");
+        std::fs::write(&file, "one,two\n").expect("a file");
+        let flag = format!("--api-token-file={}", file.display());
+        let config = config(&["--cluster-secret=sesame", &flag]).expect("a file");
+        assert!(config.validate().is_ok());
+        assert!(config.http_settings().tokens.is_some_and(|tokens| tokens.knows("two")));
+        let line = refusal(&["--cluster-secret=sesame", "--api-token=one", &flag]);
+        assert_eq!(line, "API_TOKEN_FILE: API_TOKEN is set as well; allowed: one of the two");
+        drop(folder);
+        assert!(refusal(&["--cluster-secret=sesame", &flag]).starts_with("API_TOKEN_FILE: "));
+        assert!(config.http_settings().tokens.is_some_and(|tokens| !tokens.knows("two")), "no one is let in");
     }
 
     #[test]
     fn a_bad_token_is_refused_without_being_shown() {
         for bad in ["hush,", "hush,,hush", "hush hush"] {
-            let line = refusal(&["--api-token", bad]);
+            let line = refusal(&["--api-token", bad, "--cluster-secret", "sesame"]);
             assert!(line.starts_with("API_TOKEN (--api-token): "), "{line}");
             assert!(!line.contains("hush"), "{line}");
         }
@@ -158,12 +187,14 @@ mod tests {
             "SOCKET_PORT",
             "DB_PROCESSES",
             "API_TOKEN",
+            "API_TOKEN_FILE",
             "PURGE_AFTER",
             "CORRO_LAUNCHER",
             "NODE_ENV",
             "CORRO_ENV",
             "LOG_DIR",
             "CLUSTER_SECRET",
+            "CLUSTER_SECRET_FILE",
         ] {
             assert!(help.contains(&format!("[env: {variable}")), "{variable}");
         }

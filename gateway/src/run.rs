@@ -27,10 +27,6 @@ const GRACE: Duration = Duration::from_secs(4);
 /// What both commands that can be a gateway do: checks the settings, or the health of the gateway that runs
 /// with them, or runs it until SIGTERM. An error is one line on standard error.
 pub fn main(config: GatewayConfig) -> ExitCode {
-    if let Err(line) = config.validate() {
-        process::complain(&line);
-        return ExitCode::from(2);
-    }
     if config.healthcheck {
         return match process::probe(config.rest_port, "/health/live") {
             Ok(()) => ExitCode::SUCCESS,
@@ -39,6 +35,10 @@ pub fn main(config: GatewayConfig) -> ExitCode {
                 ExitCode::FAILURE
             }
         };
+    }
+    if let Err(line) = config.validate() {
+        process::complain(&line);
+        return ExitCode::from(2);
     }
     let common = config.common.clone();
     process::run("gateway", &common, async |shutdown| run(config, shutdown).await)
@@ -95,10 +95,7 @@ impl Gateway {
         let Self { config, rest, socket } = self;
         let (rest_address, socket_address) = (rest.local_addr()?, socket.local_addr()?);
         info!(rest = %rest_address, socket = %socket_address, size = config.db_processes, "gateway started");
-        let secret = config.common.cluster_secret.clone();
-        if secret.is_none() {
-            warn!("no CLUSTER_SECRET: only db-processes of this machine may connect");
-        }
+        let secret = config.common.ring_secret().map_err(anyhow::Error::msg)?;
         let engine = Engine::new(EngineConfig {
             size: config.db_processes,
             new_ring: Uuid::new_v4(),

@@ -1,6 +1,6 @@
 //! Transport: the socket.io side of the gateway. It turns what db-processes send into events for the engine,
-//! and the engine's messages into socket.io events; it decides nothing. Only peers that know the cluster's
-//! secret are let in.
+//! and the engine's messages into socket.io events; it decides nothing. Only processes are let in that have
+//! proven to know the secret of the ring: see [`process::handshake`].
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,13 +11,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::serve::ListenerExt;
-use process::{Secret, may_connect};
-use protocol::message::link::{Auth, Register, ToGateway, ToProcess};
+use process::Secret;
+use process::handshake::{Admission, GATEWAY, Link, Proven};
+use protocol::message::link::{Register, ToGateway, ToProcess};
 use protocol::message::query::Answer;
 use protocol::message::{Message, Unreadable};
-use socketioxide::SocketIo;
 use socketioxide::extract::{Event as EventName, SocketRef, TryData};
-use socketioxide::handler::ConnectHandler;
+use socketioxide::{SocketIo, TransportType};
+use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
@@ -70,19 +71,20 @@ impl Connections {
     }
 }
 
-/// Serves socket.io on `listener` until `shutdown`, to peers that know the secret, and sends everything that
-/// arrives to `events`, in the order of each connection.
+/// Serves socket.io on `listener` until `shutdown`, to processes that know the secret, and sends everything
+/// that arrives to `events`, in the order of each connection.
 ///
 /// # Errors
 /// If the listener fails.
 pub async fn serve(
     listener: TcpListener,
-    secret: Option<Secret>,
+    secret: Secret,
     connections: Connections,
     events: UnboundedSender<Event>,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let (layer, io) = SocketIo::builder()
+        .transports([TransportType::Websocket])
         .ping_interval(Duration::from_secs(2))
         .ping_timeout(Duration::from_secs(2))
         .connect_timeout(Duration::from_secs(5))
@@ -91,20 +93,10 @@ pub async fn serve(
         .ws_max_frame_size(MAX_PAYLOAD)
         .max_buffer_size(MAX_WAITING_PACKETS)
         .build_layer();
-    let check = move |socket: SocketRef, TryData(auth): TryData<Auth>| {
-        let address = address_of(&socket);
-        let offered = auth.ok().and_then(|auth| auth.secret);
-        let verdict = may_connect(secret.as_ref(), address.map(|address| address.ip()), offered.as_deref());
-        if let Err(reason) = verdict {
-            warn!(?address, reason, "connection refused");
-        }
-        std::future::ready(verdict)
-    };
-    let welcome = move |socket: SocketRef| {
+    io.ns("/", move |socket: SocketRef| {
         welcome(&socket, &connections, &events);
         std::future::ready(())
-    };
-    io.ns("/", welcome.with(check));
+    });
 
     let listener = listener.tap_io(|stream| {
         // Without it, every exchange of small frames can wait 40 ms for a delayed acknowledgement.
@@ -112,7 +104,8 @@ pub async fn serve(
             warn!(%error, "TCP_NODELAY could not be set on a link");
         }
     });
-    let app = Router::new().layer(layer).into_make_service_with_connect_info::<SocketAddr>();
+    let app = Admission::new(secret, Link::Member, GATEWAY).guard(Router::new().layer(layer));
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, app).into_future();
     // Links never end by themselves, so there is nothing to wait for.
     tokio::select! {
@@ -125,16 +118,40 @@ fn address_of(socket: &SocketRef) -> Option<SocketAddr> {
     socket.req_parts().extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
 }
 
+/// The name that the process has proven to have.
+fn proven_name(socket: &SocketRef) -> Option<String> {
+    socket.req_parts().extensions.get::<Proven>().map(|proven| proven.name.clone())
+}
+
+/// Why a message is ignored.
+#[derive(Debug, Error)]
+enum Unwelcome {
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    #[error("its name is not the one that it has proven")]
+    OtherName,
+}
+
+impl From<serde_json::Error> for Unwelcome {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Unreadable(error.into())
+    }
+}
+
 /// Numbers a connection and listens to it. The work is done before each handler's future: those are spawned,
 /// and would lose the order in which messages came.
 fn welcome(socket: &SocketRef, connections: &Connections, events: &UnboundedSender<Event>) {
     let session = connections.add(socket.clone());
     let host = address_of(socket).map_or_else(String::new, |address| address.ip().to_canonical().to_string());
+    let name = proven_name(socket);
     let inbox = Inbox { session, events: events.clone(), complaints: Arc::default() };
     debug!(session = session.0, host, "connected");
 
     inbox.on(socket, Register::EVENT, move |session, text| {
         let register = Box::new(Register::decode(text)?);
+        if name.as_deref() != Some(register.instance.as_str()) {
+            return Err(Unwelcome::OtherName);
+        }
         Ok(Event::Register { session, host: host.clone(), register })
     });
     for &event in ToGateway::EVENTS.iter().chain(Answer::EVENTS) {
@@ -169,7 +186,7 @@ impl Inbox {
     /// Listens to one event. `read` makes of its argument what the engine gets.
     fn on<F>(&self, socket: &SocketRef, event: &'static str, read: F)
     where
-        F: Fn(SessionId, &str) -> Result<Event, Unreadable> + Clone + Send + Sync + 'static,
+        F: Fn(SessionId, &str) -> Result<Event, Unwelcome> + Clone + Send + Sync + 'static,
     {
         let inbox = self.clone();
         socket.on(event, move |TryData(text): TryData<String>| {

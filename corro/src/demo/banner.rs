@@ -76,7 +76,7 @@ mod tests {
 
     fn shown(size: u16) -> String {
         let layout = Layout::of(Path::new(".corro"));
-        let ring = Ring { layout, rest_port: 4001, socket_port: 4002, size, secret: "sesame".to_owned() };
+        let ring = Ring { layout, rest_port: 4001, socket_port: 4002, size };
         banner(&ring, Duration::from_millis(1234), "target/release/corro")
     }
 

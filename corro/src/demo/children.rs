@@ -25,9 +25,6 @@ pub(crate) struct Ring {
     pub(crate) rest_port: u16,
     pub(crate) socket_port: u16,
     pub(crate) size: u16,
-    /// Made for this run; it is passed in the environment, as arguments can be read by every user of the
-    /// machine.
-    pub(crate) secret: String,
 }
 
 impl Ring {
@@ -73,7 +70,8 @@ impl Ring {
         let file = file.with_context(|| format!("{} cannot be written", output.display()))?;
         parent::child(None)?
             .args(self.arguments(process))
-            .env("CLUSTER_SECRET", &self.secret)
+            .env("CLUSTER_SECRET_FILE", &self.layout.secret)
+            .env_remove("CLUSTER_SECRET") // this ring has its own
             .env_remove("REPLICATION_ADDRESS") // it would be the same for all
             .stdout(file.try_clone()?)
             .stderr(file)
@@ -147,13 +145,7 @@ mod tests {
     use super::*;
 
     fn ring() -> Ring {
-        Ring {
-            layout: Layout::of(Path::new(".corro")),
-            rest_port: 3001,
-            socket_port: 3002,
-            size: 3,
-            secret: "sesame".to_owned(),
-        }
+        Ring { layout: Layout::of(Path::new(".corro")), rest_port: 3001, socket_port: 3002, size: 3 }
     }
 
     #[test]
@@ -181,13 +173,6 @@ mod tests {
                 "--log-dir=.corro/logs/db-1",
             ]
         );
-    }
-
-    #[test]
-    fn the_secret_is_no_argument() {
-        for process in ring().processes() {
-            assert!(!ring().arguments(&process).concat().contains("sesame"));
-        }
     }
 
     #[test]

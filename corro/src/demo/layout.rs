@@ -19,6 +19,8 @@ pub(crate) struct Layout {
     pub(crate) data: PathBuf,
     /// One folder a process for its daily log, and beside it what it printed.
     pub(crate) logs: PathBuf,
+    /// The secret of the ring, for its owner alone; made with the folder.
+    pub(crate) secret: PathBuf,
     /// The second terminal's way to the demo.
     pub(crate) socket: PathBuf,
     lock: PathBuf,
@@ -30,6 +32,7 @@ impl Layout {
             folder: folder.to_owned(),
             data: folder.join("data"),
             logs: folder.join("logs"),
+            secret: folder.join("secret"),
             socket: folder.join("demo.sock"),
             lock: folder.join("demo.lock"),
         }
@@ -82,6 +85,8 @@ impl Layout {
                 return Err(error).with_context(|| format!("{} cannot be locked", self.lock.display()));
             }
         }
+        process::secret::make_file(&self.secret)
+            .with_context(|| format!("{} cannot be made", self.secret.display()))?;
         lock.set_len(0)?;
         write!(lock, "{}", std::process::id())?;
         if let Err(error) = std::fs::remove_file(&self.socket) {
@@ -143,6 +148,7 @@ mod tests {
         assert!(layout.socket.exists());
         let lock = layout.take().unwrap();
         assert!(!layout.socket.exists());
+        let secret = std::fs::read(&layout.secret).unwrap();
 
         let refused = layout.take().unwrap_err().to_string();
         assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
@@ -153,6 +159,7 @@ mod tests {
             assert!(Instant::now() < deadline, "the lock is still taken");
             std::thread::yield_now();
         }
+        assert!(std::fs::read(&layout.secret).unwrap() == secret, "the ring keeps its secret");
     }
 
     #[test]

@@ -13,7 +13,6 @@ use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::banner::banner;
 use super::children::{self, Ring, empty_if_large, last_line, manner};
@@ -47,7 +46,6 @@ pub(crate) async fn run(settings: DemoSettings, shutdown: CancellationToken) -> 
         size: layout.ring_size(settings.db_processes)?,
         rest_port: ports::free(settings.rest_port, "REST_PORT").await?,
         socket_port: ports::free(settings.socket_port, "SOCKET_PORT").await?,
-        secret: format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()),
         layout,
     };
     let socket = ring.layout.socket.clone();

@@ -1,15 +1,17 @@
 //! Whatever reaches the socket port: it changes nothing but a log line.
 
 use futures_util::{SinkExt, StreamExt};
+use hyper::StatusCode;
+use process::handshake::{CHALLENGE_PATH, Credentials, GATEWAY, Hello, Link, NotProven};
 use protocol::message::Message as _;
 use protocol::message::REVISION;
 use protocol::message::link::{
-    Auth, CopyReport, CopyReports, ReadAnswers, Refusal, Refused, Register, Registered, ReplicationAddress,
-    View,
+    CopyReport, CopyReports, ReadAnswers, Refusal, Refused, Register, Registered, ReplicationAddress, View,
 };
 use serde_json::Value;
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use uuid::Uuid;
 
@@ -22,22 +24,31 @@ struct Stranger {
 }
 
 impl Stranger {
-    /// Opens a session of engine.io, without joining anything.
-    async fn connect(port: u16) -> Self {
+    /// Opens a session of engine.io with a request that has these headers; or the status that it gets.
+    async fn connect(port: u16, headers: Vec<(&'static str, String)>) -> Result<Self, StatusCode> {
         let url = format!("ws://127.0.0.1:{port}/socket.io/?EIO=4&transport=websocket");
-        let (socket, _) = connect_async(url).await.unwrap();
+        let mut request = url.into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        let socket = match connect_async(request).await {
+            Ok((socket, _)) => socket,
+            Err(Error::Http(answer)) => return Err(answer.status()),
+            Err(other) => panic!("{other}"),
+        };
         let mut stranger = Self { socket };
         assert!(stranger.next().await.unwrap().starts_with('0'), "the handshake of engine.io");
-        stranger
+        Ok(stranger)
     }
 
-    /// Joins with a secret; returns what the server says to that: `40…` is yes, `44…` is no.
-    async fn join(port: u16, secret: Option<&str>) -> (Self, String) {
-        let mut stranger = Self::connect(port).await;
-        let auth = serde_json::to_string(&Auth { secret: secret.map(str::to_owned) }).unwrap();
-        stranger.send(&format!("40{auth}")).await;
+    /// Joins under that name, as one that knows the secret.
+    async fn join(port: u16, name: &str) -> Self {
+        let proof = prove(port, name, SECRET).await.expect("the gateway knows the secret");
+        let mut stranger = Self::connect(port, proof).await.expect("it is let in");
+        stranger.send("40").await;
         let answer = stranger.next().await.unwrap();
-        (stranger, answer)
+        assert!(answer.starts_with("40"), "{answer}");
+        stranger
     }
 
     async fn send(&mut self, text: &str) {
@@ -78,6 +89,22 @@ impl Stranger {
     }
 }
 
+/// What opens a WebSocket; or why a process with that secret would not trust the gateway.
+async fn prove(port: u16, name: &str, secret: &str) -> Result<Vec<(&'static str, String)>, NotProven> {
+    let credentials = Credentials {
+        secret: secret.parse().unwrap(),
+        link: Link::Member,
+        client: name.to_owned(),
+        server: GATEWAY.to_owned(),
+    };
+    let hello = Hello::new(&credentials);
+    let mut request = reqwest::Client::new().get(format!("http://127.0.0.1:{port}{CHALLENGE_PATH}"));
+    for (name, value) in hello.headers() {
+        request = request.header(name, value);
+    }
+    hello.answer(request.send().await.unwrap().headers())
+}
+
 fn register(name: &str) -> Register {
     let copy = || CopyReport {
         incarnation: Uuid::new_v4(),
@@ -107,15 +134,26 @@ async fn garbage_on_the_socket_port_changes_nothing() {
     let load = Load::start(ring.rest_port, 8, 100).await;
     let port = ring.socket_port;
 
-    // Without the secret no process joins, and what is sent all the same is ignored.
-    for secret in [None, Some(""), Some("guess"), Some("of the tesu")] {
-        let (mut stranger, answer) = Stranger::join(port, secret).await;
-        assert!(answer.starts_with("44"), "{secret:?}: {answer}");
-        stranger.emit(Register::EVENT, &register("db-1").encode()).await;
+    // Without the secret no process joins: a proof is needed, its own one, and each is good once.
+    assert_eq!(prove(port, "db-1", "guess").await.err(), Some(NotProven::WrongProof));
+    let good = prove(port, "db-1", SECRET).await.unwrap();
+    let mut other_name = good.clone();
+    other_name
+        .iter_mut()
+        .filter(|(name, _)| *name == "corro-name")
+        .for_each(|(_, value)| *value = "db-2".into());
+    let mut reflected = good.clone();
+    reflected
+        .iter_mut()
+        .filter(|(name, _)| *name == "corro-proof")
+        .for_each(|(_, value)| *value = "A".repeat(43));
+    for headers in [Vec::new(), other_name, reflected] {
+        assert_eq!(Stranger::connect(port, headers).await.err(), Some(StatusCode::UNAUTHORIZED));
     }
+    drop(Stranger::connect(port, good.clone()).await.unwrap());
+    assert_eq!(Stranger::connect(port, good).await.err(), Some(StatusCode::UNAUTHORIZED));
     // With it, strangers send what no db-process sends.
-    let (mut stranger, answer) = Stranger::join(port, Some(SECRET)).await;
-    assert!(answer.starts_with("40"), "{answer}");
+    let mut stranger = Stranger::join(port, "db-1").await;
     for (event, argument) in [
         ("nonsense", "{}"),
         ("register", ""),
@@ -143,22 +181,24 @@ async fn garbage_on_the_socket_port_changes_nothing() {
         "41",
         "42/other,[\"register\",\"\"]",
     ] {
-        let (mut stranger, _) = Stranger::join(port, Some(SECRET)).await;
+        let mut stranger = Stranger::join(port, "db-1").await;
         stranger.send(frame).await;
     }
     // More than a frame may hold.
-    let (mut stranger, _) = Stranger::join(port, Some(SECRET)).await;
+    let mut stranger = Stranger::join(port, "db-1").await;
     stranger.emit("register", &"x".repeat(3 << 20)).await;
     assert_eq!(stranger.next().await, None, "a connection that sends too much is closed");
-    let (mut stranger, _) = Stranger::join(port, Some(SECRET)).await;
+    let mut stranger = Stranger::join(port, "db-1").await;
     let _ = stranger.socket.send(Message::binary(vec![0_u8; 4096])).await;
 
     // A stranger under the name of a process that is connected.
-    let (mut stranger, _) = Stranger::join(port, Some(SECRET)).await;
+    let mut stranger = Stranger::join(port, "db-1").await;
     stranger.emit(Register::EVENT, &register("db-1").encode()).await;
     let refused: Refused = stranger.event().await.expect("an answer");
     assert!(matches!(refused.reason, Refusal::NameTaken { .. }), "{refused:?}");
-    let (mut stranger, _) = Stranger::join(port, Some(SECRET)).await;
+    let mut stranger = Stranger::join(port, "db-2").await;
+    stranger.emit(Register::EVENT, &register("db-1").encode()).await; // is ignored, as it is another name
+    let mut stranger = Stranger::join(port, "db-7").await;
     stranger.emit(Register::EVENT, &register("db-7").encode()).await;
     let refused: Refused = stranger.event().await.expect("an answer");
     assert_eq!(refused.reason, Refusal::OutsideRing { size: 3 });
@@ -182,7 +222,7 @@ async fn a_process_that_is_away_can_be_replaced_by_one_that_knows_the_secret() {
     let mut ring = Ring::start(3).await;
     ring.kill(1);
     ring.until("the loss is noticed", |cluster| cluster["processes"][1]["connected"] == false).await;
-    let (mut stranger, _) = Stranger::join(ring.socket_port, Some(SECRET)).await;
+    let mut stranger = Stranger::join(ring.socket_port, "db-1").await;
     stranger.emit(Register::EVENT, &register("db-1").encode()).await;
     let registered: Registered = stranger.event().await.expect("an answer");
     assert_eq!(registered.size, 3);

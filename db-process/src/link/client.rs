@@ -19,24 +19,23 @@
 
 use std::collections::HashMap;
 use std::future::pending;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use process::Secret;
+use process::handshake::Credentials;
 use protocol::message::Message;
-use protocol::message::link::Auth;
 use rust_socketio::asynchronous::{Client, ClientBuilder};
 use rust_socketio::{Event, Payload, TransportType};
 use serde_json::Value;
-use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
+use super::lost::{Lost, unreachable, what_is_wrong, with_causes};
+use super::proof::prove;
 use super::tcp::{TcpHandle, local_address};
 
 /// For finding the address, connecting, the handshakes of all layers, and being let in.
@@ -47,28 +46,6 @@ pub const SEND_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long after the last message the socket beneath is looked at.
 const LOOK_AFTER: Duration = Duration::from_millis(300);
-
-/// Why a connection is over, or did not come about. Drop it and open another.
-#[derive(Debug, Error)]
-pub enum Lost {
-    /// There is no such host, no listener, or it is no socket.io server.
-    #[error("cannot connect to {url}: {reason}")]
-    Unreachable {
-        /// Where to.
-        url: String,
-        /// As the system or the library says.
-        reason: String,
-    },
-    /// The server does not let this process in.
-    #[error("turned away: {0}")]
-    TurnedAway(String),
-    /// The server, or something on the way, has ended it.
-    #[error("the connection was closed: {0}")]
-    Closed(String),
-    /// Nothing could be sent for that long.
-    #[error("the other side has not read for {0:?}")]
-    Stuck(Duration),
-}
 
 /// One event as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,17 +76,17 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects, and returns once the server has let this client in.
+    /// Connects, and returns once both sides have proven themselves and the server has let this client in.
     ///
     /// # Errors
     /// If that does not succeed within [`CONNECT_DEADLINE`].
-    pub async fn open(url: &Url, secret: Option<&Secret>) -> Result<Self, Lost> {
+    pub async fn open(url: &Url, credentials: &Credentials) -> Result<Self, Lost> {
         // Boxed, as it is large and lives shortly.
-        let opened = timeout(CONNECT_DEADLINE, Box::pin(Self::connect(url, secret))).await;
+        let opened = timeout(CONNECT_DEADLINE, Box::pin(Self::connect(url, credentials))).await;
         opened.unwrap_or_else(|_| Err(unreachable(url, format!("no answer within {CONNECT_DEADLINE:?}"))))
     }
 
-    async fn connect(url: &Url, secret: Option<&Secret>) -> Result<Self, Lost> {
+    async fn connect(url: &Url, credentials: &Credentials) -> Result<Self, Lost> {
         let fails = |error: &dyn std::fmt::Display| unreachable(url, error.to_string());
         let peers = addresses(url).await?;
         let (queue, incoming) = unbounded_channel();
@@ -117,8 +94,9 @@ impl Connection {
         // then.
         let turn = turn(url);
         let turn = turn.lock().await;
+        let proof = prove(url, credentials).await?;
         let before = TcpHandle::connected_to(&peers).map_err(|error| fails(&error))?;
-        let connected = builder(url, secret, queue).connect().await;
+        let connected = builder(url, proof, queue).connect().await;
         let client = connected.map_err(|error| unreachable(url, what_is_wrong(&error)))?;
         let known = |socket: &_| before.iter().any(|old| local_address(old) == local_address(socket));
         let mut new = TcpHandle::connected_to(&peers).map_err(|error| fails(&error))?;
@@ -204,8 +182,8 @@ pub enum FromSocket {
 
 impl Socket {
     /// Begins to open a connection.
-    pub fn connect(&mut self, url: Url, secret: Option<Secret>) {
-        *self = Self::Opening(Box::pin(async move { Connection::open(&url, secret.as_ref()).await }));
+    pub fn connect(&mut self, url: Url, credentials: Credentials) {
+        *self = Self::Opening(Box::pin(async move { Connection::open(&url, &credentials).await }));
     }
 
     /// The next thing that comes of it; nothing as long as it is closed. Nothing is lost if the future is
@@ -247,44 +225,6 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-fn unreachable(url: &Url, reason: String) -> Lost {
-    Lost::Unreachable { url: url.to_string(), reason }
-}
-
-/// An error of the library, whose own words leave out why.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
-/// Why the library could not connect: the innermost cause of its error, and what that most likely means.
-fn what_is_wrong(error: &(dyn std::error::Error + 'static)) -> String {
-    let chain = || std::iter::successors(Some(error), |error| error.source());
-    let cause = chain().last().map(ToString::to_string).unwrap_or_default();
-    let refused = |error: &(dyn std::error::Error + 'static)| {
-        let io = error.downcast_ref::<io::Error>();
-        io.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-    };
-    if chain().any(refused) {
-        return format!("{cause}: no process listens on that port");
-    }
-    if let Some(status) = cause.strip_prefix("HTTP error: ") {
-        return format!(
-            "it answers \"{status}\": this is another port than that for db-processes (REST_PORT, perhaps), \
-             or the path is wrong"
-        );
-    }
-    if chain().any(|error| error.to_string().starts_with("TLS error")) {
-        return format!("{cause}: it does not speak TLS, or its certificate is not trusted");
-    }
-    format!("{cause}: it does not speak WebSocket, or only with TLS (wss)")
-}
-
 /// Where the server may be found.
 async fn addresses(url: &Url) -> Result<Vec<SocketAddr>, Lost> {
     let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
@@ -309,18 +249,19 @@ fn turn(url: &Url) -> Arc<tokio::sync::Mutex<()>> {
     turn
 }
 
-fn builder(url: &Url, secret: Option<&Secret>, queue: UnboundedSender<Incoming>) -> ClientBuilder {
-    let auth = Auth { secret: secret.map(|secret| secret.expose().to_owned()) };
+fn builder(url: &Url, proof: Vec<(&'static str, String)>, queue: UnboundedSender<Incoming>) -> ClientBuilder {
     let put = move |incoming| -> BoxFuture<'static, ()> {
         // The receiver is gone if the connection was dropped meanwhile.
         let _ = queue.send(incoming);
         ready(()).boxed()
     };
     let (connected, failed, closed) = (put.clone(), put.clone(), put.clone());
-    ClientBuilder::new(url.as_str())
+    let builder = ClientBuilder::new(url.as_str());
+    let builder =
+        proof.into_iter().fold(builder, |builder, (name, value)| builder.opening_header(name, value));
+    builder
         .transport_type(TransportType::Websocket)
         .reconnect(false)
-        .auth(serde_json::to_value(auth).unwrap_or_default())
         .on(Event::Connect, move |_, _| connected(Incoming::Connected))
         .on(Event::Error, move |payload, _| failed(Incoming::Ended(reason(&payload))))
         .on(Event::Close, move |_, _| closed(Incoming::Ended("the server said so".to_owned())))

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use process::Secret;
+use process::handshake::{self, Credentials, GATEWAY};
+use process::{LogThrottle, Secret};
 use protocol::UserId;
 use protocol::message::Message;
 use protocol::message::link::{
@@ -26,7 +27,7 @@ use url::Url;
 
 use super::client::{Frame, FromSocket, Socket};
 use super::event::{Command, Event, Work};
-use super::retry::{Backoff, LogThrottle, sleep_until};
+use super::retry::{Backoff, sleep_until};
 use super::session_state::SessionState;
 use crate::identity::IdentityError;
 use crate::node::{Node, NoticeError};
@@ -37,8 +38,8 @@ use crate::worker::CopyHandle;
 pub struct GatewayLink {
     /// The gateway.
     pub url: Url,
-    /// What it requires.
-    pub secret: Option<Secret>,
+    /// What this process and the gateway prove to know.
+    pub secret: Secret,
     /// Where this process can be followed.
     pub replication: ReplicationAddress,
     /// This process.
@@ -195,7 +196,15 @@ impl Link<'_> {
         let GatewayLink { url, secret, node, .. } = self.setup;
         let failed = |role| move |error| LinkError::Copy { role, error };
         match command {
-            Command::Connect => self.socket.connect(url.clone(), secret.clone()),
+            Command::Connect => {
+                let credentials = Credentials {
+                    secret: secret.clone(),
+                    link: handshake::Link::Member,
+                    client: node.name().to_string(),
+                    server: GATEWAY.to_owned(),
+                };
+                self.socket.connect(url.clone(), credentials);
+            }
             Command::Disconnect => self.socket = Socket::Closed,
             Command::Registered(registered) => {
                 node.set_registered(registered);

@@ -5,16 +5,21 @@
 //! * [`session_state`]: the rules of the link to the gateway; `event`: what goes in and comes out,
 //!   `registration`: one registered connection, `turns`: questions that wait.
 //! * [`gateway`]: carries them out over a socket.
-//! * [`retry`]: how long to wait before the next attempt, and how often to log it.
+//! * `lost`: why a connection is over.
+//! * `proof`: what both sides prove before a connection is opened.
+//! * [`retry`]: how long to wait before the next attempt.
 //! * `tcp`: the TCP socket beneath, which the library hides.
 
 pub mod client;
 pub mod event;
 pub mod gateway;
+mod lost;
+mod proof;
 mod registration;
 pub mod retry;
 pub mod session_state;
 mod tcp;
 mod turns;
 
-pub use client::{Connection, Frame, FromSocket, Lost, Socket};
+pub use client::{Connection, Frame, FromSocket, Socket};
+pub use lost::Lost;

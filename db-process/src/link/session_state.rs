@@ -13,6 +13,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use process::LogThrottle;
 use protocol::InstanceName;
 use protocol::message::link::{
     Alive, Compared, CopyReport, Following, Leaving, PerRole, Refusal, Refused, Register, Registered, Ring,
@@ -23,7 +24,7 @@ use tracing::{error, info, warn};
 
 use super::event::{Command, Event, SessionId, Work};
 use super::registration::Registration;
-use super::retry::{Backoff, LogThrottle};
+use super::retry::Backoff;
 use super::turns::Turns;
 use crate::node::plan::Contradiction;
 

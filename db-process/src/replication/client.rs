@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use process::Secret;
+use process::handshake::{Credentials, Link};
 use protocol::message::Message;
 use protocol::message::link::{Peer, Role};
 use protocol::message::replication::{ChunkMerged, Confirmed, CopyChunk, Declined, Follow, LogBatch};
@@ -25,8 +26,8 @@ use crate::node::Node;
 pub struct Follower {
     /// The copy that follows.
     pub role: Role,
-    /// What the neighbour requires.
-    pub secret: Option<Secret>,
+    /// What this process and the neighbour prove to know.
+    pub secret: Secret,
     /// This process.
     pub node: Arc<Node>,
 }
@@ -114,7 +115,15 @@ impl Follower {
 
     async fn execute(&self, command: Command, socket: &mut Socket) -> Result<(), Lost> {
         match command {
-            Command::Connect(peer) => socket.connect(url(&peer)?, self.secret.clone()),
+            Command::Connect(peer) => {
+                let credentials = Credentials {
+                    secret: self.secret.clone(),
+                    link: Link::Follower,
+                    client: self.node.name().to_string(),
+                    server: peer.instance.to_string(),
+                };
+                socket.connect(url(&peer)?, credentials);
+            }
             Command::Disconnect => *socket = Socket::Closed,
             Command::Follow(follow) => socket.send(Follow::EVENT, follow.encode()).await?,
             Command::ChunkMerged(merged) => socket.send(ChunkMerged::EVENT, merged.encode()).await?,

@@ -11,6 +11,7 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
+use process::LogThrottle;
 use protocol::message::REVISION;
 use protocol::message::link::{FlushPoint, Peer, Role};
 use protocol::message::replication::{ChunkMerged, Confirmed, Decline, Follow};
@@ -19,7 +20,7 @@ use protocol::{InstanceName, message::link::Position};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::link::retry::{Backoff, LogThrottle};
+use crate::link::retry::Backoff;
 use crate::worker::CopyState;
 
 /// A neighbour that says nothing for that long is lost; it says something twice a second.

@@ -13,16 +13,16 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::serve::ListenerExt;
-use process::{Secret, may_connect};
-use protocol::message::link::{Auth, CopyReport};
+use process::handshake::{Admission, Link, Proven};
+use process::{LogThrottle, Secret};
+use protocol::message::link::CopyReport;
 use protocol::message::replication::{CopyChunk, Decline, Declined, Follow, LogBatch, LogEntry, ToSource};
 use protocol::message::{MAX_FRAME_BYTES, Message};
 use socketioxide::extract::{self, SocketRef, TryData};
-use socketioxide::handler::ConnectHandler;
 use socketioxide::{SocketIo, TransportType};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::source_state::{Command, Declines, Event, Source, SourceLimits, SourceState, admit};
-use crate::link::retry::{LogThrottle, sleep_until};
+use crate::link::retry::sleep_until;
 use crate::node::Node;
 use crate::store::StoreError;
 use crate::worker::{CopyHandle, Job};
@@ -52,15 +52,14 @@ const CLOSE_DEADLINE: Duration = Duration::from_millis(500);
 
 /// The server's part of the process.
 pub struct ReplicationServer {
-    /// What followers have to know.
-    pub secret: Option<Secret>,
+    /// What followers have to prove to know.
+    pub secret: Secret,
     /// This process.
     pub node: Arc<Node>,
 }
 
 /// What every connection needs.
 struct Server {
-    secret: Option<Secret>,
     /// Weak, as socketioxide keeps its handlers for ever when it is closed while clients are there. The
     /// databases have to close all the same.
     node: Weak<Node>,
@@ -77,7 +76,6 @@ impl ReplicationServer {
     pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
         let followers = TaskTracker::new();
         let server = Arc::new(Server {
-            secret: self.secret,
             node: Arc::downgrade(&self.node),
             followers: followers.clone(),
             shutdown: shutdown.clone(),
@@ -91,16 +89,13 @@ impl ReplicationServer {
             .max_payload(2 * MAX_FRAME_BYTES as u64)
             .max_buffer_size(1024)
             .build_layer();
-        let admission = Arc::clone(&server);
-        let admit = move |socket: SocketRef, TryData(auth): TryData<Option<Auth>>| {
-            ready(admission.admit(&socket, auth.ok().flatten()))
-        };
-        io.ns("/", (move |socket: SocketRef| server.serve(socket)).with(admit));
-        let app = Router::new()
+        io.ns("/", move |socket: SocketRef| Arc::clone(&server).serve(socket));
+        let admission = Admission::new(self.secret, Link::Follower, self.node.name().as_str());
+        let app = admission
+            .guard(Router::new().layer(layer))
             .route("/health/live", get(|| ready("live\n")))
             .route("/health/ready", get(readiness))
             .with_state(Arc::downgrade(&self.node))
-            .layer(layer)
             .into_make_service_with_connect_info::<SocketAddr>();
         let listener = listener.tap_io(|connection| {
             // Without it exchanges can stall; a connection that cannot have it fails soon anyway.
@@ -133,19 +128,6 @@ async fn readiness(State(node): State<Weak<Node>>) -> (StatusCode, &'static str)
 }
 
 impl Server {
-    /// Whether a client may connect; otherwise what it is answered.
-    fn admit(&self, socket: &SocketRef, auth: Option<Auth>) -> Result<(), &'static str> {
-        let peer = socket.req_parts().extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-        let offered = auth.and_then(|auth| auth.secret);
-        let admitted = may_connect(self.secret.as_ref(), peer, offered.as_deref());
-        if let Err(reason) = admitted
-            && self.is_time()
-        {
-            warn!(?peer, reason, "a follower was turned away");
-        }
-        admitted
-    }
-
     /// Serves a client that was admitted. What it sends is queued from here on; the rest is a task of its
     /// own.
     fn serve(self: Arc<Self>, socket: SocketRef) -> impl Future<Output = ()> + Send + use<> {
@@ -177,7 +159,7 @@ impl Server {
             let copy = follow.as_ref().map(|follow| follow.role.as_str());
             match ended {
                 Ended::Declined(_) if !self.is_time() => {}
-                Ended::Copy(_) | Ended::Unexpected(_) | Ended::Stuck => {
+                Ended::Copy(_) | Ended::OtherName | Ended::Unexpected(_) | Ended::Stuck => {
                     warn!(follower, copy, reason = %ended, "a follower is let go");
                 }
                 Ended::Left | Ended::Stopped | Ended::Declined(_) => {
@@ -207,6 +189,8 @@ enum Ended {
     Left,
     #[error("it cannot follow: {0:?}")]
     Declined(Decline),
+    #[error("its name is not the one that it has proven")]
+    OtherName,
     #[error("it sent {0}")]
     Unexpected(&'static str),
     #[error("it does not read")]
@@ -231,6 +215,10 @@ async fn serve(
     let Some(ToSource::Follow(follow)) = first else {
         return (None, Ended::Unexpected("something else than what it wants to follow"));
     };
+    let proven = socket.req_parts().extensions.get::<Proven>();
+    if proven.is_none_or(|proven| proven.name != follow.instance.as_str()) {
+        return (Some(follow), Ended::OtherName);
+    }
     let copy = node.copy(follow.role);
     let Err(ended) = Feed { node, copy, socket, frames: None }.serve(&follow, inbox, gone).await;
     (Some(follow), ended)

@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use process::handshake::{Admission, CHALLENGE_PATH, GATEWAY, Link};
 use protocol::message::Message;
 use protocol::message::link::{
-    Alive, Auth, Beat, CopiesChanged, Found, Grant, Leaving, Peer, ReadAnswers, ReadBatch, Register,
-    Registered, Released, Ring, RingNotice, Role, View, Write, WriteAnswer, WriteAnswers, WriteBatch,
+    Alive, Beat, CopiesChanged, Found, Grant, Leaving, Peer, ReadAnswers, ReadBatch, Register, Registered,
+    Released, Ring, RingNotice, Role, View, Write, WriteAnswer, WriteAnswers, WriteBatch,
 };
 use protocol::{Change, Operation, UserId, Version};
 use socketioxide::extract::{Event, SocketRef, TryData};
-use socketioxide::handler::ConnectHandler;
 use socketioxide::{SocketIo, TransportType};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -24,11 +26,14 @@ use uuid::Uuid;
 
 use crate::soon;
 
+/// Of every ring here.
+pub(crate) const SECRET: &str = "of the test";
+
 /// A gateway on a port of its own.
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     sessions: UnboundedReceiver<Session>,
-    turned_away: Arc<AtomicU64>,
+    challenged: Arc<AtomicU64>,
     io: SocketIo,
     server: JoinHandle<()>,
 }
@@ -45,27 +50,27 @@ pub(crate) struct Session {
 }
 
 impl Gateway {
-    pub(crate) async fn start(secret: Option<&'static str>) -> Self {
-        Self::start_at("127.0.0.1:0".parse().unwrap(), secret).await
+    pub(crate) async fn start() -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap()).await
     }
 
-    pub(crate) async fn start_at(address: SocketAddr, secret: Option<&'static str>) -> Self {
+    pub(crate) async fn start_at(address: SocketAddr) -> Self {
         let (entered, sessions) = unbounded_channel();
-        let turned_away = Arc::new(AtomicU64::new(0));
+        let challenged = Arc::new(AtomicU64::new(0));
         let (layer, io) = SocketIo::builder().transports([TransportType::Websocket]).build_layer();
-        let away = Arc::clone(&turned_away);
-        let admit = move |TryData(auth): TryData<Option<Auth>>| {
-            let offered = auth.ok().flatten().and_then(|auth| auth.secret);
-            let admitted = offered.as_deref() == secret;
-            away.fetch_add(u64::from(!admitted), Ordering::Relaxed);
-            std::future::ready(if admitted { Ok(()) } else { Err("wrong secret") })
-        };
-        io.ns("/", (move |socket: SocketRef| enter(socket, &entered)).with(admit));
+        io.ns("/", move |socket: SocketRef| enter(socket, &entered));
+        let count = Arc::clone(&challenged);
+        let counting = from_fn(move |request: Request, next: Next| {
+            count.fetch_add(u64::from(request.uri().path() == CHALLENGE_PATH), Ordering::Relaxed);
+            next.run(request)
+        });
+        let admission = Admission::new(SECRET.parse().unwrap(), Link::Member, GATEWAY);
+        let app = admission.guard(Router::new().layer(layer)).layer(counting);
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serve = axum::serve(listener, Router::new().layer(layer));
+        let serve = axum::serve(listener, app);
         let server = tokio::spawn(async move { serve.await.unwrap() });
-        Self { address, sessions, turned_away, io, server }
+        Self { address, sessions, challenged, io, server }
     }
 
     /// The next db-process that connects.
@@ -77,8 +82,9 @@ impl Gateway {
         self.sessions.try_recv().is_err()
     }
 
-    pub(crate) fn turned_away(&self) -> u64 {
-        self.turned_away.load(Ordering::Relaxed)
+    /// How often a process began the handshake.
+    pub(crate) fn challenged(&self) -> u64 {
+        self.challenged.load(Ordering::Relaxed)
     }
 
     /// Goes away, with all connections.

@@ -31,7 +31,7 @@ async fn join(session: &mut Session) -> Register {
 
 #[tokio::test]
 async fn a_new_process_joins_serves_and_remembers() {
-    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(None).await);
+    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);
     let process = Process::start(config("db-1", folder.path(), gateway.address));
     let mut session = gateway.session().await;
     let register = join(&mut session).await;
@@ -70,7 +70,7 @@ async fn a_new_process_joins_serves_and_remembers() {
 
 #[tokio::test]
 async fn questions_about_a_copy_are_answered() {
-    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(None).await);
+    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);
     let process = Process::start(config("db-1", folder.path(), gateway.address));
     let mut session = gateway.session().await;
     join(&mut session).await;
@@ -116,7 +116,7 @@ async fn questions_about_a_copy_are_answered() {
 
 #[tokio::test]
 async fn a_lost_leads_tail_is_merged() {
-    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(None).await);
+    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);
     let process = Process::start(config("db-1", folder.path(), gateway.address));
     let mut session = gateway.session().await;
     join(&mut session).await;
@@ -134,7 +134,7 @@ async fn a_lost_leads_tail_is_merged() {
 
 #[tokio::test]
 async fn full_batches_are_answered_in_order() {
-    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(None).await);
+    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);
     let process = Process::start(config("db-1", folder.path(), gateway.address));
     let mut session = gateway.session().await;
     join(&mut session).await;
@@ -153,7 +153,7 @@ async fn full_batches_are_answered_in_order() {
 
 #[tokio::test]
 async fn what_makes_no_sense_is_ignored() {
-    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(None).await);
+    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);
     let process = Process::start(config("db-1", folder.path(), gateway.address));
     let mut session = gateway.session().await;
     join(&mut session).await;
@@ -172,7 +172,7 @@ async fn what_makes_no_sense_is_ignored() {
 
 #[tokio::test]
 async fn a_notice_of_another_ring_is_not_followed() {
-    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(None).await);
+    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);
     let process = Process::start(config("db-1", folder.path(), gateway.address));
     let mut session = gateway.session().await;
     join(&mut session).await;
@@ -188,14 +188,14 @@ async fn a_notice_of_another_ring_is_not_followed() {
 
 #[tokio::test]
 async fn it_comes_back_to_a_gateway_that_comes_back() {
-    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(None).await);
+    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);
     let process = Process::start(config("db-1", folder.path(), gateway.address));
     let mut session = gateway.session().await;
     let first = join(&mut session).await;
     session.write(Role::Primary, vec![create(1, "Ada")]).await;
     let address = gateway.address;
     gateway.stop().await;
-    let mut gateway = Gateway::start_at(address, None).await;
+    let mut gateway = Gateway::start_at(address).await;
     let mut session = gateway.session().await;
     let again = session.register(3).await;
     assert_eq!((again.incarnation, again.copies.primary.head), (first.incarnation, 1));
@@ -205,7 +205,7 @@ async fn it_comes_back_to_a_gateway_that_comes_back() {
 
 #[tokio::test]
 async fn a_silent_gateway_is_left_and_tried_again() {
-    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(None).await);
+    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);
     let process = Process::start(config("db-1", folder.path(), gateway.address));
     let mut session = gateway.session().await;
     join(&mut session).await;
@@ -219,7 +219,7 @@ async fn a_silent_gateway_is_left_and_tried_again() {
 
 #[tokio::test]
 async fn a_void_registration_is_made_anew() {
-    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(None).await);
+    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);
     let process = Process::start(config("db-1", folder.path(), gateway.address));
     let mut session = gateway.session().await;
     join(&mut session).await;
@@ -231,7 +231,7 @@ async fn a_void_registration_is_made_anew() {
 
 #[tokio::test]
 async fn a_process_that_leaves_serves_until_it_is_let_go() {
-    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(None).await);
+    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);
     let process = Process::start(config("db-1", folder.path(), gateway.address));
     let mut session = gateway.session().await;
     join(&mut session).await;
@@ -246,7 +246,7 @@ async fn a_process_that_leaves_serves_until_it_is_let_go() {
 
 #[tokio::test]
 async fn a_taken_name_is_tried_again() {
-    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(None).await);
+    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);
     let process = Process::start(config("db-1", folder.path(), gateway.address));
     for _ in 0..3 {
         let mut session = gateway.session().await;
@@ -268,7 +268,7 @@ async fn a_final_refusal_ends_the_process_and_names_both() {
         (Refusal::AnotherRing { serving: Uuid::from_u128(5) }, ["00000005", "belong to ring none"]),
     ];
     for (reason, parts) in reasons {
-        let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(None).await);
+        let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);
         let process = Process::start(config("db-7", folder.path(), gateway.address));
         let mut session = gateway.session().await;
         session.receive::<Register>().await;
@@ -281,29 +281,37 @@ async fn a_final_refusal_ends_the_process_and_names_both() {
 }
 
 #[tokio::test]
-async fn a_wrong_secret_keeps_it_out() {
-    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(Some("sesame")).await);
+async fn a_process_with_another_secret_tries_again_and_does_not_enter() {
+    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);
     let mut wrong = config("db-1", folder.path(), gateway.address);
     wrong.common.cluster_secret = Some("barley".parse().unwrap());
     let process = Process::start(wrong);
     soon(async {
-        while gateway.turned_away() < 3 {
+        while gateway.challenged() < 3 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
     .await;
     assert!(gateway.no_process_entered());
     process.stop().await;
-    let mut right = config("db-1", folder.path(), gateway.address);
-    right.common.cluster_secret = Some("sesame".parse().unwrap());
-    let process = Process::start(right);
+    let process = Process::start(config("db-1", folder.path(), gateway.address));
     gateway.session().await.register(3).await;
     process.stop().await;
 }
 
 #[tokio::test]
+async fn a_process_without_a_secret_does_not_start() {
+    let folder = tempdir().unwrap();
+    let mut settings = config("db-1", folder.path(), "127.0.0.1:1".parse().unwrap());
+    settings.common.cluster_secret = None;
+    let why = Process::start(settings).fails().await;
+    assert!(why.contains("CLUSTER_SECRET") && why.contains("openssl rand -hex 32"), "{why}");
+    assert!(!folder.path().join("db-1").exists());
+}
+
+#[tokio::test]
 async fn health_follows_the_ring() {
-    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(None).await);
+    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);
     let process = Process::start(config("db-1", folder.path(), gateway.address));
     let mut session = gateway.session().await;
     let port = session.register(3).await.replication.port;
@@ -322,7 +330,7 @@ async fn health_follows_the_ring() {
 
 #[tokio::test]
 async fn a_second_process_on_the_same_folder_is_refused_and_both_are_named() {
-    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(None).await);
+    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);
     let first = Process::start(config("db-1", folder.path(), gateway.address));
     gateway.session().await.register(3).await;
     let mut second = config("db-2", folder.path(), gateway.address);

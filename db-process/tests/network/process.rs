@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::gateway::SECRET;
 use crate::soon;
 
 pub(crate) struct Process {
@@ -32,7 +33,8 @@ pub(crate) fn config(name: &str, folder: &Path, gateway: SocketAddr) -> DbProces
             corro_env: None,
             log_dir: "unused".into(),
             log_max_mib: CommonSettings::LOG_MAX_MIB,
-            cluster_secret: None,
+            cluster_secret: Some(SECRET.parse().unwrap()),
+            cluster_secret_file: None,
         },
     }
 }

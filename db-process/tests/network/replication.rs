@@ -3,6 +3,7 @@
 use std::fs;
 
 use db_process::link::Connection;
+use process::handshake::{Credentials, Link};
 use protocol::UserId;
 use protocol::message::link::{Applied, CopiesChanged, CopyReport, Grant, Register, Role};
 use protocol::message::replication::{Confirmed, CopyChunk, Decline, Declined, Follow, LogBatch};
@@ -11,7 +12,7 @@ use tempfile::{TempDir, tempdir};
 use url::Url;
 use uuid::Uuid;
 
-use crate::gateway::{Gateway, Session, create, id, notice, ring};
+use crate::gateway::{Gateway, SECRET, Session, create, id, notice, ring};
 use crate::process::{Process, config};
 use crate::soon;
 
@@ -30,7 +31,7 @@ struct Member {
 
 impl Pair {
     async fn form() -> Self {
-        let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(None).await);
+        let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);
         let first = Member::start("db-0", &folder, &mut gateway).await;
         let second = Member::start("db-1", &folder, &mut gateway).await;
         let mut pair = Self { folder, gateway, members: [first, second] };
@@ -245,13 +246,27 @@ async fn a_copy_that_may_not_fill_waits() {
     pair.stop().await;
 }
 
+/// Of a process that wants to follow db-1.
+fn follower(name: &str) -> Credentials {
+    Credentials {
+        secret: SECRET.parse().unwrap(),
+        link: Link::Follower,
+        client: name.to_owned(),
+        server: "db-1".to_owned(),
+    }
+}
+
 /// A client of a replication port.
 struct Stranger(Connection);
 
 impl Stranger {
     async fn connect(of: &Register) -> Self {
+        Self::connect_as("db-0", of).await
+    }
+
+    async fn connect_as(name: &str, of: &Register) -> Self {
         let url = Url::parse(&format!("ws://127.0.0.1:{}", of.replication.port)).unwrap();
-        Self(soon(Connection::open(&url, None)).await.unwrap())
+        Self(soon(Connection::open(&url, &follower(name))).await.unwrap())
     }
 
     /// As db-0 would ask for db-1's primary, apart from what is changed.
@@ -292,13 +307,13 @@ async fn strangers_are_declined() {
     let pair = Pair::form().await;
     let of = &pair.members[1].register;
     type Spoil = fn(&mut Follow);
-    let cases: [(Decline, Spoil); 3] = [
-        (Decline::AnotherRing, |follow| follow.ring = Uuid::from_u128(1)),
-        (Decline::NotANeighbour, |follow| follow.instance = "db-5".parse().unwrap()),
-        (Decline::Revision, |follow| follow.revision += 1),
+    let cases: [(&str, Decline, Spoil); 3] = [
+        ("db-0", Decline::AnotherRing, |follow| follow.ring = Uuid::from_u128(1)),
+        ("db-5", Decline::NotANeighbour, |follow| follow.instance = "db-5".parse().unwrap()),
+        ("db-0", Decline::Revision, |follow| follow.revision += 1),
     ];
-    for (expected, change) in cases {
-        let mut stranger = Stranger::connect(of).await;
+    for (name, expected, change) in cases {
+        let mut stranger = Stranger::connect_as(name, of).await;
         stranger.follow(change).await;
         assert_eq!(stranger.declined().await, expected);
     }
@@ -324,17 +339,25 @@ async fn garbage_on_the_replication_port_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_follower_with_a_wrong_secret_is_turned_away() {
-    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start(Some("sesame")).await);
-    let mut settings = config("db-1", folder.path(), gateway.address);
-    settings.common.cluster_secret = Some("sesame".parse().unwrap());
-    let process = Process::start(settings);
+async fn a_follower_with_another_secret_does_not_trust_the_neighbour() {
+    let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);
+    let process = Process::start(config("db-1", folder.path(), gateway.address));
     let register = gateway.session().await.register(2).await;
     let url = Url::parse(&format!("ws://127.0.0.1:{}", register.replication.port)).unwrap();
-    for wrong in [None, Some("barley".parse().unwrap())] {
-        let error = soon(Connection::open(&url, wrong.as_ref())).await.unwrap_err().to_string();
-        assert!(error.contains("CLUSTER_SECRET"), "{error}");
-    }
-    soon(Connection::open(&url, Some(&"sesame".parse().unwrap()))).await.unwrap();
+    let wrong = Credentials { secret: "barley".parse().unwrap(), ..follower("db-0") };
+    let error = soon(Connection::open(&url, &wrong)).await.unwrap_err().to_string();
+    assert!(error.contains("CLUSTER_SECRET"), "{error}");
+    soon(Connection::open(&url, &follower("db-0"))).await.unwrap();
     process.stop().await;
+}
+
+#[tokio::test]
+async fn a_follower_has_the_name_that_it_has_proven() {
+    let pair = Pair::form().await;
+    let mut stranger = Stranger::connect_as("db-5", &pair.members[1].register).await;
+    stranger.follow(|_| ()).await;
+    // It is let go without a word.
+    let silent = stranger.0.next();
+    pair.stop().await;
+    assert!(soon(silent).await.is_err());
 }

@@ -7,12 +7,14 @@
 //! - [`abort_on_panic`]: a bug ends the process, where it would otherwise end one task and leave a half of it
 //!   at work
 //! - [`mod@listen`]: opens a port on all addresses of this machine
-//! - [`may_connect`]: which peers a process lets in
+//! - [`mod@handshake`]: how processes of a ring prove themselves to each other
+//! - [`mod@secret`]: secrets, and the files that hold them
 //! - [`resident_memory`]: how much memory it holds
 //! - [`mod@probe`]: asks a process on this machine whether it is well
 //!
 //! Nothing here knows what the processes do.
 
+pub mod handshake;
 mod listen;
 mod log;
 mod log_files;
@@ -20,9 +22,10 @@ mod memory;
 mod panic;
 mod probe;
 mod run;
-mod secret;
+pub mod secret;
 mod settings;
 mod signal;
+mod throttle;
 
 /// The allocator of everything that uses this crate, RocksDB included. A process of this ring allocates small
 /// pieces on one thread and frees them on another all the time, which is what jemalloc is good at.
@@ -35,6 +38,7 @@ pub use memory::resident_memory;
 pub use panic::abort_on_panic;
 pub use probe::probe;
 pub use run::run;
-pub use secret::{Secret, may_connect};
+pub use secret::Secret;
 pub use settings::{CommonSettings, NodeEnv, complain, explain, settings};
 pub use signal::shutdown_on_signal;
+pub use throttle::LogThrottle;

@@ -11,12 +11,12 @@ use std::process::exit;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Args, Command, Parser, ValueEnum};
 
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 
 /// Settings that both kinds of process have.
 #[derive(Args, Clone, Debug)]
 pub struct CommonSettings {
-    /// production turns debug traces off, and needs a CLUSTER_SECRET [default: development]
+    /// production turns debug traces off, and refuses secrets that can be guessed [default: development]
     #[arg(long, env = "NODE_ENV", value_enum)]
     pub node_env: Option<NodeEnv>,
     /// The same as NODE_ENV, and wins over it
@@ -30,9 +30,12 @@ pub struct CommonSettings {
     #[arg(long, env = "LOG_MAX_MIB", default_value_t = CommonSettings::LOG_MAX_MIB, value_name = "MIB",
           value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub log_max_mib: u32,
-    /// Secret that all processes of a ring share; production refuses to start without one
+    /// Secret that all processes of a ring share, or else CLUSTER_SECRET_FILE: openssl rand -hex 32
     #[arg(long, env = "CLUSTER_SECRET", hide_env_values = true, value_name = "TEXT")]
     pub cluster_secret: Option<Secret>,
+    /// File with that secret
+    #[arg(long, env = "CLUSTER_SECRET_FILE", value_name = "FILE")]
+    pub cluster_secret_file: Option<PathBuf>,
 }
 
 impl CommonSettings {
@@ -42,8 +45,42 @@ impl CommonSettings {
     /// What the process runs for.
     pub fn environment(&self) -> NodeEnv {
         let both = [self.corro_env, self.node_env];
-        // The stricter one: no variable that is left over from elsewhere takes the demand for a secret away.
+        // The stricter one: no variable that is left over from elsewhere takes the demand for a good secret
+        // away.
         if both.contains(&Some(NodeEnv::Production)) { NodeEnv::Production } else { NodeEnv::Development }
+    }
+
+    /// The secret of the ring.
+    ///
+    /// # Errors
+    /// One line that names the variable and what is allowed, if there is none, or one that production does
+    /// not accept.
+    pub fn ring_secret(&self) -> Result<Secret, String> {
+        let secret = secret::given(
+            "CLUSTER_SECRET",
+            self.cluster_secret.as_ref(),
+            self.cluster_secret_file.as_deref(),
+        )?;
+        let secret = secret.ok_or(
+            "CLUSTER_SECRET (--cluster-secret): it is missing, and CLUSTER_SECRET_FILE too; make one for all \
+             processes of the ring: openssl rand -hex 32",
+        )?;
+        self.check_strength("CLUSTER_SECRET", &secret)?;
+        Ok(secret)
+    }
+
+    /// Whether production accepts a secret.
+    ///
+    /// # Errors
+    /// One line that names the variable and what is allowed.
+    pub fn check_strength(&self, variable: &str, secret: &Secret) -> Result<(), String> {
+        if self.environment() == NodeEnv::Production && secret.is_weak() {
+            return Err(format!(
+                "{variable}: it can be guessed, which NODE_ENV=production refuses; allowed: at least 16 \
+                 bytes, such as those of `openssl rand -hex 32`, and not change-me"
+            ));
+        }
+        Ok(())
     }
 
     /// What no single value can show.
@@ -51,21 +88,14 @@ impl CommonSettings {
     /// # Errors
     /// One line that names the variable and what is allowed.
     pub fn check(&self) -> Result<(), String> {
-        if self.environment() == NodeEnv::Production && self.cluster_secret.is_none() {
-            return Err(
-                "CLUSTER_SECRET (--cluster-secret): it is missing; NODE_ENV=production needs it, the same \
-                 for all processes of the ring"
-                    .to_owned(),
-            );
-        }
-        Ok(())
+        self.ring_secret().map(drop)
     }
 }
 
 /// What a process runs for.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeEnv {
-    /// At a desk: debug lines in the log, and no secret needed on loopback.
+    /// At a desk: debug lines in the log, and any secret.
     Development,
     /// For real.
     Production,
@@ -333,13 +363,39 @@ mod tests {
         let environment = |flags: &[&str]| {
             let thing = Thing::try_parse_from([&["thing", "one"], flags].concat()).unwrap();
             let Part::One(one) = thing.command else { panic!("another part: {thing:?}") };
-            assert_eq!(one.common.check().is_ok(), one.common.environment() == NodeEnv::Development);
+            let weak = Some("sesame".parse().unwrap());
+            let common = CommonSettings { cluster_secret: weak, ..one.common.clone() };
+            assert_eq!(common.check().is_ok(), common.environment() == NodeEnv::Development);
             one.common.environment()
         };
         assert_eq!(environment(&[]), NodeEnv::Development);
         assert_eq!(environment(&["--node-env=production"]), NodeEnv::Production);
         assert_eq!(environment(&["--corro-env=production"]), NodeEnv::Production);
         assert_eq!(environment(&["--node-env=production", "--corro-env=development"]), NodeEnv::Production);
+    }
+
+    #[test]
+    fn a_ring_has_a_secret_and_production_a_good_one() {
+        let secret = |flags: &[&str]| {
+            let thing = Thing::try_parse_from([&["thing", "one"], flags].concat()).unwrap();
+            let Part::One(one) = thing.command else { panic!("another part: {thing:?}") };
+            one.common.ring_secret().map(|secret| secret.expose().to_owned())
+        };
+        let line = secret(&[]).unwrap_err();
+        assert!(line.starts_with("CLUSTER_SECRET (--cluster-secret): it is missing"), "{line}");
+        assert!(line.contains("CLUSTER_SECRET_FILE") && line.ends_with("openssl rand -hex 32"), "{line}");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        let in_file = format!("--cluster-secret-file={}", file.display());
+        for (text, good) in [("sesame", false), ("change-me", false), ("of sixteen bytes", true)] {
+            std::fs::write(&file, text).unwrap();
+            for flag in [&format!("--cluster-secret={text}"), &in_file] {
+                assert_eq!(secret(&[flag]), Ok(text.to_owned()));
+                let strict = secret(&["--node-env=production", flag]);
+                assert_eq!(strict.is_ok(), good, "{strict:?}");
+                assert!(!strict.is_err_and(|line| line.contains("sesame")));
+            }
+        }
     }
 
     #[test]

@@ -19,14 +19,6 @@ pub use crate::ring::{
 use crate::user::{User, UserId};
 use crate::version::Version;
 
-/// Sent with the socket.io connect packet by both kinds of client, before anything else is accepted.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Auth {
-    /// `CLUSTER_SECRET`, or nothing where none is configured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret: Option<String>,
-}
-
 /// db-process → gateway, first message on every connection. Answered by [`Registered`] or [`Refused`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
@@ -458,10 +450,10 @@ mod tests {
 
     /// Processes of the same revision may run different versions of this program.
     #[test]
-    fn the_events_of_revision_5_are_these() {
+    fn the_events_of_revision_6_are_these() {
         let down = [ToProcess::EVENTS, Query::EVENTS].concat().join(" ");
         let up = [ToGateway::EVENTS, Answer::EVENTS].concat().join(" ");
-        assert_eq!(REVISION, 5);
+        assert_eq!(REVISION, 6);
         assert_eq!(
             down,
             "registered refused expected ring reads writes merge renew released beat page_query count_query \

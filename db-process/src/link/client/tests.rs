@@ -5,11 +5,11 @@ use std::net::TcpListener as StdListener;
 use std::sync::mpsc as blocking;
 
 use axum::Router;
+use process::handshake::{Admission, GATEWAY, Link, NotProven};
 use protocol::message::link::{Beat, MergeBatch, Role, Versioned};
 use protocol::{Change, UserId, Version};
 use serde_json::json;
 use socketioxide::extract::{Event as EventName, SocketRef, TryData};
-use socketioxide::handler::ConnectHandler;
 use socketioxide::{SocketIo, TransportType as ServerTransport};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -55,22 +55,19 @@ impl Server {
             let _ = entered.send(socket);
             ready(())
         };
-        let admit = |TryData(auth): TryData<Option<Auth>>| {
-            let secret = auth.ok().flatten().and_then(|auth| auth.secret);
-            ready(if secret.as_deref() == Some("sesame") { Ok(()) } else { Err("wrong secret") })
-        };
-        io.ns("/", enter.with(admit));
+        io.ns("/", enter);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let serve = axum::serve(listener, Router::new().layer(layer));
+        let admission = Admission::new("sesame".parse().unwrap(), Link::Member, GATEWAY);
+        let serve = axum::serve(listener, admission.guard(Router::new().layer(layer)));
         tokio::spawn(stop.clone().run_until_cancelled_owned(serve.into_future()));
         Self { address, sockets, frames, left, io, stop }
     }
 
     /// A new connection, with the server's end of it.
     async fn connect(&mut self) -> (Connection, SocketRef) {
-        let connection = Connection::open(&self.url(), Some(&secret("sesame"))).await.unwrap();
+        let connection = Connection::open(&self.url(), &credentials("sesame")).await.unwrap();
         (connection, soon(self.sockets.recv()).await.unwrap())
     }
 
@@ -89,8 +86,13 @@ fn url(address: SocketAddr) -> Url {
     Url::parse(&format!("ws://{address}")).unwrap()
 }
 
-fn secret(text: &str) -> Secret {
-    text.parse().unwrap()
+fn credentials(secret: &str) -> Credentials {
+    Credentials {
+        secret: secret.parse().unwrap(),
+        link: Link::Member,
+        client: "db-1".to_owned(),
+        server: GATEWAY.to_owned(),
+    }
 }
 
 async fn soon<F: Future>(future: F) -> F::Output {
@@ -163,14 +165,25 @@ async fn nagle_is_off() {
 }
 
 #[tokio::test]
-async fn a_wrong_secret_is_named() {
-    let server = Server::start().await;
-    for wrong in [Some(secret("barley")), None] {
-        let lost = soon(Connection::open(&server.url(), wrong.as_ref())).await.unwrap_err();
-        assert!(matches!(&lost, Lost::TurnedAway(reason) if reason.contains("wrong secret")), "{lost}");
-    }
+async fn a_server_with_another_secret_is_not_trusted_and_nothing_is_left_open() {
+    let mut server = Server::start().await;
+    let lost = soon(Connection::open(&server.url(), &credentials("barley"))).await.unwrap_err();
+    assert!(matches!(lost, Lost::NotTrusted { reason: NotProven::WrongProof, .. }), "{lost}");
+    assert!(lost.to_string().contains("CLUSTER_SECRET"), "{lost}");
+    assert!(server.sockets.try_recv().is_err());
     eventually("nothing is left open", || TcpHandle::connected_to(&[server.address]).unwrap().is_empty())
         .await;
+}
+
+#[tokio::test]
+async fn a_server_of_another_kind_is_not_trusted() {
+    let server = Server::start().await;
+    let follower = Credentials { link: Link::Follower, ..credentials("sesame") };
+    let lost = soon(Connection::open(&server.url(), &follower)).await.unwrap_err();
+    assert!(matches!(lost, Lost::NotTrusted { reason: NotProven::OtherRole, .. }), "{lost}");
+    let other = Credentials { server: "db-2".to_owned(), ..credentials("sesame") };
+    let lost = soon(Connection::open(&server.url(), &other)).await.unwrap_err();
+    assert!(matches!(lost, Lost::NotTrusted { reason: NotProven::OtherName, .. }), "{lost}");
 }
 
 #[tokio::test]
@@ -180,20 +193,20 @@ async fn no_listener_is_noticed_at_once_and_no_answer_within_the_deadline() {
     let late =
         |lost: &Lost| matches!(lost, Lost::Unreachable { reason, .. } if reason.starts_with("no answer"));
     let start = Instant::now();
-    let lost = soon(Connection::open(&url(address), None)).await.unwrap_err();
+    let lost = soon(Connection::open(&url(address), &credentials("sesame"))).await.unwrap_err();
     assert!(late(&lost), "{lost}");
     assert!(start.elapsed() >= CONNECT_DEADLINE, "{:?}", start.elapsed());
     assert_eq!(TcpHandle::connected_to(&[address]).unwrap().len(), 0);
     drop(listener);
-    let lost = soon(Connection::open(&url(address), None)).await.unwrap_err();
+    let lost = soon(Connection::open(&url(address), &credentials("sesame"))).await.unwrap_err();
     assert!(matches!(lost, Lost::Unreachable { .. }) && !late(&lost), "{lost}");
 }
 
 #[tokio::test]
 async fn connections_to_one_server_are_distinguished() {
     let mut server = Server::start().await;
-    let (url, secret) = (server.url(), secret("sesame"));
-    let open = || Connection::open(&url, Some(&secret));
+    let (url, credentials) = (server.url(), credentials("sesame"));
+    let open = || Connection::open(&url, &credentials);
     let (a, b, c, d) = soon(async { tokio::join!(open(), open(), open(), open()) }).await;
     let mut connections = [a, b, c, d].map(Result::unwrap);
     // Which one is which is found out by what each of them says.
@@ -282,7 +295,7 @@ impl HangingServer {
     }
 
     async fn hang(&self) -> Connection {
-        let connection = soon(Connection::open(&self.url, Some(&secret("sesame")))).await.unwrap();
+        let connection = soon(Connection::open(&self.url, &credentials("sesame"))).await.unwrap();
         connection.client.emit("hang", "").await.unwrap();
         connection
     }
@@ -348,12 +361,13 @@ async fn each_cause_is_named() {
     for (url, wanted) in [
         (format!("ws://{free}"), "no process listens on that port"),
         (format!("ws://{rest}"), "another port than that for db-processes (REST_PORT, perhaps)"),
-        (format!("ws://{}/ring", server.address), "or the path is wrong"),
+        (format!("ws://{}/ring", server.address), "the path is wrong"),
         (format!("wss://{}", server.address), "it does not speak TLS"),
         (format!("ws://{tls}"), "or only with TLS (wss)"),
         ("ws://no.such.host.invalid:1".to_owned(), "no.such.host.invalid"),
     ] {
-        let lost = soon(Connection::open(&Url::parse(&url).unwrap(), None)).await.unwrap_err();
+        let lost =
+            soon(Connection::open(&Url::parse(&url).unwrap(), &credentials("sesame"))).await.unwrap_err();
         let text = lost.to_string();
         assert!(matches!(lost, Lost::Unreachable { .. }) && text.contains(wanted), "{url}: {text}");
         assert!(!text.contains('\n') && !text.contains("EngineIO"), "{text}");

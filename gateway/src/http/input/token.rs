@@ -34,6 +34,11 @@ impl ApiTokens {
         list.expose().split(',').map(token).collect::<Result<_, _>>().map(Self)
     }
 
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Secret> {
+        self.0.iter()
+    }
+
     /// Whether this is one of them.
     pub(crate) fn knows(&self, shown: &str) -> bool {
         // All are compared, whichever matches, so that the time does not tell which.
