@@ -251,8 +251,7 @@ async fn a_taken_name_is_tried_again() {
     for _ in 0..3 {
         let mut session = gateway.session().await;
         session.receive::<Register>().await;
-        let reason = Refusal::NameTaken { holder: "10.0.0.9".to_owned(), incarnation: Uuid::nil() };
-        session.send(&Refused { reason });
+        session.send(&Refused { reason: Refusal::NameTaken });
         session.left().await;
     }
     gateway.session().await.register(3).await;
@@ -265,7 +264,7 @@ async fn a_final_refusal_ends_the_process_and_names_both() {
     let reasons = [
         (Refusal::OutsideRing { size: 3 }, ["3 places", "place 7"]),
         (Refusal::Revision { gateway: 99 }, ["the gateway 99", &speaks]),
-        (Refusal::AnotherRing { serving: Uuid::from_u128(5) }, ["00000005", "belong to ring none"]),
+        (Refusal::AnotherRing, ["db-7", "another ring"]),
     ];
     for (reason, parts) in reasons {
         let (folder, mut gateway) = (tempdir().unwrap(), Gateway::start().await);

@@ -17,18 +17,43 @@ use super::event::{RingEvent, SessionId};
 use super::partition::Partition;
 use super::session::Session;
 
+/// Why a registration does not stand.
+pub(super) struct Rejection {
+    /// What the process learns: nothing by which it could take the place of another one.
+    refusal: Refusal,
+    /// For the log of the gateway.
+    details: Option<String>,
+}
+
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, details: None }
+    }
+}
+
+impl Rejection {
+    /// Another process has its name.
+    pub(super) fn name_taken(holder: &Session, register: &Register) -> Self {
+        let Session { instance, host, incarnation, .. } = holder;
+        let own = register.incarnation;
+        let details = format!("{instance} at {host}, with data folder {incarnation}; this one has {own}");
+        Self { refusal: Refusal::NameTaken, details: Some(details) }
+    }
+}
+
 impl Engine {
-    pub(super) fn register(&mut self, id: SessionId, host: String, register: Register) {
-        if let Err(reason) = self.admit(&register) {
-            let (instance, why) = (register.instance.to_string(), reason.explain(&register));
-            self.report_event(RingEvent::ProcessRefused { instance, host, reason: why });
-            return self.send(id, ToProcess::Refused(Refused { reason }));
+    pub(super) fn register(&mut self, id: SessionId, host: String, register: Box<Register>) {
+        if let Err(rejection) = self.admit(&register) {
+            return self.reject(id, host, &register, rejection);
         }
         self.hear();
         if self.places.contains_key(&id) {
             self.lose(id, "it registered twice on one connection");
         }
         let place = register.instance.place();
+        if self.is_contested(place) {
+            return self.contest(place, id, host, register);
+        }
         if let Some(earlier) = self.sessions.get(&place).map(|session| session.id) {
             // The same data folder on a new connection: the end of the earlier one was not seen yet.
             self.evict(earlier, "it connected again");
@@ -45,7 +70,7 @@ impl Engine {
         self.names.insert(place, register.instance.clone());
         self.changed.insert(place, self.now);
         let view = register.view.clone();
-        self.sessions.insert(place, Session::new(id, host, register, self.now));
+        self.sessions.insert(place, Session::new(id, host, *register, self.now));
         self.compare_disks(place);
         self.note_flush_points(place);
         self.report_rollbacks(place);
@@ -72,28 +97,42 @@ impl Engine {
         }
     }
 
+    /// Turns a registration away.
+    pub(super) fn reject(
+        &mut self,
+        id: SessionId,
+        host: String,
+        register: &Register,
+        Rejection { refusal, details }: Rejection,
+    ) {
+        let (instance, mut reason) = (register.instance.to_string(), refusal.explain(register));
+        reason.extend(details.iter().flat_map(|details| [": ", details]));
+        self.report_event(RingEvent::ProcessRefused { instance, host, reason });
+        self.send(id, ToProcess::Refused(Refused { reason: refusal }));
+    }
+
     /// Whether a registration may stand.
-    fn admit(&self, register: &Register) -> Result<(), Refusal> {
+    fn admit(&self, register: &Register) -> Result<(), Rejection> {
         if register.revision != REVISION {
-            return Err(Refusal::Revision { gateway: REVISION });
+            return Err(Refusal::Revision { gateway: REVISION }.into());
         }
         let formed = |ring: &Option<Ring>| ring.filter(|ring| ring.formed);
         let (ours, theirs) = (formed(&self.ring), formed(&register.ring));
         if let (Some(ours), Some(theirs)) = (ours, theirs)
             && ours.id != theirs.id
         {
-            return Err(Refusal::AnotherRing { serving: ours.id });
+            let details = format!("it serves ring {}, and the data belong to ring {}", ours.id, theirs.id);
+            return Err(Rejection { refusal: Refusal::AnotherRing, details: Some(details) });
         }
         // A ring that the process remembers as formed says how large it is, unless another is known already.
         let size = ours.or(theirs).map_or(self.size, |ring| ring.size);
         let place = register.instance.place();
         if place >= size {
-            return Err(Refusal::OutsideRing { size });
+            return Err(Refusal::OutsideRing { size }.into());
         }
         match self.sessions.get(&place) {
             Some(holder) if holder.incarnation != register.incarnation => {
-                let holder_name = format!("{} at {}", holder.instance, holder.host);
-                return Err(Refusal::NameTaken { holder: holder_name, incarnation: holder.incarnation });
+                return Err(Rejection::name_taken(holder, register));
             }
             _ => {}
         }
@@ -101,7 +140,7 @@ impl Engine {
         let new = ours.is_none() && theirs.is_none() && self.names.get(&place) != Some(&register.instance);
         let other = self.sessions.values().find(|other| other.instance.stem() != register.instance.stem());
         match other.filter(|_| new) {
-            Some(other) => Err(Refusal::OtherStem { stem: other.instance.stem().to_owned() }),
+            Some(other) => Err(Refusal::OtherStem { stem: other.instance.stem().to_owned() }.into()),
             None => Ok(()),
         }
     }
@@ -204,6 +243,7 @@ impl Engine {
             self.retry_deferred(number);
         }
         self.notify();
+        self.settle_claim(place);
     }
 
     /// Gives up a connection, and lets it know. What it was asked is asked elsewhere.

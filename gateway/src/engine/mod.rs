@@ -8,8 +8,8 @@
 //! db-processes report what they have.
 //!
 //! * `lookup`: short ways to parts of the state.
-//! * `members` and `notices`: which processes are registered, the forming of the ring, and what each process
-//!   learns of it. `session`: one registered process, with its `lane`s, which form batches.
+//! * `members`, `claims` and `notices`: which processes are registered, the forming of the ring, and what each
+//!   process learns of it. `session`: one registered process, with its `lane`s, which form batches.
 //! * `view`: which copy leads each partition, and which processes have persisted that.
 //! * `partition`: what may be answered by which copy, and which writes the other copy may lack.
 //! * `failover`, `moves`, `operator`: how the leader of a partition changes. `leaving`, `hanging`, `slow`:
@@ -32,6 +32,7 @@ use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
 mod asking;
+mod claims;
 mod cut_off;
 mod event;
 mod failover;
@@ -65,6 +66,7 @@ pub use event::{
 pub use repair::{PAUSE_WITHIN, Repair};
 
 use asking::PendingQuestions;
+use claims::Claim;
 use feed::Feed;
 use partition::Partition;
 use purge::Purge;
@@ -131,6 +133,8 @@ pub struct Engine {
     /// By place. Ordered, so that a seeded run repeats.
     sessions: BTreeMap<Place, Session>,
     places: FxHashMap<SessionId, Place>,
+    /// Registrations under the name of a process that is registered, by place.
+    claims: BTreeMap<Place, Claim>,
     /// Names last seen at each place, to say which process has to come back.
     names: BTreeMap<Place, InstanceName>,
     /// When the process at each place was registered, or lost.
@@ -180,6 +184,7 @@ impl Engine {
             numbers_views: false,
             sessions: BTreeMap::new(),
             places: FxHashMap::default(),
+            claims: BTreeMap::new(),
             names: BTreeMap::new(),
             changed: BTreeMap::new(),
             open: false,
@@ -271,10 +276,13 @@ impl Engine {
             Event::Unheard => self.feed.stop(),
             Event::Purge { upto } => self.begin_purges(upto),
             Event::Register { session, host, register } => {
-                self.register(session, host, *register);
+                self.register(session, host, register);
                 self.retry_early();
             }
-            Event::Closed { session } => self.lose(session, "its connection ended"),
+            Event::Closed { session } => {
+                self.drop_claim(session);
+                self.lose(session, "its connection ended");
+            }
             Event::Message { session, message } => self.message(session, message),
             Event::Tick => {
                 self.tick();
@@ -303,7 +311,10 @@ impl Engine {
             ToGateway::Leaving(_) => {
                 session.leaving.get_or_insert(self.now);
             }
-            ToGateway::Alive(_) => session.unanswered_beats = session.unanswered_beats.saturating_sub(1),
+            ToGateway::Alive(alive) => {
+                session.unanswered_beats = session.unanswered_beats.saturating_sub(1);
+                self.answered_beat(place, alive.beat);
+            }
         }
     }
 
@@ -318,6 +329,7 @@ impl Engine {
             self.evict_silent();
             self.evict_hanging();
         }
+        self.tick_claims();
         self.end_waits();
         self.report_missing_members();
         self.send_beats();
@@ -338,6 +350,7 @@ impl Engine {
         self.sessions.values_mut().for_each(|session| session.extend_deadlines(stall, now));
         self.partitions.iter_mut().for_each(|partition| partition.extend_deadlines(stall, now));
         self.watch.extend_deadlines(stall, now);
+        self.extend_claims(stall);
         let times = self.cut_off.iter_mut().chain([&mut self.heard]);
         times.for_each(|time| *time = (*time + stall).min(now));
     }

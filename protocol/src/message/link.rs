@@ -72,13 +72,9 @@ pub enum Refusal {
         /// Of the gateway.
         gateway: u32,
     },
-    /// Another process is registered with that name.
-    NameTaken {
-        /// Where the other one connected from.
-        holder: String,
-        /// Of the other one's data folder.
-        incarnation: Uuid,
-    },
+    /// Another process is registered with that name, and is alive. Nothing is said of it here, so that it
+    /// cannot be replaced by what is said.
+    NameTaken,
     /// The name begins otherwise than those of the processes that are registered, and the process has no
     /// data yet.
     OtherStem {
@@ -91,10 +87,7 @@ pub enum Refusal {
         size: u16,
     },
     /// The data belong to another ring than the one that is being served. Final.
-    AnotherRing {
-        /// The ring that is being served.
-        serving: Uuid,
-    },
+    AnotherRing,
     /// The gateway takes this registration for lost, for example because the process was silent too long.
     Void,
 }
@@ -102,30 +95,24 @@ pub enum Refusal {
 impl Refusal {
     /// Whether to try again is pointless: a setting or a data folder has to be changed.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Revision { .. } | Self::OutsideRing { .. } | Self::AnotherRing { .. })
+        matches!(self, Self::Revision { .. } | Self::OutsideRing { .. } | Self::AnotherRing)
     }
 
     /// Why that registration does not stand, for a person.
     pub fn explain(&self, register: &Register) -> String {
-        let Register { instance: name, revision, incarnation: own, .. } = register;
+        let Register { instance: name, revision, .. } = register;
         match self {
             Self::Revision { gateway } => format!(
                 "{name} speaks revision {revision}, the gateway {gateway}: start the same version of both"
             ),
-            Self::NameTaken { holder, incarnation } => format!(
-                "another process is registered as {name}: {holder}, with data folder {incarnation}; this one \
-                 has {own}"
-            ),
+            Self::NameTaken => format!("another process is registered as {name}, and is alive"),
             Self::OtherStem { stem } => {
                 format!("the names of this ring are {stem}0, {stem}1 and so on, and {name} is none of them")
             }
             Self::OutsideRing { size } => {
                 format!("the ring has {size} places, and {name} would have place {}", name.place())
             }
-            Self::AnotherRing { serving } => {
-                let ring = register.ring.map_or_else(|| "none".to_owned(), |ring| ring.id.to_string());
-                format!("the gateway serves ring {serving}, the data of {name} belong to ring {ring}")
-            }
+            Self::AnotherRing => format!("the data of {name} belong to another ring than the gateway serves"),
             Self::Void => format!("the gateway took {name} for lost"),
         }
     }

@@ -147,9 +147,10 @@ fn a_stranger_with_a_name_that_is_taken_is_refused_and_changes_nothing() {
     let real = script.processes[1].clone();
     script.processes[1] = Process::fresh(0xbad);
     script.connect(1);
-    let holder = "db-1 at 127.0.0.1".to_owned();
-    let reason = Refusal::NameTaken { holder, incarnation: real.incarnation };
-    assert_eq!(refusal(&script, 1), Some(reason));
+    assert_eq!(refusal(&script, 1), Some(Refusal::NameTaken), "it learns nothing of the other one");
+    let Some(RingEvent::ProcessRefused { reason, .. }) = script.reports.last() else { panic!("no report") };
+    let details = format!("db-1 at 127.0.0.1, with data folder {}", real.incarnation);
+    assert!(reason.contains(&details), "the log of the gateway has it: {reason}");
     assert_eq!(script.engine.status(), before);
 }
 
@@ -165,7 +166,7 @@ fn places_outside_the_ring_other_rings_and_other_revisions_are_refused_for_good(
     let modern = |register: &mut Register| register.revision += 1;
     type Spoil<'a> = &'a dyn Fn(&mut Register);
     let cases: [(Spoil, Refusal); 3] = [
-        (&foreign, Refusal::AnotherRing { serving: Uuid::from_u128(0xca11) }),
+        (&foreign, Refusal::AnotherRing),
         (&outside, Refusal::OutsideRing { size: 3 }),
         (&modern, Refusal::Revision { gateway: REVISION }),
     ];
@@ -187,6 +188,7 @@ fn a_process_that_connects_again_replaces_its_dead_connection() {
     let request = script.read(user_of(0, 3, 0));
     script.inbox.clear();
     script.connect(1);
+    script.pass(200, &[1]);
     assert_eq!(script.asked(), [(0, Role::Primary)], "what the dead connection was asked is asked elsewhere");
     script.answer_reads(0);
     assert!(matches!(script.read_result(request), Some(Ok(_))));

@@ -1,5 +1,6 @@
 //! Short scripts: what happens, and what the engine makes of it.
 
+mod claims;
 mod cut_off;
 mod failover;
 mod feed;
@@ -39,6 +40,8 @@ struct Script {
     processes: Vec<Process>,
     /// Messages that the processes have not answered yet, by place.
     inbox: Vec<(u16, ToProcess)>,
+    /// What went to connections of none of them.
+    strays: Vec<(SessionId, ToProcess)>,
     reads: Vec<(RequestId, Result<Option<Found>, Unserved>)>,
     writes: Vec<(RequestId, Result<WriteAnswer, Unserved>)>,
     answers: Vec<(RequestId, Result<Answer, Unserved>)>,
@@ -97,6 +100,7 @@ impl Script {
             sessions: 0,
             processes: (0..size).map(|place| Process::fresh(u128::from(place) * 100 + 100)).collect(),
             inbox: Vec::new(),
+            strays: Vec::new(),
             reads: Vec::new(),
             writes: Vec::new(),
             answers: Vec::new(),
@@ -156,7 +160,7 @@ impl Script {
     /// Joining is done at once, as a real process does; the rest waits for the script.
     fn receive(&mut self, session: SessionId, message: ToProcess) {
         let Some(place) = self.processes.iter().position(|process| process.session == Some(session)) else {
-            return;
+            return self.strays.push((session, message));
         };
         let process = &mut self.processes[place];
         if let ToProcess::RingNotice(notice) = &message {
@@ -228,7 +232,11 @@ impl Script {
             self.step(Event::Tick);
             for place in 0..self.processes.len() as u16 {
                 if self.processes[usize::from(place)].session.is_some() && !silent.contains(&place) {
-                    self.message(place, ToGateway::Alive(Alive { beat: 0 }));
+                    let beats = self.inbox.iter().rev().find_map(|(to, message)| match message {
+                        ToProcess::Beat(beat) if *to == place => Some(beat.beat),
+                        _ => None,
+                    });
+                    self.message(place, ToGateway::Alive(Alive { beat: beats.unwrap_or(0) }));
                 }
             }
         }
