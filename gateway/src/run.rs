@@ -100,6 +100,7 @@ impl Gateway {
             size: config.db_processes,
             new_ring: Uuid::new_v4(),
             tail_bytes: TAIL_BYTES,
+            max_clock_offset: Duration::from_secs(config.max_clock_offset),
         });
         let connections = Connections::default();
         let (handle, requests) = EngineHandle::channel();

@@ -26,9 +26,13 @@ impl Version {
     /// Before every write; no operation ever has it.
     pub const ZERO: Self = Self(0);
 
-    /// Before every write of that millisecond since 1970.
+    /// The last millisecond that a clock may show; it is in the year 6429. Beyond it there is as much room
+    /// again, so that no counting on overflows.
+    pub const LAST_MILLIS: u64 = (1 << 47) - 1;
+
+    /// Before every write of that millisecond since 1970, [`Self::LAST_MILLIS`] at most.
     pub fn at_unix_millis(millis: u64) -> Self {
-        Self(millis << COUNTER_BITS)
+        Self(millis.min(Self::LAST_MILLIS) << COUNTER_BITS)
     }
 
     /// The time of the write in milliseconds since 1970, as the gateway's clock had it (or later, never
@@ -77,7 +81,8 @@ impl VersionClock {
     /// A version greater than all that this clock gave or observed, and not before `unix_millis` of the wall
     /// clock.
     pub fn next(&mut self, unix_millis: u64) -> Version {
-        self.last = Version((unix_millis << COUNTER_BITS).max(self.last.0 + 1));
+        let counted = self.last.0.checked_add(1).expect("nothing beyond the last millisecond is observed");
+        self.last = Version::at_unix_millis(unix_millis).max(Version(counted));
         self.last
     }
 
@@ -86,8 +91,10 @@ impl VersionClock {
         self.last
     }
 
-    /// Learns that `version` exists: the next one will be greater.
+    /// Learns that `version` exists: the next one will be greater. The caller has verified that it is not
+    /// far ahead of the wall clock.
     pub fn observe(&mut self, version: Version) {
+        debug_assert!(version.unix_millis() <= Version::LAST_MILLIS, "{version} is implausible");
         self.last = self.last.max(version);
     }
 }
@@ -110,8 +117,18 @@ mod tests {
     #[test]
     fn an_observed_version_is_never_given_again() {
         let mut clock = VersionClock::default();
-        clock.observe(Version(u64::from(u32::MAX) << 32));
-        assert!(clock.next(5) > Version(u64::from(u32::MAX) << 32));
+        let last = Version((Version::LAST_MILLIS << COUNTER_BITS) + 0xffff);
+        clock.observe(last);
+        assert!(clock.next(5) > last && clock.next(u64::MAX) > last);
+    }
+
+    #[test]
+    fn no_clock_reaches_the_end_of_time() {
+        let mut clock = VersionClock::default();
+        let first = clock.next(u64::MAX);
+        assert_eq!(first.unix_millis(), Version::LAST_MILLIS);
+        assert!(clock.next(u64::MAX) > first);
+        assert!(Version::at_unix_millis(1 << 48) > Version::at_unix_millis(1), "nothing is shifted out");
     }
 
     #[test]

@@ -28,7 +28,13 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn new(config: &Config, rng: &mut Random) -> Self {
-        let config = EngineConfig { size: config.size, new_ring: rng.uuid(), tail_bytes: config.tail_bytes };
+        let config = EngineConfig {
+            size: config.size,
+            new_ring: rng.uuid(),
+            tail_bytes: config.tail_bytes,
+            // Its clock is set back and forth by up to half an hour.
+            max_clock_offset: Duration::from_secs(3600),
+        };
         Self {
             engine: None,
             life: 0,
@@ -68,7 +74,9 @@ impl World {
         }
         self.gateway.config.new_ring = self.rng.uuid();
         self.gateway.life += 1;
-        self.gateway.engine = Some(Engine::new(self.gateway.config.clone()));
+        let mut engine = Engine::new(self.gateway.config.clone());
+        engine.note_wall_clock(self.unix_millis());
+        self.gateway.engine = Some(engine);
         self.gateway.started = self.now;
         self.gateway.was_ready = false;
         self.gateway.flush_due = false;
@@ -139,6 +147,10 @@ impl World {
             AtGateway::Tick => {
                 let life = self.gateway.life;
                 self.after(10 * MILLI, 11 * MILLI, Happening::Gateway(life, AtGateway::Tick));
+                let unix_millis = self.unix_millis();
+                if let Some(engine) = &mut self.gateway.engine {
+                    engine.note_wall_clock(unix_millis);
+                }
                 self.step(Event::Tick);
                 self.hear_changes();
                 self.forget_deleted();

@@ -5,6 +5,7 @@
 //! as complete; when all have, they learn that the ring is formed, and persist that. Nothing is served before
 //! all have confirmed it.
 
+use protocol::Version;
 use protocol::message::REVISION;
 use protocol::message::link::{
     Applied, CopiesChanged, CopyReports, Refusal, Refused, Register, Registered, Ring, Role, ToProcess,
@@ -86,6 +87,15 @@ impl Engine {
         self.notify();
     }
 
+    /// By how many seconds the data of a process are ahead of the wall clock, if that is more than a clock
+    /// that was set right can explain. To observe them would take all later versions there, for good.
+    fn seconds_ahead(&self, copies: &CopyReports) -> Option<u64> {
+        let newest = Role::ALL.iter().map(|&role| copies.get(role).version.unix_millis()).max()?;
+        let offset = u64::try_from(self.config.max_clock_offset.as_millis()).unwrap_or(u64::MAX);
+        let latest = self.wall_clock.saturating_add(offset).min(Version::LAST_MILLIS);
+        (newest > latest).then(|| newest.saturating_sub(self.wall_clock).div_ceil(1000))
+    }
+
     /// No version is given again that is in a copy.
     fn observe(&mut self, copies: &CopyReports) {
         for role in Role::ALL {
@@ -135,6 +145,9 @@ impl Engine {
                 return Err(Rejection::name_taken(holder, register));
             }
             _ => {}
+        }
+        if let Some(seconds) = self.seconds_ahead(&register.copies) {
+            return Err(Refusal::ClockAhead { seconds }.into());
         }
         // A ring that was formed with such names goes on, and takes a process whose disk was replaced.
         let new = ours.is_none() && theirs.is_none() && self.names.get(&place) != Some(&register.instance);
@@ -191,7 +204,12 @@ impl Engine {
     }
 
     pub(super) fn copies_changed(&mut self, place: Place, changed: CopiesChanged) {
+        let implausible = self.seconds_ahead(&changed.copies).is_some();
         let Some(session) = self.sessions.get_mut(&place) else { return };
+        if implausible {
+            let id = session.id;
+            return self.evict(id, "its data are ahead of the clock");
+        }
         session.ring = changed.ring;
         session.epoch = changed.epoch;
         session.copies = changed.copies;

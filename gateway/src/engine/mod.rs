@@ -8,8 +8,8 @@
 //! db-processes report what they have.
 //!
 //! * `lookup`: short ways to parts of the state.
-//! * `members`, `claims` and `notices`: which processes are registered, the forming of the ring, and what each
-//!   process learns of it. `session`: one registered process, with its `lane`s, which form batches.
+//! * `members`, `claims` and `notices`: which processes are registered, the forming of the ring, and what
+//!   each process learns of it. `session`: one registered process, with its `lane`s, which form batches.
 //! * `view`: which copy leads each partition, and which processes have persisted that.
 //! * `partition`: what may be answered by which copy, and which writes the other copy may lack.
 //! * `failover`, `moves`, `operator`: how the leader of a partition changes. `leaving`, `hanging`, `slow`:
@@ -83,6 +83,8 @@ pub struct EngineConfig {
     pub new_ring: Uuid,
     /// Bound of each partition's unreplicated tail, in bytes.
     pub tail_bytes: usize,
+    /// How far the data of a process may be ahead of the wall clock.
+    pub max_clock_offset: Duration,
 }
 
 /// A process from which nothing was heard for this long is lost, unless nothing was heard of any (see
@@ -147,6 +149,8 @@ pub struct Engine {
     purges: Vec<Purge>,
     watch: Watch,
     clock: VersionClock,
+    /// The latest that the wall clock has shown, in milliseconds since 1970.
+    wall_clock: u64,
     reads: PendingReads,
     questions: PendingQuestions,
     feed: Feed,
@@ -192,6 +196,7 @@ impl Engine {
             purges: Vec::new(),
             watch: Watch::default(),
             clock: VersionClock::default(),
+            wall_clock: 0,
             reads: PendingReads::default(),
             questions: PendingQuestions::default(),
             feed: Feed::default(),
@@ -218,6 +223,12 @@ impl Engine {
         self.partitions = (0..size).map(|_| Partition::new(size > 1, self.config.tail_bytes)).collect();
         self.purges = (0..size).map(|_| Purge::new()).collect();
         self.watch = Watch::new(size);
+    }
+
+    /// Takes note of the wall clock, in milliseconds since 1970; to be called before the first event and now
+    /// and then. One that is set back changes nothing: versions go on from where they were.
+    pub fn note_wall_clock(&mut self, unix_millis: u64) {
+        self.wall_clock = self.wall_clock.max(unix_millis);
     }
 
     /// Takes note of an event at `now`, the time since the gateway started. Appends what is to be done.

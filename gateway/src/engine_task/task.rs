@@ -337,6 +337,7 @@ impl EngineTask {
 
     fn tick(&mut self) {
         let now = self.start.elapsed();
+        self.engine.note_wall_clock(unix_millis());
         if self.feed.is_abandoned() {
             self.engine.step(now, Event::Unheard, &mut self.commands);
         }

@@ -88,6 +88,11 @@ pub enum Refusal {
     },
     /// The data belong to another ring than the one that is being served. Final.
     AnotherRing,
+    /// The data are newer than the gateway's clock allows: that clock is behind, or was far ahead once.
+    ClockAhead {
+        /// By how much.
+        seconds: u64,
+    },
     /// The gateway takes this registration for lost, for example because the process was silent too long.
     Void,
 }
@@ -113,6 +118,10 @@ impl Refusal {
                 format!("the ring has {size} places, and {name} would have place {}", name.place())
             }
             Self::AnotherRing => format!("the data of {name} belong to another ring than the gateway serves"),
+            Self::ClockAhead { seconds } => format!(
+                "the data of {name} are {seconds} s ahead of the gateway's clock: set that clock right, or \
+                 allow it with MAX_CLOCK_OFFSET"
+            ),
             Self::Void => format!("the gateway took {name} for lost"),
         }
     }

@@ -56,8 +56,7 @@ fn a_gateway_that_restarts_finds_the_ring_and_asks_the_primary_until_the_replica
 #[test]
 fn the_data_say_how_large_the_ring_is() {
     let mut script = Script::formed(3);
-    let config = EngineConfig { size: 2, new_ring: Uuid::from_u128(7), tail_bytes: 1 };
-    script.engine = Engine::new(config);
+    script.engine = gateway(2, 7);
     (0..3).for_each(|place| script.connect(place));
     assert_eq!(script.engine.status().size, 3);
     assert!(script.reports.contains(&RingEvent::SizeDiffers { ring: 3, configured: 2 }));
@@ -209,6 +208,33 @@ fn a_gateway_that_stood_still_itself_takes_no_process_for_lost() {
     script.now += Duration::from_secs(3);
     script.step(Event::Tick);
     assert!(script.engine.status().processes.iter().all(|process| process.connected));
+}
+
+#[test]
+fn a_process_whose_data_are_ahead_of_the_clock_is_refused_and_changes_no_version() {
+    let mut script = Script::formed(3);
+    let minute = |millis: u64| Version::at_unix_millis(WALL + 60_000 + millis);
+    for version in [minute(1), Version(u64::MAX)] {
+        script.kill(1);
+        script.processes[1].copies.replica.version = version;
+        script.connect(1);
+        let seconds = (version.unix_millis() - WALL).div_ceil(1000);
+        assert_eq!(refusal(&script, 1), Some(Refusal::ClockAhead { seconds }));
+        assert!(!Refusal::ClockAhead { seconds }.is_final(), "the clock may be set right");
+    }
+    // A clock that was set right a moment ago.
+    script.engine.note_wall_clock(WALL + 1);
+    script.processes[1].copies.replica.version = minute(1);
+    script.connect(1);
+    assert!(script.engine.status().processes[1].connected);
+    // One that is set back changes nothing.
+    script.engine.note_wall_clock(5);
+    script.copies_changed(1);
+    assert!(script.engine.status().processes[1].connected);
+    script.processes[1].copies.replica.version = minute(2);
+    script.copies_changed(1);
+    assert_eq!(refusal(&script, 1), Some(Refusal::Void), "a change is no way around it");
+    assert!(!script.engine.status().processes[1].connected);
 }
 
 #[test]

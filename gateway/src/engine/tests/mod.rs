@@ -90,11 +90,24 @@ impl Process {
     }
 }
 
+/// What the wall clock of a gateway shows, in milliseconds.
+const WALL: u64 = 1 << 40;
+
+fn gateway(size: u16, new_ring: u128) -> Engine {
+    let mut engine = Engine::new(EngineConfig {
+        size,
+        new_ring: Uuid::from_u128(new_ring),
+        tail_bytes: 1 << 20,
+        max_clock_offset: Duration::from_secs(60),
+    });
+    engine.note_wall_clock(WALL);
+    engine
+}
+
 impl Script {
     fn new(size: u16) -> Self {
-        let config = EngineConfig { size, new_ring: Uuid::from_u128(0xca11), tail_bytes: 1 << 20 };
         let mut script = Self {
-            engine: Engine::new(config),
+            engine: gateway(size, 0xca11),
             now: Duration::from_secs(10),
             requests: 0,
             sessions: 0,
@@ -128,8 +141,7 @@ impl Script {
     /// The same processes with a gateway that has just started.
     fn restart_gateway(&mut self) {
         let size = self.processes.len() as u16;
-        let config = EngineConfig { size, new_ring: Uuid::from_u128(0xca12), tail_bytes: 1 << 20 };
-        self.engine = Engine::new(config);
+        self.engine = gateway(size, 0xca12);
         self.inbox.clear();
         self.processes.iter_mut().for_each(|process| process.session = None);
         self.step(Event::Tick);

@@ -57,8 +57,8 @@ impl Admission {
         }))
     }
 
-    /// The router behind this admission, all that it has until now; of it only socket.io is reached. A request
-    /// that gets there has a [`Proven`] in its extensions.
+    /// The router behind this admission, all that it has until now; of it only socket.io is reached. A
+    /// request that gets there has a [`Proven`] in its extensions.
     pub fn guard<S: Clone + Send + Sync + 'static>(self, router: Router<S>) -> Router<S> {
         router.layer(from_fn_with_state(self, admit))
     }
