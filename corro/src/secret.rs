@@ -12,7 +12,7 @@ use crate::terminal::say;
 
 /// What the command is given.
 #[derive(Args, Debug)]
-pub struct SecretArgs {
+pub(crate) struct SecretArgs {
     /// The file; one that is there already stays as it is
     file: PathBuf,
     /// Writes this secret instead of a new one, also over another; a blank one counts as none
@@ -36,7 +36,7 @@ impl FromStr for Given {
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn run(args: SecretArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: SecretArgs) -> anyhow::Result<()> {
     let made = match args.cluster_secret.and_then(|given| given.0) {
         Some(given) => secret::put_file(&args.file, &given),
         None => secret::make_file(&args.file),

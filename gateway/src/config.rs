@@ -32,8 +32,7 @@ pub struct GatewayConfig {
     /// So many seconds after a user was deleted nothing is kept of it any more; 0 keeps what is left for ever
     #[arg(long, env = "PURGE_AFTER", default_value_t = 86_400, value_name = "SECONDS")]
     pub purge_after: u64,
-    /// So many seconds the data of a db-process may be ahead of this clock; one whose data are further ahead is
-    /// refused
+    /// So many seconds the data of a db-process may be ahead of this clock; it is refused otherwise
     #[arg(long, env = "MAX_CLOCK_OFFSET", default_value_t = 60, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub max_clock_offset: u64,

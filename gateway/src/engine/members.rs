@@ -18,6 +18,9 @@ use super::event::{RingEvent, SessionId};
 use super::partition::Partition;
 use super::session::Session;
 
+/// No gateway numbers views so far. Beyond it there is as much room again, so that no counting on overflows.
+const LAST_EPOCH: u64 = 1 << 62;
+
 /// Why a registration does not stand.
 pub(super) struct Rejection {
     /// What the process learns: nothing by which it could take the place of another one.
@@ -145,6 +148,10 @@ impl Engine {
                 return Err(Rejection::name_taken(holder, register));
             }
             _ => {}
+        }
+        if register.view.epoch > LAST_EPOCH {
+            let details = Some("no view has such a number".to_owned());
+            return Err(Rejection { refusal: Refusal::Void, details });
         }
         if let Some(seconds) = self.seconds_ahead(&register.copies) {
             return Err(Refusal::ClockAhead { seconds }.into());

@@ -135,24 +135,23 @@ mod tests {
     fn a_secret_is_in_its_variable_or_in_a_file_that_is_named_and_never_shown() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret");
-        let given = |value: Option<&str>, file| {
+        let of = |value: Option<&str>, file| {
             let value = value.map(|text| text.parse::<Secret>().unwrap());
-            let given = super::given("X", value.as_ref(), file);
-            given.map(|secret| secret.map(|secret| secret.expose().to_owned()))
+            given("X", value.as_ref(), file).map(|secret| secret.map(|secret| secret.expose().to_owned()))
         };
-        assert_eq!(given(None, None), Ok(None));
-        assert_eq!(given(Some("sesame"), None), Ok(Some("sesame".to_owned())));
-        let missing = given(None, Some(&file)).unwrap_err();
+        assert_eq!(of(None, None), Ok(None));
+        assert_eq!(of(Some("sesame"), None), Ok(Some("sesame".to_owned())));
+        let missing = of(None, Some(&file)).unwrap_err();
         assert!(missing.starts_with(&format!("X_FILE: {}: ", file.display())), "{missing}");
         for (content, secret) in [("sesame", "sesame"), ("sesame\n", "sesame"), ("a b\r\n", "a b")] {
             std::fs::write(&file, content).unwrap();
-            assert_eq!(given(None, Some(&file)), Ok(Some(secret.to_owned())));
+            assert_eq!(of(None, Some(&file)), Ok(Some(secret.to_owned())));
         }
-        let both = given(Some("sesame"), Some(&file)).unwrap_err();
+        let both = of(Some("sesame"), Some(&file)).unwrap_err();
         assert_eq!(both, "X_FILE: X is set as well; allowed: one of the two");
         for content in [&b""[..], b"\n", b" \r\n", b"\xff\xfehush", &[b'h'; 70_000]] {
             std::fs::write(&file, content).unwrap();
-            let line = given(None, Some(&file)).unwrap_err();
+            let line = of(None, Some(&file)).unwrap_err();
             assert!(line.contains(&file.display().to_string()), "{line}");
             assert!(!line.contains("hush") && !line.contains("hhh") && !line.contains('\n'), "{line}");
         }

@@ -238,6 +238,17 @@ fn a_process_whose_data_are_ahead_of_the_clock_is_refused_and_changes_no_version
 }
 
 #[test]
+fn a_view_near_the_end_of_all_numbers_is_refused() {
+    let mut script = Script::formed(3);
+    let epoch = script.engine.status().epoch;
+    script.kill(1);
+    script.processes[1].view.epoch = u64::MAX;
+    script.connect(1);
+    assert_eq!(refusal(&script, 1), Some(Refusal::Void));
+    assert!(script.engine.status().epoch - epoch < 10);
+}
+
+#[test]
 fn notices_name_the_neighbours_that_are_there() {
     let mut script = Script::formed(3);
     let notice = script.last_notice(0);

@@ -68,7 +68,8 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
     let inner = &*admission.0;
     let now = inner.started.elapsed();
     if request.uri().path() == CHALLENGE_PATH {
-        return match lock(&inner.challenger).challenge(now, request.headers()) {
+        let challenged = lock(&inner.challenger).challenge(now, request.headers());
+        return match challenged {
             Ok(challenge) => with_headers(StatusCode::NO_CONTENT.into_response(), challenge.headers),
             Err(rejected) => {
                 let introduction = lock(&inner.challenger).introduction();

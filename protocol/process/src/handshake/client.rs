@@ -57,7 +57,7 @@ impl std::error::Error for NotProven {}
 /// The first request of a handshake, and what the client remembers of it.
 pub struct Hello<'a> {
     credentials: &'a Credentials,
-    nonce: Nonce,
+    pub(super) nonce: Nonce,
 }
 
 impl<'a> Hello<'a> {
