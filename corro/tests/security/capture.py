@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Records all that goes over SOCKET_PORT and the replication ports of a ring that is written to, while a process
-is stopped and started: neither the secret nor a token of the API is in it, in any usual form.
+"""Records all that goes over SOCKET_PORT and the replication ports of a ring that is written to, while a
+process is stopped and started: neither the secret nor a token of the API is in it, in any usual form.
 
     corro/tests/security/capture.py           needs a built corro
 """
@@ -8,7 +8,11 @@ is stopped and started: neither the secret nor a token of the API is in it, in a
 import base64
 import secrets
 import socket
+import sys
 import threading
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "lib"))
 
 from inner import Ring, check, eventually, free_port
 
@@ -74,7 +78,8 @@ def unmasked(data):
 def forms(secret):
     raw = bytes.fromhex(secret)
     plain = [secret.encode(), secret.upper().encode(), raw, raw[::-1], secret[::-1].encode()]
-    based = [encode(each) for each in (secret.encode(), raw) for encode in (base64.b64encode, base64.urlsafe_b64encode)]
+    encodings = base64.b64encode, base64.urlsafe_b64encode
+    based = [encode(each) for each in (secret.encode(), raw) for encode in encodings]
     return plain + [each.rstrip(b"=") for each in based]
 
 

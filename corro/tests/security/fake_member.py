@@ -5,11 +5,14 @@ is reached; with it no live name and no clock can be taken.
     corro/tests/security/fake_member.py       needs a built corro
 """
 
-import json
 import secrets
+import sys
 import time
+from pathlib import Path
 
-from inner import FOLLOWER, MEMBER, Ring, Socket, challenge, check, data, eventually, proof, prove
+sys.path.insert(0, str(Path(__file__).resolve().parent / "lib"))
+
+from inner import FOLLOWER, MEMBER, Ring, Socket, challenge, check, data, eventually, free_port, proof, prove
 from inner import register, registration, text
 
 SECRET = secrets.token_hex(32)
@@ -46,7 +49,7 @@ def main():
     with Ring(SECRET) as ring:
         ring.start_gateway(3)
         port = ring.ports["socket"]
-        replication = {place: ring_port for place, ring_port in enumerate(free_ports(3))}
+        replication = [free_port() for _ in range(3)]
         for place in range(3):
             ring.start_process(place, REPLICATION_PORT=str(replication[place]))
         ring.until_ready()
@@ -84,12 +87,6 @@ def main():
         status, headers, _ = ring.api("POST", "/api/user", user)
         written = int(headers["ETag"].strip('"'), 16) >> 16
         check(status == 201 and abs(written - time.time() * 1000) < 60_000, "versions are those of the clock")
-
-
-def free_ports(count):
-    from inner import free_port
-
-    return [free_port() for _ in range(count)]
 
 
 main()

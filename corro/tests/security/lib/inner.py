@@ -19,7 +19,7 @@ import urllib.request
 import uuid
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parents[3]
+HERE = Path(__file__).resolve().parents[4]
 CORRO = Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target")) / "release/corro"
 DEADLINE = 60
 REVISION = 6
@@ -54,7 +54,8 @@ class Ring:
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name)
         (self.path / "secret").write_text(secret + "\n")
-        self.environment = {"CLUSTER_SECRET_FILE": str(self.path / "secret"), "RUST_LOG": "info"} | environment
+        secret_file = str(self.path / "secret")
+        self.environment = {"CLUSTER_SECRET_FILE": secret_file, "RUST_LOG": "info"} | environment
         self.children = {}
         self.ports = {"rest": free_port(), "socket": free_port()}
 
@@ -200,7 +201,8 @@ class Socket:
     def send(self, message):
         payload, mask = message.encode(), os.urandom(4)
         length = len(payload)
-        head = struct.pack(">BB", 0x81, 0x80 | length) if length < 126 else struct.pack(">BBH", 0x81, 0xFE, length)
+        small = length < 126
+        head = struct.pack(">BB", 0x81, 0x80 | length) if small else struct.pack(">BBH", 0x81, 0xFE, length)
         masked = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
         self.stream.sendall(head + mask + masked)
 
