@@ -97,7 +97,7 @@ make_rust() {
     [ -z "${LANG+set}" ] || language="LANG=$LANG"
     [ -z "${LC_CTYPE+set}" ] || language="$language LC_CTYPE=$LC_CTYPE"
     cat >"$context/Dockerfile" <<DOCKERFILE
-FROM debian:bookworm-slim
+FROM $debian
 RUN apt-get update && apt-get install -y --no-install-recommends \
     build-essential ca-certificates ccache libclang-dev libssl-dev pkg-config && update-ccache-symlinks
 COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
@@ -110,7 +110,7 @@ DOCKERFILE
     made+=("$1")
 }
 
-debian=debian:bookworm-slim
+debian=$(sed -n 's/^FROM \(debian:[^ ]*\)$/\1/p' db-process/Dockerfile)
 rust=$(sed -n 's/^FROM \(rust:[^ ]*\) .*/\1/p' db-process/Dockerfile)
 present "$debian" || make_debian "$debian"
 present "$rust" || make_rust "$rust"
@@ -178,6 +178,15 @@ for name in gateway db-0 db-1 db-2; do
     docker exec "$name" corro --version >/dev/null || die "corro does not run in $name"
     user=$(docker exec "$name" id -u)
     [ "$user" != 0 ] || die "$name runs as root"
+    ! docker exec -u root "$name" touch /x 2>/dev/null || die "the root of $name can be written"
+    folders=/logs
+    [ "$name" = gateway ] || folders='/logs /data'
+    # shellcheck disable=SC2086
+    open=$(docker exec "$name" find $folders ! -type l -perm /077)
+    [ -z "$open" ] || die "others can use files of $name: $open"
+    grep -qx 'CapBnd:\s*0*' <(docker exec "$name" cat /proc/1/status) || die "$name has capabilities"
+    limits=$(docker inspect -f '{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}' "$name")
+    [[ "$limits" =~ ^[1-9][0-9]*\ [1-9][0-9]*$ ]] || die "$name has no limits: $limits"
     health=$(docker inspect -f '{{.State.Health.Status}}' "$name")
     [ "$health" = healthy ] || [ "$health" = starting ] || die "$name is $health"
 done

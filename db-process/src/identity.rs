@@ -12,8 +12,9 @@
 //! A folder belongs to one name for ever. Data without the file that names their owner are not used: they
 //! might be another's, and then users would appear in two partitions.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use protocol::InstanceName;
@@ -21,6 +22,7 @@ use protocol::message::link::{Ring, Role, View};
 use protocol::placement::{Place, replicated_at};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tracing::warn;
 use uuid::Uuid;
 
 /// What `identity.json` holds.
@@ -126,6 +128,11 @@ impl DataDir {
     /// Where another process uses it, it is another's, or it cannot be read or written.
     pub fn open(folder: &Path, name: &InstanceName) -> Result<Self, IdentityError> {
         fs::create_dir_all(folder).map_err(at(folder))?;
+        // It may have been made with another mask, by an earlier program or an operator. Another owner decides
+        // for itself.
+        if let Err(error) = fs::set_permissions(folder, Permissions::from_mode(0o700)) {
+            warn!(folder = %folder.display(), %error, "others may be able to read the data folder");
+        }
         let lock = lock(folder, name)?;
         remove_trash(folder)?;
         let identity = match read(folder)? {

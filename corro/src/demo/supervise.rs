@@ -40,6 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Where it cannot start: another demo in the folder, a port taken, a process that ends before the ring was
 /// ready.
 pub(crate) async fn run(settings: DemoSettings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    process::keep_files_private();
     let layout = Layout::of(&settings.folder);
     let _lock = layout.take()?;
     let ring = Ring {

@@ -7,7 +7,7 @@
 use protocol::{Record, UserId};
 
 use super::Copy;
-use crate::store::derived::places;
+use crate::store::derived::place_changes;
 use crate::store::{Encoded, Store, StoreError, encoding};
 
 impl<S: Store> Copy<S> {
@@ -29,15 +29,10 @@ impl<S: Store> Copy<S> {
             Some(after) => self.digests.toggle(&id, &after.bytes),
             None => self.staged.meta.records = plus(self.staged.meta.records, -1)?,
         }
-        let [was, is] = [before, after.map(|after| &after.record)].map(|record| places(id, record?));
-        for index in 0..2 {
-            let [left, taken] = [was, is].map(|places| places.map(|places| places[index]));
-            if left != taken {
-                let changes = [(left, false), (taken, true)].into_iter();
-                self.staged.derived.index.extend(changes.filter_map(|(place, taken)| Some((place?, taken))));
-            }
-        }
-        let users = i64::from(is.is_some()) - i64::from(was.is_some());
+        let after = after.map(|after| &after.record);
+        self.staged.derived.index.extend(place_changes(id, before, after));
+        let [was, is] = [before, after].map(|record| record.is_some_and(Record::is_alive));
+        let users = i64::from(is) - i64::from(was);
         self.staged.meta.users = plus(self.staged.meta.users, users)?;
         Ok(())
     }

@@ -102,6 +102,26 @@ pub fn places(id: UserId, record: &Record) -> Option<[IndexKey; 2]> {
     record.is_alive().then(|| [group, IndexKey::Email(email_hash(&record.email.1), id)])
 }
 
+/// How places change where a record was `before` and is `after`: first what is left, then what is taken, for
+/// one index after the other.
+pub fn place_changes(
+    id: UserId,
+    before: Option<&Record>,
+    after: Option<&Record>,
+) -> impl Iterator<Item = (IndexKey, bool)> {
+    let live = [before, after].map(|record| record.filter(|record| record.is_alive()));
+    let [was, is] = live.map(|record| record.map(|record| (record.group.1, record.email.1.as_str())));
+    let groups = [was, is].map(|record| record.map(|(group, _)| IndexKey::Group(group, id)));
+    // Most changes are of something else, and the hash of an address costs as much as that of a record.
+    let moves = was.map(|(_, email)| email) != is.map(|(_, email)| email);
+    let hashed = |record: Option<(i32, &str)>| Some(IndexKey::Email(email_hash(record?.1), id));
+    let emails = if moves { [was, is].map(hashed) } else { [None; 2] };
+    let changed = [groups, emails].into_iter().filter(|[left, taken]| left != taken);
+    changed.flat_map(|[left, taken]| {
+        [(left, false), (taken, true)].into_iter().filter_map(|(place, taken)| Some((place?, taken)))
+    })
+}
+
 /// What a batch changes of all this.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Derived {

@@ -37,7 +37,7 @@ pub use log::{LogGuard, start_log};
 pub use memory::resident_memory;
 pub use panic::abort_on_panic;
 pub use probe::probe;
-pub use run::run;
+pub use run::{keep_files_private, run};
 pub use secret::Secret;
 pub use settings::{CommonSettings, NodeEnv, complain, explain, settings};
 pub use signal::shutdown_on_signal;

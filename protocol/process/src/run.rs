@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rustix::fs::Mode;
+use rustix::process::umask;
 use tokio_util::sync::CancellationToken;
 
 use crate::{CommonSettings, abort_on_panic, complain, shutdown_on_signal, start_log};
@@ -13,11 +15,14 @@ use crate::{CommonSettings, abort_on_panic, complain, shutdown_on_signal, start_
 /// when it has put all in order.
 ///
 /// The exit code says whether it went well; an error is logged here, and nowhere before.
+///
+/// Whatever the process writes can be read by its user alone, whatever mask it was started with.
 pub fn run<E: Display>(
     process: &str,
     settings: &CommonSettings,
     work: impl AsyncFnOnce(CancellationToken) -> Result<(), E>,
 ) -> ExitCode {
+    keep_files_private();
     let log = match start_log(process, settings) {
         Ok(log) => log,
         Err(error) => {
@@ -45,4 +50,10 @@ pub fn run<E: Display>(
     };
     drop(log);
     code
+}
+
+/// Files that this process makes from now on have no permissions for the group and for others. RocksDB and the
+/// log's appender cannot be given a mode for each file.
+pub fn keep_files_private() {
+    umask(Mode::RWXG | Mode::RWXO);
 }
