@@ -289,6 +289,14 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_others_could_read_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        drop(DataDir::open(folder.path(), &name("db-1")).unwrap());
+        assert_eq!(folder.path().metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
     fn a_second_process_is_refused_and_both_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let first = DataDir::open(folder.path(), &name("db-1")).unwrap();
