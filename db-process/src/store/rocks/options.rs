@@ -15,6 +15,10 @@ const MIB: usize = 1 << 20;
 /// Memtables of all databases of a process together. They bound the log that is replayed at a start.
 const MEMTABLES: usize = 128 * MIB;
 
+/// So many memtables of records become one table. Insertion into a small one is cheaper, since more of what it
+/// looks at is in the processor's cache.
+const MEMTABLES_OF_A_TABLE: usize = 4;
+
 /// Memory for blocks read from disk and for memtables, which have the first claim to it. The databases of a
 /// process share one.
 #[derive(Clone)]
@@ -97,7 +101,9 @@ pub(super) fn family(name: &str, folder: &Path, cache: &BlockCache) -> Options {
     table.set_block_cache(&cache.blocks);
     options.set_block_based_table_factory(&table);
     // With two, a writer waits whenever one is full before the other is flushed.
-    options.set_max_write_buffer_number(4);
+    if name != RECORDS {
+        options.set_max_write_buffer_number(4);
+    }
     options
 }
 
@@ -113,7 +119,9 @@ fn records(folder: &Path) -> Options {
     // All copies of a ring take about as many writes. If their memtables were of one size, all would be
     // flushed at the same moment, and requests would wait for the lot.
     let jitter = xxh3_64(folder.as_os_str().as_encoded_bytes()) as usize % (4 * MIB);
-    options.set_write_buffer_size(6 * MIB + jitter);
+    options.set_write_buffer_size((6 * MIB + jitter) / MEMTABLES_OF_A_TABLE);
+    options.set_min_write_buffer_number_to_merge(MEMTABLES_OF_A_TABLE as i32);
+    options.set_max_write_buffer_number(4 * MEMTABLES_OF_A_TABLE as i32);
     // Most lookups of a write are for users that are not in it. It takes some 16 bits for each user.
     options.set_memtable_whole_key_filtering(true);
     options.set_memtable_prefix_bloom_ratio(0.01);
