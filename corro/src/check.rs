@@ -10,7 +10,8 @@ use reqwest::Method;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
-use crate::client::{Client, GatewayArgs};
+use crate::client::Client;
+use crate::target::GatewayArgs;
 use crate::terminal::say;
 
 /// `corro check`.
@@ -45,7 +46,7 @@ struct Repair {
 /// Where a partition could not be checked.
 pub(crate) async fn run(mut args: CheckArgs) -> anyhow::Result<bool> {
     args.gateway.patience.get_or_insert(PATIENCE);
-    let client = args.gateway.client()?;
+    let client = args.gateway.client().await?;
     let path = format!("/api/cluster/check?scan={}", args.scan);
     let look = async || client.ask::<Check>(Method::GET, &path).await.context("the ring cannot be checked");
     let mut check = look().await?;
@@ -114,7 +115,9 @@ fn state(PartitionCheck { verdict, copies, buckets, why, .. }: &PartitionCheck) 
             };
             format!("damaged is {}", all(damaged.map(copy).collect(), "; "))
         }
-        Verdict::Unknown => format!("not checked: {}", why.as_deref().unwrap_or("no reason given")),
+        Verdict::Unknown => {
+            format!("its copies cannot be compared now: {}", why.as_deref().unwrap_or("no reason given"))
+        }
     }
 }
 
@@ -154,7 +157,7 @@ mod tests {
             [
                 "equal, 7 users",
                 "damaged is the primary on db-1: bucket 3, count wrong, unreadable (x)",
-                "not checked: db-2 has to come back",
+                "its copies cannot be compared now: db-2 has to come back",
                 "the copies differ in 2 of 256 buckets; 7 users in the primary on db-3, \
                  8 users in the replica on db-0",
             ]

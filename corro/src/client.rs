@@ -1,17 +1,20 @@
 //! The HTTP client: one keep-alive connection to a gateway, one request at a time, no retries.
 
+use std::pin::pin;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
-use clap::Args;
 use native_tls::TlsConnector;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, redirect};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout};
 use url::{Host, Url};
+
+use crate::terminal::{REMINDER, complain};
 
 /// A gateway answers within its own deadline, which is far below this one.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -32,50 +35,6 @@ pub const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 static TLS: LazyLock<TlsConnector> =
     LazyLock::new(|| TlsConnector::new().expect("OpenSSL can be initialised"));
 
-// Which gateway a command talks to. Not a doc comment: it would be shown as the help of the command.
-#[derive(Args, Debug)]
-pub(crate) struct GatewayArgs {
-    /// Address of the gateway, http or https, with the path below which a proxy has it
-    #[arg(long, default_value = "http://localhost:3001", value_name = "URL", global = true)]
-    pub(crate) url: String,
-    /// API token of the gateway; the first, where there are several, separated by commas
-    #[arg(
-        long,
-        alias = "api-token",
-        env = "API_TOKEN",
-        hide_env_values = true,
-        value_name = "TEXT",
-        global = true
-    )]
-    pub(crate) token: Option<String>,
-    /// Give up after so many seconds without an answer, or without progress
-    /// [default: 60; of a check 600]
-    #[arg(long, value_name = "SECONDS", global = true,
-        value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
-    pub(crate) patience: Option<u64>,
-}
-
-/// The default of `--patience`, in seconds.
-pub(crate) const PATIENCE: u64 = 60;
-
-impl GatewayArgs {
-    /// # Errors
-    /// Where the address or the token cannot be used.
-    pub(crate) fn endpoint(&self) -> anyhow::Result<Endpoint> {
-        Endpoint::parse(&self.url, self.token.as_deref())
-    }
-
-    /// # Errors
-    /// As [`Self::endpoint`].
-    pub(crate) fn client(&self) -> anyhow::Result<Client> {
-        Ok(Client::patient(self.endpoint()?, self.patience()))
-    }
-
-    pub(crate) fn patience(&self) -> Duration {
-        Duration::from_secs(self.patience.unwrap_or(PATIENCE))
-    }
-}
-
 /// Address of a gateway, and its API token.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
@@ -91,6 +50,14 @@ impl Endpoint {
         Self { base: address.parse().expect("a port makes an address"), authorization: None }
     }
 
+    /// This one, with a token.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn with_token(self, token: Option<&str>) -> anyhow::Result<Self> {
+        Self::parse(self.base.as_str(), token)
+    }
+
     /// From an address such as `http://localhost:3001`, and the text of `API_TOKEN`.
     ///
     /// # Errors
@@ -104,7 +71,7 @@ impl Endpoint {
         }
         ensure!(
             base.username().is_empty() && base.password().is_none(),
-            "--url: a name and a password are not used; a gateway asks for a token: --token or API_TOKEN"
+            "--url: a name and a password are not used; a gateway asks for a token: --token-file or API_TOKEN"
         );
         ensure!(
             base.query().is_none() && base.fragment().is_none(),
@@ -126,7 +93,13 @@ impl Endpoint {
         self.base.path().trim_end_matches('/')
     }
 
-    fn is_local(&self) -> bool {
+    /// Its port, the usual one where none is named.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.base.port_or_known_default()
+    }
+
+    /// Whether it is on this machine.
+    pub(crate) fn is_local(&self) -> bool {
         match self.base.host() {
             Some(Host::Domain(name)) => name == "localhost",
             Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -159,8 +132,12 @@ impl Answer {
         if let Some(to) = self.headers.get(LOCATION).filter(|_| self.status.is_redirection()) {
             return format!("{}: the gateway is at {}", self.status, String::from_utf8_lossy(to.as_bytes()));
         }
+        let hint = match self.status {
+            StatusCode::UNAUTHORIZED => "; --token-file or API_TOKEN gives one (a demo: FOLDER/token)",
+            _ => "",
+        };
         match serde_json::from_slice::<Problem>(&self.body) {
-            Ok(problem) => format!("{}: {problem}", self.status),
+            Ok(problem) => format!("{}: {problem}{hint}", self.status),
             Err(_) => {
                 let text = String::from_utf8_lossy(&self.body);
                 format!("{}: {}", self.status, text.chars().take(LONGEST_EXCERPT).collect::<String>())
@@ -211,15 +188,15 @@ impl std::fmt::Display for Problem {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// There was no connection, so nothing was sent.
-    #[error("no connection: {0}")]
+    /// There was no connection, so nothing was sent: to which address, and why.
+    #[error("no connection to {0}")]
     Refused(String),
     /// The connection broke: what was sent may have been done.
-    #[error("the connection broke: {0}")]
+    #[error("the connection broke to {0}")]
     Broken(String),
     /// No answer came in time: what was sent may have been done.
-    #[error("no answer within {0:?}")]
-    TimedOut(Duration),
+    #[error("no answer from {0} within {1:?}")]
+    TimedOut(String, Duration),
 }
 
 /// A connection, made when it is needed.
@@ -227,6 +204,8 @@ pub struct Client {
     http: reqwest::Client,
     endpoint: Endpoint,
     deadline: Duration,
+    /// Whether to say what is waited for, while that takes long.
+    says: bool,
 }
 
 impl Client {
@@ -249,7 +228,12 @@ impl Client {
             http = http.no_proxy();
         }
         let http = http.build().expect("nothing of it depends on the system");
-        Self { http, endpoint, deadline }
+        Self { http, endpoint, deadline, says: false }
+    }
+
+    /// Says on standard error what it waits for, while that takes long.
+    pub(crate) fn that_says(self) -> Self {
+        Self { says: true, ..self }
     }
 
     /// Sends a request, with JSON if there is any, and reads the answer.
@@ -271,8 +255,9 @@ impl Client {
     /// # Errors
     /// Where there is no answer, or another one.
     pub async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> anyhow::Result<T> {
-        let answer = self.send(method, path, None).await.map_err(anyhow::Error::from);
-        answer.and_then(|answer| answer.json()).with_context(|| format!("{}{path}", self.endpoint))
+        // Where there is none, the error names the address.
+        let answer = self.send(method, path, None).await?;
+        answer.json().with_context(|| format!("{}{path}", self.endpoint))
     }
 
     /// Sends a request with these headers and this body, and reads the answer.
@@ -309,11 +294,11 @@ impl Client {
         if !body.is_empty() {
             request = request.body(body);
         }
-        let mut response = request.send().await.map_err(|error| self.why(error))?;
+        let mut response = self.patiently(request.send()).await.map_err(|error| self.why(error))?;
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         let mut body = Vec::new();
         let end = loop {
-            match response.chunk().await {
+            match self.patiently(response.chunk()).await {
                 Ok(Some(_)) if body.len() > LONGEST => {
                     break Err(RequestError::Broken(format!("the answer is longer than {LONGEST} bytes")));
                 }
@@ -325,15 +310,52 @@ impl Client {
         Ok((Answer { status, headers, body: body.into() }, end))
     }
 
+    /// Waits, and says now and then what for.
+    async fn patiently<T>(&self, answer: impl Future<Output = T>) -> T {
+        let (begun, mut answer) = (Instant::now(), pin!(answer));
+        while self.says {
+            match timeout(REMINDER, &mut answer).await {
+                Ok(answer) => return answer,
+                Err(_) => {
+                    let waited = begun.elapsed().as_secs();
+                    complain(&format!("Waiting for {} for {waited} s …", self.endpoint));
+                }
+            }
+        }
+        answer.await
+    }
+
     fn why(&self, error: reqwest::Error) -> RequestError {
         let (no_connection, late) = (error.is_connect(), error.is_timeout());
-        // What is around the cause names the address, and the libraries.
-        let cause = anyhow::Error::from(error).root_cause().to_string();
+        let cause = cause(&anyhow::Error::from(error));
+        let address = self.endpoint.to_string();
         match (no_connection, late) {
-            (true, _) => RequestError::Refused(cause),
-            (false, true) => RequestError::TimedOut(self.deadline),
-            (false, false) => RequestError::Broken(cause),
+            (true, _) => RequestError::Refused(format!("{address}: {cause}")),
+            (false, true) => RequestError::TimedOut(address, self.deadline),
+            (false, false) => RequestError::Broken(format!("{address}: {cause}")),
         }
+    }
+}
+
+/// Why there is no answer, for people: what is around the cause names the address again, and the libraries.
+fn cause(error: &anyhow::Error) -> String {
+    let of_tls = error.chain().map(ToString::to_string).find(|text| text.contains("SSL routines"));
+    of_tls.map_or_else(|| error.root_cause().to_string(), |text| cause_of_tls(&text))
+}
+
+/// What OpenSSL says, in plain words. Its text is a list between colons: the fifth part is the reason, and
+/// what is wrong with a certificate stands in parentheses at the end.
+fn cause_of_tls(text: &str) -> String {
+    let reason = text.split(':').nth(4).unwrap_or(text);
+    let about_certificate = text.rsplit_once('(').map(|(_, detail)| detail.trim_end_matches(')'));
+    match (reason, about_certificate) {
+        ("wrong version number" | "packet length too long" | "record layer failure", _) => {
+            "nothing speaks TLS there; try http:// instead of https://".to_owned()
+        }
+        ("certificate verify failed", detail) => {
+            format!("its certificate is not trusted: {}", detail.unwrap_or("it cannot be verified"))
+        }
+        (reason, _) => format!("TLS is not possible: {reason}"),
     }
 }
 
@@ -441,11 +463,23 @@ mod tests {
         let silent = Endpoint::local(listener.local_addr().unwrap().port());
         let client = Client::patient(silent.clone(), Duration::from_millis(50));
         let get = async |client: &Client| client.send(Method::GET, "/", None).await;
-        assert!(matches!(get(&client).await, Err(RequestError::TimedOut(_))));
+        assert!(matches!(get(&client).await, Err(RequestError::TimedOut(..))));
         drop(listener);
         assert!(matches!(get(&Client::new(silent)).await, Err(RequestError::Refused(_))));
         let client = Client::new(gateway("127.0.0.1", "HTTP/1.1 200 OK\r\ncontent-le").await.0);
         assert!(matches!(get(&client).await, Err(RequestError::Broken(_))));
+    }
+
+    #[test]
+    fn what_openssl_says_is_put_into_words() {
+        let routine = "error:0A000086:SSL routines:tls_post_process_server_certificate";
+        let untrusted =
+            format!("{routine}:certificate verify failed:../ssl/statem.c:1889: (self-signed certificate)");
+        assert_eq!(cause_of_tls(&untrusted), "its certificate is not trusted: self-signed certificate");
+        let plain = "error:0A00010B:SSL routines:ssl3_get_record:wrong version number:../ssl/record.c:354:";
+        assert!(cause_of_tls(plain).contains("try http://"));
+        let other = "error:0A000410:SSL routines:ssl3_read_bytes:sslv3 alert handshake failure:../ssl/x.c:1:";
+        assert_eq!(cause_of_tls(other), "TLS is not possible: sslv3 alert handshake failure");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::promote::{self, PromoteArgs};
 use crate::secret::{self, SecretArgs};
 use crate::status::{self, StatusArgs};
 use crate::terminal::complain;
+use crate::token::{self, TokenArgs};
 use crate::transfer::{self, ExportArgs, ImportArgs};
 use crate::users::{self, UsersArgs};
 
@@ -62,6 +63,8 @@ enum Command {
     /// Show the ring: its processes, and which partitions take reads and writes
     #[command(after_help = STATUS_EXIT)]
     Status(StatusArgs),
+    /// Make a token of the API
+    Token(TokenArgs),
     /// Let the copy that is there lead a partition, though writes may be lost
     Promote(PromoteArgs),
     /// Make the secret of a ring, in a file that only its owner can read
@@ -142,6 +145,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::BenchCeiling => bench::ceiling::run().await.map(done),
             Command::Export(args) => transfer::export(*args).await.map(done),
             Command::Import(args) => transfer::import(*args).await,
+            Command::Token(args) => token::run(args).map(done),
             Command::Promote(args) => promote::run(args).await.map(done),
             Command::Users(args) => users::run(args).await,
             Command::Secret(args) => secret::run(args).map(done),
@@ -159,8 +163,22 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 fn completions(shell: Shell) -> anyhow::Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "corro", &mut script);
+    clap_complete::generate(shell, &mut shown(&Cli::command()), "corro", &mut script);
     Ok(stdout().write_all(&script)?)
+}
+
+/// A command without its hidden commands and flags, which completions would offer.
+fn shown(command: &clap::Command) -> clap::Command {
+    let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set()).cloned();
+    let commands = command.get_subcommands().filter(|command| !command.is_hide_set()).map(shown);
+    // It lives as long as the process, which ends when the script is printed.
+    let name: &'static str = command.get_name().to_owned().leak();
+    let about = command.get_about().cloned().unwrap_or_default();
+    let mut shown = clap::Command::new(name).about(about);
+    if command.get_version().is_some() {
+        shown = shown.version(env!("CARGO_PKG_VERSION"));
+    }
+    shown.args(arguments).subcommands(commands)
 }
 
 fn manual(folder: Option<&Path>) -> anyhow::Result<()> {

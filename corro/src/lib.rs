@@ -17,7 +17,9 @@ mod promote;
 pub mod random;
 mod secret;
 mod status;
+mod target;
 mod terminal;
+mod token;
 mod transfer;
 mod users;
 

@@ -16,7 +16,8 @@ use reqwest::Method;
 use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
-use crate::client::{Client, GatewayArgs};
+use crate::client::Client;
+use crate::target::GatewayArgs;
 use crate::terminal::say;
 
 /// Between two looks.
@@ -39,7 +40,7 @@ pub(crate) struct PromoteArgs {
 /// # Errors
 /// Where there is no such gateway or partition, where it is served, or where no copy can lead it.
 pub(crate) async fn run(args: PromoteArgs) -> anyhow::Result<()> {
-    let client = args.gateway.client()?;
+    let client = args.gateway.client().await?;
     let number = args.partition;
     let partition = look(&client, number).await?;
     if let Some(leader) = &partition.lead {
@@ -94,6 +95,7 @@ fn before(partition: &PartitionStatus) -> String {
     }
     text += &match unreplicated {
         0 => "The gateway has no writes in hand that a copy may lack.\n".to_owned(),
+        1 => "The gateway has 1 acknowledged write in hand, and will add it.\n".to_owned(),
         writes => format!("The gateway has {writes} acknowledged writes in hand, and will add them.\n"),
     };
     text + "Acknowledged writes that only the copy has that led last will be missing until it comes back; \
@@ -126,6 +128,7 @@ fn state(copy: &CopyStatus) -> String {
     };
     match copy.lag {
         Some(0) => format!("here, {newest}; it has all that this gateway saw acknowledged"),
+        Some(1) => format!("here, {newest}; it lacks 1 write that this gateway saw acknowledged"),
         Some(lag) => format!("here, {newest}; it lacks {lag} writes that this gateway saw acknowledged"),
         None => format!("here, {newest}; this gateway has not seen who led, so what it lacks is not known"),
     }
@@ -157,6 +160,9 @@ mod tests {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
         assert!(before(&partition("3")).contains("lacks 3 writes"));
+        assert!(before(&partition("1")).contains("lacks 1 write that"));
+        let one = before(&PartitionStatus { unreplicated: 1, ..partition("0") });
+        assert!(one.contains("1 acknowledged write in hand"), "{one}");
         assert!(before(&partition("0")).contains("all that this gateway saw"));
     }
 }

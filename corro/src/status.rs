@@ -9,7 +9,8 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use crate::client::{Client, GatewayArgs};
+use crate::client::Client;
+use crate::target::GatewayArgs;
 
 /// `corro status`.
 #[derive(Args, Debug)]
@@ -30,7 +31,7 @@ pub(crate) struct StatusArgs {
 /// # Errors
 /// Where there is no answer, unless it is watched. Where the output is closed, it ends.
 pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<bool> {
-    let client = args.gateway.client()?;
+    let client = args.gateway.client().await?;
     let Some(seconds) = args.watch else {
         let (ready, text) = look(&client, args.json).await?;
         let _ = writeln!(stdout(), "{text}"); // the exit code says it, too

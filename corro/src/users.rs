@@ -8,7 +8,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::client::{Answer, GatewayArgs};
+use crate::client::Answer;
+use crate::target::GatewayArgs;
 use crate::terminal::complain;
 use crate::transfer::Pages;
 
@@ -26,6 +27,7 @@ enum Call {
     /// Print a user, as JSON
     Get {
         /// Its id
+        #[arg(value_parser = id)]
         id: Uuid,
     },
     /// Print users in the order of their ids, as JSON, one a line
@@ -49,7 +51,7 @@ enum Call {
     /// Create a user, and print it
     Create {
         /// Its id [default: the gateway makes one]
-        #[arg(long)]
+        #[arg(long, value_parser = id)]
         id: Option<Uuid>,
         #[arg(long, required = true)]
         name: String,
@@ -62,6 +64,7 @@ enum Call {
     /// Set the fields of a user that are given, and print it
     Update {
         /// Its id
+        #[arg(value_parser = id)]
         id: Uuid,
         #[arg(long)]
         name: Option<String>,
@@ -73,8 +76,13 @@ enum Call {
     /// Delete a user
     Delete {
         /// Its id
+        #[arg(value_parser = id)]
         id: Uuid,
     },
+}
+
+fn id(text: &str) -> Result<Uuid, String> {
+    text.parse().map_err(|_| "allowed: a UUID, such as 0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071".to_owned())
 }
 
 /// Does one call. Returns whether the ring has done it: it may refuse, for there is no such user.
@@ -82,14 +90,14 @@ enum Call {
 /// # Errors
 /// Where there is no answer, or the result cannot be printed.
 pub(crate) async fn run(UsersArgs { call, gateway }: UsersArgs) -> anyhow::Result<bool> {
-    let client = gateway.client()?;
+    let client = gateway.client().await?;
     let (method, path, body) = match call {
         Call::List { group, email, limit } => {
-            list(Pages::new(&gateway, group, email.as_deref())?, limit).await?;
+            list(Pages::new(&gateway, group, email.as_deref()).await?, limit).await?;
             return Ok(true);
         }
         Call::Count { group } => {
-            print(&Pages::new(&gateway, group, None)?.count().await?.to_string())?;
+            print(&Pages::new(&gateway, group, None).await?.count().await?.to_string())?;
             return Ok(true);
         }
         Call::Get { id } => (Method::GET, format!("/api/user/{id}"), None),

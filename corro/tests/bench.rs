@@ -10,9 +10,19 @@ use serde_json::Value;
 fn bench(arguments: &[&str]) -> (Output, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_corro"));
-    for variable in
-        ["REST_PORT", "SOCKET_PORT", "DB_PROCESSES", "NODE_ENV", "CORRO_ENV", "API_TOKEN", "RUST_LOG"]
-    {
+    for variable in [
+        "REST_PORT",
+        "SOCKET_PORT",
+        "DB_PROCESSES",
+        "NODE_ENV",
+        "CORRO_ENV",
+        "API_TOKEN",
+        "API_TOKEN_FILE",
+        "API_TOKENS",
+        "API_TOKENS_FILE",
+        "ALLOW_ANONYMOUS",
+        "RUST_LOG",
+    ] {
         command.env_remove(variable);
     }
     let output = command

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -11,7 +11,18 @@ use std::time::{Duration, Instant};
 /// A command without what the shell that runs the tests has set.
 fn corro(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_corro"));
-    for variable in ["REST_PORT", "SOCKET_PORT", "DB_PROCESSES", "NODE_ENV", "API_TOKEN", "RUST_LOG"] {
+    for variable in [
+        "REST_PORT",
+        "SOCKET_PORT",
+        "DB_PROCESSES",
+        "NODE_ENV",
+        "API_TOKEN",
+        "API_TOKEN_FILE",
+        "API_TOKENS",
+        "API_TOKENS_FILE",
+        "ALLOW_ANONYMOUS",
+        "RUST_LOG",
+    ] {
         command.env_remove(variable);
     }
     command.args(arguments).stdin(Stdio::null());
@@ -62,10 +73,68 @@ fn a_gateway_that_is_not_there_or_silent_ends_every_command_after_its_patience()
             assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", said(&output));
             let error = String::from_utf8_lossy(&output.stderr);
             assert!(
-                error.contains("no answer within") || error.contains("no connection"),
+                (error.contains("no answer from") || error.contains("no connection to"))
+                    && error.contains(&url),
                 "{arguments:?}: {error}"
             );
         }
+    }
+}
+
+#[test]
+fn what_is_waited_for_is_said_at_once_and_until_it_comes() {
+    let (file, nothing) = (users(), TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    for arguments in [vec!["import", file.path().to_str().unwrap()], vec!["export"]] {
+        let output = corro(&arguments).args(["--patience=1", &format!("--url=http://{nothing}")]).output();
+        let said = said(&output.unwrap());
+        assert!(said.contains(&format!("no connection to http://{nothing}")), "{said}");
+        assert!(said.contains("trying again, for another 0 s"), "{said}");
+    }
+    // A pipe that is silent is waited for, without any deadline; what came before it is done.
+    let mut child = corro(&["import", "-", "--patience=1", "--url=http://127.0.0.1:9"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    for _ in 0..2 {
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.starts_with("Waiting for more of standard input for "), "{line}");
+    }
+    drop(child.stdin.take());
+    assert!(said(&child.wait_with_output().unwrap()).contains("0 created"));
+}
+
+#[test]
+fn what_speaks_no_tls_is_said_in_plain_words() {
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", plain.local_addr().unwrap());
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = plain.accept() {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    let said = said(&corro(&["status", "--url", &url, "--patience=5"]).output().unwrap());
+    assert!(said.contains("try http://") && !said.contains("SSL routines"), "{said}");
+}
+
+#[test]
+fn a_mistake_in_a_command_line_says_what_is_meant() {
+    for (arguments, part) in [
+        (
+            &["--url=http://localhost:9", "status"][..],
+            "--url: there is no such flag here; --url belongs after",
+        ),
+        (&["promote", "--partition=1"], "<PARTITION> is given without one"),
+        (&["import", "-", "--delimiter=;;"], "\";;\" is not allowed; allowed: one ASCII character, or tab"),
+        (&["users", "get", "ada"], "\"ada\" is not allowed; allowed: a UUID, such as "),
+        (&["users", "list", "--group=ada"], "allowed: a whole number from -2147483648 to 2147483647"),
+        (&["promote", "first"], "allowed: a whole number from 0 to 65535"),
+    ] {
+        let output = corro(arguments).output().unwrap();
+        let said = said(&output);
+        assert!(output.status.code() == Some(2) && said.contains(part), "{arguments:?}: {said}");
     }
 }
 
@@ -152,10 +221,51 @@ fn what_cannot_be_read_is_one_line_with_what_to_do() {
     }
     let (code, said) = import("f.json", b"[\n {\"name\":\"Ana\",\"email\":\"a@b\"}\n]\n", &[]);
     assert!(code == 1 && said.contains("row 1 (line 1): it is a JSON array: `jq -c"), "{code} {said}");
-    let same = folder.path().join("g.csv");
-    let (code, said) = import("g.csv", b"name,email\n", &["--rejected", same.to_str().unwrap()]);
-    assert!(code == 2 && said.contains("is the file to read"), "{code} {said}");
-    assert_eq!(std::fs::read(&same).unwrap(), b"name,email\n", "it is not emptied");
+}
+
+#[test]
+fn an_import_does_not_write_over_what_it_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let text = b"name,email\n";
+    std::fs::write(at("users.csv"), text).unwrap();
+    std::os::unix::fs::symlink("users.csv", at("link")).unwrap();
+    let import = |input: &str, more: &[String]| {
+        let mut command = corro(&["import", input, "--format=csv", "--patience=1"]);
+        command.arg("--url=http://127.0.0.1:9").stdin(File::open(at("users.csv")).unwrap()).args(more);
+        let output = command.output().unwrap();
+        (output.status.code(), said(&output))
+    };
+    for input in [&*at("users.csv"), "-"] {
+        for flag in ["--rejected", "--errors"] {
+            for name in ["users.csv", "link"] {
+                let (code, said) = import(input, &[flag.to_owned(), at(name)]);
+                assert!(code == Some(2) && said.contains("is the file to read"), "{flag} {name}: {said}");
+            }
+        }
+    }
+    let both = ["--rejected", &at("new"), "--errors", &at("new")].map(str::to_owned);
+    let (code, said) = import("-", &both);
+    assert!(code == Some(2) && said.contains("are the same file"), "{said}");
+    assert_eq!(std::fs::read(at("users.csv")).unwrap(), text, "it is not emptied");
+    assert!(!Path::new(&at("new")).exists());
+}
+
+#[test]
+fn a_row_that_is_too_long_is_copied_to_the_rejected_ones_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let row = [&b"\"\xe9\n\"\""[..], &b"x".repeat(1 << 20), b"\",a@b\r\n"].concat();
+    std::fs::write(at("users.csv"), [b"name,email\n", &row[..], b"only\n", &row[..row.len() - 2]].concat())
+        .unwrap();
+    let (input, rejected) = (at("users.csv"), at("rejected"));
+    let arguments = ["import", &input, "--rejected", &rejected, "--url=http://127.0.0.1:9", "--patience=1"];
+    let output = corro(&arguments).output().unwrap();
+    let said = said(&output);
+    assert!(output.status.code() == Some(1) && said.contains("3 failed"), "{said}");
+    assert!(said.contains("row 1 (line 2): it is longer than 64 KiB"), "{said}");
+    let expected = [b"name,email\n", &row[..], b"only\n", &row[..row.len() - 2], b"\n"].concat();
+    assert!(std::fs::read(rejected).unwrap() == expected);
 }
 
 #[test]
@@ -165,6 +275,9 @@ fn scripts_and_pages_are_made_of_every_command() {
         let script = String::from_utf8(output.stdout).unwrap();
         for word in ["import", "--on-conflict", "users", "--watch"] {
             assert!(script.contains(word.trim_start_matches('-')), "{shell}: {word}");
+        }
+        for hidden in ["exit-with-parent", "bench-ceiling"] {
+            assert!(!script.contains(hidden), "{shell}: {hidden}");
         }
     }
     let folder = tempfile::tempdir().unwrap();

@@ -144,6 +144,8 @@ PYTHON
 }
 ready 60 || die 'the ring did not become ready within 60 s'
 say "the ring is ready $((SECONDS - begun)) s after up"
+API_TOKEN=$(docker exec gateway cat /secret/token) # of load.py, and of the drill
+export API_TOKEN
 
 python3 "$here/corro/tests/load.py" "$api" >"$work/load" 2>&1 &
 load=$!

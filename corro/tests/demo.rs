@@ -28,9 +28,13 @@ fn command(program: &str) -> Command {
         "NODE_ENV",
         "CORRO_ENV",
         "API_TOKEN",
-        "RUST_LOG",
+        "API_TOKEN_FILE",
+        "API_TOKENS",
+        "API_TOKENS_FILE",
+        "ALLOW_ANONYMOUS",
         "CLUSTER_SECRET",
         "CLUSTER_SECRET_FILE",
+        "RUST_LOG",
     ] {
         command.env_remove(variable);
     }
@@ -95,7 +99,8 @@ impl Demo {
     /// Whether no partition waits for anything.
     fn is_whole(&self) -> bool {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let client = Client::new(Endpoint::local(self.rest_port));
+        let token = std::fs::read_to_string(self.folder.path().join("token")).unwrap();
+        let client = Client::new(Endpoint::local(self.rest_port).with_token(Some(&token)).unwrap());
         let cluster: Value = runtime.block_on(client.ask(Method::GET, "/api/cluster")).unwrap();
         cluster["partitions"].as_array().unwrap().iter().all(|partition| partition["waiting_for"].is_null())
     }
@@ -208,6 +213,45 @@ fn a_process_whose_parent_has_ended_already_does_not_start() {
     assert!(one_line(&output).contains("process 4194304, which started this one, has ended"), "{output:?}");
 }
 
+/// What a shell makes of the lines of the banner, and what the commands find by themselves.
+#[test]
+fn the_ring_of_a_demo_answers_only_those_who_have_its_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut start = command(CORRO);
+    start.args(["demo", "--rest-port=0", "--socket-port=0", "--db-processes=2"]).current_dir(folder.path());
+    let mut demo = start.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let banner: Vec<String> = lines.by_ref().take_while(|line| !line.starts_with("Ctrl-C")).collect();
+    std::thread::spawn(move || lines.for_each(drop));
+    let calls: Vec<&str> =
+        banner.iter().map(|line| line.trim()).filter(|line| line.starts_with("curl ")).collect();
+    assert!(calls.len() > 5, "{banner:?}");
+    let shell = |line: &str| {
+        let output = command("sh").args(["-c", line]).current_dir(folder.path()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for call in calls {
+        let status =
+            shell(&call.replace("curl ", "curl -s -o /dev/null -w '%{http_code}' ").replace(" -i", ""));
+        assert!(["200", "201", "204"].contains(&&*status), "{call}: {status}");
+        let stranger =
+            call.replace("-H @.corro/auth", "-s -o /dev/null -w '%{http_code}'").replace(" -i", "");
+        assert_eq!(shell(&stranger), "401", "{stranger}");
+    }
+    let address = banner.iter().find_map(|line| line.strip_prefix("  API    ")?.strip_suffix("/api/user/"));
+    let status = |folder: &Path| {
+        let mut command = command(CORRO);
+        command.args(["status", "--url", address.unwrap()]).current_dir(folder).output().unwrap()
+    };
+    assert!(status(folder.path()).status.success());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let refused = status(elsewhere.path());
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--token-file"), "{refused:?}");
+    kill(demo.id(), "-INT");
+    assert!(demo.wait().unwrap().success());
+}
+
 #[test]
 fn two_demos_do_not_share_a_folder_or_a_port() {
     let demo = Demo::start(command(CORRO));
@@ -285,8 +329,10 @@ fn a_damaged_database_is_told_with_what_to_do_and_the_demo_goes_on() {
     demo.ordered(&["restart", "db-1"]);
     // All were stopped, so the ring knows of no other copy that leads.
     let url = format!("http://127.0.0.1:{}", demo.rest_port);
-    let promoted =
-        || command(CORRO).args(["promote", "1", "--yes", "--url", &url]).output().unwrap().status.success();
+    let token = demo.folder.path().join("token");
+    let mut promote = command(CORRO);
+    promote.args(["promote", "1", "--yes", "--url", &url, "--token-file"]).arg(token);
+    let promoted = || promote.output().unwrap().status.success();
     eventually("a partition that can be promoted", promoted);
     assert!(lines.any(|line| line.starts_with("The ring is ready")), "the banner comes late");
     std::thread::spawn(move || lines.for_each(drop));

@@ -24,9 +24,19 @@ fn drill(arguments: &[&str]) -> (Output, tempfile::TempDir) {
 /// A command without what the shell that runs the tests has set.
 fn command(program: &str) -> Command {
     let mut command = Command::new(program);
-    for variable in
-        ["REST_PORT", "SOCKET_PORT", "DB_PROCESSES", "NODE_ENV", "CORRO_ENV", "API_TOKEN", "RUST_LOG"]
-    {
+    for variable in [
+        "REST_PORT",
+        "SOCKET_PORT",
+        "DB_PROCESSES",
+        "NODE_ENV",
+        "CORRO_ENV",
+        "API_TOKEN",
+        "API_TOKEN_FILE",
+        "API_TOKENS",
+        "API_TOKENS_FILE",
+        "ALLOW_ANONYMOUS",
+        "RUST_LOG",
+    ] {
         command.env_remove(variable);
     }
     command.stdin(Stdio::null());
@@ -114,6 +124,9 @@ struct Composed {
     folder: tempfile::TempDir,
 }
 
+/// Of a ring that is not known to be a demo.
+const TOKEN: &str = "--token-file=ring/token";
+
 impl Composed {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -170,8 +183,14 @@ impl Drop for Composed {
 fn the_ring_of_another_is_drilled_and_left_as_it_was() {
     let ring = Composed::start();
     let url = format!("--url=http://127.0.0.1:{}", ring.rest_port);
-    let output =
-        ring.drill(&["--driver=compose", "--cycles=3", "--faults=stop,kill,hang", "--target=db-2", &url]);
+    let output = ring.drill(&[
+        "--driver=compose",
+        "--cycles=3",
+        "--faults=stop,kill,hang",
+        "--target=db-2",
+        &url,
+        TOKEN,
+    ]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("not compared on disk"), "{said}");
@@ -194,7 +213,8 @@ fn requests_that_fail_fail_the_drill() {
     let compose = ring.folder.path().join("docker-compose");
     let script = std::fs::read_to_string(&compose).unwrap();
     std::fs::write(&compose, script.replace("exec", "set -- $1 gateway; exec")).unwrap();
-    let output = ring.drill(&["--driver=compose", "--cycles=1", "--faults=kill", "--target=db-1", &url]);
+    let output =
+        ring.drill(&["--driver=compose", "--cycles=1", "--faults=kill", "--target=db-1", &url, TOKEN]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("FAILED: ") && said.contains("failed at "), "{said}");

@@ -10,6 +10,7 @@ failed or was older than that.
 
 import http.client
 import json
+import os
 import random
 import signal
 import sys
@@ -20,6 +21,7 @@ from collections import Counter
 
 USERS_A_WRITER = 50
 TIMEOUT = 15
+TOKEN = os.environ.get("API_TOKEN")
 
 url = urllib.parse.urlsplit(sys.argv[1])
 readers = int(sys.argv[2]) if len(sys.argv) > 2 else 48
@@ -40,6 +42,8 @@ class Client:
             self.connection = http.client.HTTPConnection(url.hostname, url.port, timeout=TIMEOUT)
         try:
             headers = {} if body is None else {"content-type": "application/json"}
+            if TOKEN:
+                headers["authorization"] = f"Bearer {TOKEN}"
             self.connection.request(method, path, body and json.dumps(body), headers)
             response = self.connection.getresponse()
             return response.status, response.read()

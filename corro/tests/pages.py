@@ -24,6 +24,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent.parent
 DEADLINE = 30
+TOKEN = ""  # of the ring
 PHONE, DESK = (390, 844), (1280, 900)
 # All text that is shown, with its size and its contrast against what is painted behind it (WCAG 2.2, 1.4.3).
 MEASURE = """
@@ -190,6 +191,25 @@ def check_shape(browser, name, screenshots):
     assert all(captions), f"{name}: a table without a caption: {captions}"
 
 
+def check_token(browser, url):
+    """Without a token nothing is shown; one of a link is kept for the tab, and leaves the address."""
+    asks = lambda: browser.run("return document.querySelector('#ask').hidden === false")
+    for page in ("", "users/"):
+        browser.open(url + page)
+        wait_for("the question for a token", asks)
+        assert "whole" not in browser.text("#says")
+    browser.open(url + "#token=nonsense")
+    browser.do("POST", "/refresh", {})
+    wait_for("a refusal", lambda: "does not accept that token" in browser.text("#says"))
+    browser.type("#token", TOKEN)
+    browser.click("#ask button")
+    wait_for("a whole ring", lambda: "The ring is whole." in browser.text("#says"))
+    browser.run("sessionStorage.clear()")
+    browser.open(url + f"users/#token={TOKEN}")
+    wait_for("the users", lambda: "No user is found." == browser.text("#says"))
+    assert TOKEN not in browser.run("return location.href")
+
+
 def check_ring(browser, url, demo, screenshots):
     browser.open(url)
     said = lambda: browser.text("#says")
@@ -211,7 +231,7 @@ def check_ring(browser, url, demo, screenshots):
     assert browser.text("#errors-more").startswith("4xx 0, 5xx 0"), browser.text("#errors-more")
     browser.run("""
         clearInterval(window.misses);
-        window.misses = setInterval(() => fetch('api/user/00000000-0000-4000-8000-000000000000'), 50)""")
+        window.misses = setInterval(() => ask('api/user/00000000-0000-4000-8000-000000000000'), 50)""")
     wait_for("errors a second", lambda: re.match(r"4xx (?!0,)", browser.text("#errors-more")))
     # What was not found is not in the latency of successes.
     assert browser.text("#r50") == "–", browser.text("#r50")
@@ -242,7 +262,8 @@ def check_users(browser, url, screenshots):
         body = json.dumps(
             {"name": f"User {number}", "email": f"u{number}@example.org", "group": number % 2}
         ).encode()
-        request = urllib.request.Request(url + "api/user", body, {"content-type": "application/json"})
+        headers = {"content-type": "application/json", "authorization": f"Bearer {TOKEN}"}
+        request = urllib.request.Request(url + "api/user", body, headers)
         urllib.request.urlopen(request, timeout=DEADLINE).close()
 
     browser.type("#find input[name=which]", "ADA@example.org")
@@ -273,7 +294,7 @@ def check_users(browser, url, screenshots):
     wait_for("the editor", lambda: browser.run("return document.querySelector('#edit').open"))
     # Changed by someone else while the editor is open.
     patch = urllib.request.Request(
-        f"{url}api/user/{ada}", b'{"group":8}', {"content-type": "application/json"}, method="PATCH"
+        f"{url}api/user/{ada}", b'{"group":8}', headers, method="PATCH"
     )
     urllib.request.urlopen(patch, timeout=DEADLINE).close()
     fill(name="Ada King")
@@ -291,6 +312,43 @@ def check_users(browser, url, screenshots):
     browser.click("#remove")
     wait_for("one less", lambda: "60 in the ring" in browser.text("#count"))
     assert not any("Ada" in row for row in shown()), shown()
+
+
+def check_late_answers(browser, url):
+    """An answer that comes after something else was asked for changes nothing."""
+    browser.open(url + "users/")
+    wait_for("the users", lambda: browser.run("return document.querySelectorAll('#users tr').length") > 1)
+    first = browser.run("return document.querySelector('#users tr').dataset.id")
+    browser.run(
+        """
+        const real = window.fetch.bind(window);
+        Object.assign(window, { waiting: [], late: 0 });
+        window.fetch = async (path, options) => {
+          if (!String(path).endsWith(arguments[0])) return real(path, options);
+          await new Promise(go => window.waiting.push(go));
+          const response = await real(path), text = await response.text();
+          setTimeout(() => window.late += 1, 100);
+          return new Response(text, response);
+        };""",
+        first,
+    )
+
+    def release(number):
+        browser.run("window.waiting.splice(0).forEach(go => go())")
+        wait_for("the late answer", lambda: browser.run("return window.late") == number)
+
+    browser.click(f"[data-id='{first}'] button[aria-label^=Edit]")
+    browser.click("#new")
+    release(1)
+    title = browser.text("#edit-title")
+    assert title == "New user" and browser.run("return document.querySelector('#fields').name.value") == ""
+    browser.click("#cancel")
+    browser.type("#find input[name=which]", first)
+    browser.click("#find button")
+    browser.type("#find input[name=which]", "")
+    browser.click("#find button")
+    release(2)
+    assert browser.run("return document.querySelectorAll('#users tr').length") > 1, "the list stays"
 
 
 def check_silence(browser, url, demo):
@@ -318,7 +376,9 @@ def main():
     corro = Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target")) / "release" / "corro"
     folder = tempfile.mkdtemp(prefix="corro-pages-")
     environment = {
-        key: value for key, value in os.environ.items() if key not in ("API_TOKEN", "DB_PROCESSES")
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("API_TOKEN") and key != "DB_PROCESSES"
     }
     running = []
     try:
@@ -327,7 +387,9 @@ def main():
             running.append(subprocess.Popen(command, stdout=out, stderr=out, env=environment))
             running.append(subprocess.Popen([chromedriver, "--port=0"], stdout=log, stderr=log))
         printed = lambda name, pattern: re.search(pattern, Path(folder, name).read_text())
-        url = wait_for("the ring", lambda: printed("out", r"  API    (http://\S+?/)"))[1]
+        url = wait_for("the ring", lambda: printed("out", r"  ring   (http://\S+?/)#token=\S+"))[1]
+        global TOKEN
+        TOKEN = Path(folder, "token").read_text().strip()
         port = wait_for("the driver", lambda: printed("driver", r"started successfully on port (\d+)"))[1]
 
         def demo(order, process):
@@ -341,8 +403,10 @@ def main():
         browser = Browser(running[1], port, f"{folder}/profile")
         try:
             for check, arguments in (
+                (check_token, (url,)),
                 (check_ring, (url, demo, screenshots)),
                 (check_users, (url, screenshots)),
+                (check_late_answers, (url,)),
                 (check_silence, (url, demo)),
             ):
                 check(browser, *arguments)

@@ -28,4 +28,5 @@ set --
 cd "$folder" # it keeps what it finds where it runs
 export SCHEMATHESIS_HOOKS=schemathesis_hooks PYTHONPATH="$here" PYTHONDONTWRITEBYTECODE=1
 "$venv/bin/schemathesis" --config-file "$here/schemathesis.toml" \
-    run "$url/openapi.json" --no-color --checks all "${options[@]}"
+    run "$url/openapi.json" --no-color --checks all --header "authorization: Bearer $(cat token)" \
+    "${options[@]}"

@@ -7,7 +7,8 @@ use clap::Parser;
 use process::CommonSettings;
 use process::secret::{self, Secret};
 
-use crate::http::{ApiTokens, HttpSettings, Launcher};
+use crate::http::{Access, HttpSettings, Launcher, Token};
+use crate::tokens_file;
 
 /// The REST gateway of a ring of users
 #[derive(Parser, Clone, Debug)]
@@ -23,12 +24,23 @@ pub struct GatewayConfig {
     #[arg(long, env = "DB_PROCESSES", default_value_t = 3, value_name = "NUMBER",
           value_parser = clap::value_parser!(u16).range(1..=999))]
     pub db_processes: u16,
-    /// Where set, /api asks for Authorization: Bearer with this token, or one of several separated by commas
+    /// Token of the role admin, or several separated by commas; sent as Authorization: Bearer
     #[arg(long, env = "API_TOKEN", hide_env_values = true, value_name = "TEXT")]
     pub api_token: Option<Secret>,
     /// File with that token, or several
     #[arg(long, env = "API_TOKEN_FILE", value_name = "FILE")]
     pub api_token_file: Option<PathBuf>,
+    /// Tokens name:role:secret, separated by commas or line ends; role: read, write or admin
+    #[arg(long, env = "API_TOKENS", hide_env_values = true, value_name = "TEXT")]
+    pub api_tokens: Option<Secret>,
+    /// File of tokens name:role:sha256:digest, as corro token new makes them; read again when it changes
+    #[arg(long, env = "API_TOKENS_FILE", value_name = "FILE")]
+    pub api_tokens_file: Option<PathBuf>,
+    /// Requests without a token may do everything; for a ring that no stranger reaches
+    #[arg(long, env = "ALLOW_ANONYMOUS", value_name = "BOOL", default_value = "false",
+          default_missing_value = "true", num_args = 0..=1, require_equals = true,
+          action = clap::ArgAction::Set)]
+    pub allow_anonymous: bool,
     /// So many seconds after a user was deleted nothing is kept of it any more; 0 keeps what is left for ever
     #[arg(long, env = "PURGE_AFTER", default_value_t = 86_400, value_name = "SECONDS")]
     pub purge_after: u64,
@@ -60,13 +72,35 @@ impl GatewayConfig {
                 self.socket_port
             ));
         }
-        let Some(list) = self.token_list()? else { return Ok(()) };
-        let tokens = ApiTokens::parse(&list).map_err(|bad| format!("API_TOKEN (--api-token): {bad}"))?;
-        tokens.iter().try_for_each(|token| self.common.check_strength("API_TOKEN", token))
+        self.tokens()?;
+        self.api_tokens_file.as_deref().map_or(Ok(()), |file| tokens_file::read(file).map(drop))
     }
 
-    fn token_list(&self) -> Result<Option<Secret>, String> {
-        secret::given("API_TOKEN", self.api_token.as_ref(), self.api_token_file.as_deref())
+    /// The tokens that stay as they are: those of the file may change.
+    ///
+    /// # Errors
+    /// As [`Self::validate`].
+    pub(crate) fn tokens(&self) -> Result<Vec<Token>, String> {
+        let mut tokens = Vec::new();
+        let plain = secret::given("API_TOKEN", self.api_token.as_ref(), self.api_token_file.as_deref())?;
+        if let Some(list) = plain {
+            tokens.extend(
+                Token::of_plain_list(&list).map_err(|bad| format!("API_TOKEN (--api-token): {bad}"))?,
+            );
+            self.check_strength("API_TOKEN", &list)?;
+        }
+        if let Some(list) = &self.api_tokens {
+            tokens.extend(Token::of_list(list).map_err(|bad| format!("API_TOKENS (--api-tokens): {bad}"))?);
+            self.check_strength("API_TOKENS", list)?;
+        }
+        Ok(tokens)
+    }
+
+    /// Whether production accepts each secret of a list.
+    fn check_strength(&self, variable: &str, list: &Secret) -> Result<(), String> {
+        let secrets = list.expose().split([',', '\n']).filter_map(|entry| entry.rsplit(':').next());
+        let mut secrets = secrets.filter_map(|secret| secret.trim().parse::<Secret>().ok());
+        secrets.try_for_each(|secret| self.common.check_strength(variable, &secret))
     }
 
     /// The age at which tombstones go, if they do.
@@ -74,14 +108,14 @@ impl GatewayConfig {
         (self.purge_after > 0).then(|| Duration::from_secs(self.purge_after))
     }
 
-    /// The settings of the HTTP side. With an `API_TOKEN` that [`Self::validate`] refuses, no request is let
-    /// in.
+    /// The settings of the HTTP side, without the tokens of the file. Tokens that [`Self::validate`] refuses
+    /// admit no request.
     pub fn http_settings(&self) -> HttpSettings {
-        let tokens = match self.token_list() {
-            Ok(list) => list.map(|list| ApiTokens::parse(&list).unwrap_or_default()),
-            Err(_) => Some(ApiTokens::default()),
-        };
-        HttpSettings { tokens, launcher: self.launcher, ..HttpSettings::default() }
+        HttpSettings {
+            access: Access::new(self.tokens().unwrap_or_default(), self.allow_anonymous),
+            launcher: self.launcher,
+            ..HttpSettings::default()
+        }
     }
 }
 
@@ -108,7 +142,7 @@ mod tests {
         let config = config(&["--cluster-secret=sesame"]).expect("defaults");
         assert_eq!((config.rest_port, config.socket_port, config.db_processes), (3001, 3002, 3));
         assert!(config.validate().is_ok());
-        assert!(config.http_settings().tokens.is_none());
+        assert!(config.http_settings().access.summary().contains("/api answers 401"));
         assert_eq!(config.purge_after(), Some(Duration::from_secs(24 * 60 * 60)));
     }
 
@@ -120,6 +154,8 @@ mod tests {
             &["--db-processes", "999"],
             &["--node-env", "production"],
             &["--api-token", "one, two"],
+            &["--api-tokens", "ci:write:sesame,\nops:admin:barley", "--allow-anonymous=false"],
+            &["--allow-anonymous"],
         ] {
             let args = &[args, &["--cluster-secret", "of sixteen bytes"]].concat();
             assert!(config(args).and_then(|config| config.validate()).is_ok(), "{args:?}");
@@ -151,8 +187,10 @@ mod tests {
         let line = refusal(&["--node-env", "production", "--cluster-secret", "change-me"]);
         assert!(line.starts_with("CLUSTER_SECRET: it can be guessed"), "{line}");
         let good = ["--node-env", "production", "--cluster-secret", "of sixteen bytes"];
-        let line = refusal(&[&good[..], &["--api-token", "of sixteen,bytes"]].concat());
+        let line = refusal(&[&good[..], &["--api-token", "of-sixteen-bytes,short"]].concat());
         assert!(line.starts_with("API_TOKEN: it can be guessed"), "{line}");
+        let line = refusal(&[&good[..], &["--api-tokens", "ci:write:short"]].concat());
+        assert!(line.starts_with("API_TOKENS: it can be guessed"), "{line}");
     }
 
     #[test]
@@ -163,12 +201,12 @@ mod tests {
         let flag = format!("--api-token-file={}", file.display());
         let config = config(&["--cluster-secret=sesame", &flag]).expect("a file");
         assert!(config.validate().is_ok());
-        assert!(config.http_settings().tokens.is_some_and(|tokens| tokens.knows("two")));
+        assert!(config.http_settings().access.summary().contains("admin: 2"));
         let line = refusal(&["--cluster-secret=sesame", "--api-token=one", &flag]);
         assert_eq!(line, "API_TOKEN_FILE: API_TOKEN is set as well; allowed: one of the two");
         drop(folder);
         assert!(refusal(&["--cluster-secret=sesame", &flag]).starts_with("API_TOKEN_FILE: "));
-        assert!(config.http_settings().tokens.is_some_and(|tokens| !tokens.knows("two")), "no one is let in");
+        assert!(config.http_settings().access.summary().contains("401"), "no one is let in");
     }
 
     #[test]
@@ -181,6 +219,12 @@ mod tests {
         let config = config(&["--api-token", "hush"]).expect("a token");
         assert!(!format!("{config:?} {:?}", config.http_settings()).contains("hush"));
         assert!(refusal(&["--api-token", ""]).starts_with("API_TOKEN (--api-token): "));
+        let line = refusal(&["--cluster-secret=sesame", "--api-tokens", "ci:writer:hush"]);
+        assert!(line.starts_with("API_TOKENS (--api-tokens): entry 1: ") && !line.contains("hush"), "{line}");
+        let line = refusal(&["--cluster-secret=sesame", "--api-tokens-file", "/no/such/file"]);
+        assert!(line.starts_with("API_TOKENS_FILE (--api-tokens-file): /no/such/file: "), "{line}");
+        let line = refusal(&["--allow-anonymous=perhaps"]);
+        assert!(line.ends_with("allowed: true, false"), "{line}");
     }
 
     #[test]
@@ -192,6 +236,9 @@ mod tests {
             "DB_PROCESSES",
             "API_TOKEN",
             "API_TOKEN_FILE",
+            "API_TOKENS",
+            "API_TOKENS_FILE",
+            "ALLOW_ANONYMOUS",
             "PURGE_AFTER",
             "MAX_CLOCK_OFFSET",
             "CORRO_LAUNCHER",

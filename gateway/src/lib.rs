@@ -21,4 +21,5 @@ pub mod http;
 pub mod run;
 pub mod scatter;
 pub mod status;
+mod tokens_file;
 pub mod transport;

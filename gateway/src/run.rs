@@ -16,6 +16,7 @@ use crate::config::GatewayConfig;
 use crate::engine::{Engine, EngineConfig};
 use crate::engine_task::{EngineHandle, EngineTask};
 use crate::http::{self, HttpSettings, Limits};
+use crate::tokens_file;
 use crate::transport::{self, Connections};
 
 /// Bound of each partition's unreplicated tail.
@@ -116,6 +117,17 @@ impl Gateway {
             tokio::spawn(transport::serve(socket, secret, connections, events_in, ring_shutdown.clone()));
 
         let settings = HttpSettings { closing: shutdown.clone(), ..config.http_settings() };
+        let access = settings.access.clone();
+        if let Some(file) = config.api_tokens_file.clone() {
+            let others = config.tokens().map_err(anyhow::Error::msg)?;
+            let tokens = tokens_file::read(&file).map_err(anyhow::Error::msg)?;
+            access.replace([&others[..], &tokens].concat());
+            tokio::spawn(tokens_file::watch(file, others, access.clone(), ring_shutdown.clone()));
+        }
+        match access.summary() {
+            summary if access.is_unusual() => warn!("{summary}"),
+            summary => info!("{summary}"),
+        }
         let app = http::router(handle, &settings);
         let limits = Limits { connections: http::allowed_connections(), ..Limits::default() };
         let serving = http::serve(rest, app, limits, shutdown.clone());

@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::Context;
 use gateway::engine_task::{EngineHandle, Request, Written};
-use gateway::http::{self, HttpSettings, Limits};
+use gateway::http::{self, Access, HttpSettings, Limits};
 use protocol::message::link::{Found, WriteAnswer};
 use protocol::{Condition, Operation, Outcome, User, UserId, Version};
 use tokio::net::TcpListener;
@@ -32,7 +32,8 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{}", listener.local_addr()?.port())?;
     let (engine, requests) = EngineHandle::channel();
     tokio::spawn(answer(requests));
-    let router = http::router(engine, &HttpSettings::default());
+    let settings = HttpSettings { access: Access::new(Vec::new(), true), ..HttpSettings::default() };
+    let router = http::router(engine, &settings);
     http::serve(listener, router, Limits::default(), CancellationToken::new()).await;
     Ok(())
 }

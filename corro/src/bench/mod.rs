@@ -32,7 +32,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use crate::client::Endpoint;
+use crate::target::Credentials;
 use crate::terminal::say;
 use sides::Sides;
 
@@ -43,9 +43,9 @@ pub(crate) struct BenchArgs {
     /// [default: a ring of its own, in a temporary folder]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// API token of a running ring
-    #[arg(long, alias = "api-token", env = "API_TOKEN", hide_env_values = true, value_name = "TEXT")]
-    token: Option<String>,
+    // Of a running ring.
+    #[command(flatten)]
+    token: Credentials,
     /// Size of a ring of its own
     #[arg(long, alias = "processes", default_value_t = 3, value_name = "N", value_parser = upto::<u16>(64),
         conflicts_with = "url")]
@@ -183,7 +183,7 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<()> {
 async fn start(args: &BenchArgs, sides: &mut Sides) -> anyhow::Result<()> {
     match &args.url {
         Some(url) => {
-            let target = Endpoint::parse(url, args.token.as_deref())?;
+            let target = args.token.endpoint(url).await?;
             ensure!(target.base.scheme() == "http", "--url: a bench speaks http only: not by way of a proxy");
             say(&format!(
                 "This creates {} users, and more with every POST, in the ring at {target}, and deletes them \

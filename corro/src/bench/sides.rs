@@ -63,10 +63,10 @@ impl Sides {
         let ring = DemoRing::start(command, size).await.with_context(|| format!("the ring ({name})"))?;
         let port = ring.port();
         until_ready(port).await?; // all processes run now
-        let processes = ring.processes().await?;
+        let (processes, target) = (ring.processes().await?, ring.endpoint()?);
         self.rings.push(ring);
         let processes = processes.into_iter().map(|(name, pid)| Watched { name, pid }).collect();
-        self.all.push(Side { name, target: Endpoint::local(port), processes, made: None });
+        self.all.push(Side { name, target, processes, made: None });
         Ok(())
     }
 

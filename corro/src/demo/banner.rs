@@ -6,11 +6,12 @@ use protocol::UserId;
 use protocol::placement::{partition_of, replica_of};
 use uuid::Uuid;
 
+use super::DEFAULT_FOLDER;
 use super::children::Ring;
 
 /// All of it. `command` is what the user has typed for this executable.
 pub(crate) fn banner(ring: &Ring, took: Duration, command: &str) -> String {
-    let Ring { layout, rest_port, size, .. } = ring;
+    let Ring { layout, rest_port, size, token, .. } = ring;
     let user = format!("http://localhost:{rest_port}/api/user/");
     let place = 1 % size;
     let id = user_of(place, *size);
@@ -20,33 +21,40 @@ pub(crate) fn banner(ring: &Ring, took: Duration, command: &str) -> String {
         }
         None => "a ring of one keeps no second copy: while its process is away, its users are".to_owned(),
     };
+    let auth = quoted(&format!("@{}", layout.header.display()));
     let json = "-H 'content-type: application/json' -d";
+    // Where it is needed: the orders look into `.corro` of the folder that they are given in.
+    let in_folder = match layout.folder.to_string_lossy() {
+        default if default == DEFAULT_FOLDER => String::new(),
+        folder => format!(" --folder {}", quoted(&folder)),
+    };
     format!(
         r#"
 The ring is ready after {took:.2} s: a gateway and {size} db-process{es}, all of them on this machine.
 
   API    {user}
-  ring   http://localhost:{rest_port}/   (a page; as JSON: /api/cluster)
-  users  http://localhost:{rest_port}/users
+  ring   http://localhost:{rest_port}/#token={token}
+  users  http://localhost:{rest_port}/users#token={token}
   docs   http://localhost:{rest_port}/docs
   data   {data}   (kept; remove {folder} to start afresh)
   logs   {logs}
+  token  {token_file}   (every call needs it; the links above have it)
 
 Calls, ready to paste ({holders}):
 
-  curl -i {user} {json} '{{"id":"{id}","name":"Ada Lovelace","email":"ada@example.com","group":1}}'
-  curl -i {user}{id}
-  curl -i '{user}?limit=10'
-  curl -i -X PUT {user} {json} '{{"id":"{id}","group":2}}'
-  curl -i -X PATCH {user}{id} {json} '{{"name":"Ada King"}}'
-  curl -i -X DELETE {user}{id}
-  curl http://localhost:{rest_port}/api/cluster
+  curl -H {auth} -i {user} {json} '{{"id":"{id}","name":"Ada Lovelace","email":"ada@example.com","group":1}}'
+  curl -H {auth} -i {user}{id}
+  curl -H {auth} -i '{user}?limit=10'
+  curl -H {auth} -i -X PUT {user} {json} '{{"id":"{id}","group":2}}'
+  curl -H {auth} -i -X PATCH {user}{id} {json} '{{"name":"Ada King"}}'
+  curl -H {auth} -i -X DELETE {user}{id}
+  curl -H {auth} http://localhost:{rest_port}/api/cluster
 
 The drill, from a second terminal in this folder:
 
-  {command} demo kill db-{place}       # as kill -9 does; ask for the user again
-  {command} demo restart db-{place}
-  {command} demo status
+  {command} demo kill db-{place}{in_folder}       # as kill -9 does; ask for the user again
+  {command} demo restart db-{place}{in_folder}
+  {command} demo status{in_folder}
 
 Ctrl-C stops all of it.
 "#,
@@ -55,7 +63,17 @@ Ctrl-C stops all of it.
         data = layout.data.display(),
         folder = layout.folder.display(),
         logs = layout.logs.display(),
+        token_file = layout.token.display(),
     )
+}
+
+/// As a shell takes it.
+fn quoted(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@:,".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// A fixed id of a user whose primary copy is at that place.
@@ -75,8 +93,12 @@ mod tests {
     use super::*;
 
     fn shown(size: u16) -> String {
-        let layout = Layout::of(Path::new(".corro"));
-        let ring = Ring { layout, rest_port: 4001, socket_port: 4002, size };
+        shown_in(".corro", size)
+    }
+
+    fn shown_in(folder: &str, size: u16) -> String {
+        let layout = Layout::of(Path::new(folder));
+        let ring = Ring { layout, rest_port: 4001, socket_port: 4002, size, token: "barley".to_owned() };
         banner(&ring, Duration::from_millis(1234), "target/release/corro")
     }
 
@@ -86,13 +108,13 @@ mod tests {
         let id = user_of(1, 3);
         for line in [
             "ready after 1.23 s: a gateway and 3 db-processes,".to_owned(),
-            "curl -i http://localhost:4001/api/user/ -H 'content-type: application/json' -d '{\"id\":\""
+            "curl -H @.corro/auth -i http://localhost:4001/api/user/ -H 'content-type: application/json' -d '{\"id\":\""
                 .to_owned(),
-            format!("curl -i http://localhost:4001/api/user/{id}\n"),
-            "curl -i -X PUT http://localhost:4001/api/user/ ".to_owned(),
-            format!("curl -i -X PATCH http://localhost:4001/api/user/{id} "),
-            format!("curl -i -X DELETE http://localhost:4001/api/user/{id}\n"),
-            "curl http://localhost:4001/api/cluster\n".to_owned(),
+            format!("curl -H @.corro/auth -i http://localhost:4001/api/user/{id}\n"),
+            "curl -H @.corro/auth -i -X PUT http://localhost:4001/api/user/ ".to_owned(),
+            format!("curl -H @.corro/auth -i -X PATCH http://localhost:4001/api/user/{id} "),
+            format!("curl -H @.corro/auth -i -X DELETE http://localhost:4001/api/user/{id}\n"),
+            "curl -H @.corro/auth http://localhost:4001/api/cluster\n".to_owned(),
             "target/release/corro demo kill db-1 ".to_owned(),
             "target/release/corro demo restart db-1\n".to_owned(),
             "db-1 and db-2 hold this user".to_owned(),
@@ -100,6 +122,19 @@ mod tests {
             assert!(banner.contains(&line), "{line} is missing in {banner}");
         }
         assert!(!banner.contains("sesame"));
+        assert!(banner.contains("http://localhost:4001/users#token=barley\n"), "{banner}");
+    }
+
+    #[test]
+    fn orders_name_the_folder_where_it_is_another_one() {
+        assert!(!shown(3).contains("--folder"));
+        for (folder, named) in [("/srv/ring", "/srv/ring"), ("my ring's", r"'my ring'\''s'")] {
+            let banner = shown_in(folder, 3);
+            for order in ["kill db-1", "restart db-1", "status"] {
+                let line = format!("target/release/corro demo {order} --folder {named}");
+                assert!(banner.contains(&line), "{line} is missing in {banner}");
+            }
+        }
     }
 
     #[test]

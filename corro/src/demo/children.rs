@@ -25,6 +25,8 @@ pub(crate) struct Ring {
     pub(crate) rest_port: u16,
     pub(crate) socket_port: u16,
     pub(crate) size: u16,
+    /// Of the role admin, for the calls of the API.
+    pub(crate) token: String,
 }
 
 impl Ring {
@@ -58,6 +60,12 @@ impl Ring {
         ]
     }
 
+    /// The token of the demo beside those that the environment has.
+    fn tokens(&self) -> String {
+        let others = std::env::var("API_TOKENS").unwrap_or_default();
+        format!("{others}\ndemo:admin:{}", self.token)
+    }
+
     /// Starts a process. What it prints is added to its file in the folder of logs.
     ///
     /// Call it on the main thread: see [`parent::end_with`].
@@ -72,6 +80,7 @@ impl Ring {
             .args(self.arguments(process))
             .env("CLUSTER_SECRET_FILE", &self.layout.secret)
             .env_remove("CLUSTER_SECRET") // this ring has its own
+            .envs((process == "gateway").then(|| ("API_TOKENS", self.tokens())))
             .env_remove("REPLICATION_ADDRESS") // it would be the same for all
             .stdout(file.try_clone()?)
             .stderr(file)
@@ -145,7 +154,13 @@ mod tests {
     use super::*;
 
     fn ring() -> Ring {
-        Ring { layout: Layout::of(Path::new(".corro")), rest_port: 3001, socket_port: 3002, size: 3 }
+        Ring {
+            layout: Layout::of(Path::new(".corro")),
+            rest_port: 3001,
+            socket_port: 3002,
+            size: 3,
+            token: "barley".to_owned(),
+        }
     }
 
     #[test]
@@ -173,6 +188,13 @@ mod tests {
                 "--log-dir=.corro/logs/db-1",
             ]
         );
+    }
+
+    #[test]
+    fn the_token_is_no_argument() {
+        for process in ring().processes() {
+            assert!(!ring().arguments(&process).concat().contains("barley"));
+        }
     }
 
     #[test]

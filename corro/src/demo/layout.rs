@@ -3,9 +3,12 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+
+use crate::token;
 
 /// Size of a new ring, where none is asked for.
 const DEFAULT_SIZE: u16 = 3;
@@ -23,6 +26,10 @@ pub(crate) struct Layout {
     pub(crate) secret: PathBuf,
     /// The second terminal's way to the demo.
     pub(crate) socket: PathBuf,
+    /// A token of the role admin.
+    pub(crate) token: PathBuf,
+    /// The header that shows it, for `curl -H @FILE`: a command line can be read by others.
+    pub(crate) header: PathBuf,
     lock: PathBuf,
 }
 
@@ -34,8 +41,38 @@ impl Layout {
             logs: folder.join("logs"),
             secret: folder.join("secret"),
             socket: folder.join("demo.sock"),
+            token: folder.join("token"),
+            header: folder.join("auth"),
             lock: folder.join("demo.lock"),
         }
+    }
+
+    /// The token of the ring. Where there is none yet, it is made; it stays, so that what uses it continues to
+    /// work.
+    ///
+    /// # Errors
+    /// Where it can neither be read nor be written.
+    pub(crate) fn make_token(&self) -> anyhow::Result<String> {
+        let token = match std::fs::read_to_string(&self.token) {
+            Ok(token) if !token.trim().is_empty() => token.trim().to_owned(),
+            _ => token::random()?,
+        };
+        for (path, text) in
+            [(&self.token, format!("{token}\n")), (&self.header, format!("authorization: Bearer {token}\n"))]
+        {
+            let write = || {
+                // One that is there may have another mode.
+                let _ = std::fs::remove_file(path);
+                File::options()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(path)?
+                    .write_all(text.as_bytes())
+            };
+            write().with_context(|| format!("{} cannot be written", path.display()))?;
+        }
+        Ok(token)
     }
 
     /// Where a process prints to.
@@ -168,6 +205,21 @@ mod tests {
         let odd = folder.path().join(OsStr::from_bytes(b"r\xe9sum\xe9"));
         let refused = Layout::of(&odd).take().unwrap_err().to_string();
         assert!(refused.contains(r"r\xE9sum\xE9") && !odd.exists(), "{refused}");
+    }
+
+    #[test]
+    fn the_token_is_kept_and_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::of(folder.path());
+        std::fs::write(&layout.header, "old").unwrap();
+        let token = layout.make_token().unwrap();
+        assert_eq!(layout.make_token().unwrap(), token);
+        let header = std::fs::read_to_string(&layout.header).unwrap();
+        assert_eq!(header, format!("authorization: Bearer {token}\n"));
+        for file in [&layout.token, &layout.header] {
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        }
     }
 
     #[test]

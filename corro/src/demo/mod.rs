@@ -21,7 +21,7 @@ mod ports;
 mod ring;
 mod supervise;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
@@ -32,6 +32,9 @@ pub(crate) use ring::{DataFolder, DemoRing};
 
 use crate::terminal::say;
 
+/// Where a demo writes, where no other folder is asked for.
+const DEFAULT_FOLDER: &str = ".corro";
+
 /// `corro demo`, with its settings and the orders to a running one.
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
@@ -39,6 +42,14 @@ pub(crate) struct DemoArgs {
     pub(crate) settings: DemoSettings,
     #[command(subcommand)]
     pub(crate) order: Option<Order>,
+}
+
+/// The token of the demo in this folder, if it is the one that has this port.
+pub(crate) async fn token_of(port: u16) -> Option<String> {
+    let layout = Layout::of(Path::new(DEFAULT_FOLDER));
+    let token = std::fs::read_to_string(&layout.token).ok()?;
+    let status = control::status(&layout).await.ok()?;
+    (status.rest_port == port).then_some(token)
 }
 
 /// How a demo is set up.
@@ -54,7 +65,7 @@ pub(crate) struct DemoSettings {
     #[arg(long, env = "DB_PROCESSES", value_name = "N", value_parser = ring_size())]
     db_processes: Option<u16>,
     /// Folder for all that the demo writes
-    #[arg(long, default_value = ".corro", value_name = "FOLDER", global = true)]
+    #[arg(long, default_value = DEFAULT_FOLDER, value_name = "FOLDER", global = true)]
     pub(crate) folder: PathBuf,
 }
 

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::control::{Order, Status, send, status};
 use super::layout::Layout;
+use crate::client::Endpoint;
 use crate::parent::send_signal;
 
 /// A demo that has not opened its control socket within this time, or not ended, is broken.
@@ -116,7 +117,12 @@ impl DemoRing {
             .arg(format!("--db-processes={size}"))
             .arg("--folder")
             .arg(folder.path())
-            .env_remove("API_TOKEN") // the ring is its own
+            // The ring is its own.
+            .env_remove("API_TOKEN")
+            .env_remove("API_TOKEN_FILE")
+            .env_remove("API_TOKENS")
+            .env_remove("API_TOKENS_FILE")
+            .env_remove("ALLOW_ANONYMOUS")
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
@@ -143,6 +149,15 @@ impl DemoRing {
     /// HTTP port of its gateway.
     pub(crate) fn port(&self) -> u16 {
         self.rest_port
+    }
+
+    /// Its gateway, with its token. A demo of an earlier version has none.
+    ///
+    /// # Errors
+    /// Where the token is not one.
+    pub(crate) fn endpoint(&self) -> anyhow::Result<Endpoint> {
+        let token = std::fs::read_to_string(&self.layout.token).ok();
+        Endpoint::local(self.rest_port).with_token(token.as_deref())
     }
 
     pub(crate) fn data(&self) -> &Arc<DataFolder> {

@@ -47,6 +47,7 @@ pub(crate) async fn run(settings: DemoSettings, shutdown: CancellationToken) -> 
         size: layout.ring_size(settings.db_processes)?,
         rest_port: ports::free(settings.rest_port, "REST_PORT").await?,
         socket_port: ports::free(settings.socket_port, "SOCKET_PORT").await?,
+        token: layout.make_token()?,
         layout,
     };
     let socket = ring.layout.socket.clone();

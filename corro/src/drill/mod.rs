@@ -33,9 +33,10 @@ use clap::builder::RangedU64ValueParser;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::client::{Endpoint, GatewayArgs};
+use crate::client::Endpoint;
 use crate::demo::DemoRing;
 use crate::parent;
+use crate::target::GatewayArgs;
 use crate::terminal::say;
 use driver::{Driver, DriverKind};
 use faults::{Fault, Target, plan};
@@ -109,9 +110,8 @@ pub(crate) async fn run(args: DrillArgs) -> anyhow::Result<bool> {
     for file in args.report.iter().chain(&args.html) {
         write(file, "")?; // better now than after an hour
     }
-    let (driver, url, token) = open(&args).await?;
-    let endpoint = Endpoint::parse(&url, token)?;
-    let report = drill(&args, &faults, &driver, url, endpoint, &shutdown).await;
+    let (driver, endpoint) = open(&args).await?;
+    let report = drill(&args, &faults, &driver, endpoint, &shutdown).await;
     // The logs help to find out why it failed.
     let failed = report.as_ref().is_ok_and(|report| !report.passed && !shutdown.is_cancelled());
     let kept = driver.close(failed).await?;
@@ -129,24 +129,26 @@ pub(crate) async fn run(args: DrillArgs) -> anyhow::Result<bool> {
     Ok(report.passed)
 }
 
-/// Finds or starts what carries out the faults, with the address and the token of its gateway.
-async fn open(args: &DrillArgs) -> anyhow::Result<(Driver, String, Option<&str>)> {
-    let token = args.gateway.token.as_deref();
-    let (demo, token) = match (args.driver, &args.folder) {
-        (DriverKind::Compose, _) => return Ok((Driver::compose().await?, args.gateway.url.clone(), token)),
-        (DriverKind::Manual, _) => return Ok((Driver::Manual, args.gateway.url.clone(), token)),
-        (DriverKind::Demo, Some(folder)) => (DemoRing::running_in(folder).await?, token),
-        (DriverKind::Demo, None) => (DemoRing::start(parent::child(None)?, args.db_processes).await?, None),
+/// Finds or starts what carries out the faults, with its gateway.
+async fn open(args: &DrillArgs) -> anyhow::Result<(Driver, Endpoint)> {
+    let given = async || args.gateway.token.endpoint(&args.gateway.url).await;
+    let demo = match (args.driver, &args.folder) {
+        (DriverKind::Compose, _) => return Ok((Driver::compose().await?, given().await?)),
+        (DriverKind::Manual, _) => return Ok((Driver::Manual, given().await?)),
+        (DriverKind::Demo, Some(folder)) => DemoRing::running_in(folder).await?,
+        (DriverKind::Demo, None) => DemoRing::start(parent::child(None)?, args.db_processes).await?,
     };
-    let url = format!("http://127.0.0.1:{}", demo.port());
-    Ok((Driver::Demo(Box::new(demo)), url, token))
+    let endpoint = match args.gateway.token.given()? {
+        Some(token) if args.folder.is_some() => Endpoint::local(demo.port()).with_token(Some(&token))?,
+        _ => demo.endpoint()?,
+    };
+    Ok((Driver::Demo(Box::new(demo)), endpoint))
 }
 
 async fn drill(
     args: &DrillArgs,
     faults: &[Fault],
     driver: &Driver,
-    url: String,
     endpoint: Endpoint,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Report> {
@@ -157,7 +159,7 @@ async fn drill(
     }
     let setup = Setup {
         driver: format!("{:?}", args.driver).to_lowercase(),
-        url,
+        url: endpoint.to_string(),
         db_processes: ring.size().await?,
         connections: args.connections as usize,
         reads_percent: args.reads,

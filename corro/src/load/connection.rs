@@ -172,7 +172,10 @@ mod tests {
         let refused = RequestError::Refused("refused".to_owned());
         assert_eq!(judged(refused), (None, true));
         assert_eq!(judged(RequestError::Broken("reset".to_owned())), (Some(Outcome::Unknown), true));
-        assert_eq!(judged(RequestError::TimedOut(Duration::ZERO)), (Some(Outcome::Unknown), false));
+        assert_eq!(
+            judged(RequestError::TimedOut(String::new(), Duration::ZERO)),
+            (Some(Outcome::Unknown), false)
+        );
     }
 
     #[test]

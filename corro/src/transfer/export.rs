@@ -15,8 +15,9 @@ use url::form_urlencoded;
 
 use super::destination::Destination;
 use super::{Format, PAUSE, file, progress, show};
-use crate::client::{Client, Count, GatewayArgs};
-use crate::terminal::complain;
+use crate::client::{Client, Count};
+use crate::target::GatewayArgs;
+use crate::terminal::{Reminder, complain, trying_again};
 
 /// Users on a page: as many as there may be.
 const PAGE: usize = 1_000;
@@ -68,7 +69,7 @@ pub(crate) async fn export(args: ExportArgs) -> anyhow::Result<()> {
 }
 
 async fn write(args: &ExportArgs, mut output: Output) -> anyhow::Result<u64> {
-    let mut pages = Pages::new(&args.gateway, args.group, None)?;
+    let mut pages = Pages::new(&args.gateway, args.group, None).await?;
     let progress = progress("exported", Some(pages.count().await?));
     let mut users = 0;
     while let Some(page) = pages.next(PAGE).await? {
@@ -94,7 +95,7 @@ pub(crate) struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    pub(crate) fn new(
+    pub(crate) async fn new(
         gateway: &'a GatewayArgs,
         group: Option<i32>,
         email: Option<&str>,
@@ -108,7 +109,7 @@ impl<'a> Pages<'a> {
         }
         let filter = Some(filter.finish()).filter(|filter| !filter.is_empty());
         let filter = filter.map_or(String::new(), |filter| format!("&{filter}"));
-        Ok(Self { gateway, client: gateway.client()?, group, filter, cursor: Some(String::new()) })
+        Ok(Self { gateway, client: gateway.client().await?, group, filter, cursor: Some(String::new()) })
     }
 
     /// How many users there are, of the group where there is one.
@@ -139,6 +140,7 @@ impl<'a> Pages<'a> {
 
     async fn ask<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let (start, patience) = (Instant::now(), self.gateway.patience());
+        let mut retrying = Reminder::default();
         loop {
             let reason = match self.client.send(Method::GET, path, None).await {
                 Ok(answer) if answer.status.is_server_error() => answer.reason(),
@@ -147,6 +149,9 @@ impl<'a> Pages<'a> {
             };
             if start.elapsed() > patience {
                 return Err(anyhow!("no page for {} s: {reason}", patience.as_secs()));
+            }
+            if retrying.is_due() {
+                complain(&trying_again(&reason, start.elapsed(), patience));
             }
             sleep(PAUSE).await;
         }

@@ -20,8 +20,9 @@ use unicode_normalization::UnicodeNormalization;
 use super::destination::create;
 use super::rows::{CREATE, Place, ReadRow, Reading, Row, Rows, UPDATE, Unusable};
 use super::{Format, PAUSE, at, file, progress, show};
-use crate::client::{Client, GatewayArgs, NDJSON, Problem, RequestError};
-use crate::terminal::{complain, say};
+use crate::client::{Client, NDJSON, Problem, RequestError};
+use crate::target::GatewayArgs;
+use crate::terminal::{REMINDER, Reminder, complain, say, trying_again};
 
 /// Rows of one request: so many that the time between two requests does not matter.
 const REQUEST: usize = 16_384;
@@ -32,6 +33,9 @@ const REQUEST_BYTES: usize = 900 << 10;
 
 /// So many rows that failed are printed.
 const PRINTED: u64 = 10;
+
+/// Pieces of a row that is too long, between the thread that reads and the file of rejected rows.
+const PIECES: usize = 8;
 
 /// `corro import`.
 #[derive(Args, Debug)]
@@ -102,6 +106,8 @@ impl LineResult {
 enum FromFile {
     /// All that is before the rows.
     Header(Vec<u8>),
+    /// The pieces of a row that is too long, which comes next, without them.
+    Long(Receiver<Vec<u8>>),
     Row(ReadRow),
 }
 
@@ -116,10 +122,6 @@ pub(crate) async fn import(args: ImportArgs) -> anyhow::Result<bool> {
         Some(path) => Some(path.metadata().with_context(|| format!("{} cannot be read", path.display()))?),
         None => Path::new("/dev/stdin").metadata().ok(),
     };
-    ensure!(
-        args.rejected.is_none() || args.rejected != args.errors,
-        "--rejected and --errors are the same file"
-    );
     let output = |output: &Option<PathBuf>| {
         let Some(output) = output else { return anyhow::Ok(None) };
         let place = |metadata: Metadata| (metadata.dev(), metadata.ino());
@@ -128,8 +130,10 @@ pub(crate) async fn import(args: ImportArgs) -> anyhow::Result<bool> {
         ensure!(!same, "{} is the file to read", output.display());
         create(output).map(Some)
     };
+    let same = args.rejected.is_some() && args.rejected == args.errors;
+    ensure!(!same, "--rejected and --errors are the same file");
     let mut import = Import {
-        client: args.gateway.client()?,
+        client: args.gateway.client().await?,
         patience: args.gateway.patience(),
         on_conflict: args.on_conflict,
         summary: Summary::default(),
@@ -137,6 +141,8 @@ pub(crate) async fn import(args: ImportArgs) -> anyhow::Result<bool> {
         rejected: output(&args.rejected)?,
         errors: output(&args.errors)?,
         progress: progress.clone(),
+        input: path.as_ref().map_or("standard input".to_owned(), |path| path.display().to_string()),
+        retrying: Reminder::default(),
     };
     let (sender, rows) = channel(REQUEST);
     // A thread of its own: a pipe may have nothing for a while, and two threads are faster than one.
@@ -195,7 +201,16 @@ fn read(
         if sender.blocking_send(Ok(read)).is_err() {
             break;
         }
-        next = rows.next().with_context(context)?.map(FromFile::Row);
+        let mut pieces: Option<Sender<Vec<u8>>> = None;
+        let mut long = |piece: &[u8]| {
+            let pieces = pieces.get_or_insert_with(|| {
+                let (pieces, received) = channel(PIECES);
+                let _ = sender.blocking_send(Ok(FromFile::Long(received)));
+                pieces
+            });
+            let _ = pieces.blocking_send(piece.to_vec());
+        };
+        next = rows.next(&mut long).with_context(context)?.map(FromFile::Row);
     }
     Ok(())
 }
@@ -210,6 +225,10 @@ struct Import {
     errors: Option<File>,
     /// Over the bytes of the file.
     progress: ProgressBar,
+    /// Its name, for people.
+    input: String,
+    /// Of what keeps the ring from taking rows.
+    retrying: Reminder,
 }
 
 impl Import {
@@ -232,6 +251,7 @@ impl Import {
                 };
                 match read? {
                     FromFile::Header(header) => self.header = header,
+                    FromFile::Long(pieces) => self.copy_rejected(pieces).await?,
                     FromFile::Row(Ok(row)) => {
                         bytes += row.line.len();
                         due.push(row);
@@ -249,11 +269,16 @@ impl Import {
             due = left;
             if self.summary.total() > before {
                 progressed = Instant::now();
+                self.retrying = Reminder::default();
             }
             show(&self.progress, self.summary.total());
             if let Some(reason) = interrupted {
-                if progressed.elapsed() > self.patience {
+                let waited = progressed.elapsed();
+                if waited > self.patience {
                     bail!("no row was taken for {} s: {reason}", self.patience.as_secs());
+                }
+                if self.retrying.is_due() {
+                    self.progress.suspend(|| complain(&trying_again(&reason, waited, self.patience)));
                 }
                 sleep(PAUSE).await;
             }
@@ -261,13 +286,39 @@ impl Import {
     }
 
     /// The next row of a file that has none now. How long that takes is for the other end of a pipe to say,
-    /// so there is no deadline.
+    /// so there is no deadline, and no request is open meanwhile; what is waited for is said now and then.
     async fn wait_for<T>(&self, rows: &mut Receiver<T>) -> Option<T> {
-        if let Ok(read) = timeout(self.patience, rows.recv()).await {
-            return read;
+        let (begun, every) = (Instant::now(), self.patience.min(REMINDER));
+        loop {
+            if let Ok(read) = timeout(every, rows.recv()).await {
+                return read;
+            }
+            let waited = begun.elapsed().as_secs();
+            let text = format!("Waiting for more of {} for {waited} s: it has not ended.", self.input);
+            self.progress.suspend(|| complain(&text));
         }
-        self.progress.suspend(|| complain("Waiting for rows: the file has no more for now, and no end."));
-        rows.recv().await
+    }
+
+    /// Copies a row that is too long, as it comes, into the file of rejected rows.
+    async fn copy_rejected(&mut self, mut pieces: Receiver<Vec<u8>>) -> anyhow::Result<()> {
+        let mut last = None;
+        while let Some(piece) = self.wait_for(&mut pieces).await {
+            last = piece.last().copied().or(last);
+            self.write_rejected(&piece)?;
+        }
+        // The last row of a file may lack its line end.
+        if last != Some(b'\n') { self.write_rejected(b"\n") } else { Ok(()) }
+    }
+
+    /// Adds to the file of rejected rows; the header comes first.
+    fn write_rejected(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        let Some(rejected) = &mut self.rejected else { return Ok(()) };
+        let mut header = std::mem::take(&mut self.header);
+        if !header.is_empty() {
+            header.push(b'\n');
+        }
+        let written = rejected.write_all(&header).and_then(|()| rejected.write_all(bytes));
+        written.context("the file of rejected rows")
     }
 
     /// One request. Returns the rows that have no final result, and why, if the ring cannot give it now.
@@ -363,11 +414,8 @@ impl Import {
         } else if self.summary.failed == PRINTED + 1 {
             self.progress.suspend(|| complain("more rows failed; --errors FILE has the reasons of all"));
         }
-        if let Some(rejected) = &mut self.rejected {
-            let header = std::mem::take(&mut self.header);
-            for part in [header.as_slice(), raw].into_iter().filter(|part| !part.is_empty()) {
-                rejected.write_all(&[part, b"\n"].concat()).context("the file of rejected rows")?;
-            }
+        if !raw.is_empty() {
+            self.write_rejected(&[raw, b"\n"].concat())?;
         }
         if let Some(errors) = &mut self.errors {
             let problem = result.and_then(|(result, _)| result.problem.as_ref());

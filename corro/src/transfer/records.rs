@@ -1,7 +1,7 @@
 //! From bytes to records: the lines of NDJSON, the rows of CSV. A record keeps the bytes that it has in the
 //! file, so that one that is rejected can be written as it was.
 //!
-//! Memory is bounded: of a record that is too long nothing is kept.
+//! Memory is bounded: of a record that is too long nothing is kept; its bytes are handed on in pieces.
 
 use std::io::{self, BufRead, Cursor, Read};
 
@@ -17,6 +17,9 @@ pub(super) const ARRAY: &str =
 
 /// Where bytes come from.
 pub(super) type Bytes = Box<dyn BufRead + Send>;
+
+/// Takes the bytes of a record that is too long, as they come, from its beginning to its line end.
+pub(super) type Long<'a> = &'a mut dyn FnMut(&[u8]);
 
 /// A row of the file, whatever is in it.
 #[derive(Debug, Default)]
@@ -59,7 +62,7 @@ impl Lines {
     }
 
     /// The next line that is not blank.
-    pub(super) fn next(&mut self) -> io::Result<Option<Record>> {
+    pub(super) fn next(&mut self, long: Long) -> io::Result<Option<Record>> {
         let mut raw = Vec::new();
         loop {
             raw.clear();
@@ -68,23 +71,34 @@ impl Lines {
                 return Ok(None);
             }
             self.line += 1;
-            let ended = raw.ends_with(b"\n");
-            let cut = !ended && length > LONGEST;
-            if cut {
-                self.bytes.skip_until(b'\n')?;
-            }
+            let is_cut = length > LONGEST && !raw.ends_with(b"\n");
             let text = raw.trim_ascii();
-            match (text.is_empty(), ended || cut) {
-                // Blanks without a line end are the last line.
-                (true, false) => return Ok(None),
-                (true, true) if !cut => continue,
-                _ => {}
-            }
-            let mut record = Record { line: self.line, raw: text.to_vec(), ..Record::default() };
-            if cut || text.len() > LONGEST {
+            if is_cut || text.len() > LONGEST {
+                long(&raw);
+                if is_cut {
+                    self.hand_on_line(long)?;
+                }
+                let mut record = Record { line: self.line, ..Record::default() };
                 too_long(&mut record, text.starts_with(b"[").then(|| ARRAY.to_owned()));
+                return Ok(Some(record));
             }
-            return Ok(Some(record));
+            if !text.is_empty() {
+                return Ok(Some(Record { line: self.line, raw: text.to_vec(), ..Record::default() }));
+            }
+        }
+    }
+
+    /// The rest of a line.
+    fn hand_on_line(&mut self, long: Long) -> io::Result<()> {
+        loop {
+            let piece = self.bytes.fill_buf()?;
+            let end = piece.iter().position(|byte| *byte == b'\n').map(|end| end + 1);
+            let length = end.unwrap_or(piece.len());
+            long(&piece[..length]);
+            self.bytes.consume(length);
+            if end.is_some() || length == 0 {
+                return Ok(());
+            }
         }
     }
 }
@@ -107,12 +121,13 @@ impl Csv {
         let parser = |delimiter| ReaderBuilder::new().delimiter(delimiter).build();
         let mut csv = Self { bytes, parser: parser(delimiter), lines: 0 };
         let no_header = "the file is empty: a header such as id,name,email,group is missing";
-        let mut header = csv.next()?.context(no_header)?;
+        // Of a header that is too long nothing is imported, so nothing is kept.
+        let mut header = csv.next(&mut |_| {})?.context(no_header)?;
         let mut raw = Vec::new();
         if let [b's', b'e', b'p', b'=', delimiter] = header.raw[..] {
             raw = [&header.raw, b"\n".as_slice()].concat();
             csv.parser = parser(delimiter);
-            header = csv.next()?.context(no_header)?;
+            header = csv.next(&mut |_| {})?.context(no_header)?;
         }
         if let Some(wrong) = header.wrong {
             bail!("the header cannot be read: {wrong}");
@@ -124,9 +139,9 @@ impl Csv {
     }
 
     /// The next row of which any column has something.
-    pub(super) fn next(&mut self) -> io::Result<Option<Record>> {
+    pub(super) fn next(&mut self, long: Long) -> io::Result<Option<Record>> {
         loop {
-            match self.record()? {
+            match self.record(long)? {
                 Some(Record { wrong: None, fields, .. })
                     if fields.iter().all(|field| field.trim_ascii().is_empty()) => {}
                 record => return Ok(record),
@@ -134,7 +149,7 @@ impl Csv {
         }
     }
 
-    fn record(&mut self) -> io::Result<Option<Record>> {
+    fn record(&mut self, long: Long) -> io::Result<Option<Record>> {
         let mut record = Record::default();
         let (mut field, mut output) = (Vec::new(), [0; 1024]);
         // Where the field begins, among the bytes of the record.
@@ -159,9 +174,14 @@ impl Csv {
                     record.line = self.lines + 1;
                 }
                 self.lines += line_ends(&text[blank..]);
-                if record.raw.len() <= LONGEST {
+                if record.raw.len() > LONGEST {
+                    long(&text[blank..]);
+                } else {
                     record.raw.extend_from_slice(&text[blank..]);
                     field.extend_from_slice(&output[..written]);
+                    if record.raw.len() > LONGEST {
+                        long(&record.raw);
+                    }
                 }
                 self.bytes.consume(read);
             }

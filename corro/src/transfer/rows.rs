@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::Format;
 use super::identity::Identity;
-use super::records::{ARRAY, Csv, Lines, Record, starting};
+use super::records::{ARRAY, Csv, Lines, Long, Record, starting};
 
 /// How the line of a row begins when it is to be created, or updated.
 pub(super) const CREATE: &str = r#"{"op":"create","#;
@@ -29,7 +29,7 @@ pub(super) struct Reading {
     /// Between the columns of CSV: one character, or tab
     #[arg(long, default_value = ",", value_name = "CHARACTER", value_parser = delimiter)]
     pub(super) delimiter: u8,
-    /// Another name of a field: --map Mail=email; may be repeated
+    /// Another name of a field, in any case: --map Mail=email; may be repeated
     #[arg(long, value_name = "COLUMN=FIELD", value_parser = mapping)]
     pub(super) map: Vec<(String, &'static str)>,
     /// Leave out columns that no user has
@@ -38,6 +38,15 @@ pub(super) struct Reading {
     /// Rows without an id get one that follows from this name and from their content
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub(super) name: String,
+}
+
+impl Reading {
+    /// The field that a column or a name stands for, where it is mapped. As for the names of fields, upper
+    /// and lower case are alike.
+    fn mapped(&self, column: &str) -> Option<&'static str> {
+        let mapped = self.map.iter().find(|(name, _)| name.eq_ignore_ascii_case(column));
+        mapped.map(|(_, field)| *field)
+    }
 }
 
 fn delimiter(text: &str) -> Result<u8, String> {
@@ -98,7 +107,7 @@ impl Row {
 #[derive(Debug)]
 pub(super) struct Unusable {
     pub(super) place: Place,
-    /// As it is in the file; empty where it is too long to be kept.
+    /// As it is in the file; empty where it is too long, and was handed on in pieces.
     pub(super) raw: Vec<u8>,
     pub(super) why: String,
 }
@@ -146,17 +155,17 @@ impl Rows {
         Ok((Self { source, reading, identity, row: 0, ended: false }, header))
     }
 
-    /// The next row; `None` at the end.
+    /// The next row; `None` at the end. The bytes of one that is too long go to `long`.
     ///
     /// # Errors
     /// Where the file cannot be read.
-    pub(super) fn next(&mut self) -> anyhow::Result<Option<ReadRow>> {
+    pub(super) fn next(&mut self, long: Long) -> anyhow::Result<Option<ReadRow>> {
         if self.ended {
             return Ok(None);
         }
         let record = match &mut self.source {
-            Source::Lines(lines) => lines.next()?,
-            Source::Csv(csv, _) => csv.next()?,
+            Source::Lines(lines) => lines.next(long)?,
+            Source::Csv(csv, _) => csv.next(long)?,
         };
         let Some(record) = record else { return Ok(None) };
         self.row += 1;
@@ -233,10 +242,19 @@ fn columns(names: &[String], reading: &Reading) -> anyhow::Result<Vec<Option<&'s
         );
     }
     let has = |field: &str| names.iter().any(|name| name.eq_ignore_ascii_case(field));
+    for (column, field) in &reading.map {
+        ensure!(
+            has(column),
+            "--map {:?}: the header has no such column; it has {}",
+            format!("{column}={field}"),
+            names.join(", ")
+        );
+    }
     let mut columns = Vec::new();
     for name in names {
-        let mapped = reading.map.iter().find(|(column, _)| column == name).map(|(_, field)| *field);
-        let field = mapped.or_else(|| FIELDS.into_iter().find(|field| name.eq_ignore_ascii_case(field)));
+        let field = reading
+            .mapped(name)
+            .or_else(|| FIELDS.into_iter().find(|field| name.eq_ignore_ascii_case(field)));
         if field.is_none() && !reading.ignore_unknown {
             bail!(
                 "the header has a column {name:?}; known are id, name, email and group: --map {:?} says \
@@ -291,8 +309,7 @@ fn of_object(raw: &[u8], reading: &Reading) -> Result<Map<String, Value>, String
     })?;
     let mut renamed = Map::new();
     for (name, value) in fields.0 {
-        let mapped = reading.map.iter().find(|(column, _)| *column == name);
-        let name = mapped.map_or(name, |(_, field)| (*field).to_owned());
+        let name = reading.mapped(&name).map_or(name, str::to_owned);
         if reading.ignore_unknown && !FIELDS.contains(&name.as_str()) {
             continue;
         }
@@ -333,7 +350,7 @@ impl<'de> Deserialize<'de> for Object {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
+    use std::io::{BufReader, Cursor};
 
     use super::*;
 
@@ -343,7 +360,7 @@ mod tests {
 
     fn read(text: &[u8], format: Format, reading: Reading) -> anyhow::Result<Vec<ReadRow>> {
         let (mut rows, _) = Rows::new(Cursor::new(text.to_vec()), format, reading)?;
-        std::iter::from_fn(|| rows.next().transpose()).collect()
+        std::iter::from_fn(|| rows.next(&mut |_| {}).transpose()).collect()
     }
 
     /// The places of rows and their lines, or why there is none.
@@ -456,7 +473,9 @@ mod tests {
             || Reading { map: vec![("Full=Name".to_owned(), "name")], ignore_unknown: true, ..reading() };
         assert_eq!(mapping("Full=Name=name"), Ok(("Full=Name".to_owned(), "name")));
         assert!(mapping("x").is_err() && mapping("x=age").is_err());
-        assert_eq!(names("Full=Name,age,email\nAna,7,a@b\n", Format::Csv, reading()), ["Ana"]);
+        assert_eq!(names("full=name,age,email\nAna,7,a@b\n", Format::Csv, reading()), ["Ana"]);
+        let Err(error) = read(b"name,email\n", Format::Csv, reading()) else { panic!("no such column") };
+        assert!(error.to_string().contains("has no such column; it has name, email"), "{error}");
         let json = r#"{"Full=Name":"Ana","age":7,"email":"a@b"}"#;
         assert_eq!(names(json, Format::Ndjson, reading()), ["Ana"]);
         let both = read(br#"{"Full=Name":"Ana","name":"B"}"#, Format::Ndjson, reading()).unwrap();
@@ -527,6 +546,31 @@ mod tests {
             let text = format!("name,email\r\n\"{}\n\"\"b\",a@b\r\nn,a@b", "x".repeat(900 + length));
             assert!(rows(text, Format::Csv).iter().all(Result::is_ok), "{length}");
         }
+    }
+
+    #[test]
+    fn a_row_that_is_too_long_is_handed_on_as_it_is_in_pieces() {
+        let long = |text: &[u8], format| {
+            let file = BufReader::new(Cursor::new(text.to_vec()));
+            let (mut rows, _) = Rows::new(file, format, reading()).unwrap();
+            let (mut all, mut largest) = (Vec::new(), 0);
+            let mut piece = |bytes: &[u8]| {
+                largest = largest.max(bytes.len());
+                all.extend_from_slice(bytes);
+            };
+            while rows.next(&mut piece).unwrap().is_some() {}
+            assert!(largest < 80 << 10, "a piece of {largest} bytes");
+            all
+        };
+        let many = [b"\xe9\r\n\"\"".repeat(50_000), b"x".repeat(50_000)].concat();
+        let row = [b"\"", &many[..], b"\",a@b\r"].concat();
+        let csv = [b"name,email\r\nn,a@b\r\n", &row[..], b"\nn,a@b"].concat();
+        assert!(long(&csv, Format::Csv) == row);
+        let without_line_ends: Vec<u8> = many.iter().copied().filter(|byte| *byte != b'\n').collect();
+        let line = [b" {\"name\":\"", &without_line_ends[..], b"\"}\r\n"].concat();
+        let lines = [b"{}\n", &line[..], b"{}\n"].concat();
+        assert!(long(&lines, Format::Ndjson) == line);
+        assert!(long(&line[..line.len() - 2], Format::Ndjson) == line[..line.len() - 2]);
     }
 
     #[test]

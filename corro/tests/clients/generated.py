@@ -2,16 +2,19 @@
 
 import importlib
 import io
+import os
 import pkgutil
 import sys
 import uuid
 
 import corro_client.api
-from corro_client import Client, models
+from corro_client import AuthenticatedClient, models
 from corro_client.types import File
 
 url = sys.argv[1]
-client = Client(base_url=url, raise_on_unexpected_status=True, timeout=30)
+client = AuthenticatedClient(
+    base_url=url, token=os.environ["CORRO_TOKEN"], raise_on_unexpected_status=True, timeout=30
+)
 calls = {
     name.rsplit(".", 1)[1]: importlib.import_module(name)
     for _, name, is_package in pkgutil.walk_packages(corro_client.api.__path__, "corro_client.api.")

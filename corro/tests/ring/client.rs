@@ -50,7 +50,7 @@ impl Client {
     pub(crate) async fn try_send(&mut self, method: Method, path: &str, body: &Value) -> Option<Answer> {
         match self.0.send(method, path, Some(body.to_string())).await {
             Ok(answer) => Some(answer.into()),
-            Err(RequestError::TimedOut(_)) => panic!("no request hangs"),
+            Err(RequestError::TimedOut(..)) => panic!("no request hangs"),
             Err(_) => None,
         }
     }

@@ -179,12 +179,10 @@ impl Link<'_> {
         }
     }
 
-    /// On another thread: it asks the disk, and only one does at a time, as that may hang.
+    /// It asks the disk, which may hang.
     fn measure_usage(&self) {
         let (node, events) = (Arc::clone(&self.setup.node), self.events.clone());
-        let Ok(permit) = Arc::clone(&self.measuring).try_acquire_owned() else { return };
-        spawn_blocking(move || {
-            let _permit = permit;
+        spawn_alone(&self.measuring, move || {
             // If a copy failed, it is poisoned, and the process ends.
             if let Ok(usage) = node.usage() {
                 let _ = events.send(Ok(Event::Usage(Box::new(usage))));
@@ -282,6 +280,15 @@ impl Link<'_> {
     }
 }
 
+/// Does work on another thread; leaves it out while the work before, with the same one `permit`, goes on.
+fn spawn_alone(permit: &Arc<Semaphore>, work: impl FnOnce() + Send + 'static) {
+    let Ok(permit) = Arc::clone(permit).try_acquire_owned() else { return };
+    spawn_blocking(move || {
+        work();
+        drop(permit);
+    });
+}
+
 fn answer(copy: &CopyHandle, query: &Query) -> Result<Answer, StoreError> {
     Ok(match query {
         Query::PageQuery(query) => Answer::PageAnswer(copy.page(query)?),
@@ -303,4 +310,34 @@ fn read(node: &Node, batch: ReadBatch) -> Result<ReadAnswers, LinkError> {
     let mut results = look_up(Role::Primary, &primary)?;
     results.extend(look_up(Role::Replica, &replica)?);
     Ok(ReadAnswers { batch, results })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_measurement_is_under_way_at_a_time() {
+        let (permit, (done, all)) = (Arc::new(Semaphore::new(1)), channel());
+        let (release, released) = channel::<()>();
+        let begin = |number: u32, released: Option<std::sync::mpsc::Receiver<()>>| {
+            let done = done.clone();
+            spawn_alone(&permit, move || {
+                // A disk that hangs.
+                let _ = released.map(|released| released.recv());
+                let _ = done.send(number);
+            });
+        };
+        begin(1, Some(released));
+        begin(2, None);
+        begin(3, None);
+        release.send(()).unwrap();
+        let free = permit.acquire().await.unwrap();
+        drop(free);
+        begin(4, None);
+        let _free = permit.acquire().await.unwrap();
+        assert_eq!(all.try_iter().collect::<Vec<_>>(), [1, 4]);
+    }
 }

@@ -9,6 +9,7 @@
 
 use std::sync::LazyLock;
 
+use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use serde::de::DeserializeOwned;
@@ -20,6 +21,7 @@ use utoipa::{Modify, Number, OpenApi};
 
 use super::handlers::{bulk, changes, cluster, health, list, metrics, user};
 use super::input::query::NoParameters;
+use super::input::token::Needed;
 use super::kind::Kind;
 use super::openapi::schemas::User;
 use super::openapi::{answers, problems};
@@ -74,15 +76,23 @@ impl Modify for Common {
         let token = json!({
             "type": "http",
             "scheme": "bearer",
-            "description": "One of `API_TOKEN`, where the gateway has them.",
+            "description": "A token of the role that the call names, or of a higher one: read, write, admin. \
+                            A gateway with `ALLOW_ANONYMOUS` asks for none.",
         });
         components.security_schemes.insert("token".to_owned(), utoipa(token));
         components.schemas.values_mut().for_each(bound);
         for (path, item) in &mut document.paths.paths {
-            let operations =
-                [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
-            for operation in operations.into_iter().flatten() {
-                complete(operation, path);
+            let operations = [
+                (Method::GET, &mut item.get),
+                (Method::POST, &mut item.post),
+                (Method::PUT, &mut item.put),
+                (Method::PATCH, &mut item.patch),
+                (Method::DELETE, &mut item.delete),
+            ];
+            for (method, operation) in operations {
+                if let Some(operation) = operation {
+                    complete(operation, &method, path);
+                }
             }
         }
     }
@@ -111,14 +121,13 @@ fn bound(schema: &mut RefOr<Schema>) {
 /// The format of numbers of 64 bits.
 const INT64: SchemaFormat = SchemaFormat::KnownFormat(KnownFormat::Int64);
 
-fn complete(operation: &mut Operation, path: &str) {
+fn complete(operation: &mut Operation, method: &Method, path: &str) {
     let id = camel_case(operation.operation_id.as_deref().unwrap_or_default());
     let everywhere = [Kind::MalformedHost, Kind::MalformedQuery, Kind::Internal, Kind::UnknownTransferCoding];
     let mut fails = [problems::of_operation(&id), &everywhere].concat();
-    if path.starts_with("/api/") {
-        fails.push(Kind::Unauthorized);
-        // Without a token where none is asked for.
-        operation.security = Some(utoipa(json!([{}, {"token": []}])));
+    if let Some(role) = Needed::of(path).by(method) {
+        fails.extend([Kind::Unauthorized, Kind::Forbidden]);
+        operation.security = Some(utoipa(json!([{"token": [role.as_str()]}])));
     }
     let tag = match path.split('/').nth(2) {
         Some("user") => "users",

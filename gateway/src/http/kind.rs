@@ -20,6 +20,7 @@ pub(crate) enum Kind {
     ChangesGone,
     TooManySubscribers,
     Unauthorized,
+    Forbidden,
     UserNotFound,
     RouteNotFound,
     PartitionNotFound,
@@ -63,6 +64,7 @@ impl Kind {
             Self::ChangesGone => (410, "changes-gone", "The changes asked for are not kept any more"),
             Self::TooManySubscribers => (503, "too-many-subscribers", "Too many subscribers"),
             Self::Unauthorized => (401, "unauthorized", "A valid token is needed"),
+            Self::Forbidden => (403, "forbidden", "The role of the token is too low"),
             Self::UserNotFound => (404, "user-not-found", "There is no such user"),
             Self::RouteNotFound => (404, "route-not-found", "There is nothing at this path"),
             Self::PartitionNotFound => (404, "partition-not-found", "There is no such partition"),
@@ -71,7 +73,9 @@ impl Kind {
             Self::MethodNotAllowed => (405, "method-not-allowed", "The path does not take this method"),
             Self::BodyTooSlow => (408, "body-too-slow", "The body did not arrive in time"),
             Self::UserExists => (409, "user-exists", "The user exists already"),
-            Self::PreconditionFailed => (412, "precondition-failed", "The user has another version"),
+            Self::PreconditionFailed => {
+                (412, "precondition-failed", "The version of the user does not fit the condition")
+            }
             Self::KeyReused => (422, "key-reused", "The Idempotency-Key belongs to another request"),
             Self::BodyTooLarge => (413, "body-too-large", "The body is too large"),
             Self::UnsupportedMediaType => (415, "unsupported-media-type", "The body has the wrong type"),

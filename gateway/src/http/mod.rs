@@ -31,7 +31,7 @@ mod router;
 mod server;
 mod settings;
 
-pub use input::token::{ApiTokens, BadTokens};
+pub use input::token::{Access, BadTokens, Role, Token};
 pub use router::router;
 pub use server::{Limits, allowed_connections, serve};
 pub use settings::{HttpSettings, Launcher};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use tokio_util::sync::CancellationToken;
 
-use super::input::token::ApiTokens;
+use super::input::token::Access;
 
 /// How the ring was started, so that the page can say how one of its processes is stopped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -40,8 +40,8 @@ pub struct HttpSettings {
     /// How long a request may take, from its first handler line to the last: reading the body and waiting for
     /// the ring.
     pub deadline: Duration,
-    /// Where set, everything below `/api` requires one of them.
-    pub tokens: Option<ApiTokens>,
+    /// Which requests are admitted; by default none to the API.
+    pub access: Access,
     /// A stream is never silent for longer, so that no proxy takes its connection for dead.
     pub heartbeat: Duration,
     /// How the ring was started.
@@ -54,7 +54,7 @@ impl Default for HttpSettings {
     fn default() -> Self {
         Self {
             deadline: Duration::from_secs(10),
-            tokens: None,
+            access: Access::default(),
             heartbeat: Duration::from_secs(15),
             launcher: Launcher::default(),
             closing: CancellationToken::new(),

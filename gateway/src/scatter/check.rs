@@ -20,6 +20,7 @@ use utoipa::ToSchema;
 
 use crate::engine::{PAUSE_WITHIN, Repair};
 use crate::engine_task::{EngineHandle, OrderRefused, Unserved};
+use crate::status::ClusterStatus;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -165,7 +166,7 @@ async fn check_partition(
     let answers = match ask(scan).await {
         Ok(answers) => answers,
         Err(Unserved::Stopping) => return Err(Unserved::Stopping),
-        Err(unserved) => return Ok(unknown(unserved.to_string())),
+        Err(unserved) => return Ok(unknown(why(engine, partition, unserved).await)),
     };
     if answers.iter().any(|answer| !answer.damage.is_empty()) {
         return Ok(found(Verdict::Damaged, describe(&answers)));
@@ -175,7 +176,7 @@ async fn check_partition(
     }
     match comparable(engine, partition, || ask(false)).await {
         Err(Unserved::Stopping) => Err(Unserved::Stopping),
-        Err(unserved) => Ok(unknown(unserved.to_string())),
+        Err(unserved) => Ok(unknown(why(engine, partition, unserved).await)),
         Ok(None) => Ok(unknown("its copies have not caught up with each other".to_owned())),
         Ok(Some(answers)) => {
             let buckets = differing(&answers);
@@ -185,6 +186,17 @@ async fn check_partition(
             Ok(PartitionCheck { buckets, ..found(verdict, describe(&answers)) })
         }
     }
+}
+
+/// Why a partition could not be checked: in the words of its status, which names one process where several
+/// lack something.
+async fn why(engine: &EngineHandle, partition: Partition, unserved: Unserved) -> String {
+    let Unserved::Unavailable { waiting_for, .. } = unserved else { return unserved.to_string() };
+    let status = engine.status().await.ok();
+    let of_partition = |status: ClusterStatus| {
+        status.partitions.into_iter().find(|each| each.partition == partition)?.waiting_for
+    };
+    status.and_then(of_partition).unwrap_or(waiting_for)
 }
 
 /// Answers of both copies, each with just what the other has; `None` where they do not come to that.

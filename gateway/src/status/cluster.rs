@@ -1,12 +1,12 @@
 //! The ring as it is shown at `/api/cluster` and judged at `/health/ready`.
 
 use protocol::message::link::{Counted, Role, Rollback};
+use protocol::message::usage::ProcessUsage;
 use protocol::placement::{Partition, Place};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::events::PastEvent;
-use super::usage::ProcessUsage;
 use crate::engine::{Counts, Engine};
 
 /// The whole ring at one moment.
@@ -167,7 +167,7 @@ fn process_status(engine: &Engine, place: Place) -> ProcessStatus {
         incarnation: session.map(|session| session.incarnation.to_string()),
         frames: engine.frames(place),
         since_millis: engine.changed(place).map(|at| engine.now().saturating_sub(at).as_millis() as u64),
-        usage: session.and_then(|session| session.usage.as_deref()).map(Into::into),
+        usage: session.and_then(|session| session.usage.as_deref().cloned()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Health, the ring as JSON, tokens, request ids, trailing slashes.
 
 use axum::body::Body;
-use gateway::http::{ApiTokens, HttpSettings};
+use gateway::http::{Access, HttpSettings, Token};
 use serde_json::json;
 
 use crate::ring::{Answer, Api, ID, Mood, SIZE, call};
@@ -115,8 +115,8 @@ async fn a_client_of_socket_io_2_gets_an_error_that_it_knows() {
 }
 
 fn protected(tokens: &str) -> Api {
-    let tokens = ApiTokens::parse(&tokens.parse().expect("not empty")).expect("tokens");
-    Api::with(&HttpSettings { tokens: Some(tokens), ..HttpSettings::default() })
+    let tokens = Token::of_plain_list(&tokens.parse().expect("not empty")).expect("tokens");
+    Api::with(&HttpSettings { access: Access::new(tokens, false), ..HttpSettings::default() })
 }
 
 async fn with_token(api: &Api, path: &str, authorization: Option<&str>) -> Answer {

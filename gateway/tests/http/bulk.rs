@@ -5,7 +5,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::stream;
 use gateway::engine_task::Unserved;
-use gateway::http::HttpSettings;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use crate::ring::{Answer, Api, ID, Mood, PATIENCE, call};
+use crate::ring::{Answer, Api, ID, Mood, PATIENCE, anonymous, call};
 use crate::tcp::{Server, rest};
 
 async fn bulk(api: &Api, body: impl Into<Body>) -> Answer {
@@ -178,7 +177,7 @@ async fn results_come_while_the_lines_do() {
 
 #[tokio::test]
 async fn a_gateway_that_stops_ends_the_stream_with_a_line_that_says_so() {
-    let settings = HttpSettings::default();
+    let settings = anonymous();
     let api = Api::with(&settings);
     let (sender, mut response) = open(&api).await;
     sender.send("\nx\n{\"op\":").await.expect("it is read");

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::ring::{Api, ID, Mood, call};
+use crate::ring::{Api, ID, Mood, anonymous, call};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -213,7 +213,7 @@ async fn head_answers_without_a_subscription() {
 #[tokio::test]
 async fn streams_end_when_the_gateway_stops() {
     let closing = CancellationToken::new();
-    let api = Api::with(&HttpSettings { closing: closing.clone(), ..HttpSettings::default() });
+    let api = Api::with(&HttpSettings { closing: closing.clone(), ..anonymous() });
     let streams = [
         Stream::open(&api, "/api/user/changes", None).await,
         Stream::open(&api, "/api/user/changes", None).await,
@@ -227,7 +227,7 @@ async fn streams_end_when_the_gateway_stops() {
 
 #[tokio::test]
 async fn a_stream_is_never_silent_for_long() {
-    let api = Api::with(&HttpSettings { heartbeat: Duration::from_millis(20), ..HttpSettings::default() });
+    let api = Api::with(&HttpSettings { heartbeat: Duration::from_millis(20), ..anonymous() });
     let mut stream = Stream::open(&api, "/api/user/changes", None).await;
     for _ in 0..2 {
         assert_eq!(stream.event().await, ": still here");

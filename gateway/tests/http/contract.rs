@@ -6,16 +6,15 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use gateway::http::HttpSettings;
 use serde_json::Value;
 
-use crate::ring::{Answer, Api};
+use crate::ring::{Answer, Api, anonymous};
 
 fn kept() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../resources/openapi.json")
 }
 
-static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
+pub(crate) static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let text = std::fs::read_to_string(kept()).expect("resources/openapi.json is there");
     serde_json::from_str(&text).expect("resources/openapi.json is JSON")
 });
@@ -103,7 +102,7 @@ async fn the_document_is_the_one_that_is_kept() {
 #[tokio::test]
 async fn every_call_of_the_document_is_there() {
     // So that streams end, too.
-    let settings = HttpSettings::default();
+    let settings = anonymous();
     settings.closing.cancel();
     let api = Api::with(&settings);
     assert!(DOCUMENT["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")));

@@ -6,7 +6,7 @@ use gateway::http::{HttpSettings, Limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::ring::{ID, Mood, PATIENCE};
+use crate::ring::{ID, Mood, PATIENCE, anonymous};
 use crate::tcp::{Server, post, rest};
 
 const LIVE: &[u8] = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -15,12 +15,12 @@ const LIVE: &[u8] = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n";
 const SHORT: Limits = Limits { connections: 8, idle: Duration::from_millis(300) };
 
 fn impatient() -> HttpSettings {
-    HttpSettings { deadline: Duration::from_millis(100), ..HttpSettings::default() }
+    HttpSettings { deadline: Duration::from_millis(100), ..anonymous() }
 }
 
 #[tokio::test]
 async fn a_head_that_comes_byte_by_byte_is_given_up() {
-    let server = Server::with(SHORT, &HttpSettings::default()).await;
+    let server = Server::with(SHORT, &anonymous()).await;
     let (mut reader, mut writer) = server.connect().await.into_split();
     let dripping = tokio::spawn(async move {
         // Nothing but the end of the connection ends this.
@@ -37,7 +37,7 @@ async fn a_head_that_comes_byte_by_byte_is_given_up() {
 
 #[tokio::test]
 async fn the_second_head_of_a_connection_has_its_time_too() {
-    let server = Server::with(SHORT, &HttpSettings::default()).await;
+    let server = Server::with(SHORT, &anonymous()).await;
     let mut stream = server.connect().await;
     stream.write_all(LIVE).await.expect("sent");
     let mut first = [0; 12];
@@ -50,7 +50,7 @@ async fn the_second_head_of_a_connection_has_its_time_too() {
 
 #[tokio::test]
 async fn an_unused_connection_is_closed_without_an_answer() {
-    let server = Server::with(SHORT, &HttpSettings::default()).await;
+    let server = Server::with(SHORT, &anonymous()).await;
     assert_eq!(rest(&mut server.connect().await).await, "");
     let answer = server.exchange(LIVE).await;
     assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains("408"), "{answer:?}");
@@ -106,7 +106,7 @@ async fn a_head_that_is_too_large_is_refused() {
 
 #[tokio::test]
 async fn one_connection_too_many_is_refused_and_the_others_go_on() {
-    let server = Server::with(Limits { connections: 3, ..Limits::default() }, &HttpSettings::default()).await;
+    let server = Server::with(Limits { connections: 3, ..Limits::default() }, &anonymous()).await;
     let mut kept = Vec::new();
     for _ in 0..3 {
         let mut stream = server.connect().await;
@@ -142,7 +142,7 @@ async fn one_connection_too_many_is_refused_and_the_others_go_on() {
 /// A caller that asks and asks and reads nothing holds no more than the buffers, and not for ever.
 #[tokio::test]
 async fn a_caller_that_does_not_read_its_answers_is_cut_off() {
-    let server = Server::with(SHORT, &HttpSettings::default()).await;
+    let server = Server::with(SHORT, &anonymous()).await;
     let (_reader, mut writer) = server.connect().await.into_split();
     let asking = async {
         let requests = LIVE.repeat(1_000);
@@ -155,7 +155,7 @@ async fn a_caller_that_does_not_read_its_answers_is_cut_off() {
 #[tokio::test]
 async fn a_connection_whose_handler_works_is_not_idle() {
     let limits = Limits { idle: Duration::from_millis(100), ..Limits::default() };
-    let settings = HttpSettings { deadline: Duration::from_secs(1), ..HttpSettings::default() };
+    let settings = HttpSettings { deadline: Duration::from_secs(1), ..anonymous() };
     let server = Server::with(limits, &settings).await;
     server.api.set(Mood::Silent);
     let request = format!("GET /api/user/{ID} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");

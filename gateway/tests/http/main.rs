@@ -7,6 +7,7 @@
 //! * `bulk`: many operations in one request.
 //! * `contract`: the OpenAPI document, which every answer is held against. `figures`: metrics and pages.
 //! * `around`: health, tokens, request ids, trailing slashes.
+//! * `roles`: which role each call of the document asks for.
 //! * `changes`: the live feed.
 //! * `tcp`: what only a real connection shows. `hostile`: callers that are slow, many, or never end.
 
@@ -21,5 +22,6 @@ mod figures;
 mod hostile;
 mod list;
 mod ring;
+mod roles;
 mod tcp;
 mod user;

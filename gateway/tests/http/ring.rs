@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use gateway::engine::{FeedStart, Published};
 use gateway::engine_task::{EngineHandle, OneOfMany, OrderRefused, Reply, Request, Unserved, Written};
 use gateway::feed::Hub;
-use gateway::http::{HttpSettings, router};
+use gateway::http::{Access, HttpSettings, router};
 use gateway::status::{ClusterStatus, PartitionStatus, ProcessStatus, Served};
 use protocol::message::link::{Found, Role, Versioned, WriteAnswer};
 use protocol::message::query::{
@@ -54,6 +54,11 @@ pub(crate) enum Mood {
     Dead,
 }
 
+/// Settings with which no token is needed.
+pub(crate) fn anonymous() -> HttpSettings {
+    HttpSettings { access: Access::new(Vec::new(), true), ..HttpSettings::default() }
+}
+
 /// The HTTP side in front of a ring that behaves as it is set.
 pub(crate) struct Api {
     pub(crate) router: Router,
@@ -62,7 +67,7 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) fn new() -> Self {
-        Self::with(&HttpSettings::default())
+        Self::with(&anonymous())
     }
 
     pub(crate) fn with(settings: &HttpSettings) -> Self {
@@ -75,7 +80,7 @@ impl Api {
     }
 
     pub(crate) fn impatient() -> Self {
-        Self::with(&HttpSettings { deadline: Duration::from_millis(50), ..HttpSettings::default() })
+        Self::with(&HttpSettings { deadline: Duration::from_millis(50), ..anonymous() })
     }
 
     pub(crate) fn set(&self, mood: Mood) {

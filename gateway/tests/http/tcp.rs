@@ -1,12 +1,12 @@
 //! What only a real connection shows.
 
-use gateway::http::{ApiTokens, HttpSettings, Limits, serve};
+use gateway::http::{HttpSettings, Limits, serve};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::ring::{Api, PATIENCE};
+use crate::ring::{Api, PATIENCE, anonymous};
 
 /// The API on a port of its own.
 pub(crate) struct Server {
@@ -20,7 +20,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        Self::with(Limits::default(), &HttpSettings::default()).await
+        Self::with(Limits::default(), &anonymous()).await
     }
 
     pub(crate) async fn with(limits: Limits, settings: &HttpSettings) -> Self {
@@ -149,8 +149,7 @@ async fn answer(stream: &mut BufReader<TcpStream>) -> (String, String) {
 /// unless it is closed, which is said.
 #[tokio::test]
 async fn what_is_refused_before_the_body_is_read_is_answered() {
-    let tokens = ApiTokens::parse(&"token".parse().expect("not blank")).expect("a token");
-    let guarded = HttpSettings { tokens: Some(tokens), ..HttpSettings::default() };
+    let guarded = HttpSettings::default();
     let (open, guarded) = (Server::start().await, Server::with(Limits::default(), &guarded).await);
     let user = format!("/api/user/{}", crate::ring::ID);
     for (server, method, path, status) in [

@@ -135,7 +135,10 @@ pub fn explain(error: &clap::Error, command: &Command) -> String {
     let mut line = match error.kind() {
         ErrorKind::InvalidValue if value.is_empty() => format!("{name}: a value is missing"),
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => format!("{name}: {value:?} is not allowed"),
-        ErrorKind::UnknownArgument if name.starts_with('-') => format!("{name}: there is no such flag"),
+        ErrorKind::UnknownArgument if name.starts_with('-') => match elsewhere(&command, &name) {
+            Some(place) => return format!("{name}: there is no such flag here; {place}"),
+            None => format!("{name}: there is no such flag"),
+        },
         ErrorKind::UnknownArgument => format!("{name}: there is nothing that takes this argument"),
         ErrorKind::InvalidSubcommand => {
             format!(
@@ -152,14 +155,28 @@ pub fn explain(error: &clap::Error, command: &Command) -> String {
         return line;
     }
     let allowed = text(error, ContextKind::ValidValue).or_else(|| text(error, ContextKind::ValidSubcommand));
+    let reason = error.source().map(ToString::to_string);
     if let Some(allowed) = allowed.filter(|allowed| !allowed.is_empty()) {
         write!(line, "; allowed: {allowed}").expect("a string takes all text");
+    } else if let Some(reason) = reason.as_ref().filter(|reason| reason.starts_with("allowed: ")) {
+        write!(line, "; {reason}").expect("a string takes all text");
     } else if let Some(numbers) = known.and_then(whole_numbers) {
         write!(line, "; allowed: {numbers}").expect("a string takes all text");
-    } else if let Some(reason) = error.source() {
+    } else if let Some(reason) = reason {
         write!(line, ": {reason}").expect("a string takes all text");
     }
     line
+}
+
+/// Where a flag that is not known in its place would be: after a command, or as a value without a flag.
+fn elsewhere(command: &Command, flag: &str) -> Option<String> {
+    let name = flag.trim_start_matches('-');
+    let arguments = all(command);
+    if let Some(value) = arguments.iter().find(|arg| arg.is_positional() && arg.get_id() == name) {
+        return Some(format!("{value} is given without one"));
+    }
+    let known = arguments.iter().any(|arg| arg.get_long() == Some(name));
+    known.then(|| format!("{flag} belongs after the command that takes it"))
 }
 
 /// The variable that sets this argument, and the flag.
@@ -176,6 +193,9 @@ fn variable(arg: &Arg) -> String {
 /// one. clap says the range only of a value that is beyond it.
 fn whole_numbers(arg: &Arg) -> Option<String> {
     let kind = arg.get_value_parser().type_id();
+    if kind == TypeId::of::<i32>() {
+        return Some(format!("a whole number from {} to {}", i32::MIN, i32::MAX));
+    }
     let numbers = [TypeId::of::<u8>(), TypeId::of::<u16>(), TypeId::of::<u32>(), TypeId::of::<u64>()];
     if !numbers.into_iter().any(|number| kind == number) && kind != TypeId::of::<usize>() {
         return None;
@@ -284,8 +304,16 @@ mod tests {
         long: u64,
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
         some: u64,
+        #[arg(long, default_value_t = 3)]
+        signed: i32,
+        #[arg(long, default_value = "a", value_parser = letter)]
+        letter: String,
         #[command(flatten)]
         common: CommonSettings,
+    }
+
+    fn letter(text: &str) -> Result<String, String> {
+        if text.len() == 1 { Ok(text.to_owned()) } else { Err("allowed: one letter".to_owned()) }
     }
 
     fn said(args: &[&str]) -> String {
@@ -407,6 +435,23 @@ mod tests {
                 "{line}"
             );
         }
+    }
+
+    #[test]
+    fn a_flag_in_the_wrong_place_says_which_is_the_right_one() {
+        let said = |args: &[&str]| {
+            let error = Thing::try_parse_from([&["thing"], args].concat()).unwrap_err();
+            explain(&error, &Thing::command())
+        };
+        let line = said(&["--size=3", "one"]);
+        assert_eq!(
+            line,
+            "--size: there is no such flag here; --size belongs after the command that takes it"
+        );
+        let line = said(&["other", "--what=x"]);
+        assert_eq!(line, "--what: there is no such flag here; <WHAT> is given without one");
+        assert!(said(&["one", "--signed=x"]).ends_with("whole number from -2147483648 to 2147483647"));
+        assert!(said(&["one", "--letter=xy"]).ends_with("is not allowed; allowed: one letter"));
     }
 
     #[test]

@@ -2,16 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-/// db-process → gateway, after the registration and then at a fixed interval; the newest counts.
+// db-process → gateway, after the registration and then at a fixed interval; the newest counts.
+/// What a db-process uses of its machine, as it last said.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct ProcessUsage {
     /// Version of its program.
     pub version: String,
-    /// Memory that the process holds.
+    /// Memory that it holds.
     pub memory_bytes: u64,
     /// What its data directory takes on disk.
     pub disk_bytes: u64,
-    /// What is left on the disk of its data directory.
+    /// What is left on that disk.
     pub disk_free_bytes: u64,
     /// Its primary, then its replica.
     pub copies: Vec<CopyUsage>,
@@ -19,6 +21,7 @@ pub struct ProcessUsage {
 
 /// One copy, and what RocksDB says of its database.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemas", derive(utoipa::ToSchema))]
 pub struct CopyUsage {
     /// Live users in it.
     pub users: u64,

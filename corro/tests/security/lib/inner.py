@@ -55,7 +55,7 @@ class Ring:
         self.path = Path(self.folder.name)
         (self.path / "secret").write_text(secret + "\n")
         secret_file = str(self.path / "secret")
-        self.environment = {"CLUSTER_SECRET_FILE": secret_file, "RUST_LOG": "info"} | environment
+        self.environment = {"CLUSTER_SECRET_FILE": secret_file, "RUST_LOG": "info", "ALLOW_ANONYMOUS": "true"} | environment
         self.children = {}
         self.ports = {"rest": free_port(), "socket": free_port()}
 

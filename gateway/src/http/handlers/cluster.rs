@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::http::api::Api;
 use crate::http::input::query::{NoParameters, Parameters};
 use crate::http::kind::Kind;
-use crate::http::openapi::{CheckQuery, PartitionNumber};
+use crate::http::openapi::{CheckQuery, PartitionNumber, example_check, example_cluster};
 use crate::http::problem::{Answer, Problem};
 use crate::scatter::check::{Begun, Check};
 use crate::status::ClusterStatus;
@@ -19,7 +19,8 @@ use crate::status::ClusterStatus;
 ///
 /// Processes, partitions, their leaders, what was served, and recent events.
 #[utoipa::path(get, path = "/api/cluster", responses(
-    (status = 200, description = "The ring as it is known now.", body = ClusterStatus),
+    (status = 200, description = "The ring as it is known now.", body = ClusterStatus,
+     example = json!(example_cluster())),
 ))]
 pub(crate) async fn get_cluster(State(api): State<Api>, _: NoParameters) -> Answer<Json<ClusterStatus>> {
     api.status().await.map(Json)
@@ -29,7 +30,7 @@ pub(crate) async fn get_cluster(State(api): State<Api>, _: NoParameters) -> Answ
 ///
 /// What is wrong with a copy is no error: the answer says so. A scan may take minutes.
 #[utoipa::path(get, path = "/api/cluster/check", params(CheckQuery), responses(
-    (status = 200, description = "What was found.", body = Check),
+    (status = 200, description = "What was found.", body = Check, example = json!(example_check())),
 ))]
 pub(crate) async fn check_copies(State(api): State<Api>, RawQuery(text): RawQuery) -> Answer<Json<Check>> {
     let given = Parameters::parse(text.as_deref(), &["scan"])?;
@@ -70,7 +71,8 @@ pub(crate) async fn repair_partition(
 ///
 /// The operator accepts that what only the lost leader has may be lost. What comes back later is merged in.
 #[utoipa::path(post, path = "/api/cluster/promote/{partition}", params(PartitionNumber), responses(
-    (status = 200, description = "The ring as it is then.", body = ClusterStatus),
+    (status = 200, description = "The ring as it is then.", body = ClusterStatus,
+     example = json!(example_cluster())),
 ))]
 pub(crate) async fn promote_partition(
     State(api): State<Api>,

@@ -13,12 +13,13 @@ use prometheus::{
     register_gauge_with_registry, register_int_counter_vec_with_registry,
 };
 use protocol::message::link::Role;
+use protocol::message::usage::{CopyUsage, ProcessUsage};
 
 use crate::http::api::Api;
 use crate::http::input::query::NoParameters;
 use crate::http::metrics::Metrics;
 use crate::http::problem::{Answer, Problem};
-use crate::status::{ClusterStatus, CopyUsage, PartitionStatus, ProcessUsage};
+use crate::status::{ClusterStatus, PartitionStatus};
 
 /// Figures for Prometheus
 ///

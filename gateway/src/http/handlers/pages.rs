@@ -21,18 +21,25 @@ use crate::http::settings::Launcher;
 /// A page, put together from its own text and what all pages share.
 type Page = LazyLock<String>;
 
-static RING: Page = LazyLock::new(|| assemble("", include_str!("pages/ring.html")));
-static USERS: Page = LazyLock::new(|| assemble("users/", include_str!("pages/users.html")));
-static DOCS: Page = LazyLock::new(|| assemble("docs/", include_str!("pages/docs.html")));
+static RING: Page = LazyLock::new(|| assemble("", "the ring", include_str!("pages/ring.html")));
+static USERS: Page = LazyLock::new(|| assemble("users", "users", include_str!("pages/users.html")));
+static DOCS: Page = LazyLock::new(|| assemble("docs", "the API", include_str!("pages/docs.html")));
 
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E\
     %3Ccircle cx='8' cy='8' r='5.5' fill='none' stroke='%2317704f' stroke-width='3'/%3E%3C/svg%3E";
 
 /// A page that is served at that path.
-fn assemble(path: &str, page: &str) -> String {
-    page.replace("{{style}}", include_str!("pages/common.css"))
+fn assemble(path: &str, title: &str, page: &str) -> String {
+    let link = format!(r#"<a href="{path}""#);
+    let nav = include_str!("pages/nav.html").replace(&link, &format!(r#"{link} aria-current="page""#));
+    let below = if path.is_empty() { String::new() } else { format!("{path}/") };
+    page.replace("{{head}}", include_str!("pages/head.html"))
+        .replace("{{nav}}", &nav)
+        .replace("{{ask}}", include_str!("pages/ask.html"))
+        .replace("{{style}}", include_str!("pages/common.css"))
         .replace("{{script}}", include_str!("pages/common.js"))
-        .replace("{{path}}", path)
+        .replace("{{title}}", title)
+        .replace("{{path}}", &below)
         .replace("{{icon}}", ICON)
 }
 

@@ -15,4 +15,4 @@ pub(super) use parameters::{
     CheckQuery, CountQuery, IdempotencyKey, LastSeen, ListQuery, PartitionNumber, PutConditions,
     ReadConditions, UserPath, WriteConditions,
 };
-pub(super) use schemas::example_user;
+pub(super) use schemas::{example_check, example_cluster, example_user};

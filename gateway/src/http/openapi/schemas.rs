@@ -52,6 +52,64 @@ pub(crate) fn example_user() -> Value {
     })
 }
 
+/// A ring of two while db-1 is away.
+pub(crate) fn example_cluster() -> Value {
+    let copy = |process: &str, role: &str, connected: bool| {
+        json!({
+            "process": process, "role": role, "connected": connected, "complete": connected,
+            "version": connected.then_some(112_602_370_187_264_000_u64), "rolled_back": null, "slow": null,
+            "lag": null, "follows": null,
+        })
+    };
+    let partition = |number: u16, role: &str, copies: [Value; 2]| {
+        json!({
+            "partition": number, "lead": "db-0", "role": role, "reads": true, "writes": true,
+            "both_read": false, "unreplicated": 12, "unreplicated_millis": 340, "link_down": false,
+            "copies": copies, "waiting_for": "db-1 has to come back",
+        })
+    };
+    let usage = json!({
+        "version": "0.1.0", "memory_bytes": 67_108_864, "disk_bytes": 16_777_216,
+        "disk_free_bytes": 53_687_091_200_u64,
+        "copies": [{
+            "users": 1, "op_log_entries": 12, "table_files": 2, "table_bytes": 8_192,
+            "memtable_bytes": 2_048, "pending_compaction_bytes": 0,
+        }],
+    });
+    json!({
+        "ring": "5f0c6a52-7d0e-4b0a-9f5e-2f6a1c9f0b11", "size": 2, "epoch": 7, "ready": true,
+        "processes": [
+            {"name": "db-0", "place": 0, "connected": true, "address": "127.0.0.1",
+             "incarnation": "0d7c5a3e-93a1-4c6f-8f2b-6b1de1a7c001", "frames": 4_711,
+             "since_millis": 86_400_000, "usage": usage},
+            {"name": "db-1", "place": 1, "connected": false, "address": null, "incarnation": null,
+             "frames": 4_690, "since_millis": 2_300, "usage": null},
+        ],
+        "partitions": [
+            partition(0, "primary", [copy("db-0", "primary", true), copy("db-1", "replica", false)]),
+            partition(1, "replica", [copy("db-1", "primary", false), copy("db-0", "replica", true)]),
+        ],
+        "served": {"reads_by_replica": 900, "reads_by_primary": 100, "reads_hedged": 3, "writes": 250},
+        "events": [{"at": 1_795_996_800_000_u64, "text": "db-1 is lost"}],
+    })
+}
+
+/// Of a check that found one damaged copy.
+pub(crate) fn example_check() -> Value {
+    let copy = |process: &str, role: &str, damage: Value| {
+        let (users, records) = (7, 9);
+        json!({"role": role, "process": process, "users": users, "records": records, "damage": damage})
+    };
+    let none = json!([]);
+    let sound = [copy("db-0", "primary", none.clone()), copy("db-1", "replica", none.clone())];
+    let damage = json!([{"bucket": 3}, "count"]);
+    let damaged = [copy("db-1", "primary", damage), copy("db-0", "replica", none)];
+    json!({"equal": false, "partitions": [
+        {"partition": 0, "verdict": "equal", "copies": sound},
+        {"partition": 1, "verdict": "damaged", "copies": damaged},
+    ]})
+}
+
 /// The mailboxes of RFC 5321 as one pattern: what `input::email` reads. A test compares them, in both
 /// directions.
 static MAILBOX: LazyLock<String> = LazyLock::new(|| {
@@ -154,4 +212,19 @@ fn user(description: &str, required: &[&str], example: Value) -> Value {
         schema["properties"]["id"] = json!({"type": "string", "format": "uuid"});
     }
     schema
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scatter::check::Check;
+    use crate::status::ClusterStatus;
+
+    #[test]
+    fn examples_are_what_they_stand_for() {
+        let cluster: ClusterStatus = serde_json::from_value(example_cluster()).expect("a ring");
+        assert_eq!(serde_json::to_value(cluster).expect("JSON"), example_cluster());
+        let check: Check = serde_json::from_value(example_check()).expect("a check");
+        assert_eq!(serde_json::to_value(check).expect("JSON"), example_check());
+    }
 }

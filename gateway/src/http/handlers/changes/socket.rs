@@ -37,6 +37,7 @@ use tower::util::service_fn;
 use super::subscriber::{FeedState, Subscriber, parse_id};
 use crate::engine_task::Unserved;
 use crate::feed::FeedEvent;
+use crate::http::input::token::Role;
 use crate::http::metrics::{DropReason, Transport};
 use crate::http::problem::Problem;
 
@@ -122,13 +123,13 @@ pub(crate) fn service(state: &FeedState) -> MethodRouter {
 }
 
 /// # Errors
-/// 401 where a token is asked for and none of them is shown; as [`Subscriber::begin`].
+/// 401 where none of the tokens is shown; as [`Subscriber::begin`].
 async fn begin(state: &FeedState, socket: &SocketRef, auth: Auth) -> Result<Subscriber, Problem> {
-    if let Some(tokens) = &state.api.settings().tokens
-        && !auth.token.is_some_and(|token| tokens.knows(&token))
-    {
-        tokens.admit(&socket.req_parts().headers)?;
-    }
+    let access = &state.api.settings().access;
+    match auth.token {
+        Some(token) => access.admit_token(Some(&token), Role::Read)?,
+        None => access.admit(&socket.req_parts().headers, Role::Read)?,
+    };
     let after = parse_id(auth.after.as_deref().unwrap_or_default())?;
     Subscriber::begin(state, after, Transport::SocketIo).await
 }

@@ -23,7 +23,13 @@ const row = (titles, cells) => el('tr', {}, ...cells.map((cell, i) => {
   return node;
 }));
 
-/* The token of the API stays in this tab. */
+/* The token of the API stays in this tab. A link may carry it behind the #, which no server sees; it does not
+   stay in the address. */
+const given = new URLSearchParams(location.hash.slice(1)).get('token');
+if (given) {
+  sessionStorage.setItem('corro-token', given);
+  history.replaceState(null, '', location.pathname + location.search);
+}
 const token = () => sessionStorage.getItem('corro-token') ?? '';
 const ask = (path, options = {}) => {
   const headers = { ...options.headers };
@@ -32,7 +38,6 @@ const ask = (path, options = {}) => {
   return fetch(ROOT + path, { ...limit, ...options, headers });
 };
 const askForToken = again => {
-  if (!$('ask')) return;
   $('ask').addEventListener('submit', event => {
     event.preventDefault();
     sessionStorage.setItem('corro-token', $('token').value);
