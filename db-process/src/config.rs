@@ -221,7 +221,10 @@ mod tests {
 
     #[test]
     fn a_path_that_leaves_no_room_for_files_is_refused() {
-        let check = |length: usize| parse(&["--data-dir", &"x/".repeat(length / 2)]).unwrap().check();
+        let check = |length: usize| {
+            let folder = "x/".repeat(length / 2);
+            parse(&["--cluster-secret", "sesame", "--data-dir", &folder]).unwrap().check()
+        };
         assert_eq!(check(4_000), Ok(()));
         let line = check(4_002).unwrap_err();
         assert!(line.starts_with("DATA_DIR (--data-dir)") && line.contains("4002 bytes"), "{line}");

@@ -82,11 +82,6 @@ fn one_that_says_nothing_makes_room_before_it_would_be_silent() {
     assert!(!is_registered(&script, NEWCOMER));
     ticks(&mut script, Duration::from_millis(10));
     assert!(is_registered(&script, NEWCOMER));
-    // One that was silent before is not asked.
-    let mut script = Script::formed(3);
-    script.pass(200, &[1]);
-    claim(&mut script, NEWCOMER);
-    assert!(is_registered(&script, NEWCOMER));
 }
 
 #[test]
