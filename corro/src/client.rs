@@ -313,7 +313,10 @@ impl Client {
     /// Waits, and says now and then what for.
     async fn patiently<T>(&self, answer: impl Future<Output = T>) -> T {
         let (begun, mut answer) = (Instant::now(), pin!(answer));
-        while self.says {
+        if !self.says {
+            return answer.await;
+        }
+        loop {
             match timeout(REMINDER, &mut answer).await {
                 Ok(answer) => return answer,
                 Err(_) => {
@@ -322,7 +325,6 @@ impl Client {
                 }
             }
         }
-        answer.await
     }
 
     fn why(&self, error: reqwest::Error) -> RequestError {

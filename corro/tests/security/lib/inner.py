@@ -55,7 +55,8 @@ class Ring:
         self.path = Path(self.folder.name)
         (self.path / "secret").write_text(secret + "\n")
         secret_file = str(self.path / "secret")
-        self.environment = {"CLUSTER_SECRET_FILE": secret_file, "RUST_LOG": "info", "ALLOW_ANONYMOUS": "true"} | environment
+        usual = {"CLUSTER_SECRET_FILE": secret_file, "RUST_LOG": "info", "ALLOW_ANONYMOUS": "true"}
+        self.environment = usual | environment
         self.children = {}
         self.ports = {"rest": free_port(), "socket": free_port()}
 
