@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use process::CommonSettings;
+use process::{Addresses, CommonSettings};
 use protocol::InstanceName;
 use url::{Host, Url};
 
@@ -30,6 +30,10 @@ pub struct DbProcessConfig {
     /// Port on which its neighbours follow it; 0 takes any free one
     #[arg(long, env = "REPLICATION_PORT", default_value_t = 0, value_name = "PORT")]
     pub replication_port: u16,
+    /// Addresses on which its neighbours follow it: localhost, all, or a list [default: localhost; all in
+    /// production]
+    #[arg(long, env = "REPLICATION_BIND_ADDRESS", value_name = "ADDRESSES")]
+    pub replication_bind_address: Option<Addresses>,
     /// Host name or address, and port if it is another, at which its neighbours find it [default: the address
     /// that the gateway sees]
     #[arg(long, env = "REPLICATION_ADDRESS", value_name = "HOST[:PORT]", value_parser = advertised)]
@@ -82,6 +86,12 @@ impl DbProcessConfig {
         self.data_dir.clone().unwrap_or_else(default)
     }
 
+    /// Where its neighbours follow it.
+    pub fn replication_addresses(&self) -> Addresses {
+        let default = || Addresses::of(self.common.environment());
+        self.replication_bind_address.clone().unwrap_or_else(default)
+    }
+
     /// Memory for what is read from disk, in bytes.
     pub fn cache_bytes(&self) -> usize {
         (self.cache_mib as usize).saturating_mul(1 << 20)
@@ -109,7 +119,7 @@ impl DbProcessConfig {
     pub fn probe(&self, health: Health) -> Result<(), String> {
         match self.replication_port {
             0 => Err("REPLICATION_PORT (--replication-port): a health check needs a fixed one".to_owned()),
-            port => process::probe(port, health.path()),
+            port => process::probe_at(&self.replication_addresses(), port, health.path()),
         }
     }
 }
@@ -166,6 +176,14 @@ mod tests {
         assert_eq!((config.replication_port, &config.replication_address), (0, &None));
         assert_eq!(config.healthcheck, None);
         assert_eq!(config.cache_bytes(), 64 << 20);
+    }
+
+    #[test]
+    fn neighbours_are_on_the_same_machine_unless_it_is_production_or_set() {
+        let addresses = |args: &[&str]| parse(args).unwrap().replication_addresses();
+        assert_eq!(addresses(&[]), Addresses::loopback());
+        assert_eq!(addresses(&["--node-env=production"]), Addresses::all());
+        assert_eq!(addresses(&["--replication-bind-address=10.0.0.1"]), "10.0.0.1".parse().unwrap());
     }
 
     #[test]

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use process::Secret;
+use process::{Addresses, Listener, Secret};
 use protocol::message::link::{CopyReports, PerRole, ReplicationAddress, Role};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
@@ -91,7 +90,7 @@ async fn run_once(
         open.await.context("opening its data")??
     };
     let node = Arc::new(node);
-    let (listener, address) = listen(config.replication_port)?;
+    let (listener, address) = listen(&config.replication_addresses(), config.replication_port)?;
     log_opened(&node, &folder, address);
     let leave = shutdown.child_token();
     // Until the gateway releases the process, everything has to work on.
@@ -140,14 +139,17 @@ fn start_tasks(
     config: DbProcessConfig,
     secret: Secret,
     node: &Arc<Node>,
-    (listener, address): (TcpListener, SocketAddr),
+    (listener, address): (Listener, SocketAddr),
     leave: &CancellationToken,
     stop: &CancellationToken,
 ) -> JoinSet<anyhow::Result<()>> {
     let mut tasks = JoinSet::new();
     let server = ReplicationServer { secret: secret.clone(), node: Arc::clone(node) };
     let stopped = stop.clone();
-    tasks.spawn(async move { server.run(listener, stopped).await.context("the replication port") });
+    tasks.spawn(async move {
+        server.run(listener, stopped).await;
+        Ok(())
+    });
     for role in Role::ALL {
         let follower = Follower { role, secret: secret.clone(), node: Arc::clone(node) };
         let stopped = stop.clone();
@@ -241,8 +243,8 @@ fn when_free<T, E>(deadline: Option<Instant>, open: impl Fn() -> Result<T, E>) -
     }
 }
 
-fn listen(port: u16) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listener = process::listen(port);
+fn listen(addresses: &Addresses, port: u16) -> anyhow::Result<(Listener, SocketAddr)> {
+    let listener = process::listen(addresses, port);
     let listener = listener.with_context(|| format!("REPLICATION_PORT: {port} cannot be listened on"))?;
     let address = listener.local_addr()?;
     Ok((listener, address))

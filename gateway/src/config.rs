@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use process::CommonSettings;
 use process::secret::{self, Secret};
+use process::{Addresses, CommonSettings};
 
-use crate::http::{Access, HttpSettings, Launcher, Token};
+use crate::http::{Access, AllowedHost, AllowedOrigin, HttpSettings, Launcher, Sites, Token};
 use crate::tokens_file;
 
 /// The REST gateway of a ring of users
@@ -20,6 +20,13 @@ pub struct GatewayConfig {
     /// Port on which the db-processes connect; 0 takes any free one
     #[arg(long, env = "SOCKET_PORT", default_value_t = 3002, value_name = "PORT")]
     pub socket_port: u16,
+    /// Addresses of the REST API: localhost, all, or a list [default: localhost; all in production]
+    #[arg(long, env = "REST_ADDRESS", value_name = "ADDRESSES")]
+    pub rest_address: Option<Addresses>,
+    /// Addresses on which the db-processes connect: localhost, all, or a list [default: localhost; all in
+    /// production]
+    #[arg(long, env = "SOCKET_ADDRESS", value_name = "ADDRESSES")]
+    pub socket_address: Option<Addresses>,
     /// Number of db-processes, for a ring that has no data yet: 1 to 999
     #[arg(long, env = "DB_PROCESSES", default_value_t = 3, value_name = "NUMBER",
           value_parser = clap::value_parser!(u16).range(1..=999))]
@@ -41,6 +48,16 @@ pub struct GatewayConfig {
           default_missing_value = "true", num_args = 0..=1, require_equals = true,
           action = clap::ArgAction::Set)]
     pub allow_anonymous: bool,
+    /// Names of the gateway beside localhost, that of its machine and all addresses, separated by commas; *
+    /// for any
+    #[arg(long, env = "ALLOWED_HOSTS", value_delimiter = ',', value_name = "NAMES",
+          value_parser = some(AllowedHost::parse))]
+    pub allowed_hosts: Vec<Option<AllowedHost>>,
+    /// Origins of pages that may use the gateway beside its own, separated by commas; local for those of this
+    /// machine, * for any
+    #[arg(long, env = "ALLOWED_ORIGINS", value_delimiter = ',', value_name = "ORIGINS",
+          default_value = "local", value_parser = some(AllowedOrigin::parse))]
+    pub allowed_origins: Vec<Option<AllowedOrigin>>,
     /// So many seconds after a user was deleted nothing is kept of it any more; 0 keeps what is left for ever
     #[arg(long, env = "PURGE_AFTER", default_value_t = 86_400, value_name = "SECONDS")]
     pub purge_after: u64,
@@ -103,6 +120,16 @@ impl GatewayConfig {
         secrets.try_for_each(|secret| self.common.check_strength(variable, &secret))
     }
 
+    /// Where the REST API is.
+    pub fn rest_addresses(&self) -> Addresses {
+        self.rest_address.clone().unwrap_or_else(|| Addresses::of(self.common.environment()))
+    }
+
+    /// Where db-processes connect.
+    pub fn socket_addresses(&self) -> Addresses {
+        self.socket_address.clone().unwrap_or_else(|| Addresses::of(self.common.environment()))
+    }
+
     /// The age at which tombstones go, if they do.
     pub fn purge_after(&self) -> Option<Duration> {
         (self.purge_after > 0).then(|| Duration::from_secs(self.purge_after))
@@ -113,10 +140,21 @@ impl GatewayConfig {
     pub fn http_settings(&self) -> HttpSettings {
         HttpSettings {
             access: Access::new(self.tokens().unwrap_or_default(), self.allow_anonymous),
+            sites: Sites::new(
+                self.allowed_hosts.iter().flatten().cloned().collect(),
+                self.allowed_origins.iter().flatten().cloned().collect(),
+            ),
             launcher: self.launcher,
             ..HttpSettings::default()
         }
     }
+}
+
+/// A list may be empty, which is one entry that is empty.
+fn some<T>(
+    parse: fn(&str) -> Result<T, &'static str>,
+) -> impl Fn(&str) -> Result<Option<T>, &'static str> + Clone {
+    move |text| if text.trim().is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
 #[cfg(test)]
@@ -181,6 +219,46 @@ mod tests {
     }
 
     #[test]
+    fn ports_are_open_to_other_machines_in_production_or_where_it_is_set() {
+        let addresses = |args: &[&str]| {
+            let config = config(args).expect("addresses");
+            (config.rest_addresses(), config.socket_addresses())
+        };
+        let (all, loopback) = (Addresses::all(), Addresses::loopback());
+        assert_eq!(addresses(&[]), (loopback.clone(), loopback.clone()));
+        assert_eq!(addresses(&["--node-env=production"]), (all.clone(), all.clone()));
+        assert_eq!(addresses(&["--rest-address=all"]), (all, loopback));
+        let line = refusal(&["--socket-address", "gateway"]);
+        assert!(
+            line.starts_with("SOCKET_ADDRESS (--socket-address): \"gateway\" is not allowed: allowed"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn lists_of_hosts_and_origins() {
+        let lists = |args: &[&str]| {
+            let config = config(args).expect("lists");
+            let origins = config.allowed_origins.into_iter().flatten().collect::<Vec<_>>();
+            (config.allowed_hosts.into_iter().flatten().collect::<Vec<_>>(), origins)
+        };
+        assert_eq!(lists(&[]), (vec![], vec![AllowedOrigin::Local]));
+        assert_eq!(lists(&["--allowed-hosts=", "--allowed-origins="]), (vec![], vec![]));
+        let name = |name: &str| AllowedHost::Name(name.to_owned());
+        assert_eq!(
+            lists(&["--allowed-hosts=gateway, api.example.org"]).0,
+            [name("gateway"), name("api.example.org")]
+        );
+        let line = refusal(&["--allowed-hosts", "gateway:3001"]);
+        assert!(
+            line.starts_with("ALLOWED_HOSTS (--allowed-hosts): \"gateway:3001\" is not allowed"),
+            "{line}"
+        );
+        let line = refusal(&["--allowed-origins", "app.example.org"]);
+        assert!(line.ends_with("separated by commas; local; or *"), "{line}");
+    }
+
+    #[test]
     fn a_secret_is_needed_and_production_needs_good_ones() {
         let line = refusal(&[]);
         assert!(line.starts_with("CLUSTER_SECRET (--cluster-secret): it is missing"), "{line}");
@@ -233,12 +311,16 @@ mod tests {
         for variable in [
             "REST_PORT",
             "SOCKET_PORT",
+            "REST_ADDRESS",
+            "SOCKET_ADDRESS",
             "DB_PROCESSES",
             "API_TOKEN",
             "API_TOKEN_FILE",
             "API_TOKENS",
             "API_TOKENS_FILE",
             "ALLOW_ANONYMOUS",
+            "ALLOWED_HOSTS",
+            "ALLOWED_ORIGINS",
             "PURGE_AFTER",
             "MAX_CLOCK_OFFSET",
             "CORRO_LAUNCHER",

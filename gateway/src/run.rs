@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::net::TcpListener;
+use process::server::{self, Policy};
+use process::{Addresses, Listener};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -15,12 +16,18 @@ use uuid::Uuid;
 use crate::config::GatewayConfig;
 use crate::engine::{Engine, EngineConfig};
 use crate::engine_task::{EngineHandle, EngineTask};
-use crate::http::{self, HttpSettings, Limits};
+use crate::http::{self, HttpSettings};
 use crate::tokens_file;
 use crate::transport::{self, Connections};
 
 /// Bound of each partition's unreplicated tail.
 const TAIL_BYTES: usize = 64 << 20;
+
+/// So many open files are left for everything that is no connection of a caller.
+const RESERVED_FILES: usize = 512;
+
+/// Links of db-processes: two of each, as one may come back before the gateway notices that it was gone.
+const MAX_MEMBERS: usize = 2_000;
 
 /// Requests in flight get this long to end after the order to stop.
 const GRACE: Duration = Duration::from_secs(4);
@@ -29,7 +36,7 @@ const GRACE: Duration = Duration::from_secs(4);
 /// with them, or runs it until SIGTERM. An error is one line on standard error.
 pub fn main(config: GatewayConfig) -> ExitCode {
     if config.healthcheck {
-        return match process::probe(config.rest_port, "/health/live") {
+        return match process::probe_at(&config.rest_addresses(), config.rest_port, "/health/live") {
             Ok(()) => ExitCode::SUCCESS,
             Err(line) => {
                 process::complain(&line);
@@ -48,15 +55,15 @@ pub fn main(config: GatewayConfig) -> ExitCode {
 /// A gateway whose ports are open, but that serves nothing yet.
 pub struct Gateway {
     config: GatewayConfig,
-    rest: TcpListener,
-    socket: TcpListener,
+    rest: Listener,
+    socket: Listener,
 }
 
 /// Runs a gateway until `shutdown`: then it accepts nothing more, finishes what is in flight, and returns
 /// within five seconds.
 ///
 /// # Errors
-/// If a port cannot be opened, or a listener fails.
+/// If a port cannot be opened, or a part of it panics.
 pub async fn run(config: GatewayConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     Gateway::bind(config).await?.serve(shutdown).await
 }
@@ -67,8 +74,8 @@ impl Gateway {
     /// # Errors
     /// If one of them is taken or not allowed.
     pub async fn bind(config: GatewayConfig) -> anyhow::Result<Self> {
-        let rest = listen("REST_PORT", config.rest_port)?;
-        let socket = listen("SOCKET_PORT", config.socket_port)?;
+        let rest = listen("REST_PORT", &config.rest_addresses(), config.rest_port)?;
+        let socket = listen("SOCKET_PORT", &config.socket_addresses(), config.socket_port)?;
         Ok(Self { config, rest, socket })
     }
 
@@ -91,7 +98,7 @@ impl Gateway {
     /// See [`run`].
     ///
     /// # Errors
-    /// If a listener fails.
+    /// If a part of it panics.
     pub async fn serve(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let Self { config, rest, socket } = self;
         let (rest_address, socket_address) = (rest.local_addr()?, socket.local_addr()?);
@@ -113,8 +120,10 @@ impl Gateway {
         let deciding = tokio::spawn(task.run(requests, events, ring_shutdown.clone()));
         let waking = ring_shutdown.clone();
         let waking = tokio::spawn(async move { feed.wake(waking).await });
-        let linking =
-            tokio::spawn(transport::serve(socket, secret, connections, events_in, ring_shutdown.clone()));
+        let (rest_policy, socket_policy) = policies(process::open_files());
+        let links =
+            transport::serve((socket, socket_policy), secret, connections, events_in, ring_shutdown.clone());
+        let linking = tokio::spawn(links);
 
         let settings = HttpSettings { closing: shutdown.clone(), ..config.http_settings() };
         let access = settings.access.clone();
@@ -129,8 +138,7 @@ impl Gateway {
             summary => info!("{summary}"),
         }
         let app = http::router(handle, &settings);
-        let limits = Limits { connections: http::allowed_connections(), ..Limits::default() };
-        let serving = http::serve(rest, app, limits, shutdown.clone());
+        let serving = server::serve(rest, app, rest_policy, shutdown.clone());
         let deadline = async {
             shutdown.cancelled().await;
             info!("gateway stopping");
@@ -141,7 +149,7 @@ impl Gateway {
             () = deadline => warn!("some requests were still in flight when the time to stop was over"),
         }
         ring_shutdown.cancel();
-        linking.await.context("the link server panicked")?.context("the link server failed")?;
+        linking.await.context("the link server panicked")?;
         deciding.await.context("the engine panicked")?;
         waking.await.context("the feed panicked")?;
         info!("gateway stopped");
@@ -149,7 +157,36 @@ impl Gateway {
     }
 }
 
-fn listen(variable: &str, port: u16) -> anyhow::Result<TcpListener> {
-    process::listen(port)
+/// What the callers of both ports may cost, where the process may open so many files: some are left for logs,
+/// rejected connections and whatever else.
+fn policies(files: usize) -> (Policy, Policy) {
+    let room = files - RESERVED_FILES.min(files / 4);
+    let socket = Policy::inner("SOCKET_PORT", (room / 4).clamp(1, MAX_MEMBERS));
+    let connections = room.saturating_sub(socket.files()).clamp(1, http::MAX_CONNECTIONS);
+    (http::policy(connections), socket)
+}
+
+fn listen(variable: &str, addresses: &Addresses, port: u16) -> anyhow::Result<Listener> {
+    process::listen(addresses, port)
         .with_context(|| format!("{variable}={port} cannot be opened; is another program using it?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_room_for_links_and_other_files() {
+        for (files, connections, members) in [
+            (usize::MAX, 16_384, 2_000),
+            (20_000, 16_384, 2_000),
+            (4_096, 2_560, 896),
+            (1_024, 448, 192),
+            (0, 1, 1),
+        ] {
+            let (rest, socket) = policies(files);
+            assert_eq!((rest.connections, socket.members), (connections, Some(members)), "{files}");
+            assert!(files < 1_024 || rest.files() + socket.files() + 256 <= files, "{files}");
+        }
+    }
 }

@@ -10,16 +10,15 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
-use axum::serve::ListenerExt;
-use process::Secret;
 use process::handshake::{Admission, GATEWAY, Link, Proven};
+use process::server::{self, Policy};
+use process::{Listener, Secret};
 use protocol::message::link::{Register, ToGateway, ToProcess};
 use protocol::message::query::Answer;
 use protocol::message::{Message, Unreadable};
 use socketioxide::extract::{Event as EventName, SocketRef, TryData};
 use socketioxide::{SocketIo, TransportType};
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -73,16 +72,13 @@ impl Connections {
 
 /// Serves socket.io on `listener` until `shutdown`, to processes that know the secret, and sends everything
 /// that arrives to `events`, in the order of each connection.
-///
-/// # Errors
-/// If the listener fails.
 pub async fn serve(
-    listener: TcpListener,
+    (listener, policy): (Listener, Policy),
     secret: Secret,
     connections: Connections,
     events: UnboundedSender<Event>,
     shutdown: CancellationToken,
-) -> std::io::Result<()> {
+) {
     let (layer, io) = SocketIo::builder()
         .transports([TransportType::Websocket])
         .ping_interval(Duration::from_secs(2))
@@ -98,20 +94,10 @@ pub async fn serve(
         std::future::ready(())
     });
 
-    let listener = listener.tap_io(|stream| {
-        // Without it, every exchange of small frames can wait 40 ms for a delayed acknowledgement.
-        if let Err(error) = stream.set_nodelay(true) {
-            warn!(%error, "TCP_NODELAY could not be set on a link");
-        }
-    });
     let app = Admission::new(secret, Link::Member, GATEWAY).guard(Router::new().layer(layer));
-    let app = app.into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, app).into_future();
+    let serving = server::serve(listener, app, policy, CancellationToken::new());
     // Links never end by themselves, so there is nothing to wait for.
-    tokio::select! {
-        result = server => result,
-        () = shutdown.cancelled() => Ok(()),
-    }
+    shutdown.run_until_cancelled(serving).await;
 }
 
 fn address_of(socket: &SocketRef) -> Option<SocketAddr> {

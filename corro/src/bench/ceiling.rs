@@ -13,7 +13,8 @@ use std::net::Ipv4Addr;
 
 use anyhow::Context;
 use gateway::engine_task::{EngineHandle, Request, Written};
-use gateway::http::{self, Access, HttpSettings, Limits};
+use gateway::http::{self, Access, HttpSettings};
+use process::server;
 use protocol::message::link::{Found, WriteAnswer};
 use protocol::{Condition, Operation, Outcome, User, UserId, Version};
 use tokio::net::TcpListener;
@@ -34,7 +35,8 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     tokio::spawn(answer(requests));
     let settings = HttpSettings { access: Access::new(Vec::new(), true), ..HttpSettings::default() };
     let router = http::router(engine, &settings);
-    http::serve(listener, router, Limits::default(), CancellationToken::new()).await;
+    server::serve(listener.into(), router, http::policy(http::MAX_CONNECTIONS), CancellationToken::new())
+        .await;
     Ok(())
 }
 

@@ -45,6 +45,8 @@ impl Ring {
                 "gateway".to_owned(),
                 format!("--rest-port={}", self.rest_port),
                 format!("--socket-port={}", self.socket_port),
+                "--rest-address=localhost".to_owned(),
+                "--socket-address=localhost".to_owned(),
                 format!("--db-processes={}", self.size),
                 "--launcher=demo".to_owned(),
                 logs,
@@ -56,6 +58,7 @@ impl Ring {
             format!("--socket-server-url=ws://127.0.0.1:{}", self.socket_port),
             format!("--data-dir={}", self.layout.data.join(process).display()),
             "--replication-port=0".to_owned(),
+            "--replication-bind-address=localhost".to_owned(),
             logs,
         ]
     }
@@ -172,6 +175,8 @@ mod tests {
                 "gateway",
                 "--rest-port=3001",
                 "--socket-port=3002",
+                "--rest-address=localhost",
+                "--socket-address=localhost",
                 "--db-processes=3",
                 "--launcher=demo",
                 "--log-dir=.corro/logs/gateway",
@@ -185,6 +190,7 @@ mod tests {
                 "--socket-server-url=ws://127.0.0.1:3002",
                 "--data-dir=.corro/data/db-1",
                 "--replication-port=0",
+                "--replication-bind-address=localhost",
                 "--log-dir=.corro/logs/db-1",
             ]
         );

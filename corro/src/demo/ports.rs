@@ -1,10 +1,10 @@
 //! Ports: whether they are free, and what to say where they are not.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use process::Addresses;
 
 /// How long to wait for a port: the processes of a demo that was killed a moment ago may hold it still.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ const IN_USE: &str = "Address already in use";
 pub(crate) async fn free(asked: u16, variable: &str) -> anyhow::Result<u16> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match listen(asked) {
+        match process::listen(&Addresses::loopback(), asked) {
             Ok(listener) => return Ok(listener.local_addr()?.port()),
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
                 anyhow::ensure!(Instant::now() < deadline, taken(asked, variable));
@@ -29,17 +29,6 @@ pub(crate) async fn free(asked: u16, variable: &str) -> anyhow::Result<u16> {
                 return Err(error).with_context(|| format!("port {asked} ({variable}) cannot be used"));
             }
         }
-    }
-}
-
-/// On all addresses, of IPv4 and IPv6, as the processes of a ring listen.
-fn listen(port: u16) -> std::io::Result<TcpListener> {
-    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)) {
-        // A system without IPv6.
-        Err(error) if error.kind() != ErrorKind::AddrInUse => {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
-        }
-        listener => listener,
     }
 }
 
@@ -60,6 +49,8 @@ pub(crate) fn is_taken(last_words: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
     use super::*;
 
     #[tokio::test]

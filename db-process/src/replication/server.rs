@@ -7,8 +7,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::{Future, ready};
-use std::io;
-use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -16,16 +15,15 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use axum::serve::ListenerExt;
 use process::handshake::{Admission, Link, Proven};
-use process::{LogThrottle, Secret};
+use process::server::{self, Policy};
+use process::{Listener, LogThrottle, Secret};
 use protocol::message::link::CopyReport;
 use protocol::message::replication::{CopyChunk, Decline, Declined, Follow, LogBatch, LogEntry, ToSource};
 use protocol::message::{MAX_FRAME_BYTES, Message};
 use socketioxide::extract::{self, SocketRef, TryData};
 use socketioxide::{SocketIo, TransportType};
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +41,9 @@ const PING: Duration = Duration::from_secs(2);
 
 /// Messages of one follower that may wait; it sends at most a few for each frame that it gets.
 const INBOX: usize = 1024;
+
+/// Two neighbours follow a process; some may come back before it notices that they were gone.
+const MAX_FOLLOWERS: usize = 32;
 
 /// How long a follower may take to say what it wants.
 const FOLLOW_DEADLINE: Duration = Duration::from_secs(5);
@@ -70,10 +71,7 @@ struct Server {
 
 impl ReplicationServer {
     /// Serves until `shutdown`. When it returns, no follower is served any more.
-    ///
-    /// # Errors
-    /// If the listener fails.
-    pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+    pub async fn run(self, listener: Listener, shutdown: CancellationToken) {
         let followers = TaskTracker::new();
         let server = Arc::new(Server {
             node: Arc::downgrade(&self.node),
@@ -95,27 +93,25 @@ impl ReplicationServer {
             .guard(Router::new().layer(layer))
             .route("/health/live", get(|| ready("live\n")))
             .route("/health/ready", get(readiness))
-            .with_state(Arc::downgrade(&self.node))
-            .into_make_service_with_connect_info::<SocketAddr>();
-        let listener = listener.tap_io(|connection| {
-            // Without it exchanges can stall; a connection that cannot have it fails soon anyway.
-            let _ = connection.set_nodelay(true);
-        });
-        let stopped = shutdown.clone();
-        let serve =
-            axum::serve(listener, app).with_graceful_shutdown(stopped.cancelled_owned()).into_future();
+            .with_state(Arc::downgrade(&self.node));
+        let policy = Policy::inner("REPLICATION_PORT", MAX_FOLLOWERS);
+        let serve = server::serve(listener, app, policy, shutdown.clone());
         let close = async {
             shutdown.cancelled().await;
             followers.close();
             let closed = async { tokio::join!(io.close(), followers.wait()) };
             let _ = timeout(CLOSE_DEADLINE, closed).await;
         };
-        tokio::pin!(serve);
-        tokio::select! {
-            served = &mut serve => return served,
-            () = close => {}
-        }
-        timeout(CLOSE_DEADLINE, serve).await.unwrap_or(Ok(()))
+        let serve = async {
+            let mut serve = pin!(serve);
+            tokio::select! {
+                () = &mut serve => return,
+                () = shutdown.cancelled() => {}
+            }
+            // Connections that do not end by themselves end with it.
+            let _ = timeout(CLOSE_DEADLINE, serve).await;
+        };
+        tokio::join!(serve, close);
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) struct Process {
 
 pub(crate) fn config(name: &str, folder: &Path, gateway: SocketAddr) -> DbProcessConfig {
     DbProcessConfig {
+        replication_bind_address: None,
         socket_server_url: format!("ws://{gateway}").parse().unwrap(),
         db_instance_id: name.parse().unwrap(),
         data_dir: Some(folder.join(name)),

@@ -123,7 +123,14 @@ const INT64: SchemaFormat = SchemaFormat::KnownFormat(KnownFormat::Int64);
 
 fn complete(operation: &mut Operation, method: &Method, path: &str) {
     let id = camel_case(operation.operation_id.as_deref().unwrap_or_default());
-    let everywhere = [Kind::MalformedHost, Kind::MalformedQuery, Kind::Internal, Kind::UnknownTransferCoding];
+    let everywhere = [
+        Kind::MalformedHost,
+        Kind::MalformedQuery,
+        Kind::ForeignOrigin,
+        Kind::UnknownHost,
+        Kind::Internal,
+        Kind::UnknownTransferCoding,
+    ];
     let mut fails = [problems::of_operation(&id), &everywhere].concat();
     if let Some(role) = Needed::of(path).by(method) {
         fails.extend([Kind::Unauthorized, Kind::Forbidden]);

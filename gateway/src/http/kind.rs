@@ -10,6 +10,8 @@ use axum::http::{HeaderName, StatusCode};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     MalformedHost,
+    UnknownHost,
+    ForeignOrigin,
     MalformedBody,
     MalformedId,
     MalformedCondition,
@@ -52,6 +54,8 @@ impl Kind {
     fn describe(self) -> (u16, &'static str, &'static str) {
         match self {
             Self::MalformedHost => (400, "malformed-host", "The Host header cannot be read"),
+            Self::UnknownHost => (421, "unknown-host", "The gateway has another name"),
+            Self::ForeignOrigin => (403, "foreign-origin", "The page is of a foreign origin"),
             Self::MalformedBody => (400, "malformed-body", "The body cannot be read"),
             Self::MalformedId => (400, "malformed-id", "The id in the path is no UUID"),
             Self::MalformedCondition => (400, "malformed-condition", "The condition cannot be read"),

@@ -1,5 +1,5 @@
-//! What happens around every request: its id, its token, its problem, its figures, its log line; and a panic
-//! that goes no further.
+//! What happens around every request: its id, the page that it comes from, its token, its problem, its
+//! figures, its log line; and a panic that goes no further.
 //!
 //! One hand-written layer instead of a stack from tower-http. Each layer of an axum router costs two
 //! allocations and a boxed future for every request, and the pieces need each other: the problem and the log
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use axum::extract::Request;
-use axum::http::header::CACHE_CONTROL;
+use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{Route, future::RouteFuture};
@@ -25,9 +25,11 @@ use uuid::Uuid;
 use super::document;
 use super::input::etag::hexadecimal;
 use super::input::head;
+use super::input::site::{self, Sites};
 use super::input::token::{Access, Caller, Needed, Role, is_api};
 use super::metrics::{Measured, RequestMetrics, RouteMetrics};
 use super::problem::{self, Problem};
+use super::settings::HttpSettings;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -38,13 +40,15 @@ const MAX_REQUEST_ID: usize = 128;
 #[derive(Debug)]
 pub(super) struct Guards {
     access: Access,
+    sites: Arc<Sites>,
     request_ids: Arc<RequestIds>,
     metrics: RequestMetrics,
 }
 
 impl Guards {
-    pub(super) fn new(access: Access, metrics: RequestMetrics) -> Self {
-        Self { access, request_ids: Arc::new(RequestIds::new()), metrics }
+    pub(super) fn new(settings: &HttpSettings, metrics: RequestMetrics) -> Self {
+        let (access, sites) = (settings.access.clone(), Arc::new(settings.sites.clone()));
+        Self { access, sites, request_ids: Arc::new(RequestIds::new()), metrics }
     }
 
     /// What guards a route, which is named by its template: so no request has to look for that.
@@ -61,6 +65,7 @@ impl Guards {
         GuardLayer(Arc::new(Shared {
             access: self.access.clone(),
             needed: Needed::of(route),
+            sites: Arc::clone(&self.sites),
             request_ids: Arc::clone(&self.request_ids),
             metrics: self.metrics.route(route),
             methods,
@@ -73,6 +78,7 @@ impl Guards {
 struct Shared {
     access: Access,
     needed: Needed,
+    sites: Arc<Sites>,
     request_ids: Arc<RequestIds>,
     metrics: Arc<RouteMetrics>,
     /// What the route takes, for a 405; `None` where a library words its own errors.
@@ -80,12 +86,20 @@ struct Shared {
 }
 
 impl Shared {
-    fn admit(&self, request: &Request) -> Result<Caller, Problem> {
-        head::check(request)?;
+    /// Returns the origin of a page of another server that may read the answer.
+    fn check(&self, request: &Request) -> Result<Option<HeaderValue>, Problem> {
+        head::check(request, &self.sites)
+    }
+
+    /// Whether the request may be handled; otherwise its answer.
+    fn admit(&self, request: &Request, reader: Option<&HeaderValue>) -> Result<Caller, Response> {
+        if reader.is_some() && site::is_question(request) {
+            return Err(site::let_send());
+        }
         // Below /api, strangers do not learn which routes there are.
         let elsewhere = || is_api(request.uri().path()).then_some(Role::Read);
-        let needed = self.needed.by(request.method()).or_else(elsewhere);
-        needed.map_or(Ok(None), |needed| self.access.admit(request.headers(), needed))
+        let Some(needed) = self.needed.by(request.method()).or_else(elsewhere) else { return Ok(None) };
+        self.access.admit(request.headers(), needed).map_err(IntoResponse::into_response)
     }
 }
 
@@ -121,11 +135,18 @@ impl Service<Request> for Guard {
         let shared = &self.shared;
         let request_id = shared.request_ids.of(request.headers());
         let measured = shared.metrics.begin(request.method());
-        let (work, caller) = match shared.admit(&request) {
-            Err(problem) => (Either::Left(ready(Ok(problem.into_response()))), None),
+        let (reader, admitted) = match shared.check(&request) {
+            Err(problem) => (None, Err(problem.into_response())),
+            Ok(reader) => {
+                let admitted = shared.admit(&request, reader.as_ref());
+                (reader, admitted)
+            }
+        };
+        let (work, caller) = match admitted {
+            Err(refused) => (Either::Left(ready(Ok(refused))), None),
             Ok(caller) => (Either::Right(self.route.call(request)), caller),
         };
-        Guarded { work, request_id, caller, measured, shared: Arc::clone(shared) }
+        Guarded { work, request_id, caller, reader, measured, shared: Arc::clone(shared) }
     }
 }
 
@@ -134,6 +155,8 @@ pub(super) struct Guarded {
     work: Either<Ready<Result<Response, Infallible>>, RouteFuture<Infallible>>,
     request_id: HeaderValue,
     caller: Caller,
+    /// The origin of a page of another server that may read the answer.
+    reader: Option<HeaderValue>,
     measured: Measured,
     shared: Arc<Shared>,
 }
@@ -159,6 +182,11 @@ impl Future for Guarded {
         headers.insert(REQUEST_ID, this.request_id.clone());
         // Users are private, and old ones of no use; what may be stored says so itself.
         headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-cache"));
+        // Nothing here is a script or a style, whatever a page takes it for.
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if let Some(origin) = this.reader.take() {
+            site::let_read(headers, origin);
+        }
         let took = this.measured.answered(response.status());
         // Never the path itself, nor anything that a caller sent but the request id and the method.
         let (method, route) = this.measured.labels();
@@ -225,9 +253,9 @@ mod tests {
                     }
                 }),
             )
-            .layer(Guards::new(Access::default(), Metrics::new().requests).around("/panic"));
+            .layer(Guards::new(&HttpSettings::default(), Metrics::new().requests).around("/panic"));
         for _ in 0..2 {
-            let request = Request::get("/panic").header("host", "x").header("x-request-id", "mine");
+            let request = Request::get("/panic").header("host", "localhost").header("x-request-id", "mine");
             let (response, problem) =
                 answer(router.clone(), request.body(Body::empty()).expect("a request")).await;
             assert_eq!(response.status(), 500);

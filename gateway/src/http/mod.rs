@@ -9,11 +9,11 @@
 //! * `api`: the engine with a deadline.
 //! * `problem`, `kind`: the one mapping from errors to responses, and the table of all errors. `metrics`:
 //!   what is counted.
-//! * `server`: connections, what callers may cost, and the end.
+//! * `port`: what callers may cost; the server itself is `process::server`.
 //!
 //! Each imports only from those below it: the router from all, the document from the handlers, the handlers
 //! from the API, and all of them from the leaves (`settings`, `problem`, `kind`, `metrics`, `input`,
-//! `openapi`). `server` needs `problem` alone.
+//! `openapi`).
 //!
 //! What it does not do: it decides nothing about users. Whether an id exists and whether `If-Match` holds is
 //! known only where the data are; here nothing is known of sockets or of db-processes.
@@ -26,12 +26,13 @@ mod kind;
 mod layers;
 mod metrics;
 mod openapi;
+mod port;
 mod problem;
 mod router;
-mod server;
 mod settings;
 
+pub use input::site::{AllowedHost, AllowedOrigin, Sites};
 pub use input::token::{Access, BadTokens, Role, Token};
+pub use port::{MAX_CONNECTIONS, policy};
 pub use router::router;
-pub use server::{Limits, allowed_connections, serve};
 pub use settings::{HttpSettings, Launcher};

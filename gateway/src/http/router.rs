@@ -20,7 +20,7 @@ pub fn router(engine: EngineHandle, settings: &HttpSettings) -> Router {
     let api = Api::new(engine, settings);
     let metrics = Metrics::new();
     let feed = FeedState::new(api.clone(), metrics.subscribers.clone());
-    let guards = Guards::new(settings.access.clone(), metrics.requests.clone());
+    let guards = Guards::new(settings, metrics.requests.clone());
     let routes = [
         ("/api/user", get(list::list_users).post(user::create_user).put(user::update_user_named_in_body)),
         ("/api/user/count", get(list::count_users)),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use tokio_util::sync::CancellationToken;
 
+use super::input::site::Sites;
 use super::input::token::Access;
 
 /// How the ring was started, so that the page can say how one of its processes is stopped.
@@ -42,6 +43,8 @@ pub struct HttpSettings {
     pub deadline: Duration,
     /// Which requests are admitted; by default none to the API.
     pub access: Access,
+    /// The names of the gateway, and which pages of other origins may use it.
+    pub sites: Sites,
     /// A stream is never silent for longer, so that no proxy takes its connection for dead.
     pub heartbeat: Duration,
     /// How the ring was started.
@@ -55,6 +58,7 @@ impl Default for HttpSettings {
         Self {
             deadline: Duration::from_secs(10),
             access: Access::default(),
+            sites: Sites::default(),
             heartbeat: Duration::from_secs(15),
             launcher: Launcher::default(),
             closing: CancellationToken::new(),

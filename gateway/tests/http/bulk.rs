@@ -297,7 +297,7 @@ async fn a_caller_that_vanishes_in_the_middle_of_a_line_leaves_nothing_behind() 
     for _ in 0..40 {
         let mut stream = server.connect().await;
         let sent = concat!(
-            "POST /api/user/bulk HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\n",
+            "POST /api/user/bulk HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n",
             "transfer-encoding: chunked\r\n\r\n9\r\nnonsense\n\r\nff\r\n{\"op\":\"del",
         );
         stream.write_all(sent.as_bytes()).await.expect("an open connection");

@@ -8,7 +8,7 @@
 //! * `contract`: the OpenAPI document, which every answer is held against. `figures`: metrics and pages.
 //! * `around`: health, tokens, request ids, trailing slashes.
 //! * `roles`: which role each call of the document asks for.
-//! * `changes`: the live feed.
+//! * `changes`: the live feed. `pages`: what pages of other sites can do with a browser.
 //! * `tcp`: what only a real connection shows. `hostile`: callers that are slow, many, or never end.
 
 mod around;
@@ -21,6 +21,7 @@ mod errors;
 mod figures;
 mod hostile;
 mod list;
+mod pages;
 mod ring;
 mod roles;
 mod tcp;

@@ -1,6 +1,7 @@
 //! What only a real connection shows.
 
-use gateway::http::{HttpSettings, Limits, serve};
+use gateway::http::{HttpSettings, MAX_CONNECTIONS, policy};
+use process::server::{Policy, serve};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -20,15 +21,15 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        Self::with(Limits::default(), &anonymous()).await
+        Self::with(policy(MAX_CONNECTIONS), &anonymous()).await
     }
 
-    pub(crate) async fn with(limits: Limits, settings: &HttpSettings) -> Self {
+    pub(crate) async fn with(policy: Policy, settings: &HttpSettings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener");
         let api = Api::with(settings);
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, api.router.clone(), limits, shutdown.clone()));
+        let serving = tokio::spawn(serve(listener.into(), api.router.clone(), policy, shutdown.clone()));
         Self { address, api, shutdown, serving }
     }
 
@@ -52,8 +53,8 @@ pub(crate) async fn rest(stream: &mut TcpStream) -> String {
 }
 
 pub(crate) fn post(headers: &str, body: &str) -> Vec<u8> {
-    let head =
-        "POST /api/user HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n";
+    let head = "POST /api/user HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                connection: close\r\n";
     format!("{head}{headers}\r\n{body}").into_bytes()
 }
 
@@ -64,15 +65,16 @@ async fn what_is_no_http_is_refused_and_harms_no_other_caller() {
         "\r\n\r\n\r\nnonsense\r\n\r\n",
         "GET /health/live\r\n\r\n",
         "GET /health/live HTTP/9.9\r\n\r\n",
-        "GET /health/live HTTP/1.1\r\nhost: x\r\nno colon\r\n\r\n",
-        "POST /api/user HTTP/1.1\r\nhost: x\r\ncontent-length: many\r\n\r\n",
-        "POST /api/user HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}",
+        "GET /health/live HTTP/1.1\r\nhost: localhost\r\nno colon\r\n\r\n",
+        "POST /api/user HTTP/1.1\r\nhost: localhost\r\ncontent-length: many\r\n\r\n",
+        "POST /api/user HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}",
     ] {
         let answer = server.exchange(nonsense.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{nonsense:?} gave {answer:?}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "nothing else is answered: {answer:?}");
     }
-    let answer = server.exchange(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let answer =
+        server.exchange(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
 }
 
@@ -89,8 +91,8 @@ async fn nonsense_behind_a_request_is_refused_after_the_answer() {
         ("DELETE", user.as_str(), 404),
     ] {
         for repeated in [1, 3, 40] {
-            let good = format!("{method} {path} HTTP/1.1\r\nhost: x\r\n\r\n").repeat(repeated);
-            for nonsense in ["nonsense\r\n\r\n", "GET /\r\nhost: x\r\n\r\n"] {
+            let good = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").repeat(repeated);
+            for nonsense in ["nonsense\r\n\r\n", "GET /\r\nhost: localhost\r\n\r\n"] {
                 let answer = server.exchange(format!("{good}{nonsense}").as_bytes()).await;
                 assert_eq!(answer.matches(&format!("HTTP/1.1 {status} ")).count(), repeated, "{answer:?}");
                 assert_eq!(answer.matches("HTTP/1.1 400 ").count(), 1, "{answer:?}");
@@ -150,7 +152,7 @@ async fn answer(stream: &mut BufReader<TcpStream>) -> (String, String) {
 #[tokio::test]
 async fn what_is_refused_before_the_body_is_read_is_answered() {
     let guarded = HttpSettings::default();
-    let (open, guarded) = (Server::start().await, Server::with(Limits::default(), &guarded).await);
+    let (open, guarded) = (Server::start().await, Server::with(policy(9), &guarded).await);
     let user = format!("/api/user/{}", crate::ring::ID);
     for (server, method, path, status) in [
         (&open, "POST", "/nowhere", 404),
@@ -174,7 +176,7 @@ async fn what_is_refused_before_the_body_is_read_is_answered() {
                     true => "transfer-encoding: chunked".to_owned(),
                     false => format!("content-length: {length}"),
                 };
-                let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\n{framing}\r\n\r\n");
+                let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{framing}\r\n\r\n");
                 let body = " ".repeat(length);
                 let body = if chunked { format!("{length:x}\r\n{body}\r\n0\r\n\r\n") } else { body };
                 let sent = stream.get_mut().write_all(format!("{head}{body}").as_bytes()).await;
@@ -203,7 +205,7 @@ async fn a_refusal_does_not_wait_for_a_body_that_does_not_come() {
         ("transfer-encoding: chunked\r\n", "2\r\n{}\r\n"),
         ("content-length: 100\r\n", "{"),
     ] {
-        let request = format!("POST /nowhere HTTP/1.1\r\nhost: x\r\n{headers}\r\n{sent}");
+        let request = format!("POST /nowhere HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n{sent}");
         let answer = server.exchange(request.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("connection: close"), "{answer:?}");
     }
@@ -215,8 +217,8 @@ async fn hosts_and_framings_are_checked_on_the_wire() {
     for (headers, status) in [
         ("", 400),
         ("host: a\r\nhost: b\r\n", 400),
-        ("host: a\r\ntransfer-encoding: gzip, chunked\r\n", 501),
-        ("host: a\r\ntransfer-encoding: gzip\r\n", 400),
+        ("host: localhost\r\ntransfer-encoding: gzip, chunked\r\n", 501),
+        ("host: localhost\r\ntransfer-encoding: gzip\r\n", 400),
     ] {
         let request = format!("POST /api/user HTTP/1.1\r\n{headers}connection: close\r\n\r\n0\r\n\r\n");
         let answer = server.exchange(request.as_bytes()).await;
@@ -240,8 +242,10 @@ async fn head_has_the_headers_and_no_body() {
     let created = server.exchange(&post(&format!("content-length: {}\r\n", user.len()), user)).await;
     assert!(created.starts_with("HTTP/1.1 201 "), "{created:?}");
     let ask = |method: &str, path: &str| {
-        format!("{method} {path} HTTP/1.1\r\nhost: x\r\nx-request-id: same\r\nconnection: close\r\n\r\n")
-            .into_bytes()
+        format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nx-request-id: same\r\nconnection: close\r\n\r\n"
+        )
+        .into_bytes()
     };
     for path in [
         "/api/user/0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071",

@@ -6,7 +6,10 @@
 //! - [`shutdown_on_signal`]: SIGTERM, SIGHUP and Ctrl-C become a token that is cancelled
 //! - [`abort_on_panic`]: a bug ends the process, where it would otherwise end one task and leave a half of it
 //!   at work
-//! - [`mod@listen`]: opens a port on all addresses of this machine
+//! - [`mod@listen`]: opens a port on the addresses that it is to have
+//! - [`server`]: serves HTTP on it, to callers that may be hostile
+//! - [`open_files`]: how many connections and files there may be
+//! - [`LogThrottle`]: lines that would come again and again
 //! - [`mod@handshake`]: how processes of a ring prove themselves to each other
 //! - [`mod@secret`]: secrets, and the files that hold them
 //! - [`resident_memory`]: how much memory it holds
@@ -14,6 +17,7 @@
 //!
 //! Nothing here knows what the processes do.
 
+mod files;
 pub mod handshake;
 mod listen;
 mod log;
@@ -23,6 +27,7 @@ mod panic;
 mod probe;
 mod run;
 pub mod secret;
+pub mod server;
 mod settings;
 mod signal;
 mod throttle;
@@ -32,11 +37,12 @@ mod throttle;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-pub use listen::listen;
+pub use files::open_files;
+pub use listen::{Addresses, Listener, listen};
 pub use log::{LogGuard, start_log};
 pub use memory::resident_memory;
 pub use panic::abort_on_panic;
-pub use probe::probe;
+pub use probe::{probe, probe_at};
 pub use run::{keep_files_private, run};
 pub use secret::Secret;
 pub use settings::{CommonSettings, NodeEnv, complain, explain, settings};

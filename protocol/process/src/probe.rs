@@ -1,18 +1,29 @@
 //! Asking a process on this machine whether it is well: a HEALTHCHECK that needs no curl.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
+
+use crate::listen::Addresses;
 
 /// For connecting, asking and being answered together.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Sends `GET http://localhost:port/path`, and is content with nothing but the status 200, within 2 seconds.
+/// As [`probe_at`] by loopback.
+///
+/// # Errors
+/// As there.
+pub fn probe(port: u16, path: &str) -> Result<(), String> {
+    probe_at(&Addresses::loopback(), port, path)
+}
+
+/// Sends `GET http://localhost:port/path` to the first of these addresses that can be connected to, and is
+/// content with nothing but the status 200, within 2 seconds.
 ///
 /// # Errors
 /// What was answered instead, or why there was no answer, in words for a person.
-pub fn probe(port: u16, path: &str) -> Result<(), String> {
-    let line = status_line(port, path, DEADLINE).map_err(|error| match error.kind() {
+pub fn probe_at(addresses: &Addresses, port: u16, path: &str) -> Result<(), String> {
+    let line = status_line(addresses, port, path, DEADLINE).map_err(|error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
             format!("no answer from port {port} within {DEADLINE:?}")
         }
@@ -26,14 +37,17 @@ pub fn probe(port: u16, path: &str) -> Result<(), String> {
 }
 
 /// The first line of the answer. A socket's own timeouts start again with each byte; the deadline does not.
-fn status_line(port: u16, path: &str, within: Duration) -> std::io::Result<String> {
+fn status_line(addresses: &Addresses, port: u16, path: &str, within: Duration) -> std::io::Result<String> {
     let deadline = Instant::now() + within;
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut stream = TcpStream::connect_timeout(&address, within).or_else(|error| {
+    let connect = |address| TcpStream::connect_timeout(&SocketAddr::from((address, port)), within);
+    let connect_to_any = |first, next| match first {
         // A machine may have IPv6 alone. What is said is said of the first address.
-        let address = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
-        TcpStream::connect_timeout(&address, within).map_err(|_| error)
-    })?;
+        Err(error) => connect(next).map_err(|_| error),
+        connected => connected,
+    };
+    let mut addresses = addresses.reachable().into_iter();
+    let first = addresses.next().map_or_else(|| Err(ErrorKind::AddrNotAvailable.into()), connect);
+    let mut stream = addresses.fold(first, connect_to_any)?;
     stream.set_write_timeout(Some(within))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n")?;
     let (mut answer, mut buffer) = (Vec::new(), [0; 512]);
@@ -56,7 +70,7 @@ fn status_line(port: u16, path: &str, within: Duration) -> std::io::Result<Strin
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 
     use super::*;
 
@@ -119,7 +133,7 @@ mod tests {
     fn does_not_wait_for_ever() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let error = status_line(port, "/", Duration::from_millis(50)).unwrap_err();
+        let error = status_line(&Addresses::loopback(), port, "/", Duration::from_millis(50)).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
     }
 }

@@ -8,11 +8,12 @@ use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio_util::sync::CancellationToken;
 
+use crate::files::raise_open_files;
 use crate::{CommonSettings, abort_on_panic, complain, shutdown_on_signal, start_log};
 
 /// Runs `work` with all that a process has around it: a log under the name of the process, an end at the
-/// first panic, a runtime of one thread, and a token that SIGTERM, SIGHUP and Ctrl-C cancel. `work` returns
-/// when it has put all in order.
+/// first panic, as many files as it may open, a runtime of one thread, and a token that SIGTERM, SIGHUP and
+/// Ctrl-C cancel. `work` returns when it has put all in order.
 ///
 /// The exit code says whether it went well; an error is logged here, and nowhere before.
 ///
@@ -31,6 +32,7 @@ pub fn run<E: Display>(
         }
     };
     abort_on_panic();
+    raise_open_files();
     let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
             let outcome = runtime.block_on(async { work(shutdown_on_signal()).await });
@@ -52,8 +54,8 @@ pub fn run<E: Display>(
     code
 }
 
-/// Files that this process makes from now on have no permissions for the group and for others. RocksDB and the
-/// log's appender cannot be given a mode for each file.
+/// Files that this process makes from now on have no permissions for the group and for others. RocksDB and
+/// the log's appender cannot be given a mode for each file.
 pub fn keep_files_private() {
     umask(Mode::RWXG | Mode::RWXO);
 }

@@ -67,7 +67,9 @@ pub(super) fn database(cache: &BlockCache) -> Options {
     // There is one writer. Insertions are cheaper if they need not expect others.
     options.set_allow_concurrent_memtable_write(false);
     options.set_max_background_jobs(2);
-    options.set_max_open_files(512);
+    // Of both databases together, half of what the process may open.
+    let files = process::open_files() / 4;
+    options.set_max_open_files(files.clamp(64, 512) as i32);
     options.set_bytes_per_sync(MIB as u64);
     // Of each file of a compaction, of which there may be twenty; the system reads ahead as well.
     options.set_compaction_readahead_size(MIB / 4);

@@ -2,12 +2,13 @@
 
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use protocol::placement::Partition;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::http::api::Api;
+use crate::http::input::body;
 use crate::http::input::query::{NoParameters, Parameters};
 use crate::http::kind::Kind;
 use crate::http::openapi::{CheckQuery, PartitionNumber, example_check, example_cluster};
@@ -59,9 +60,11 @@ pub(crate) struct Repairing {
 pub(crate) async fn repair_partition(
     State(api): State<Api>,
     Path(partition): Path<String>,
+    headers: HeaderMap,
     _: NoParameters,
 ) -> Answer<(StatusCode, Json<Repairing>)> {
     let partition = parse_partition(&partition)?;
+    body::refuse_forms(&headers)?;
     let begun = api.repair(partition).await?;
     let status = if begun == Begun::Nothing { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(Repairing { partition, begun })))
@@ -77,9 +80,11 @@ pub(crate) async fn repair_partition(
 pub(crate) async fn promote_partition(
     State(api): State<Api>,
     Path(partition): Path<String>,
+    headers: HeaderMap,
     _: NoParameters,
 ) -> Answer<Json<ClusterStatus>> {
     let partition = parse_partition(&partition)?;
+    body::refuse_forms(&headers)?;
     api.promote(partition).await?;
     api.status().await.map(Json)
 }

@@ -1,12 +1,12 @@
 //! Bodies: from a stream to at most 64 KiB of bytes of a known type.
 //!
 //! A body that is refused may be left unread: what is left of it is the server's affair
-//! (`server::remainder`).
+//! (`process::server`).
 
 use axum::body::{Body, HttpBody};
-use axum::http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::{Instant, timeout_at};
 
@@ -52,8 +52,8 @@ pub(crate) async fn read(
     if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(too_large());
     }
-    match timeout_at(deadline, Limited::new(body, MAX_BODY).collect()).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+    match timeout_at(deadline, whole(Limited::new(body, MAX_BODY))).await {
+        Ok(Ok(whole)) => Ok(whole),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Problem::new(Kind::MalformedBody, "The body broke off, or its framing is wrong.")),
         Err(_) => {
@@ -61,6 +61,33 @@ pub(crate) async fn read(
             Err(Problem::new(Kind::BodyTooSlow, detail))
         }
     }
+}
+
+/// All of a body in one piece. Most come as one; of many small ones each would cost more than its bytes.
+async fn whole(mut body: Limited<Body>) -> Result<Bytes, <Limited<Body> as HttpBody>::Error> {
+    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&std::mem::take(&mut first));
+            }
+            rest.extend_from_slice(&data);
+        }
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// For a call that needs no body. Forms of other sites can send bodies of three types without asking (Fetch,
+/// section 2.2.2), none of them JSON; with a token it is no such form.
+///
+/// # Errors
+/// 415 for a body of another type than JSON.
+pub(crate) fn refuse_forms(headers: &HeaderMap) -> Result<(), Problem> {
+    let may_be_form = headers.contains_key(CONTENT_TYPE) && !headers.contains_key(AUTHORIZATION);
+    if may_be_form { JSON.check(headers) } else { Ok(()) }
 }
 
 impl Accepted {

@@ -1,11 +1,10 @@
 //! What every request has in its head: where it goes, and how its body is framed.
 
-use std::net::Ipv6Addr;
-
 use axum::extract::Request;
-use axum::http::header::{HOST, TRANSFER_ENCODING};
-use axum::http::{HeaderMap, HeaderName, Version};
+use axum::http::header::{HOST, ORIGIN, TRANSFER_ENCODING};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Version};
 
+use super::site::{self, Sites};
 use crate::http::kind::Kind;
 use crate::http::problem::Problem;
 
@@ -14,43 +13,38 @@ const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix
 /// The longest prefix that is used.
 const MAX_PREFIX: usize = 256;
 
+/// Returns the origin of the page that sends the request, where that is another one and may read the answer.
+///
 /// # Errors
-/// 400 where `Host` is missing, repeated or malformed (RFC 9112, section 3.2); 501 for a transfer coding
-/// other than `chunked` (section 6.1).
-pub(crate) fn check(request: &Request) -> Result<(), Problem> {
+/// 400 where `Host` is missing, repeated or malformed (RFC 9112, section 3.2); as [`Sites::admit`]; 501 for a
+/// transfer coding other than `chunked` (section 6.1).
+pub(crate) fn check(request: &Request, sites: &Sites) -> Result<Option<HeaderValue>, Problem> {
     let headers = request.headers();
     let mut hosts = headers.get_all(HOST).iter();
-    let detail = match (hosts.next(), hosts.next()) {
-        (None, _) if request.version() < Version::HTTP_11 => None,
-        (None, _) => Some("The request has no Host header."),
-        (Some(_), Some(_)) => Some("The request has more than one Host header."),
-        (Some(host), None) => (!is_host(host.to_str().unwrap_or_default()))
-            .then_some("The Host header is not the name or address of a host, with or without a port."),
+    let host = match (hosts.next(), hosts.next()) {
+        // Older than what a browser sends. With an Origin it has no Host to compare that with.
+        (None, _) if request.version() < Version::HTTP_11 && !headers.contains_key(ORIGIN) => None,
+        (None, _) => return Err(malformed("The request has no Host header.")),
+        (Some(_), Some(_)) => return Err(malformed("The request has more than one Host header.")),
+        (Some(host), None) => match host.to_str() {
+            Ok(host) if site::host_name(host).is_some() => Some(host),
+            _ => {
+                let detail = "The Host header is not the name or address of a host, with or without a port.";
+                return Err(malformed(detail));
+            }
+        },
     };
-    if let Some(detail) = detail {
-        return Err(Problem::new(Kind::MalformedHost, detail));
-    }
+    let origin = host.map_or(Ok(None), |host| sites.admit(request, host))?;
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
         let detail = "A body may be sent as it is, or chunked: no other transfer coding is known here.";
         return Err(Problem::new(Kind::UnknownTransferCoding, detail));
     }
-    Ok(())
+    Ok(origin)
 }
 
-/// Whether the text is `uri-host [ ":" port ]`. Names are those of RFC 3986, which takes nearly anything.
-fn is_host(text: &str) -> bool {
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port),
-        _ => (text, ""),
-    };
-    let is_port = port.is_empty() || port.parse::<u16>().is_ok_and(|_| !port.starts_with('+'));
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
-    is_port
-        && match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-            None => !host.is_empty() && host.bytes().all(is_name),
-        }
+fn malformed(detail: &'static str) -> Problem {
+    Problem::new(Kind::MalformedHost, detail)
 }
 
 /// The path under which a proxy shows this server, where it says so in `X-Forwarded-Prefix`: the paths in
@@ -70,21 +64,6 @@ pub(crate) fn prefix(headers: &HeaderMap) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hosts() {
-        for good in
-            ["a", "localhost:3001", "db-1.ring.", "127.0.0.1:0", "[::1]", "[::1]:3001", "a:", "a_b%20"]
-        {
-            assert!(is_host(good), "{good}");
-        }
-        for bad in [
-            "", ":80", "a b", "a/b", "a@b", "a:b", "a:65536", "a:+1", "a:1:2", "::1", "[::1", "[a]", "[]:1",
-            "ä",
-        ] {
-            assert!(!is_host(bad), "{bad}");
-        }
-    }
 
     #[test]
     fn prefixes() {

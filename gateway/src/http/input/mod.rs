@@ -1,6 +1,8 @@
 //! From what a request says to what the ring understands, or to the problem that says what is wrong with it.
 //!
-//! * [`head`]: what every request has in its head. [`token`]: which requests may use the API.
+//! * [`head`]: what every request has in its head. [`site`]: which name it has to ask for, and which pages
+//!   may send it.
+//! * [`token`]: which requests may use the API.
 //! * [`body`]: from a stream to bytes of a known type. [`fields`]: from bytes to valid fields of a user.
 //! * [`id`], [`rules`], [`email`]: what one field may be.
 //! * [`etag`]: entity tags and conditions. [`idempotency`]: creates that may be sent twice.
@@ -16,4 +18,5 @@ pub(super) mod id;
 pub(super) mod idempotency;
 pub(super) mod query;
 pub(super) mod rules;
+pub(super) mod site;
 pub(super) mod token;

@@ -45,8 +45,10 @@ pub(crate) fn of_operation(id: &str) -> &'static [Kind] {
         ],
         "getCluster" => &[Unavailable, NoAnswer],
         "checkCopies" => &[Unavailable],
-        "repairPartition" => &[PartitionNotFound, NotRepairable, Unavailable],
-        "promotePartition" => &[PartitionNotFound, PartitionServed, Unavailable, OutcomeUnknown, NoAnswer],
+        "repairPartition" => &[PartitionNotFound, NotRepairable, UnsupportedMediaType, Unavailable],
+        "promotePartition" => &[
+            PartitionNotFound, PartitionServed, UnsupportedMediaType, Unavailable, OutcomeUnknown, NoAnswer,
+        ],
         "getReadiness" => &[NotReady, Unavailable, NoAnswer],
         _ => &[],
     }

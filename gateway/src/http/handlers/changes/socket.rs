@@ -23,12 +23,16 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::header::{AUTHORIZATION, CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, any_service};
+use process::server::Caller;
 use serde::Deserialize;
 use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
 use socketioxide::{SendError, SocketError, SocketIo};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -38,6 +42,7 @@ use super::subscriber::{FeedState, Subscriber, parse_id};
 use crate::engine_task::Unserved;
 use crate::feed::FeedEvent;
 use crate::http::input::token::Role;
+use crate::http::kind::Kind;
 use crate::http::metrics::{DropReason, Transport};
 use crate::http::problem::Problem;
 
@@ -53,7 +58,16 @@ const MAX_PAYLOAD: usize = 16 << 10;
 const MAX_WAITING: usize = 1_024;
 
 /// A client that has not joined the namespace by then is disconnected.
-const JOIN_WITHIN: Duration = Duration::from_secs(15);
+const JOIN_WITHIN: Duration = Duration::from_secs(5);
+
+/// Sessions whose clients have not joined yet. They need no connection, and are open to strangers.
+const MAX_STRANGERS: usize = 1_024;
+
+/// The longest query with which a session may begin: the library keeps it.
+const MAX_QUERY: usize = 512;
+
+/// Of the request with which a session begins, the library gets these headers, and keeps them.
+const KEPT: [HeaderName; 5] = [AUTHORIZATION, CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION];
 
 /// A buffer that is full is looked at again after this time.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(25);
@@ -83,6 +97,11 @@ impl fmt::Display for Refused {
 /// From the check of a connection to its handler.
 type HandOver = Arc<Mutex<Option<Subscriber>>>;
 
+/// The place of a session among those of strangers, until its client joins: an extension of the request with
+/// which it began, which is there as long as the session.
+#[derive(Clone)]
+struct Stranger(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
 /// The service behind [`PATH`].
 pub(crate) fn service(state: &FeedState) -> MethodRouter {
     let (service, io) = SocketIo::builder()
@@ -95,6 +114,13 @@ pub(crate) fn service(state: &FeedState) -> MethodRouter {
     let checked = state.clone();
     let check = async move |socket: SocketRef, TryData(auth): TryData<Auth>| {
         let subscriber = begin(&checked, &socket, auth.unwrap_or_default()).await.map_err(Refused)?;
+        let known = &socket.req_parts().extensions;
+        if let Some(Stranger(place)) = known.get() {
+            place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+        if let Some(caller) = known.get::<Caller>() {
+            caller.admit();
+        }
         socket.extensions.insert::<HandOver>(Arc::new(Mutex::new(Some(subscriber))));
         Ok::<(), Refused>(())
     };
@@ -109,17 +135,64 @@ pub(crate) fn service(state: &FeedState) -> MethodRouter {
         }
     };
     io.ns(NAMESPACE, serve.with(check));
+    let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
     any_service(service_fn(move |request: Request| {
         let (service, closing) = (service.clone(), closing_too.clone());
+        let request = if begins(&request) { as_stranger(request, &strangers) } else { Ok(request) };
         async move {
+            let request = match request {
+                Ok(request) => request,
+                Err(problem) => return Ok(problem.into_response()),
+            };
+            let caller = request.extensions().get::<Caller>().cloned().filter(|_| !begins(&request));
             // A client that polls waits in a request for what comes next: that must not hold up the end.
             match closing.run_until_cancelled(service.oneshot(request)).await {
-                Some(Ok(response)) => Ok(response.map(Body::new)),
+                Some(Ok(response)) => {
+                    if let Some(caller) =
+                        caller.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS)
+                    {
+                        // The session is there already, and has a bound of its own.
+                        caller.admit();
+                    }
+                    Ok(response.map(Body::new))
+                }
                 Some(Err(never)) => match never {},
                 None => Ok(Problem::from(Unserved::Stopping).into_response()),
             }
         }
     }))
+}
+
+/// Whether a session begins with the request: those that go on name it.
+fn begins(request: &Request) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    !query.split('&').any(|parameter| parameter.starts_with("sid="))
+}
+
+/// The request with which a session begins, copied without what is not needed of it: the library keeps it,
+/// and with a part of it the whole buffer in which it came.
+///
+/// # Errors
+/// Where too many sessions have begun whose clients have not joined, or the query is too long.
+fn as_stranger(request: Request, strangers: &Arc<Semaphore>) -> Result<Request, Problem> {
+    let query = request.uri().query().unwrap_or_default();
+    if query.len() > MAX_QUERY {
+        return Err(Problem::new(Kind::MalformedQuery, "The query is longer than socket.io needs."));
+    }
+    let Ok(place) = Arc::clone(strangers).try_acquire_owned() else {
+        let detail = "Too many clients have connected and not joined yet.";
+        return Err(Problem::new(Kind::TooManySubscribers, detail));
+    };
+    let uri = Uri::try_from(format!("{PATH}/?{query}")).expect("a path and a query that was one");
+    let (mut parts, body) = request.into_parts();
+    let headers = KEPT.into_iter().filter_map(|name| {
+        let value = parts.headers.get(&name)?;
+        Some((name, HeaderValue::from_bytes(value.as_bytes()).ok()?))
+    });
+    parts.headers = headers.collect();
+    parts.uri = uri;
+    parts.extensions.insert(Stranger(Arc::new(Mutex::new(Some(place)))));
+    Ok(Request::from_parts(parts, body))
 }
 
 /// # Errors

@@ -1,4 +1,5 @@
-//! What is left of a request's body when its answer is ready.
+//! The bodies of a request and of its answer, as the connection sees them; and what is left of a request's
+//! body when its answer is ready.
 //!
 //! Most refusals are made before the body is read: no token, no such route, the wrong type. A caller that is
 //! busy sending does not read, and a connection that is closed with bytes unread is reset by the kernel: the
@@ -8,6 +9,7 @@
 //! (`stream`). This is the only place that cares about it, so it holds for every route and every refusal.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+
+use super::activity::{Activity, Exchange};
 
 /// So much of a body is thrown away before an answer.
 const MAX_DISCARDED: u64 = 8 << 20;
@@ -48,13 +52,20 @@ enum Left {
 }
 
 /// The request as handlers take it. An empty body costs no allocation.
-pub(super) fn lend(request: Request<Incoming>) -> (Request<Body>, Option<Remainder>) {
+pub(super) fn lend(
+    request: Request<Incoming>,
+    activity: &Arc<Activity>,
+) -> (Request<Body>, Option<Remainder>) {
     if request.body().is_end_stream() {
+        activity.complete();
         return (request.map(|_| Body::empty()), None);
     }
     let (back, returned) = oneshot::channel();
     let on_demand = request.headers().contains_key(EXPECT);
-    let lend = |body| Body::new(Lent { body: Some(body), touched: false, broken: false, back: Some(back) });
+    let activity = Arc::clone(activity);
+    let lend = |body| {
+        Body::new(Lent { body: Some(body), touched: false, broken: false, back: Some(back), activity })
+    };
     (request.map(lend), Some(Remainder { returned, on_demand }))
 }
 
@@ -96,6 +107,7 @@ struct Lent {
     touched: bool,
     broken: bool,
     back: Option<oneshot::Sender<Left>>,
+    activity: Arc<Activity>,
 }
 
 impl HttpBody for Lent {
@@ -109,11 +121,16 @@ impl HttpBody for Lent {
         let this = self.get_mut();
         this.touched = true;
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(body).poll_frame(context));
+        let frame = Pin::new(body).poll_frame(context);
+        this.activity.awaits_body(frame.is_pending());
+        let frame = ready!(frame);
         match &frame {
             Some(Ok(_)) => {}
             Some(Err(_)) => this.broken = true,
-            None => this.back = None,
+            None => {
+                this.activity.complete();
+                this.back = None;
+            }
         }
         Poll::Ready(frame)
     }
@@ -129,6 +146,7 @@ impl HttpBody for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
+        self.activity.awaits_body(false);
         let Some((back, body)) = self.back.take().zip(self.body.take()) else { return };
         // Nothing waits for it any more where the answer is on its way already.
         if self.broken {
@@ -136,5 +154,31 @@ impl Drop for Lent {
         } else if !body.is_end_stream() {
             let _ = back.send(Left::Rest { body, touched: self.touched });
         }
+    }
+}
+
+/// The body of an answer: its request ends with it.
+pub(super) struct Answered {
+    pub(super) body: Body,
+    pub(super) _exchange: Exchange,
+}
+
+impl HttpBody for Answered {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
