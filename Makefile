@@ -2,7 +2,7 @@
 # All of them build with the one profile `release`, so that RocksDB is compiled once.
 
 .PHONY: help demo install test simulate build lint deny ci setup
-.PHONY: test-compose test-pages test-mutations test-api
+.PHONY: test-compose test-pages test-mutations test-api test-security
 .DEFAULT_GOAL := help
 
 # ccache first, so that compiling RocksDB again (another checkout, a changed flag) takes a minute; a Rust that
@@ -56,6 +56,9 @@ test-mutations: setup ## Plant bugs, one after the other, and let the simulation
 
 test-api: build ## Let Schemathesis look for answers that the OpenAPI document forbids; needs PyPI
 	@corro/tests/schemathesis.sh $(arguments) || [ $$? -eq 77 ]
+
+test-security: build ## Attack rings, and see each attack fail; needs python3, and chromium for one
+	@corro/tests/security/run.sh $(scripts)
 
 ci: ## All that is checked before a change is taken
 	.ci/run

@@ -75,7 +75,7 @@ return found;
 class Browser:
     """One window of a headless Chromium."""
 
-    def __init__(self, driver, port, profile):
+    def __init__(self, driver, port, profile, *arguments):
         self.base = f"http://127.0.0.1:{port}"
         options = {
             "args": [
@@ -84,6 +84,7 @@ class Browser:
                 "--disable-gpu",
                 "--disable-dev-shm-usage",
                 f"--user-data-dir={profile}",
+                *arguments,
             ]
         }
         wanted = {
