@@ -16,6 +16,7 @@ use crate::bench::{self, BenchArgs};
 use crate::check::{self, CheckArgs};
 use crate::demo::{self, DemoArgs};
 use crate::drill::{self, DrillArgs};
+use crate::erase::{self, EraseArgs};
 use crate::parent;
 use crate::promote::{self, PromoteArgs};
 use crate::secret::{self, SecretArgs};
@@ -69,6 +70,8 @@ enum Command {
     Promote(PromoteArgs),
     /// Make the secret of a ring, in a file that only its owner can read
     Secret(SecretArgs),
+    /// Delete a user, and leave nothing of it in any file of the ring
+    Erase(EraseArgs),
     /// Run the gateway of a ring
     Gateway(Box<GatewayConfig>),
     /// Run a db-process of a ring
@@ -147,6 +150,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Import(args) => transfer::import(*args).await,
             Command::Token(args) => token::run(args).map(done),
             Command::Promote(args) => promote::run(args).await.map(done),
+            Command::Erase(args) => erase::run(args).await.map(done),
             Command::Users(args) => users::run(args).await,
             Command::Secret(args) => secret::run(args).map(done),
             Command::Status(args) => status::run(args).await,

@@ -9,6 +9,7 @@ pub mod client;
 mod command;
 mod demo;
 mod drill;
+mod erase;
 mod latencies;
 pub mod linear;
 pub mod load;

@@ -128,8 +128,8 @@ impl DataDir {
     /// Where another process uses it, it is another's, or it cannot be read or written.
     pub fn open(folder: &Path, name: &InstanceName) -> Result<Self, IdentityError> {
         fs::create_dir_all(folder).map_err(at(folder))?;
-        // It may have been made with another mask, by an earlier program or an operator. Another owner decides
-        // for itself.
+        // It may have been made with another mask, by an earlier program or an operator. Another owner
+        // decides for itself.
         if let Err(error) = fs::set_permissions(folder, Permissions::from_mode(0o700)) {
             warn!(folder = %folder.display(), %error, "others may be able to read the data folder");
         }

@@ -230,7 +230,9 @@ mod tests {
         assert_eq!(addresses(&["--rest-address=all"]), (all, loopback));
         let line = refusal(&["--socket-address", "gateway"]);
         assert!(
-            line.starts_with("SOCKET_ADDRESS (--socket-address): \"gateway\" is not allowed: allowed"),
+            line.starts_with(
+                "SOCKET_ADDRESS (--socket-address): \"gateway\" is not allowed; allowed: localhost"
+            ),
             "{line}"
         );
     }

@@ -59,6 +59,10 @@ mutations! {
     PurgeUnexchanged,
     /// A copy keeps what the leader has purged.
     PurgeNotFollowed,
+    /// What a record still has is erased from the op-log.
+    EraseCurrent,
+    /// The op-log is erased although the other copy may not have it.
+    EraseUnconfirmed,
     /// A process registers without a look at what is known of its disk.
     RegistrationNotCompared,
     /// A copy follows another without a look at what they know of each other's disks.

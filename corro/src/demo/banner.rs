@@ -108,7 +108,8 @@ mod tests {
         let id = user_of(1, 3);
         for line in [
             "ready after 1.23 s: a gateway and 3 db-processes,".to_owned(),
-            "curl -H @.corro/auth -i http://localhost:4001/api/user/ -H 'content-type: application/json' -d '{\"id\":\""
+            "curl -H @.corro/auth -i http://localhost:4001/api/user/ -H 'content-type: application/json' \
+             -d '{\"id\":\""
                 .to_owned(),
             format!("curl -H @.corro/auth -i http://localhost:4001/api/user/{id}\n"),
             "curl -H @.corro/auth -i -X PUT http://localhost:4001/api/user/ ".to_owned(),

@@ -47,8 +47,8 @@ impl Layout {
         }
     }
 
-    /// The token of the ring. Where there is none yet, it is made; it stays, so that what uses it continues to
-    /// work.
+    /// The token of the ring. Where there is none yet, it is made; it stays, so that what uses it continues
+    /// to work.
     ///
     /// # Errors
     /// Where it can neither be read nor be written.

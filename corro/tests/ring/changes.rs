@@ -22,7 +22,7 @@ use super::skip::skip;
 
 /// An event as it was heard.
 #[derive(Debug, Clone, PartialEq)]
-struct Heard {
+pub(crate) struct Heard {
     kind: String,
     id: String,
     data: Value,
@@ -50,19 +50,19 @@ fn field<'a>(block: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Listens as an `EventSource` does: connects again when the stream breaks, with the id of the last event.
-struct Listener {
+pub(crate) struct Listener {
     heard: Arc<Mutex<Vec<Heard>>>,
     task: JoinHandle<()>,
 }
 
 impl Listener {
     /// Returns when the stream has begun.
-    async fn start(port: u16) -> Self {
+    pub(crate) async fn start(port: u16) -> Self {
         Self::resume(port, None).await
     }
 
     /// The same after the event with that id.
-    async fn resume(port: u16, last: Option<String>) -> Self {
+    pub(crate) async fn resume(port: u16, last: Option<String>) -> Self {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let (begun, has_begun) = tokio::sync::oneshot::channel();
         let task = tokio::spawn(Self::run(port, last, Arc::clone(&heard), begun));
@@ -125,7 +125,7 @@ impl Listener {
     }
 
     /// Waits until it has heard an event, and returns all that it heard.
-    async fn until(&self, id: &str) -> Vec<Heard> {
+    pub(crate) async fn until(&self, id: &str) -> Vec<Heard> {
         let start = Instant::now();
         loop {
             let heard = self.heard.lock().unwrap().clone();

@@ -11,6 +11,7 @@ mod client;
 mod copies;
 mod cut_off;
 mod damage;
+mod erase;
 mod failover;
 mod feed_measure;
 mod freshness;

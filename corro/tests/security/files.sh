@@ -9,6 +9,7 @@ umask 0
 chmod 600 "$folder/out"
 install -m 600 /dev/null "$folder/users.ndjson"
 printf '{"name":"Ada","email":"ada@example.com"}\n{"name":"","email":"ada"}\n' >"$folder/users.ndjson"
+export API_TOKEN_FILE=$folder/token
 "$corro" import --url "$url" --errors "$folder/errors" --rejected "$folder/rejected" "$folder/users.ndjson" &&
     { echo 'an invalid row was imported'; exit 1; }
 "$corro" export --url "$url" --output "$folder/users.csv"

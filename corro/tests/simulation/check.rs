@@ -1,11 +1,12 @@
 //! What must be true. Each check names the promise that it is about.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use db_process::copy::audit::audit;
 use db_process::store::{Digests, MemoryStore, Snapshot, Store};
 use gateway::engine::Unserved;
 use protocol::message::link::{Role, ToProcess, Versioned, Write, WriteAnswer, WriteAnswers};
+use protocol::message::replication::LogEntry;
 use protocol::placement::{Partition, partition_of, primary_of, replica_of};
 use protocol::{Change, Operation, Outcome, Record, UserId, Version};
 
@@ -13,6 +14,8 @@ use crate::config::{Config, Fault, Mode};
 use crate::feed::Feed;
 use crate::history::{Asked, Op, is_linearizable};
 use crate::world::{MILLI, SECOND, Time, World};
+
+const SOUND: &str = "a store in memory can be read";
 
 /// No read takes longer, whatever goes wrong with one process at a time. A process counts as lost only much
 /// later.
@@ -61,6 +64,10 @@ pub(crate) struct Checks {
     /// gateway that starts with a clock that was set back serves a partition only when it knows the versions
     /// in it, but perhaps no others.
     decided: BTreeMap<(Partition, Version), Decided>,
+    /// Requests by which the operator wants a user to be forgotten.
+    pub(crate) wanted: BTreeSet<u64>,
+    /// Up to which version each copy has been asked to erase what is out of date, and has.
+    pub(crate) erased: BTreeMap<(u16, Role), Version>,
     /// Of the gateway that runs, or ran last.
     pub(crate) feed: Feed,
     size: u16,
@@ -91,6 +98,8 @@ impl Checks {
             sent: BTreeMap::new(),
             arriving: VecDeque::new(),
             decided: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            erased: BTreeMap::new(),
             feed: Feed::default(),
             size: config.size,
         }
@@ -103,6 +112,11 @@ impl Checks {
         let purge = Change { purge: self.purged.get(user).copied(), ..Change::default() };
         record.apply(Version::ZERO, &purge);
         record.is_nothing() || ours.is_some_and(|ours| !ours.clone().merge(&record))
+    }
+
+    /// Whether no write of the user is acknowledged after which it lives.
+    pub(crate) fn is_deleted(&self, user: &UserId) -> bool {
+        self.acknowledged.get(user).is_none_or(|record| !record.is_alive())
     }
 
     fn acknowledged_of(&self, partition: Partition) -> impl Iterator<Item = (&UserId, &Record)> {
@@ -327,6 +341,49 @@ impl World {
             }
         }
     }
+}
+
+/// In the end: the op-logs of both copies have what is current, and once all was erased nothing else.
+impl World {
+    pub(crate) fn check_op_logs(&self) {
+        for partition in 0..self.config.size {
+            let stores = self.stores_of(partition);
+            let stores = stores.map(|(place, role)| self.processes[usize::from(place)].store(role));
+            let floor = stores.map(|store| store.meta().expect(SOUND).floor).into_iter().max();
+            let records: BTreeMap<UserId, Record> = content(stores[0]).2.into_iter().collect();
+            let mut logged = BTreeSet::new();
+            for store in stores {
+                let snapshot = store.snapshot().expect(SOUND);
+                for entry in snapshot.log(snapshot.meta().trimmed) {
+                    let LogEntry { version, id, change, .. } = entry.expect(SOUND);
+                    let current = registers(records.get(&id));
+                    let has = [change.name.is_some(), change.email.is_some(), change.group.is_some()];
+                    for (register, (has, at)) in (0..).zip(has.into_iter().zip(current)) {
+                        assert!(
+                            !has || at == version || self.config.purge_after.is_none(),
+                            "{version} of user {} is out of date, and still in the op-log: {change:?}",
+                            id.as_u128()
+                        );
+                        logged.extend(has.then_some((id, register, version)));
+                    }
+                }
+            }
+            for (id, record) in &records {
+                for (register, at) in (0..).zip(registers(Some(record))) {
+                    assert!(
+                        Some(at) <= floor || logged.contains(&(*id, register, at)),
+                        "{at} of user {} is current, and in no op-log",
+                        id.as_u128()
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The versions of name, email and group.
+fn registers(record: Option<&Record>) -> [Version; 3] {
+    record.map_or([Version::ZERO; 3], |record| [record.name.0, record.email.0, record.group.0])
 }
 
 /// Digests, counts and records of a copy.

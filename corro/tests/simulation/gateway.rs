@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use corro::random::Random;
 use gateway::engine::{Command, Engine, EngineConfig, Event, RequestId, RingEvent, SessionId};
-use protocol::Version;
 use protocol::message::link::ToGateway;
+use protocol::{UserId, Version};
 
 use crate::config::Config;
 use crate::feed::Feed;
@@ -106,6 +106,47 @@ impl World {
         }
     }
 
+    /// Now and then what is out of date goes from the op-logs, and what the operator wants.
+    fn erase_now_and_then(&mut self) {
+        let Some(age) = self.config.purge_after else { return };
+        if self.checks.asked >= self.config.operations {
+            return;
+        }
+        if self.rng.percent(20) {
+            let upto = Version::at_unix_millis(self.unix_millis().saturating_sub(age));
+            self.step(Event::EraseOld { upto, every: Duration::from_millis(20) });
+        }
+        if self.rng.percent(5) {
+            let request = self.number();
+            let id = UserId::from_u128(u128::from(self.rng.between(0, self.config.users)));
+            // Of another one it is refused, which shows little.
+            if self.checks.is_deleted(&id) {
+                self.note(|| format!("operator asks {request} to forget user {}", id.as_u128()));
+                self.checks.wanted.insert(request);
+                self.step(Event::PurgeUser { request: RequestId(request), id });
+            }
+        }
+    }
+
+    /// In the end, when all is quiet: nothing that is out of date is left in any op-log.
+    pub(crate) fn erase_all(&mut self) {
+        if self.config.purge_after.is_none() {
+            return;
+        }
+        // What a copy has followed is on its disk, and confirmed, a moment later.
+        let settled = self.now + SECOND;
+        while self.now < settled {
+            self.advance();
+        }
+        let upto = Version(u64::MAX);
+        let copies = 2 * usize::from(self.config.size);
+        self.checks.erased.retain(|_, erased| *erased >= upto);
+        while self.checks.erased.values().filter(|erased| **erased >= upto).count() < copies {
+            self.step(Event::EraseOld { upto, every: Duration::ZERO });
+            self.advance();
+        }
+    }
+
     pub(crate) fn kill_gateway(&mut self) {
         self.note(|| "gateway killed".to_owned());
         self.gateway.engine = None;
@@ -154,6 +195,7 @@ impl World {
                 self.step(Event::Tick);
                 self.hear_changes();
                 self.forget_deleted();
+                self.erase_now_and_then();
                 if !self.gateway.was_ready {
                     let ready = self.gateway.engine.as_ref().is_some_and(|engine| engine.status().ready);
                     self.gateway.was_ready = ready;
@@ -234,7 +276,11 @@ impl World {
                 Command::AnswerRead { request: RequestId(request), result } => {
                     self.read_answered(request, result);
                 }
-                Command::AnswerWrite { request, result, .. } if request.is_own() => self.purged(&result),
+                Command::AnswerWrite { request, result, .. }
+                    if request.is_own() || self.checks.wanted.remove(&request.0) =>
+                {
+                    self.purged(&result);
+                }
                 Command::AnswerWrite { request: RequestId(request), result, .. } => {
                     self.write_answered(request, result);
                 }

@@ -112,6 +112,9 @@ impl World {
             }
             Command::Write(session, batch) => self.give_writes(place, session, batch),
             Command::Merge(session, batch) => self.give_merge(place, session, batch),
+            Command::Ask(session, work, Query::EraseQuery(query)) => {
+                self.todo(place, 1, 20 * MILLI, Todo::Erase(session, work, query));
+            }
             Command::Ask(session, work, query) => {
                 self.todo(place, 1, 2 * MILLI, Todo::Answer(session, work, query));
             }
@@ -217,6 +220,7 @@ impl World {
                 Answer::PageAnswer(asking::page(&snapshot(query.role), query).expect(SOUND))
             }
             Query::CountQuery(_) => unreachable!("it is answered at once"),
+            Query::EraseQuery(_) => unreachable!("it has a thread of its own"),
             Query::ChangesQuery(query) => {
                 Answer::ChangesAnswer(asking::changes(&snapshot(query.role), query).expect(SOUND))
             }

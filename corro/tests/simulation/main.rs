@@ -62,7 +62,9 @@ fn run(world: &mut World) -> Done {
     }
     world.check_histories();
     if world.faults.whole {
+        world.erase_all();
         world.check_copies();
+        world.check_op_logs();
         world.checks.feed.check_end();
         world.check_counts();
     }

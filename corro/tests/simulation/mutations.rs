@@ -27,6 +27,11 @@ fn config(mutation: Mutation, seed: u64) -> Config {
         | Mutation::StartNotCompared
         | Mutation::IncarnationKept
         | Mutation::RollbackServes => (rolled_back, 5, vec![Fault::Rollback, Fault::Kill]),
+        Mutation::EraseUnconfirmed => {
+            let kinds = vec![Fault::CutReplication, Fault::Kill, Fault::Cut, Fault::Gateway];
+            let (think, users, purge_after) = (3_000, 2, Some(0));
+            return Config { mode: Mode::Chaos, kinds, faults: 7, think, users, purge_after, ..config };
+        }
         _ => return config,
     };
     Config { mode, kinds, faults, ..config }

@@ -12,7 +12,7 @@ use db_process::worker::rounds::{Job, Marked};
 use protocol::message::link::{
     CopiesChanged, CopyReport, CopyReports, FlushPoint, Peer, PerRole, Position, Ring, Role, View,
 };
-use protocol::message::query::Query;
+use protocol::message::query::{EraseQuery, Query};
 use protocol::mutation::{self, Mutation};
 use uuid::Uuid;
 
@@ -31,6 +31,8 @@ pub(crate) enum Todo {
     TickLink(Time),
     /// Another thread answers a question.
     Answer(SessionId, Work, Query),
+    /// Another thread takes what is out of date from an op-log.
+    Erase(SessionId, Work, EraseQuery),
     /// A notice is on disk.
     Persisted(SessionId, Box<Plan>),
     /// A round of a copy begins.
@@ -291,6 +293,7 @@ impl World {
             Todo::Connect(attempt) => self.connect_process(place, attempt),
             Todo::TickLink(at) => self.tick_link(place, at),
             Todo::Answer(session, work, query) => self.answer_question(place, session, work, &query),
+            Todo::Erase(session, work, query) => self.erase(place, session, work, query),
             Todo::Persisted(session, plan) => self.persisted(place, session, *plan),
             Todo::Round(role) => self.round(place, role),
             Todo::Tell(role) => self.tell(place, role),

@@ -11,6 +11,7 @@ use db_process::store::{Meta, Store};
 use db_process::worker::rounds::Job;
 use protocol::message::link::{Peer, Role};
 use protocol::message::replication::{Confirmed, CopyChunk, Decline, Follow, LogBatch};
+use uuid::Uuid;
 
 use crate::process::{Process, Todo};
 use crate::world::{Happening, Replicated, Time, Towards, World};
@@ -41,6 +42,8 @@ impl Follower {
 #[derive(Debug)]
 pub(crate) struct Feed {
     role: Role,
+    /// Of the copy when the follower came.
+    incarnation: Uuid,
     state: SourceState,
     tick: Option<Time>,
     /// What another thread reads, while one does.
@@ -274,7 +277,8 @@ impl World {
             Ok(start) => {
                 let mut commands = Vec::new();
                 let state = SourceState::new(limits, follow, start, now, &mut commands);
-                let feed = Feed { role, state, tick: None, frames: None, unanswered: VecDeque::new() };
+                let (incarnation, unanswered) = (meta.incarnation, VecDeque::new());
+                let feed = Feed { role, incarnation, state, tick: None, frames: None, unanswered };
                 if let Some(stream) = self.streams.get_mut(&id) {
                     stream.feed = Some(Box::new(feed));
                 }
@@ -406,7 +410,10 @@ impl World {
                 let chunk = CopyChunk { end: Some(end), lsn, ..CopyChunk::default() };
                 self.send_frame(id, Replicated::Chunk(chunk));
             }
-            Command::Trim { upto, other } => self.process(place).worker(role).trim(upto, other),
+            Command::Trim { upto, other } => {
+                let of = self.feed(id)?.incarnation;
+                self.process(place).worker(role).trim(of, upto, other);
+            }
             Command::Close(what) => {
                 self.note(|| format!("{place} feeds #{id} no more: it sent {what}"));
                 self.close_source(id);

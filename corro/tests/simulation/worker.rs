@@ -5,16 +5,19 @@ use std::mem;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use db_process::copy::Limits;
+use db_process::copy::erase::find;
 use db_process::link::event::{Event, SessionId, Work};
 use db_process::replication::follower_state::{self, Read};
-use db_process::store::MemoryStore;
+use db_process::store::{MemoryStore, Store};
 use db_process::worker::CopyState;
 use db_process::worker::rounds::{Confirmed, Job, Marked, Rounds};
 use protocol::Version;
 use protocol::message::link::{
     CopyReport, FlushPoint, MergeBatch, Merged, Role, ToGateway, Write, WriteAnswers, WriteBatch,
 };
+use protocol::message::query::{Answer, EraseAnswer, EraseQuery};
 use protocol::message::replication::{ChunkMerged, CopyChunk};
+use uuid::Uuid;
 
 use crate::process::Todo;
 use crate::world::{Time, World};
@@ -27,6 +30,7 @@ pub(crate) enum Completed {
     Written { session: SessionId, answers: WriteAnswers, writes: Vec<Write> },
     Merged { session: SessionId, merged: Merged },
     Chunk { stream: u64, read: Read },
+    Stripped { session: SessionId, work: Work, query: EraseQuery },
 }
 
 /// See the module.
@@ -58,8 +62,8 @@ impl Worker {
     }
 
     /// The follower has that on disk.
-    pub(crate) fn trim(&mut self, upto: u64, other: Option<FlushPoint>) {
-        self.confirmed.advance(upto, other);
+    pub(crate) fn trim(&mut self, incarnation: Uuid, upto: u64, other: Option<FlushPoint>) {
+        self.confirmed.advance(incarnation, upto, other);
     }
 
     /// Publishes the state. Returns whether it is news.
@@ -97,6 +101,32 @@ impl World {
             drop(completing.send(Completed::Merged { session, merged: Merged { batch, role, lsn } }));
         });
         self.give(place, role, Job::Merge { changes, other, done });
+    }
+
+    /// Takes what is out of date from the op-log. Files are not written here.
+    pub(crate) fn erase(&mut self, place: u16, session: SessionId, work: Work, query: EraseQuery) {
+        let worker = self.process(place).worker(query.role);
+        let (confirmed, incarnation) = (worker.confirmed, worker.state.report.incarnation);
+        let completing = worker.completing.clone();
+        let mut pieces = Vec::new();
+        let snapshot = worker.rounds.copy().store().snapshot().expect(SOUND);
+        let found = find(&snapshot, &query, confirmed.upto(), 3, |entries| {
+            pieces.push(entries);
+            Ok(())
+        });
+        drop(snapshot);
+        found.expect(SOUND);
+        for entries in pieces {
+            let done = Box::new(|_| ());
+            self.give(
+                place,
+                query.role,
+                Job::Strip { incarnation, entries, alone: query.alone, confirmed, done },
+            );
+        }
+        let done = Box::new(move |_| drop(completing.send(Completed::Stripped { session, work, query })));
+        let (entries, alone) = (Vec::new(), query.alone);
+        self.give(place, query.role, Job::Strip { incarnation, entries, alone, confirmed, done });
     }
 
     pub(crate) fn give_chunk(&mut self, place: u16, role: Role, stream: u64, chunk: CopyChunk) {
@@ -168,6 +198,11 @@ impl World {
                 self.step_link(place, Event::Done { session, work: Work::Merge, answer });
             }
             Completed::Chunk { stream, read } => self.chunk_merged(place, role, stream, read),
+            Completed::Stripped { session, work, query } => {
+                self.checks.erased.insert((place, role), query.upto);
+                let answer = Answer::EraseAnswer(EraseAnswer { query: query.query, erased: true });
+                self.step_link(place, Event::Done { session, work, answer: ToGateway::Answer(answer) });
+            }
         }
     }
 

@@ -24,8 +24,8 @@ use protocol::message::replication::LogEntry;
 use protocol::user::fold_email;
 use protocol::{Record, UserId, Version};
 
-use super::document;
 use super::follow::ROOM;
+use super::{document, erase};
 use crate::store::derived::email_hash;
 use crate::store::{Listing, Meta, Snapshot, StoreError};
 
@@ -139,7 +139,7 @@ impl Wanted {
         found.dedup_by_key(|(version, _)| *version);
         for (_, sequence) in found {
             for entry in entries(snapshot, sequence..sequence + 1) {
-                if self.is_full_with(entry?) {
+                if self.is_full_with(snapshot, entry?)? {
                     return Ok(true);
                 }
             }
@@ -164,7 +164,7 @@ impl Wanted {
             if entry.version > self.upto {
                 break;
             }
-            if self.is_full_with(entry) {
+            if self.is_full_with(snapshot, entry)? {
                 return Ok(true);
             }
         }
@@ -172,18 +172,21 @@ impl Wanted {
     }
 
     /// Takes a change, unless it does not fit any more. One always does, so that there is progress.
-    fn is_full_with(&mut self, entry: LogEntry) -> bool {
-        // A purge is no change that a caller could see.
-        if entry.change.purge.is_some() {
-            return false;
-        }
-        self.size += change_size(&entry);
-        if self.size > ROOM && !self.changes.is_empty() {
-            return true;
-        }
+    fn is_full_with(&mut self, snapshot: &impl Snapshot, entry: LogEntry) -> Result<bool, StoreError> {
+        let size = change_size(&entry);
         let LogEntry { version, id, change, .. } = entry;
-        self.changes.push(Versioned { version, id, change });
-        false
+        let purges = change.purge.is_some();
+        let change = Versioned { version, id, change };
+        // A purge is no change that a caller could see, and of others nothing may be left.
+        if purges || erase::says_nothing(snapshot, &change)? {
+            return Ok(false);
+        }
+        self.size += size;
+        if self.size > ROOM && !self.changes.is_empty() {
+            return Ok(true);
+        }
+        self.changes.push(change);
+        Ok(false)
     }
 }
 

@@ -47,6 +47,7 @@
 //! * [`audit`]: the same from all records, and what differs.
 //! * [`asking`]: questions about a whole copy.
 //! * [`document`]: the user as a caller gets it.
+//! * [`erase`]: what the records do not have any more goes from the op-log.
 //! * [`follow`]: following the other copy and being followed.
 //! * [`recent`]: the memory of what was applied lately.
 //! * [`rollback`]: a copy whose disk has lost something.
@@ -64,6 +65,7 @@ pub mod audit;
 pub mod decide;
 mod derive;
 pub mod document;
+pub mod erase;
 pub mod follow;
 pub mod recent;
 pub mod rollback;
@@ -121,6 +123,8 @@ pub struct Copy<S> {
     confirmed: u64,
     /// Everything is being copied from the other copy once more.
     recopies: bool,
+    /// Something was replaced or removed, also by an earlier process as far as is known.
+    replaced: bool,
 }
 
 impl<S: Store> Copy<S> {
@@ -155,6 +159,7 @@ impl<S: Store> Copy<S> {
             flushed: meta.lsn,
             confirmed: 0,
             recopies: false,
+            replaced: true,
         })
     }
 
@@ -327,6 +332,7 @@ impl<S: Store> Copy<S> {
         self.staged.meta.trimmed = upto;
         self.staged.meta.floor = self.staged.meta.floor.max(floor);
         self.dirty = true;
+        self.replaced = true;
         Ok(())
     }
 
@@ -371,6 +377,7 @@ impl<S: Store> Copy<S> {
         self.staged.gone.remove(&id);
         self.staged.records.insert(id, after);
         self.dirty = true;
+        self.replaced |= before.is_some();
         Ok(())
     }
 
@@ -380,6 +387,7 @@ impl<S: Store> Copy<S> {
         self.staged.records.remove(&id);
         self.staged.gone.insert(id);
         self.dirty = true;
+        self.replaced = true;
         Ok(())
     }
 

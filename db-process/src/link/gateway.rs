@@ -15,7 +15,7 @@ use protocol::message::link::{
     Expected, Found, MergeBatch, Merged, ReadAnswers, ReadBatch, Register, ReplicationAddress, Role,
     ToGateway, ToProcess, WriteAnswers, WriteBatch,
 };
-use protocol::message::query::{Answer, Query};
+use protocol::message::query::{Answer, EraseAnswer, Query};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -236,6 +236,18 @@ impl Link<'_> {
                     let _ = events.send(Ok(Event::Done { session, work: Work::Merge, answer }));
                 });
             }
+            Command::Ask(session, work, Query::EraseQuery(query)) => {
+                let events = self.events.clone();
+                let done = move |erased| {
+                    let answer = EraseAnswer { query: query.query, erased };
+                    let answer = ToGateway::Answer(Answer::EraseAnswer(answer));
+                    let _ = events.send(Ok(Event::Done { session, work, answer }));
+                };
+                if let Err(error) = node.copy(query.role).erase(query, done.clone()) {
+                    warn!(%error, "no thread erases what is out of date");
+                    done(false);
+                }
+            }
             Command::Ask(session, work, query) => {
                 let (copy, events) = (node.copy(query.role()).clone(), self.events.clone());
                 spawn_blocking(move || {
@@ -296,6 +308,7 @@ fn answer(copy: &CopyHandle, query: &Query) -> Result<Answer, StoreError> {
         Query::ChangesQuery(query) => Answer::ChangesAnswer(copy.changes(query)?),
         Query::TombstoneQuery(query) => Answer::TombstoneAnswer(copy.tombstones(query)?),
         Query::DigestQuery(query) => Answer::DigestAnswer(copy.digests(query)?),
+        Query::EraseQuery(_) => unreachable!("it has a thread of its own"),
     })
 }
 

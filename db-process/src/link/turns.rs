@@ -10,7 +10,7 @@ use super::event::{Command, SessionId, Work};
 /// This many questions are answered at once.
 const QUESTIONS: usize = 2;
 
-/// The same for scans, which take so long that nothing else should wait for them.
+/// The same for scans, and for erasing, which take so long that nothing else should wait for them.
 const SCANS: usize = 1;
 
 /// Questions, and scans, that wait for their turn.
@@ -33,7 +33,8 @@ impl Turns {
     }
 
     pub(super) fn ask(&mut self, session: SessionId, query: Query, commands: &mut Vec<Command>) {
-        let scans = matches!(query, Query::DigestQuery(DigestQuery { scan: true, .. }));
+        let scans =
+            matches!(query, Query::DigestQuery(DigestQuery { scan: true, .. }) | Query::EraseQuery(_));
         let work = if scans { Work::Scan } else { Work::Question };
         self.turn(work).waiting.push_back(query);
         self.next(session, work, commands);

@@ -239,6 +239,10 @@ impl FollowerState {
             }
             Event::Read(Read::Merged { answer, last, filled }) => {
                 commands.push(Command::ChunkMerged(answer));
+                if last {
+                    // What the source heard of before belongs to the full copy.
+                    session.confirmed = None;
+                }
                 if last && session.recopies {
                     commands.push(Command::Recopied);
                 }
@@ -389,6 +393,16 @@ mod tests {
         assert_eq!(follower.step(Event::Copy(copy(9, 6))), [confirm(9, 6)]);
         assert_eq!(follower.step(Event::Copy(copy(9, 9))), [confirm(9, 9)]);
         assert_eq!(follower.step(Event::Copy(copy(9, 9))), []);
+    }
+
+    #[test]
+    fn what_came_with_a_full_copy_is_confirmed_behind_it() {
+        let mut follower = Script::following();
+        assert_eq!(follower.step(log(SOURCE)), [confirm(7, 6)]);
+        let answer = ChunkMerged { chunk: 0 };
+        let part = |last| Event::Read(Read::Merged { answer, last, filled: last });
+        assert_eq!(follower.step(part(false)), [Command::ChunkMerged(answer)]);
+        assert_eq!(follower.step(part(true)), [Command::ChunkMerged(answer), confirm(7, 6)]);
     }
 
     #[test]

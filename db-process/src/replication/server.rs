@@ -29,6 +29,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::source_state::{Command, Declines, Event, Source, SourceLimits, SourceState, admit};
 use crate::link::retry::sleep_until;
@@ -216,7 +217,8 @@ async fn serve(
         return (Some(follow), Ended::OtherName);
     }
     let copy = node.copy(follow.role);
-    let Err(ended) = Feed { node, copy, socket, frames: None }.serve(&follow, inbox, gone).await;
+    let incarnation = copy.report().incarnation;
+    let Err(ended) = Feed { node, copy, incarnation, socket, frames: None }.serve(&follow, inbox, gone).await;
     (Some(follow), ended)
 }
 
@@ -227,6 +229,8 @@ type Frame = (&'static str, String, Event);
 struct Feed<'a> {
     node: &'a Node,
     copy: &'a CopyHandle,
+    /// Of the copy when the follower came.
+    incarnation: Uuid,
     socket: &'a SocketRef,
     /// From the thread that reads the op-log or everything, while there is one.
     frames: Option<mpsc::Receiver<Frame>>,
@@ -326,7 +330,7 @@ impl Feed<'_> {
                 self.frames = Some(frames);
             }
             Command::Adopt(end) => self.send(&CopyChunk { end: Some(end), lsn, ..CopyChunk::default() })?,
-            Command::Trim { upto, other } => self.copy.trim(upto, other),
+            Command::Trim { upto, other } => self.copy.trim(self.incarnation, upto, other),
             Command::Close(what) => return Err(Ended::Unexpected(what)),
             Command::Stop => return Err(Ended::Stopped),
         }

@@ -159,6 +159,8 @@ pub struct Batch {
     pub derived: Derived,
     /// Entries to append: they end with `meta.head`.
     pub log: Vec<LogEntry>,
+    /// Entries that are there and are written anew, with less in them.
+    pub rewritten: Vec<LogEntry>,
     /// Entries to drop: they end with `meta.trimmed`.
     pub trim: Option<RangeInclusive<u64>>,
     /// Operations that were accepted elsewhere, to be remembered as applied: one page, under the next number.
@@ -178,6 +180,7 @@ impl Batch {
             gone: BTreeSet::new(),
             derived: Derived::default(),
             log: Vec::new(),
+            rewritten: Vec::new(),
             trim: None,
             applied: None,
             forget: None,

@@ -42,7 +42,8 @@ impl Content {
         self.meta = batch.meta;
         self.records.extend(batch.records.iter().map(|(id, put)| (*id, put.record.clone())));
         self.records.retain(|id, _| !batch.gone.contains(id));
-        self.log.extend(batch.log.iter().map(|entry| (entry.sequence, entry.clone())));
+        let entries = batch.rewritten.iter().chain(&batch.log);
+        self.log.extend(entries.map(|entry| (entry.sequence, entry.clone())));
         if let Some(trim) = &batch.trim {
             self.log.retain(|sequence, _| !trim.contains(sequence));
         }

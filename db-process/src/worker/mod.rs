@@ -29,18 +29,21 @@ use protocol::message::replication::{CopyChunk, LogBatch, LogEntry};
 use protocol::{Record, UserId, Version};
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::background::{Helpers, spawn};
 use crate::copy::audit::audit;
 use crate::copy::{Limits, asking, document, follow, rollback};
 use crate::store::{DatabaseUsage, Meta, RocksReader, RocksStore, StoreError};
 
+mod erase;
 mod mark;
 pub mod rounds;
 mod thread;
 
 pub use rounds::{CopyState, Job};
 
+use erase::Erasing;
 use mark::MarkFile;
 use rounds::{Confirmed, Rounds};
 use thread::Worker;
@@ -73,7 +76,11 @@ struct Shared {
     unreadable: AtomicBool,
     /// Taken when the copy is stopped.
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Threads that read for a neighbour.
+    /// What is left to erase.
+    erasing: Mutex<Erasing>,
+    /// It is to end, and with it what takes long.
+    stopping: AtomicBool,
+    /// Threads that read for a neighbour, or erase.
     helpers: Helpers,
 }
 
@@ -144,6 +151,8 @@ pub fn start(
             received: AtomicU64::new(version.0),
             unreadable: AtomicBool::new(false),
             thread: Mutex::new(Some(thread)),
+            erasing: Mutex::default(),
+            stopping: AtomicBool::new(false),
             helpers: Helpers::default(),
         }),
     })
@@ -202,10 +211,11 @@ impl CopyHandle {
         self.send(Job::Chunk { chunk, done: Box::new(|_| done()) });
     }
 
-    /// The other copy has the op-log on disk up to here, and that much of its own database. It is not worth
-    /// waking the thread: it sees to it when it next writes.
-    pub fn trim(&self, upto: u64, other: Option<FlushPoint>) {
-        self.shared.confirmed.lock().unwrap_or_else(PoisonError::into_inner).advance(upto, other);
+    /// The other copy has the op-log of that incarnation on disk up to here, and that much of its own
+    /// database. It is not worth waking the thread: it sees to it when it next writes.
+    pub fn trim(&self, incarnation: Uuid, upto: u64, other: Option<FlushPoint>) {
+        let mut confirmed = self.shared.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        confirmed.advance(incarnation, upto, other);
     }
 
     /// The state after each round; the latest value counts.
@@ -412,9 +422,12 @@ impl CopyHandle {
     /// threads have ended that read for a neighbour, which they do when their receiver is gone. What is sent
     /// afterwards is never answered.
     pub fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
         let _ = self.shared.jobs.send(None);
         let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let ended = thread.is_none_or(|thread| thread.join().is_ok());
+        // All is on disk. What is under way in the background need not come to an end.
+        self.shared.store.cancel_background_work();
         if !(self.shared.helpers.join() && ended) {
             tracing::error!(role = self.shared.role.as_str(), "a thread of the copy panicked");
         }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use protocol::Version;
 use protocol::message::MAX_BATCH;
 use protocol::message::link::{CopyReport, FlushPoint, Role, Rollback, Versioned, Write, WriteAnswer};
-use protocol::message::replication::{CopyChunk, LogBatch};
+use protocol::message::replication::{CopyChunk, LogBatch, LogEntry};
 use protocol::mutation::{self, Mutation};
 use uuid::Uuid;
 
@@ -50,19 +50,29 @@ pub struct CopyState {
 /// What the other copy has on disk.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Confirmed {
-    /// Of the op-log, up to this entry.
+    /// Of which op-log.
+    incarnation: Uuid,
+    /// Of that, up to this entry.
     upto: u64,
     /// Of its own database.
     other: Option<FlushPoint>,
 }
 
 impl Confirmed {
-    /// The other copy has more on disk.
-    pub fn advance(&mut self, upto: u64, other: Option<FlushPoint>) {
+    /// The other copy has more on disk of the op-log of that incarnation.
+    pub fn advance(&mut self, incarnation: Uuid, upto: u64, other: Option<FlushPoint>) {
+        if self.incarnation != incarnation {
+            *self = Self { incarnation, ..Self::default() };
+        }
         self.upto = self.upto.max(upto);
         if let Some(other) = other {
             FlushPoint::advance(&mut self.other, other);
         }
+    }
+
+    /// The last entry of the op-log that it has on disk.
+    pub fn upto(&self) -> u64 {
+        self.upto
     }
 }
 
@@ -103,6 +113,20 @@ pub enum Job {
         /// Completion.
         done: Completion,
     },
+    /// Entries of the own op-log that lose something. Completed with whether anything was replaced in the
+    /// copy, by this or before, since it was completed last.
+    Strip {
+        /// Whose op-log it is.
+        incarnation: Uuid,
+        /// As they are to be.
+        entries: Vec<LogEntry>,
+        /// There is no other copy.
+        alone: bool,
+        /// What the other copy has.
+        confirmed: Confirmed,
+        /// Completion.
+        done: Box<dyn FnOnce(bool) + Send>,
+    },
     /// Whether everything is copied once more.
     Recopy(bool),
     /// The copy counts as complete as it is.
@@ -121,9 +145,11 @@ impl Job {
             Self::Merge { changes, .. } => changes.iter().map(|change| change.version).max(),
             Self::Apply(batch) => batch.entries.iter().map(|entry| entry.version).max(),
             Self::Chunk { chunk, .. } => chunk.records.iter().map(|(_, record)| record.version()).max(),
-            Self::Recopy(_) | Self::CountAsComplete | Self::MarkRolledBack(_) | Self::AcceptRollback(_) => {
-                None
-            }
+            Self::Strip { .. }
+            | Self::Recopy(_)
+            | Self::CountAsComplete
+            | Self::MarkRolledBack(_)
+            | Self::AcceptRollback(_) => None,
         };
         highest.unwrap_or(Version::ZERO)
     }
@@ -237,6 +263,13 @@ impl<S: Store> Rounds<S> {
                 self.copy.merge_chunk(chunk)?;
                 self.completions.push(done);
             }
+            Job::Strip { incarnation, entries, alone, confirmed, done } => {
+                self.taken += entries.len();
+                self.confirm(confirmed);
+                self.copy.strip(incarnation, entries, alone);
+                let replaced = self.copy.take_replaced();
+                self.completions.push(Box::new(move |_| done(replaced)));
+            }
             Job::Recopy(recopies) => self.copy.recopy(recopies),
             Job::CountAsComplete => self.copy.count_as_complete(),
             Job::MarkRolledBack(rollback) => {
@@ -277,12 +310,20 @@ impl<S: Store> Rounds<S> {
         }
     }
 
+    /// What is known of another op-log says nothing: that of a copy that was rolled back began anew when it
+    /// was accepted.
+    fn confirm(&mut self, confirmed: Confirmed) {
+        if confirmed.incarnation == self.copy.meta().incarnation {
+            self.copy.confirm(confirmed.upto, confirmed.other);
+        }
+    }
+
     /// Commits what is staged.
     ///
     /// # Errors
     /// If the database fails. The copy must not be used again then, and no answer may leave.
     pub fn commit(&mut self, now: Instant, confirmed: Confirmed) -> Result<(), StoreError> {
-        self.copy.confirm(confirmed.upto, confirmed.other);
+        self.confirm(confirmed);
         self.copy.commit()?;
         self.sync_at = self.copy.unsynced().then(|| self.sync_at.unwrap_or(now + SYNC_WITHIN));
         Ok(())

@@ -23,6 +23,7 @@ use rustc_hash::FxHashMap;
 use super::Engine;
 use super::event::{Command, RequestId, SessionId, Unserved};
 use super::partition::{DeferredAnswer, Phase};
+use super::purge::Own;
 use super::question::{asked_role, is_answered_by};
 
 /// A question without an answer for this long goes to the other copy too. A page is more work than a read.
@@ -33,6 +34,9 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 
 /// The same for a scan, which reads all of a copy.
 const GIVE_UP_SCAN_AFTER: Duration = Duration::from_secs(300);
+
+/// The same for erasing, which writes all of a copy. It goes on where nothing waits for it any more.
+const GIVE_UP_ERASING_AFTER: Duration = Duration::from_secs(3_600);
 
 /// Questions under way beyond which the gateway takes on no more; each answer may hold a megabyte.
 const MAX_PENDING: usize = 1_024;
@@ -87,6 +91,7 @@ impl Engine {
     pub(super) fn question(&mut self, request: RequestId, partition: Number, query: Query) {
         let patience = match query {
             Query::DigestQuery(DigestQuery { scan: true, .. }) => GIVE_UP_SCAN_AFTER,
+            Query::EraseQuery(_) => GIVE_UP_ERASING_AFTER,
             _ => GIVE_UP_AFTER,
         };
         let (hedge_at, give_up_at) = (self.now + HEDGE_AFTER, self.now + patience);
@@ -173,8 +178,9 @@ impl Engine {
     pub(super) fn end_question(&mut self, request: RequestId, result: Result<Answer, Unserved>) {
         let Some(pending) = self.questions.by_request.remove(&request) else { return };
         self.questions.forget(pending.asked);
-        match request.own_partition() {
-            Some(number) => self.own_question_answered(number, result),
+        match request.own() {
+            Some(Own::Purge(number)) => self.own_question_answered(number, result),
+            Some(Own::Erasure(number, role)) => self.erasure_ended(number, role),
             None => self.commands.push(Command::AnswerQuestion { request, result }),
         }
     }

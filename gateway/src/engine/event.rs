@@ -1,5 +1,7 @@
 //! Events that go into the engine, and commands that come out.
 
+use std::time::Duration;
+
 use protocol::message::link::{
     Found, Register, Role, Rollback, ToGateway, ToProcess, Versioned, WriteAnswer,
 };
@@ -67,6 +69,30 @@ pub enum Event {
     Purge {
         /// The time, less the age of what may go.
         upto: Version,
+    },
+    /// It is time to erase what is out of date.
+    EraseOld {
+        /// The time, less the age of what goes.
+        upto: Version,
+        /// How often a copy is asked to.
+        every: Duration,
+    },
+    /// The operator wants a deleted user to be forgotten at once. Owes one [`Command::AnswerWrite`], of the
+    /// purge.
+    PurgeUser {
+        /// The question.
+        request: RequestId,
+        /// The user.
+        id: UserId,
+    },
+    /// A copy is to erase a user that was purged. Owes one [`Command::AnswerQuestion`].
+    EraseInCopy {
+        /// The question.
+        request: RequestId,
+        /// The user.
+        id: UserId,
+        /// The copy.
+        role: Role,
     },
     /// A connection introduces itself. Owes a [`ToProcess::Registered`] or a [`ToProcess::Refused`].
     Register {

@@ -15,8 +15,8 @@
 //! * `failover`, `moves`, `operator`: how the leader of a partition changes. `leaving`, `hanging`, `slow`:
 //!   processes that stop, hang or are slow. `cut_off`: nothing is heard of any process.
 //! * `reads` and `writes`: the way of one request. `question` and `asking`: questions about a whole copy.
-//! * `feed`: the order in which changes are published. `purge`: tombstones. `repair`: damaged copies.
-//!   `rollback`: copies whose disks have lost something.
+//! * `feed`: the order in which changes are published. `purge`: tombstones. `erasure`: what is out of date in
+//!   op-logs and files. `repair`: damaged copies. `rollback`: copies whose disks have lost something.
 //! * `replication` and `waiting`: what people read about it.
 //!
 //! It does not expect a second gateway.
@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::time::Duration;
 
-use protocol::message::link::{Beat, Ring, ToGateway, ToProcess, View, Write};
+use protocol::message::link::{Beat, PerRole, Ring, ToGateway, ToProcess, View, Write};
 use protocol::placement::{Partition as Number, Place};
 use protocol::{InstanceName, VersionClock};
 use rustc_hash::FxHashMap;
@@ -34,6 +34,7 @@ use uuid::Uuid;
 mod asking;
 mod claims;
 mod cut_off;
+mod erasure;
 mod event;
 mod failover;
 mod feed;
@@ -67,6 +68,7 @@ pub use repair::{PAUSE_WITHIN, Repair};
 
 use asking::PendingQuestions;
 use claims::Claim;
+use erasure::Erasure;
 use feed::Feed;
 use partition::Partition;
 use purge::Purge;
@@ -147,6 +149,8 @@ pub struct Engine {
     partitions: Vec<Partition>,
     /// The same of these.
     purges: Vec<Purge>,
+    /// And of these.
+    erasures: Vec<PerRole<Erasure>>,
     watch: Watch,
     clock: VersionClock,
     /// The latest that the wall clock has shown, in milliseconds since 1970.
@@ -194,6 +198,7 @@ impl Engine {
             open: false,
             partitions: Vec::new(),
             purges: Vec::new(),
+            erasures: Vec::new(),
             watch: Watch::default(),
             clock: VersionClock::default(),
             wall_clock: 0,
@@ -222,6 +227,7 @@ impl Engine {
         self.view = View::first(size);
         self.partitions = (0..size).map(|_| Partition::new(size > 1, self.config.tail_bytes)).collect();
         self.purges = (0..size).map(|_| Purge::new()).collect();
+        self.erasures = (0..size).map(|_| PerRole::default()).collect();
         self.watch = Watch::new(size);
     }
 
@@ -286,6 +292,9 @@ impl Engine {
             Event::Subscribe { request } => self.subscribe(request),
             Event::Unheard => self.feed.stop(),
             Event::Purge { upto } => self.begin_purges(upto),
+            Event::EraseOld { upto, every } => self.erase_old(upto, every),
+            Event::PurgeUser { request, id } => self.purge_user(request, id),
+            Event::EraseInCopy { request, id, role } => self.erase_in_copy(request, id, role),
             Event::Register { session, host, register } => {
                 self.register(session, host, register);
                 self.retry_early();

@@ -28,6 +28,10 @@
 //! Tombstones that only one copy has, since a purge passed the other one by in a full copy, are found as
 //! well: both copies are looked through, and a purge of nothing is sent on.
 //!
+//! A user that is to be erased is not looked for. It takes the same steps, from the second one on, with the
+//! version of that moment in the place of that of its delete: all that was written before is exchanged, and
+//! forgotten.
+//!
 //! At each call [`MAX_LOOK`](protocol::message::query::MAX_LOOK) records of a partition are looked at. It
 //! publishes nothing: for callers, nothing changes.
 
@@ -47,8 +51,12 @@ use super::partition::{ConnectedCopy, Phase};
 /// The exchange takes milliseconds. If it takes longer than this, it is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 
-/// The requests of the engine itself have the highest numbers, one for each partition.
-const FIRST_OWN: u64 = u64::MAX - u16::MAX as u64;
+/// Partitions that there could be.
+const NUMBERS: u64 = 1 << Number::BITS;
+
+/// The requests of the engine itself have the highest numbers: one for each partition, and one for each of
+/// its copies.
+const FIRST_OWN: u64 = u64::MAX - 3 * NUMBERS + 1;
 
 /// Where a partition is.
 #[derive(Debug)]
@@ -58,6 +66,15 @@ pub(super) struct Purge {
     /// The last user that was looked at.
     after: Option<UserId>,
     step: Step,
+    /// Users that the operator wants to be purged, with the requests.
+    pub(super) wanted: Vec<(RequestId, UserId)>,
+}
+
+/// What a request of the engine itself is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Own {
+    Purge(Number),
+    Erasure(Number, Role),
 }
 
 /// See the module.
@@ -80,7 +97,8 @@ enum Stage {
 /// Tombstones that may go once both copies have everything older.
 #[derive(Debug)]
 struct Found {
-    tombstones: Vec<(UserId, Version)>,
+    /// What is forgotten of each user is what there was up to that version.
+    purges: Vec<(RequestId, UserId, Version)>,
     leader: SessionId,
     /// `None` in a ring of one.
     other: Option<SessionId>,
@@ -89,7 +107,7 @@ struct Found {
 
 impl Purge {
     pub(super) fn new() -> Self {
-        Self { role: Role::Primary, after: None, step: Step::Resting }
+        Self { role: Role::Primary, after: None, step: Step::Resting, wanted: Vec::new() }
     }
 }
 
@@ -99,13 +117,24 @@ impl RequestId {
         self.0 >= FIRST_OWN
     }
 
-    fn own(partition: Number) -> Self {
+    fn own_purge(partition: Number) -> Self {
         Self(FIRST_OWN + u64::from(partition))
     }
 
-    /// The partition for which the engine asked.
-    pub(super) fn own_partition(self) -> Option<Number> {
-        self.0.checked_sub(FIRST_OWN).and_then(|number| Number::try_from(number).ok())
+    pub(super) fn own_erasure(partition: Number, role: Role) -> Self {
+        let kind = if role == Role::Primary { 1 } else { 2 };
+        Self(FIRST_OWN + kind * NUMBERS + u64::from(partition))
+    }
+
+    /// What the engine asked for by itself.
+    pub(super) fn own(self) -> Option<Own> {
+        let own = self.0.checked_sub(FIRST_OWN)?;
+        let partition = Number::try_from(own % NUMBERS).ok()?;
+        Some(match own / NUMBERS {
+            0 => Own::Purge(partition),
+            1 => Own::Erasure(partition, Role::Primary),
+            _ => Own::Erasure(partition, Role::Replica),
+        })
     }
 }
 
@@ -120,7 +149,7 @@ impl Engine {
             if ready && matches!(purge.step, Step::Resting) {
                 purge.step = Step::Looking;
                 let query = TombstoneQuery { query: 0, role: purge.role, after: purge.after, upto };
-                self.question(RequestId::own(number), number, Query::TombstoneQuery(query));
+                self.question(RequestId::own_purge(number), number, Query::TombstoneQuery(query));
             }
         }
     }
@@ -138,12 +167,11 @@ impl Engine {
                     purge.role = purge.role.other();
                 }
                 let Some((leader, other)) = copies.filter(|_| !answer.tombstones.is_empty()) else { return };
-                let found = Found {
-                    tombstones: answer.tombstones,
-                    leader: leader.session,
-                    other: other.map(|other| other.session),
-                    until: self.now + GIVE_UP_AFTER,
-                };
+                let purges = answer.tombstones.into_iter().take(MAX_BATCH);
+                let purges =
+                    purges.map(|(id, version)| (RequestId::own_purge(number), id, version)).collect();
+                let found = self.found(purges, &leader, other.as_ref());
+                let purge = &mut self.purges[usize::from(number)];
                 let end = Position { incarnation: answer.incarnation, sequence: answer.head };
                 purge.step = Step::Found(Stage::LeaderFollows, found, end);
             }
@@ -153,20 +181,66 @@ impl Engine {
                 let end = Position { incarnation: answer.incarnation, sequence: answer.head };
                 purge.step = Step::Found(Stage::LeaderExchanges, found, end);
             }
+            (Step::Found(_, found, _), _) => self.give_up_purges(number, found),
             _ => {}
         }
         self.advance_purge(number);
     }
 
-    /// Whether no purge is under way, and no write.
+    fn found(
+        &self,
+        purges: Vec<(RequestId, UserId, Version)>,
+        leader: &ConnectedCopy,
+        other: Option<&ConnectedCopy>,
+    ) -> Found {
+        let other = other.map(|other| other.session);
+        Found { purges, leader: leader.session, other, until: self.now + GIVE_UP_AFTER }
+    }
+
+    /// Begins with the users that the operator wants to be purged, unless others are under way.
+    pub(super) fn begin_wanted_purges(&mut self, number: Number) {
+        let purge = &mut self.purges[usize::from(number)];
+        if purge.wanted.is_empty() || !matches!(purge.step, Step::Resting) {
+            return;
+        }
+        let wanted = std::mem::take(&mut purge.wanted);
+        let Some((leader, other)) = self.purge_copies(number) else {
+            for (request, _) in wanted {
+                self.not_purged(request, self.unavailable(number));
+            }
+            return;
+        };
+        let upto = self.clock.next(0);
+        let purges = wanted.into_iter().map(|(request, id)| (request, id, upto)).collect();
+        let found = self.found(purges, &leader, other.as_ref());
+        let CopyReport { incarnation, head: sequence, .. } = leader.report;
+        let step = Step::Found(Stage::LeaderFollows, found, Position { incarnation, sequence });
+        self.purges[usize::from(number)].step = step;
+        self.advance_purge(number);
+    }
+
+    /// Nothing has happened. Tombstones are found again; who asked for a purge has to ask again.
+    fn give_up_purges(&mut self, number: Number, found: Found) {
+        for (request, ..) in found.purges {
+            if !request.is_own() {
+                self.not_purged(request, self.unavailable(number));
+            }
+        }
+    }
+
+    /// Whether no purge is under way, no erasing, and no write.
     pub fn is_idle(&self) -> bool {
-        let resting = self.purges.iter().all(|purge| matches!(purge.step, Step::Resting));
+        let rests = |purge: &Purge| purge.wanted.is_empty() && matches!(purge.step, Step::Resting);
+        let resting = self.purges.iter().all(rests) && self.erases_nothing();
         resting && self.partitions.iter().all(|partition| partition.first_unanswered().is_none())
     }
 
     /// Takes every purge further that can go further.
     pub(super) fn advance_purges(&mut self) {
-        (0..self.size).for_each(|number| self.advance_purge(number));
+        for number in 0..self.size {
+            self.begin_wanted_purges(number);
+            self.advance_purge(number);
+        }
     }
 
     fn advance_purge(&mut self, number: Number) {
@@ -177,13 +251,13 @@ impl Engine {
                 _ => return,
             }
             let step = std::mem::replace(&mut self.purges[index].step, Step::Resting);
-            let (Step::Found(stage, found, end), Some((leader, other))) = (step, self.purge_copies(number))
-            else {
-                return;
+            let Step::Found(stage, found, end) = step else { return };
+            let Some((leader, other)) = self.purge_copies(number) else {
+                return self.give_up_purges(number, found);
             };
             let same = leader.session == found.leader && other.map(|other| other.session) == found.other;
             if !same || self.now > found.until {
-                return;
+                return self.give_up_purges(number, found);
             }
             let leader = leader.report;
             let Some(other) = other.filter(|_| !mutation::is(Mutation::PurgeUnexchanged)) else {
@@ -212,7 +286,7 @@ impl Engine {
             if stage == Stage::Comparing {
                 let role = self.partition(number).leader.other();
                 let query = Query::DigestQuery(DigestQuery { query: 0, role, scan: false });
-                return self.question(RequestId::own(number), number, query);
+                return self.question(RequestId::own_purge(number), number, query);
             }
         }
     }
@@ -220,18 +294,18 @@ impl Engine {
     /// Whether all writes have an answer that are older than what was found. There is a tail for those that
     /// were applied.
     fn has_answered(&self, number: Number, found: &Found) -> bool {
-        let newest = found.tombstones.iter().map(|(_, version)| *version).max();
+        let newest = found.purges.iter().map(|(.., version)| *version).max();
         self.partition(number).first_unanswered().is_none_or(|open| Some(open) > newest)
     }
 
     /// Nothing older can come any more.
     fn send_purges(&mut self, number: Number, found: Found) {
-        for (id, of) in found.tombstones.into_iter().take(MAX_BATCH) {
+        for (request, id, of) in found.purges {
             if number == self.partition_of(&id) {
                 let version = self.clock.next(0);
                 let operation = Operation::Purge(of);
                 let write = Write { version, id, operation, condition: None, omit_user: true };
-                self.write(RequestId::own(number), write);
+                self.write(request, write);
             }
         }
     }

@@ -7,7 +7,9 @@ use protocol::message::query::{Answer, PageQuery, Query, TombstoneQuery};
 pub(super) fn asked_role(query: &Query) -> Option<Role> {
     match query {
         Query::PageQuery(_) | Query::CountQuery(_) => None,
-        Query::ChangesQuery(_) | Query::TombstoneQuery(_) | Query::DigestQuery(_) => Some(query.role()),
+        Query::ChangesQuery(_) | Query::TombstoneQuery(_) | Query::DigestQuery(_) | Query::EraseQuery(_) => {
+            Some(query.role())
+        }
     }
 }
 
@@ -22,6 +24,7 @@ pub(super) fn is_answered_by(query: &Query, answer: &Answer) -> bool {
         }
         (Query::CountQuery(_), Answer::CountAnswer(_)) => true,
         (Query::DigestQuery(_), Answer::DigestAnswer(_)) => true,
+        (Query::EraseQuery(_), Answer::EraseAnswer(_)) => true,
         (Query::TombstoneQuery(TombstoneQuery { after, upto, .. }), Answer::TombstoneAnswer(answer)) => {
             let goes_on = answer.next.is_none_or(|next| after.is_none_or(|after| next > after));
             goes_on && answer.tombstones.iter().all(|(_, version)| version <= upto)

@@ -1,6 +1,6 @@
 //! What can be asked of the engine, and the way back of each answer.
 
-use protocol::message::link::{Found, WriteAnswer};
+use protocol::message::link::{Found, Role, WriteAnswer};
 use protocol::message::query::{Answer, Query};
 use protocol::placement::Partition;
 use protocol::{Condition, Operation, UserId, Version};
@@ -39,6 +39,22 @@ pub enum Request {
         writes: Vec<OneOfMany>,
         /// Where the answers go, one for each, in the order in which they come.
         replies: mpsc::UnboundedSender<Reply>,
+    },
+    /// Forget a deleted user at once, at the operator's word.
+    PurgeUser {
+        /// The user.
+        id: UserId,
+        /// The outcome of the purge.
+        reply: oneshot::Sender<Written>,
+    },
+    /// Erase a user that was purged from one copy.
+    EraseInCopy {
+        /// The user.
+        id: UserId,
+        /// The copy.
+        role: Role,
+        /// Whether it is gone.
+        reply: oneshot::Sender<Result<Answer, Unserved>>,
     },
     /// Let the other copy of a partition lead, at the operator's word.
     Promote {

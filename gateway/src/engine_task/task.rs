@@ -30,6 +30,12 @@ const TICK: Duration = Duration::from_millis(10);
 /// How often it looks for tombstones to purge.
 const PURGE: Duration = Duration::from_secs(1);
 
+/// What is out of date is erased so many times in the time after which it is, though neither more nor less
+/// often than that.
+const ERASE: u32 = 24;
+const ERASE_AT_MOST: Duration = Duration::from_secs(20);
+const ERASE_AT_LEAST: Duration = Duration::from_secs(3_600);
+
 /// At most this many messages are taken in before time and shutdown are looked at again.
 const BURST: usize = 1024;
 
@@ -102,6 +108,27 @@ impl EngineHandle {
     pub async fn promote(&self, partition: Partition) -> Result<(), OrderRefused> {
         let promoted = self.ask(|reply| Request::Promote { partition, reply }).await;
         promoted.unwrap_or(Err(OrderRefused::Stopping))
+    }
+
+    /// Forgets a user that is deleted, or of which there is no record, as soon as both copies have all that
+    /// is older. Returns the version of that, and whether it was done.
+    ///
+    /// # Errors
+    /// As for [`Self::write`].
+    pub async fn purge_user(&self, id: UserId) -> Result<(Version, Outcome), Unserved> {
+        let written = self.ask(|reply| Request::PurgeUser { id, reply }).await?;
+        Ok((written.version, written.result?.outcome))
+    }
+
+    /// Erases a user that was purged from one copy. Returns whether nothing is left of it there.
+    ///
+    /// # Errors
+    /// As for [`Self::changes`].
+    pub async fn erase_in_copy(&self, id: UserId, role: Role) -> Result<bool, Unserved> {
+        match self.ask(|reply| Request::EraseInCopy { id, role, reply }).await?? {
+            Answer::EraseAnswer(answer) => Ok(answer.erased),
+            _ => unreachable!("the engine lets no other answer pass"),
+        }
     }
 
     /// n, the number of partitions. It never changes once it is known.
@@ -348,6 +375,9 @@ impl EngineTask {
             self.purged = now;
             let upto = Version::at_unix_millis(unix_millis().saturating_sub(age.as_millis() as u64));
             self.engine.step(now, Event::Purge { upto }, &mut self.commands);
+            let every = (age / ERASE).clamp(ERASE_AT_MOST, ERASE_AT_LEAST);
+            self.engine.step(now, Event::EraseOld { upto, every }, &mut self.commands);
+            self.feed.forget(upto);
         }
     }
 
@@ -392,6 +422,12 @@ impl EngineTask {
             }
             Request::Repair { partition, repair, reply } => {
                 return drop(reply.send(self.engine.repair(partition, repair, &mut self.commands)));
+            }
+            Request::PurgeUser { id, reply } => {
+                Event::PurgeUser { request: self.pending.add(ReplyTo::Write(reply)), id }
+            }
+            Request::EraseInCopy { id, role, reply } => {
+                Event::EraseInCopy { request: self.pending.add(ReplyTo::Question(reply)), id, role }
             }
             Request::Promote { partition, reply } => {
                 return drop(reply.send(self.engine.promote(now, partition, &mut self.commands)));

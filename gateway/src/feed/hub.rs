@@ -12,6 +12,9 @@
 //! with two thousand it takes about 60 ms, and each gets what has happened meanwhile in one piece. After a
 //! quiet time the first change is passed on at once.
 //!
+//! *Forgetting.* What is out of date, or was erased, is dropped here as well. It is read from the op-logs
+//! then, which say no more of it.
+//!
 //! *Silence.* When the last subscriber has left, changes are kept for another [`LINGER`]: most come back at
 //! once.
 
@@ -68,6 +71,8 @@ pub struct Hub {
 struct Stretch {
     /// All that is newer than this is in `events`; `None` while nothing is published.
     floor: Option<Version>,
+    /// Nothing up to here is taken in from op-logs: who reads them may have done so before it was erased.
+    forgotten: Version,
     /// In version order.
     events: VecDeque<Arc<FeedEvent>>,
     bytes: usize,
@@ -175,13 +180,30 @@ impl Hub {
     pub fn extend_back(&self, after: Version, upto: Version, events: &[Arc<FeedEvent>]) {
         let mut stretch = self.lock();
         let Some(floor) = stretch.floor.filter(|floor| after < *floor && *floor <= upto) else { return };
+        let (kept, after) = (stretch.forgotten, after.max(stretch.forgotten));
+        if after >= floor {
+            return;
+        }
         let older = &events[..events.partition_point(|event| event.version <= floor)];
+        let older = &older[older.partition_point(|event| event.version <= kept)..];
         let bytes: usize = older.iter().map(|event| event.frame.len()).sum();
         if stretch.events.len() + older.len() <= MAX_EVENTS && stretch.bytes + bytes <= MAX_BYTES {
             older.iter().rev().for_each(|event| stretch.events.push_front(Arc::clone(event)));
             stretch.bytes += bytes;
             stretch.floor = Some(after);
         }
+    }
+
+    /// Drops what was published up to that version.
+    pub fn forget(&self, upto: Version) {
+        let mut stretch = self.lock();
+        stretch.forgotten = stretch.forgotten.max(upto);
+        while let Some(oldest) = stretch.events.pop_front_if(|event| event.version <= upto) {
+            stretch.bytes -= oldest.frame.len();
+            stretch.floor = Some(oldest.version);
+        }
+        let gone = |(begin, _): &mut (Version, _)| *begin < upto;
+        stretch.last.take_if(gone);
     }
 
     /// Whether all that is newer than `version` is here.
@@ -228,8 +250,8 @@ impl Hub {
 impl Stretch {
     /// Keeps nothing, but for the subscribers.
     fn clear(&mut self) {
-        let (subscribers, entered) = (self.subscribers, self.entered);
-        *self = Self { subscribers, entered, ..Self::default() };
+        let (subscribers, entered, forgotten) = (self.subscribers, self.entered, self.forgotten);
+        *self = Self { subscribers, entered, forgotten, ..Self::default() };
     }
 
     fn push(&mut self, event: FeedEvent) {
@@ -237,7 +259,9 @@ impl Stretch {
         assert!(newest < Some(event.version), "the feed is in version order");
         self.bytes += event.frame.len();
         self.events.push_back(Arc::new(event));
-        while self.events.len() > MAX_EVENTS || self.bytes > MAX_BYTES {
+        while let Some(oldest) = self.events.front()
+            && (self.events.len() > MAX_EVENTS || self.bytes > MAX_BYTES || oldest.version <= self.forgotten)
+        {
             let Some(oldest) = self.events.pop_front() else { return };
             self.bytes -= oldest.frame.len();
             self.floor = Some(oldest.version);
@@ -383,6 +407,24 @@ mod tests {
         assert_eq!(versions(&all), [4, 8, 10, 12]);
         hub.extend_back(Version(5), Version(12), &older[1..]);
         assert_eq!(versions(&hub.after(Version(4)).expect("here").expect("news")), [8, 10, 12]);
+    }
+
+    #[test]
+    fn what_is_forgotten_does_not_come_back_and_disturbs_no_subscriber_that_has_seen_it() {
+        let hub = Hub::default();
+        hub.begin(Version(10));
+        hub.publish(&[news(12), news(15), news(20)]);
+        hub.after(Version(10)).expect("it is here").expect("news");
+        hub.forget(Version(17));
+        assert!(hub.after(Version(12)).is_err(), "15 is gone");
+        assert_eq!(versions(&hub.after(Version(15)).expect("here").expect("news")), [20]);
+        let older: Vec<Arc<FeedEvent>> =
+            [4, 12, 15].map(|version| Arc::new(FeedEvent::new(&news(version)))).into();
+        hub.extend_back(Version(3), Version(15), &older);
+        assert!(!hub.reaches(Version(12)));
+        hub.forget(Version(30));
+        assert!(hub.after(Version(20)).expect("it has seen all").is_none());
+        assert!(hub.after(Version(15)).is_err());
     }
 
     #[tokio::test]

@@ -121,6 +121,11 @@ impl Api {
         Ok(check::repair(self.engine(), partition).await?)
     }
 
+    /// Takes as long as to write both copies anew. Returns whether there was such a user.
+    pub(super) async fn erase(&self, id: UserId) -> Result<bool, Problem> {
+        Ok(scatter::erase::erase(self.engine(), id).await?)
+    }
+
     pub(super) async fn promote(&self, partition: Partition) -> Result<(), Problem> {
         match timeout(self.patience(), self.engine().promote(partition)).await {
             Ok(promoted) => Ok(promoted?),

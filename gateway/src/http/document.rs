@@ -49,6 +49,7 @@ use super::problem::Rendered;
         user::update_user,
         user::patch_user,
         user::delete_user,
+        user::erase_user,
         cluster::get_cluster,
         cluster::promote_partition,
         cluster::check_copies,

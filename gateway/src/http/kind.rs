@@ -40,6 +40,7 @@ pub(crate) enum Kind {
     UnknownTransferCoding,
     Unavailable,
     Overloaded,
+    NotErased,
     NotReady,
     NoAnswer,
     OutcomeUnknown,
@@ -90,6 +91,7 @@ impl Kind {
             }
             Self::Unavailable => (503, "partition-unavailable", "The partition cannot be served now"),
             Self::Overloaded => (503, "overloaded", "Too much is asked at once"),
+            Self::NotErased => (503, "not-erased", "The user is deleted, and not yet erased"),
             Self::NotReady => (503, "not-ready", "Not every partition takes reads and writes"),
             Self::NoAnswer => (504, "no-answer", "No answer in time"),
             Self::OutcomeUnknown => (504, "outcome-unknown", "The outcome of the write is unknown"),
@@ -124,9 +126,11 @@ impl Kind {
     pub(crate) fn header(self) -> Option<(HeaderName, &'static str)> {
         match self {
             Self::Unauthorized => Some((WWW_AUTHENTICATE, "Bearer realm=\"corro\"")),
-            Self::Unavailable | Self::Overloaded | Self::NotReady | Self::TooManySubscribers => {
-                Some((RETRY_AFTER, "1"))
-            }
+            Self::Unavailable
+            | Self::Overloaded
+            | Self::NotErased
+            | Self::NotReady
+            | Self::TooManySubscribers => Some((RETRY_AFTER, "1")),
             _ => None,
         }
     }

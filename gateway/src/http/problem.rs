@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::kind::Kind;
 use crate::engine_task::{OrderRefused, Unserved};
+use crate::scatter::erase::NotErased;
 
 const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -230,6 +231,19 @@ impl From<Unserved> for Problem {
             }
             Unserved::Stopping => Self::new(Kind::Unavailable, format!("No answer: {unserved}.")),
             Unserved::OutcomeUnknown { partition } => Self::late_write(Some(*partition)),
+        }
+    }
+}
+
+impl From<NotErased> for Problem {
+    fn from(not_erased: NotErased) -> Self {
+        match not_erased {
+            NotErased::NotDeleted(unserved) => unserved.into(),
+            NotErased::Left(why) => {
+                let detail =
+                    format!("Ask again. No answer shows the user, but something is left of it: {why}.");
+                Self::new(Kind::NotErased, detail)
+            }
         }
     }
 }

@@ -28,6 +28,7 @@ pub fn router(engine: EngineHandle, settings: &HttpSettings) -> Router {
             "/api/user/{id}",
             get(user::get_user).put(user::update_user).patch(user::patch_user).delete(user::delete_user),
         ),
+        ("/api/user/{id}/erase", post(user::erase_user)),
         ("/api/cluster", get(cluster::get_cluster)),
         ("/api/cluster/check", get(cluster::check_copies)),
         ("/api/cluster/repair/{partition}", post(cluster::repair_partition)),

@@ -1,12 +1,13 @@
 //! What is asked of all partitions at once and put together: lists, counts and the comparison of copies.
 //!
-//! * [`check`]: whether the copies are what they should be.
+//! * [`check`]: whether the copies are what they should be. [`erase`]: nothing is left of a user.
 //! * `merge`: one list in id order from the lists of all partitions, without I/O.
 //!
 //! Partitions are asked side by side, and each answers for a moment of its own. So a list or a count taken
 //! while users come and go is none of a single moment; what stays put is in it exactly once.
 
 pub mod check;
+pub mod erase;
 mod merge;
 
 use futures_util::future::try_join_all;

@@ -143,7 +143,8 @@ async fn one_connection_too_many_is_refused_where_all_have_a_request_at_work() {
         if answer.starts_with("HTTP/1.1 200 ") {
             break;
         }
-        assert!(start.elapsed() < PATIENCE, "the free place is not taken: {answer:?}");
+        // A caller may close its side and read on, so the place is free when its request is given up.
+        assert!(start.elapsed() < 2 * PATIENCE, "the free place is not taken: {answer:?}");
     }
 }
 

@@ -17,7 +17,7 @@ use gateway::status::{ClusterStatus, PartitionStatus, ProcessStatus, Served};
 use protocol::message::link::{Found, Role, Versioned, WriteAnswer};
 use protocol::message::query::{
     Answer as CopyAnswer, BUCKETS, ChangesAnswer, ChangesQuery, CountAnswer, CountQuery, DigestAnswer,
-    Filter, Listed, PageAnswer, PageQuery, Query,
+    EraseAnswer, Filter, Listed, PageAnswer, PageQuery, Query,
 };
 use protocol::placement::partition_of;
 use protocol::user::fold_email;
@@ -203,6 +203,18 @@ async fn answer(mut questions: UnboundedReceiver<Request>, mood: Arc<Mutex<Mood>
             (Mood::Serving, Request::Question { partition, query, reply }) => {
                 drop(reply.send(Ok(users.question(partition, &query))));
             }
+            (Mood::Failing(why), Request::PurgeUser { reply, .. }) => {
+                drop(reply.send(Written { version: Version(1), result: Err(why) }));
+            }
+            (_, Request::PurgeUser { id, reply }) => {
+                users.records.remove(&id);
+                let answer = WriteAnswer { outcome: Outcome::Applied, sequence: 0, user: None };
+                drop(reply.send(Written { version: users.clock.last(), result: Ok(answer) }));
+            }
+            (_, Request::EraseInCopy { reply, .. }) => {
+                let answer = EraseAnswer { query: 0, erased: true };
+                drop(reply.send(Ok(CopyAnswer::EraseAnswer(answer))));
+            }
             (_, Request::Size { reply }) => drop(reply.send(Ok(SIZE))),
             (Mood::Failing(why), Request::Subscribe { reply }) => drop(reply.send(Err(why))),
             (_, Request::Subscribe { reply }) => drop(reply.send(Ok(users.subscribe()))),
@@ -336,6 +348,7 @@ impl Users {
                 self.changes(self.log.iter().filter(wanted).cloned().collect())
             }
             Query::TombstoneQuery(_) => unreachable!("no route asks for them"),
+            Query::EraseQuery(_) => unreachable!("it is asked for by a request of its own"),
             Query::DigestQuery(_) => {
                 let users = live.count() as u64;
                 CopyAnswer::DigestAnswer(DigestAnswer {

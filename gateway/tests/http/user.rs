@@ -350,6 +350,20 @@ async fn a_post_with_a_key_creates_once_whatever_happened_since() {
 }
 
 #[tokio::test]
+async fn an_erased_user_is_gone_and_may_be_erased_again() {
+    let api = Api::new();
+    assert_eq!(api.json("POST", "/api/user", ADA).await.status, 201);
+    let erase = format!("{}/erase", path());
+    for existed in [true, false] {
+        let erased = api.bare("POST", &erase).await;
+        assert_eq!((erased.status.as_u16(), &erased.json()["existed"]), (200, &existed.into()));
+        assert_eq!(erased.json()["id"], ID);
+    }
+    assert_eq!(api.bare("GET", &path()).await.status, 404);
+    api.bare("POST", "/api/user/7/erase").await.problem(400, "malformed-id");
+}
+
+#[tokio::test]
 async fn a_key_goes_with_an_id_in_the_body() {
     let api = Api::new();
     let first = post_with_key(&api, "k", ADA).await;

@@ -453,12 +453,12 @@ mod tests {
         assert_eq!(
             down,
             "registered refused expected ring reads writes merge renew released beat page_query count_query \
-             changes_query tombstone_query digest_query"
+             changes_query tombstone_query digest_query erase_query"
         );
         assert_eq!(
             up,
             "compared copies applied following read written merged leaving alive usage page count \
-             changes tombstones digest"
+             changes tombstones digest erased"
         );
         let query = CountQuery { query: 3, role: Role::Replica, group: Some(-1) };
         let sent = ToProcess::Query(Query::CountQuery(query)).encode();

@@ -146,6 +146,33 @@ pub struct TombstoneAnswer {
     pub head: u64,
 }
 
+/// Gateway → db-process: what the records do not have any more is to be erased from the op-log and from the
+/// files of the copy. Answered by [`EraseAnswer`] when that is done, or could not be: it takes as long as to
+/// write the database anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EraseQuery {
+    /// Returned in the answer.
+    pub query: u64,
+    /// The copy that is asked.
+    pub role: Role,
+    /// From op-log entries up to this version.
+    pub upto: Version,
+    /// And from all those of this user.
+    pub user: Option<UserId>,
+    /// There is no other copy, which would have to have the entries first: the ring has one process.
+    pub alone: bool,
+}
+
+/// db-process → gateway: whether something was erased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EraseAnswer {
+    /// Of the [`EraseQuery`].
+    pub query: u64,
+    /// Neither the op-log nor the files have any more what was asked for, as far as the other copy has the
+    /// entries; and of the user there is no record. Otherwise it has to be asked again.
+    pub erased: bool,
+}
+
 /// Gateway → db-process: digests of the copy. Answered by [`DigestAnswer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DigestQuery {
@@ -229,6 +256,7 @@ messages! {
         ChangesQuery = "changes_query",
         TombstoneQuery = "tombstone_query",
         DigestQuery = "digest_query",
+        EraseQuery = "erase_query",
     }
 }
 
@@ -240,6 +268,7 @@ messages! {
         ChangesAnswer = "changes",
         TombstoneAnswer = "tombstones",
         DigestAnswer = "digest",
+        EraseAnswer = "erased",
     }
 }
 
@@ -251,7 +280,8 @@ impl Query {
             | Self::CountQuery(CountQuery { role, .. })
             | Self::ChangesQuery(ChangesQuery { role, .. })
             | Self::TombstoneQuery(TombstoneQuery { role, .. })
-            | Self::DigestQuery(DigestQuery { role, .. }) => *role,
+            | Self::DigestQuery(DigestQuery { role, .. })
+            | Self::EraseQuery(EraseQuery { role, .. }) => *role,
         }
     }
 
@@ -262,7 +292,8 @@ impl Query {
             | Self::CountQuery(CountQuery { query, role, .. })
             | Self::ChangesQuery(ChangesQuery { query, role, .. })
             | Self::TombstoneQuery(TombstoneQuery { query, role, .. })
-            | Self::DigestQuery(DigestQuery { query, role, .. }) => (*query, *role) = (number, to),
+            | Self::DigestQuery(DigestQuery { query, role, .. })
+            | Self::EraseQuery(EraseQuery { query, role, .. }) => (*query, *role) = (number, to),
         }
         self
     }
@@ -276,7 +307,8 @@ impl Answer {
             | Self::CountAnswer(CountAnswer { query, .. })
             | Self::ChangesAnswer(ChangesAnswer { query, .. })
             | Self::TombstoneAnswer(TombstoneAnswer { query, .. })
-            | Self::DigestAnswer(DigestAnswer { query, .. }) => *query,
+            | Self::DigestAnswer(DigestAnswer { query, .. })
+            | Self::EraseAnswer(EraseAnswer { query, .. }) => *query,
         }
     }
 }

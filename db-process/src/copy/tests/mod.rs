@@ -15,6 +15,7 @@ mod asking;
 mod auditing;
 mod committing;
 mod deciding;
+mod erasing;
 mod following;
 mod property;
 mod repeating;

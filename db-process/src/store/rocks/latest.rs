@@ -31,6 +31,21 @@ impl Latest {
         latest.extend(entries.iter().cloned());
     }
 
+    /// Entries that were written anew are as they are now.
+    pub(super) fn rewrite(&self, entries: &[LogEntry]) {
+        if entries.is_empty() {
+            return;
+        }
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(first) = latest.front().map(|entry| entry.sequence) else { return };
+        for entry in entries {
+            let place = entry.sequence.checked_sub(first).and_then(|place| usize::try_from(place).ok());
+            if let Some(known) = place.and_then(|place| latest.get_mut(place)) {
+                known.clone_from(entry);
+            }
+        }
+    }
+
     /// Forgets what was trimmed.
     pub(super) fn trim(&self, upto: u64) {
         let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,6 +106,13 @@ mod tests {
         latest.add(&entries(end + 1..=end + 2 * CAPACITY as u64));
         assert_eq!(after(&latest, end + CAPACITY as u64, 1), Some(vec![end + CAPACITY as u64 + 1]));
         assert_eq!(latest.0.lock().unwrap().len(), CAPACITY);
+        let second = end + CAPACITY as u64 + 2;
+        latest.rewrite(&[9, second].map(|sequence| LogEntry {
+            change: Change::default(),
+            ..entries(sequence..=sequence).remove(0)
+        }));
+        let found: [LogEntry; 3] = latest.after(second - 2, 3).unwrap().try_into().unwrap();
+        assert_eq!(found.map(|entry| entry.change.group), [Some(1), None, Some(1)]);
         latest.trim(end + CAPACITY as u64 + 1);
         assert_eq!(after(&latest, end + CAPACITY as u64, 1), None, "what was trimmed");
         assert_eq!(after(&latest, end + CAPACITY as u64 + 1, 1), Some(vec![end + CAPACITY as u64 + 2]));

@@ -11,7 +11,7 @@
 //! * `reader`, `snapshot`: reading. `latest`, `recent_records`: what was written last, in memory.
 //! * `writer`: writing, on the one thread that owns the database.
 //! * `indexes`, `index_flush`: indexes and group counts, which are changed in bulk.
-//! * `small_tables`: merging of tables that RocksDB leaves alone.
+//! * `small_tables`: merging of tables that RocksDB leaves alone. `scrub`: values that were replaced go.
 //! * `usage`: what a database takes of disk and memory.
 //! * `upgrade`: databases of earlier programs.
 
@@ -23,6 +23,7 @@ mod options;
 mod reader;
 mod recent_records;
 mod schema;
+mod scrub;
 mod small_tables;
 mod snapshot;
 #[cfg(test)]

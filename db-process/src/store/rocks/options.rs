@@ -15,8 +15,8 @@ const MIB: usize = 1 << 20;
 /// Memtables of all databases of a process together. They bound the log that is replayed at a start.
 const MEMTABLES: usize = 128 * MIB;
 
-/// So many memtables of records become one table. Insertion into a small one is cheaper, since more of what it
-/// looks at is in the processor's cache.
+/// So many memtables of records become one table. Insertion into a small one is cheaper, since more of what
+/// it looks at is in the processor's cache.
 const MEMTABLES_OF_A_TABLE: usize = 4;
 
 /// Memory for blocks read from disk and for memtables, which have the first claim to it. The databases of a

@@ -8,7 +8,7 @@ use rocksdb::{ColumnFamily, DB};
 use super::indexes::Pending;
 use super::latest::Latest;
 use super::recent_records::RecentRecords;
-use super::schema::{META, RECORDS, STATE, decode_meta, decode_record, no_state};
+use super::schema::{FAMILIES, META, RECORDS, STATE, decode_meta, decode_record, no_state};
 use crate::store::{Meta, StoreError};
 
 /// A copy's database, to be read. Clones share it; it is closed when the last one is dropped, and its
@@ -76,5 +76,21 @@ impl RocksReader {
     /// If the database fails.
     pub fn sync(&self) -> Result<(), StoreError> {
         Ok(self.db.flush_wal(true)?)
+    }
+
+    /// Gives up what RocksDB does in the background, for good: the database is about to be closed.
+    pub fn cancel_background_work(&self) {
+        self.db.cancel_all_background_work(true);
+    }
+
+    /// Flushes all memtables, so that nothing of the log is needed any more.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        for name in FAMILIES {
+            self.db.flush_cf(self.family(name))?;
+        }
+        Ok(())
     }
 }

@@ -12,8 +12,7 @@ use super::open::open_database;
 use super::options::{self, BlockCache};
 use super::reader::RocksReader;
 use super::schema::{
-    APPLIED, BY_EMAIL, BY_GROUP, DIGESTS, FAMILIES, FOLDED, META, OPLOG, PENDING, RECORDS, STATE, group_key,
-    page_key,
+    APPLIED, BY_EMAIL, BY_GROUP, DIGESTS, FOLDED, META, OPLOG, PENDING, RECORDS, STATE, group_key, page_key,
 };
 use super::snapshot::RocksSnapshot;
 use super::{indexes, upgrade};
@@ -84,10 +83,7 @@ impl RocksStore {
     /// # Errors
     /// If the database fails.
     pub fn flush(&self) -> Result<(), StoreError> {
-        for name in FAMILIES {
-            self.reader.db.flush_cf(self.family(name))?;
-        }
-        Ok(())
+        self.reader.flush()
     }
 
     fn family(&self, name: &str) -> &ColumnFamily {
@@ -113,7 +109,7 @@ impl RocksStore {
 
     fn put_log(&self, writes: &mut WriteBatch, batch: &Batch) {
         let oplog = self.family(OPLOG);
-        for entry in &batch.log {
+        for entry in batch.rewritten.iter().chain(&batch.log) {
             writes.put_cf(oplog, entry.sequence.to_be_bytes(), encoding::log_entry(entry));
         }
         if let Some(trim) = &batch.trim {
@@ -168,6 +164,7 @@ impl RocksStore {
         }
         drop(pending);
         self.reader.recent.add(batch);
+        self.reader.latest.rewrite(&batch.rewritten);
         self.reader.latest.add(&batch.log);
         if let Some(trim) = &batch.trim {
             self.reader.latest.trim(*trim.end());

@@ -147,6 +147,12 @@ fn every_store<S: Store>(mut store: S, reopen: impl Fn(S) -> S) {
     assert_eq!(log(&store, 21, 3), None);
     let entries = store.log_after(4, 2).expect("a sound store").expect("entries");
     assert_eq!(entries, [entry(5), entry(6)], "entries come back as they were written");
+    let stripped = LogEntry { change: Change::default(), ..entry(6) };
+    let meta = store.meta().expect("a sound store");
+    let batch = Batch { rewritten: vec![stripped.clone()], ..Batch::new(meta) };
+    store.commit(&batch, Durability::Unsynced).expect("room on the disk");
+    let entries = store.log_after(4, 3).expect("a sound store").expect("entries");
+    assert_eq!(entries, [entry(5), stripped, entry(7)], "or as they were written anew");
 
     let meta = store.meta().expect("a sound store");
     store.commit(&trim(meta, 12), Durability::Unsynced).expect("room on the disk");
@@ -270,6 +276,11 @@ fn the_stores_do_not_differ() {
             batch.applied = random.one_in(2).then_some((step, versions));
             batch.forget =
                 random.one_in(9).then(|| step.saturating_sub(30)..=step.saturating_sub(1 + step % 7));
+            if random.one_in(5) && meta.head > meta.trimmed {
+                let sequence = meta.trimmed + 1 + random.below(meta.head - meta.trimmed);
+                let stripped = LogEntry { change: Change::default(), ..entry(sequence) };
+                batch.rewritten.push(stripped);
+            }
             if random.one_in(8) && batch.meta.head > meta.trimmed {
                 let upto = meta.trimmed + 1 + random.below(batch.meta.head - meta.trimmed);
                 batch.trim = Some(meta.trimmed + 1..=upto);

@@ -1,6 +1,6 @@
 //! Tombstones go when both copies have all that is older.
 
-use protocol::message::query::{DigestAnswer, TombstoneAnswer};
+use protocol::message::query::{DigestAnswer, EraseAnswer, TombstoneAnswer};
 
 use super::*;
 
@@ -181,6 +181,122 @@ fn a_write_that_is_older_than_the_delete_is_waited_for() {
     script.pass(10, &[]);
     assert!(script.compare());
     assert_eq!(script.purges(), [Operation::Purge(Version(u64::MAX - 1))]);
+}
+
+impl Script {
+    fn purge_user(&mut self, id: UserId) -> RequestId {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        self.step(Event::PurgeUser { request, id });
+        request
+    }
+
+    /// The questions to erase something, in each of which the copy says that it has.
+    fn erase(&mut self) -> Vec<(u16, Role, Option<UserId>)> {
+        let mut asked = Vec::new();
+        for place in 0..self.processes.len() as u16 {
+            while let Some(Query::EraseQuery(query)) =
+                self.first_query_at(place, |query| matches!(query, Query::EraseQuery(_)))
+            {
+                asked.push((place, query.role, query.user));
+                let answer = EraseAnswer { query: query.query, erased: true };
+                self.message(place, ToGateway::Answer(Answer::EraseAnswer(answer)));
+            }
+        }
+        asked
+    }
+
+    fn first_query_at(&mut self, place: u16, fits: impl Fn(&Query) -> bool) -> Option<Query> {
+        let fits = |message: &ToProcess| matches!(message, ToProcess::Query(query) if fits(query));
+        let at = self.inbox.iter().position(|(to, message)| *to == place && fits(message))?;
+        match self.inbox.remove(at).1 {
+            ToProcess::Query(query) => Some(query),
+            _ => unreachable!("only a query was taken"),
+        }
+    }
+}
+
+#[test]
+fn a_user_is_purged_at_once_when_the_operator_wants_it_but_not_before_both_copies_have_all() {
+    let mut script = Script::formed(3);
+    let user = user_of(0, 3, 0);
+    script.create(user);
+    let wanted = script.purge_user(user);
+    script.pass(10, &[]);
+    assert!(!script.compare(), "an older write has no answer");
+    let created = script.apply_writes(0, Role::Primary);
+    script.pass(10, &[]);
+    assert!(!script.compare(), "the other copy lacks it");
+    script.follow(0, 1);
+    script.pass(10, &[]);
+    assert!(script.compare());
+    let [Operation::Purge(upto)] = script.purges()[..] else { panic!("{:?}", script.purges()) };
+    let versions = script.apply_writes(0, Role::Primary);
+    assert!(created[0] < upto && upto < versions[0], "all that was written before is forgotten");
+    assert!(matches!(script.write_result(wanted), Some(Ok(_))));
+    script.follow(0, 2);
+
+    // Those that come meanwhile wait, and share the next exchange.
+    let first = script.purge_user(user);
+    let others = [1, 2].map(|nth| script.purge_user(user_of(0, 3, nth)));
+    assert!(script.compare());
+    script.apply_writes(0, Role::Primary);
+    assert!(script.write_result(first).is_some());
+    assert!(others.iter().all(|request| script.write_result(*request).is_none()));
+    script.follow(0, 3);
+    script.pass(20, &[]);
+    assert!(script.compare());
+    script.apply_writes(0, Role::Primary);
+    assert!(others.iter().all(|request| matches!(script.write_result(*request), Some(Ok(_)))));
+}
+
+#[test]
+fn a_purge_that_the_operator_wants_is_refused_where_a_copy_is_away_or_goes() {
+    let mut script = Script::formed(3);
+    let wanted = script.purge_user(user_of(0, 3, 0));
+    script.kill(1);
+    script.pass(10, &[]);
+    assert!(matches!(script.write_result(wanted), Some(Err(Unserved::Unavailable { partition: 0, .. }))));
+    let wanted = script.purge_user(user_of(0, 3, 0));
+    script.pass(10, &[]);
+    assert!(matches!(script.write_result(wanted), Some(Err(Unserved::Unavailable { partition: 0, .. }))));
+    assert_eq!(script.purges(), []);
+}
+
+#[test]
+fn each_copy_is_asked_to_erase_now_and_then_and_rests_when_it_took_long() {
+    let mut script = Script::formed(3);
+    let every = Duration::from_secs(2);
+    let old = || Event::EraseOld { upto: UPTO, every };
+    script.step(old());
+    assert_eq!(script.erase(), [], "not at once");
+    script.pass(2_000, &[]);
+    script.step(old());
+    script.step(old());
+    assert_eq!(script.erase().len(), 6, "both copies of each partition, once");
+    script.pass(1_000, &[]);
+    script.step(old());
+    assert_eq!(script.erase(), []);
+    script.pass(1_000, &[]);
+    script.kill(2);
+    script.step(old());
+    script.pass(500, &[]);
+    assert_eq!(script.erase().len(), 4, "those that are there");
+    script.connect(2);
+    script.pass(2_500, &[]);
+    script.step(old());
+    let away = |asked: &(u16, Role, _)| asked.0 == 2;
+    assert!(script.erase().iter().all(away), "the others rest for twenty times as long as they took");
+    script.pass(7_500, &[]);
+    script.step(old());
+    assert!(!script.erase().is_empty());
+    assert_eq!(script.answers.len(), 0, "no caller asked");
+
+    script.requests += 1;
+    let (request, id) = (RequestId(script.requests), user_of(1, 3, 0));
+    script.step(Event::EraseInCopy { request, id, role: Role::Replica });
+    assert_eq!(script.erase(), [(2, Role::Replica, Some(id))]);
+    assert!(matches!(script.answers[..], [(answered, Ok(_))] if answered == request));
 }
 
 #[test]

@@ -67,6 +67,7 @@ impl Script {
             Query::ChangesQuery(query) => query.query,
             Query::TombstoneQuery(query) => query.query,
             Query::DigestQuery(query) => query.query,
+            Query::EraseQuery(query) => query.query,
         }
     }
 

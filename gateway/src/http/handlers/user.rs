@@ -1,5 +1,6 @@
 //! The calls on one user. A handler reads the request, asks the ring once, and words the answer.
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
@@ -8,6 +9,8 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use protocol::message::link::{Found, WriteAnswer};
 use protocol::{Operation, Outcome, UserId};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::http::api::Api;
 use crate::http::input::body::{self, Accepted};
@@ -143,6 +146,30 @@ pub(crate) async fn delete_user(
     let deleted = api.write(id, Operation::Delete, condition, api.deadline()).await?;
     ensure_done(deleted.outcome)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What was erased.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"id": "0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6071", "existed": true}))]
+pub(crate) struct Erased {
+    /// The id of the user.
+    #[schema(value_type = String)]
+    id: UserId,
+    /// Whether there was such a user until now.
+    existed: bool,
+}
+
+/// Delete a user, and leave nothing of it
+///
+/// When this is answered, no file of the ring has a name, an address or a group of the user, and no call
+/// answers with one. It does not matter whether the user exists, or was deleted before. The files of both
+/// copies are written anew, which takes seconds for a million users.
+#[utoipa::path(post, path = "/api/user/{id}/erase", params(UserPath), responses(
+    (status = 200, description = "Nothing is left of it.", body = Erased),
+))]
+pub(crate) async fn erase_user(State(api): State<Api>, Id(id): Id, _: NoParameters) -> Answer<Json<Erased>> {
+    let existed = api.erase(id).await?;
+    Ok(Json(Erased { id, existed }))
 }
 
 /// The user that a write left behind.

@@ -1,7 +1,7 @@
 //! The tokens of the API: their roles, and which requests they admit.
 //!
-//! A token is known by its SHA-256 digest, and digests are compared in constant time. A plain digest suffices,
-//! as a token is no password that a person has chosen, but made of random bytes.
+//! A token is known by its SHA-256 digest, and digests are compared in constant time. A plain digest
+//! suffices, as a token is no password that a person has chosen, but made of random bytes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -73,6 +73,7 @@ impl Needed {
         let (look, change) = match route {
             "/metrics" => (Role::Read, Role::Read),
             "/api/cluster" => (Role::Read, Role::Admin),
+            "/api/user/{id}/erase" => (Role::Admin, Role::Admin),
             _ if route.starts_with("/api/user") => (Role::Read, Role::Write),
             // What is new is for an administrator until something else is said here.
             _ if is_api(route) => (Role::Admin, Role::Admin),

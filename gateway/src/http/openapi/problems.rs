@@ -17,7 +17,7 @@ pub(crate) fn of_operation(id: &str) -> &'static [Kind] {
     use Kind::{
         BodyTooLarge, BodyTooSlow, ChangesGone, FutureEventId, InvalidFields, KeyReused, MalformedBody,
         MalformedCondition, MalformedEventId, MalformedId, MalformedKey, NoAnswer,
-        NotReady, NotRepairable, OutcomeUnknown, Overloaded, PartitionNotFound, PartitionServed,
+        NotErased, NotReady, NotRepairable, OutcomeUnknown, Overloaded, PartitionNotFound, PartitionServed,
         PreconditionFailed, TooManySubscribers, Unavailable, UnsupportedMediaType, UserExists, UserNotFound,
     };
     match id {
@@ -37,6 +37,7 @@ pub(crate) fn of_operation(id: &str) -> &'static [Kind] {
             MalformedId, MalformedCondition, UserNotFound, PreconditionFailed, Unavailable, Overloaded,
             OutcomeUnknown,
         ],
+        "eraseUser" => &[MalformedId, Unavailable, NotErased, Overloaded, OutcomeUnknown],
         "listUsers" | "countUsers" => &[Unavailable, Overloaded, NoAnswer],
         "changeUsersInBulk" => &[UnsupportedMediaType, Overloaded],
         "listenToChanges" => &[
