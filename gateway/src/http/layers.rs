@@ -92,14 +92,15 @@ impl Shared {
     }
 
     /// Whether the request may be handled; otherwise its answer.
-    fn admit(&self, request: &Request, reader: Option<&HeaderValue>) -> Result<Caller, Response> {
+    fn admit(&self, request: &Request, reader: Option<&HeaderValue>) -> Result<Caller, Box<Response>> {
         if reader.is_some() && site::is_question(request) {
-            return Err(site::let_send());
+            return Err(Box::new(site::let_send()));
         }
         // Below /api, strangers do not learn which routes there are.
         let elsewhere = || is_api(request.uri().path()).then_some(Role::Read);
         let Some(needed) = self.needed.by(request.method()).or_else(elsewhere) else { return Ok(None) };
-        self.access.admit(request.headers(), needed).map_err(IntoResponse::into_response)
+        let admitted = self.access.admit(request.headers(), needed);
+        admitted.map_err(|problem| Box::new(problem.into_response()))
     }
 }
 
@@ -136,14 +137,14 @@ impl Service<Request> for Guard {
         let request_id = shared.request_ids.of(request.headers());
         let measured = shared.metrics.begin(request.method());
         let (reader, admitted) = match shared.check(&request) {
-            Err(problem) => (None, Err(problem.into_response())),
+            Err(problem) => (None, Err(Box::new(problem.into_response()))),
             Ok(reader) => {
                 let admitted = shared.admit(&request, reader.as_ref());
                 (reader, admitted)
             }
         };
         let (work, caller) = match admitted {
-            Err(refused) => (Either::Left(ready(Ok(refused))), None),
+            Err(refused) => (Either::Left(ready(Ok(*refused))), None),
             Ok(caller) => (Either::Right(self.route.call(request)), caller),
         };
         Guarded { work, request_id, caller, reader, measured, shared: Arc::clone(shared) }

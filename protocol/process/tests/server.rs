@@ -37,15 +37,15 @@ fn start(policy: Policy) -> SocketAddr {
         .route("/health/live", get(async || "live"))
         .route("/join", get(join))
         .route("/late", get(pending::<()>));
-    let listener = listen(&Addresses::loopback(), 0).unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = listen(&Addresses::loopback(), 0).expect("an open port");
+    let address = listener.local_addr().expect("an address");
     tokio::spawn(serve(listener, router, policy, CancellationToken::new()));
     address
 }
 
 async fn send(address: SocketAddr, bytes: &[u8]) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(bytes).await.unwrap();
+    let mut stream = TcpStream::connect(address).await.expect("an open port");
+    stream.write_all(bytes).await.expect("sent");
     stream
 }
 
@@ -54,7 +54,7 @@ async fn rest(mut stream: TcpStream) -> String {
     let mut received = Vec::new();
     // It may be a reset, where it was still sending.
     let _ = timeout(PATIENCE, stream.read_to_end(&mut received)).await.expect("an end");
-    String::from_utf8(received).unwrap()
+    String::from_utf8(received).expect("text")
 }
 
 /// A member, or the status with which it was refused.
