@@ -71,6 +71,7 @@ call("promote_partition", 404, partition=60_000)
 call("get_metrics", 200)
 call("delete_user", 204, id=one)
 call("delete_user", 404, id=one)
+assert not call("erase_user", 200, id=one).parsed.existed
 
 line = b'{"op":"delete","id":"%s"}\n' % str(other.id).encode()
 results = call("change_users_in_bulk", 200, body=File(payload=io.BytesIO(line)))
