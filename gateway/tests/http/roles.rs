@@ -18,6 +18,7 @@ const NEEDED: [(&str, &str, Option<Role>); 17] = [
     ("put", "/api/user/{id}", Some(Role::Write)),
     ("patch", "/api/user/{id}", Some(Role::Write)),
     ("delete", "/api/user/{id}", Some(Role::Write)),
+    ("post", "/api/user/{id}/erase", Some(Role::Admin)),
     ("get", "/api/cluster", Some(Role::Read)),
     ("get", "/api/cluster/check", Some(Role::Admin)),
     ("post", "/api/cluster/repair/{partition}", Some(Role::Admin)),
