@@ -7,7 +7,7 @@ use crate::contract::DOCUMENT;
 use crate::ring::{Api, ID, call};
 
 /// What each call asks for; `None`: nothing.
-const NEEDED: [(&str, &str, Option<Role>); 17] = [
+const NEEDED: [(&str, &str, Option<Role>); 18] = [
     ("get", "/api/user", Some(Role::Read)),
     ("post", "/api/user", Some(Role::Write)),
     ("put", "/api/user", Some(Role::Write)),
