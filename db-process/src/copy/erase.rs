@@ -107,7 +107,7 @@ pub fn has_fields(change: &Change) -> bool {
     name.is_some() || email.is_some() || group.is_some() || request.is_some()
 }
 
-/// Whether a change has lost all that a client could be told of it: it is not the death of a user, and either
+/// Whether a change has lost all that a client could learn of it: it is not the death of a user, and either
 /// sets nothing, or made a user that is not there any more.
 ///
 /// # Errors

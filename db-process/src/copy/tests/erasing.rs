@@ -79,11 +79,11 @@ fn nothing_is_left_of_a_purged_user_and_repetitions_are_answered_as_before() {
     let mut copy = Copy::open(copy.into_store().crash(usize::MAX), SMALL).expect("memory");
     assert_eq!(outcomes(&run(&mut copy, writes)), [Outcome::Applied; 3], "and after a restart");
 
-    // A client that reads from the beginning is told that it is gone, and no more.
+    // A client that reads from the beginning learns that it is gone, and no more.
     let asked = ChangesQuery { query: 0, role: Role::Primary, after: Version::ZERO, upto: Version(99) };
-    let told = changes(&copy.store().snapshot().expect("memory"), &asked).expect("memory");
-    let told: Vec<_> = told.changes.iter().map(|change| (change.version.0, change.change.alive)).collect();
-    assert_eq!(told, [(4, Some(false))]);
+    let seen = changes(&copy.store().snapshot().expect("memory"), &asked).expect("memory");
+    let seen: Vec<_> = seen.changes.iter().map(|change| (change.version.0, change.change.alive)).collect();
+    assert_eq!(seen, [(4, Some(false))]);
 }
 
 #[test]
@@ -92,9 +92,9 @@ fn a_user_all_of_whose_fields_were_replaced_is_still_said_to_have_been_created()
     run(&mut copy, vec![create(1, 7), update(2, 7, Change { alive: None, ..full(2) })]);
     erase(&mut copy, &query(9, None, true), 0);
     let asked = ChangesQuery { query: 0, role: Role::Primary, after: Version::ZERO, upto: Version(99) };
-    let told = changes(&copy.store().snapshot().expect("memory"), &asked).expect("memory").changes;
-    assert_eq!(told[0].change, Change { alive: Some(true), ..Change::default() });
-    assert_eq!(told[1].change, Change { alive: None, ..full(2) });
+    let seen = changes(&copy.store().snapshot().expect("memory"), &asked).expect("memory").changes;
+    assert_eq!(seen[0].change, Change { alive: Some(true), ..Change::default() });
+    assert_eq!(seen[1].change, Change { alive: None, ..full(2) });
 }
 
 #[test]

@@ -206,7 +206,7 @@ impl Activity {
     }
 }
 
-/// Whoever has one address of IPv6 has 64 bits of them.
+/// A host that has one address of IPv6 has 64 bits of them.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {
