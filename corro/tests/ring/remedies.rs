@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use db_process::remedy::WHAT_TO_DO;
+use serde_json::Value;
 
 use super::copies::until_equal;
 use super::damage::turn_a_bit;
@@ -29,6 +30,10 @@ async fn advice(ring: &mut Ring, place: u16) -> String {
     let (_, advice) =
         said.split_once(WHAT_TO_DO).unwrap_or_else(|| panic!("it does not say what to do: {said}"));
     advice.to_owned()
+}
+
+fn all_connected(cluster: &Value) -> bool {
+    cluster["processes"].as_array().unwrap().iter().all(|process| process["connected"] == true)
 }
 
 fn move_away(path: &Path) {
@@ -158,7 +163,8 @@ async fn where_no_other_copy_leads_the_operator_promotes_it_as_the_process_says(
         create(ring.rest_port, 300).await;
         ring.until_ready().await;
         ring.until("both copies have everything", |cluster| {
-            cluster["partitions"].as_array().unwrap().iter().all(|partition| partition["unreplicated"] == 0)
+            let partitions = cluster["partitions"].as_array().unwrap();
+            all_connected(cluster) && partitions.iter().all(|partition| partition["unreplicated"] == 0)
         })
         .await;
         ring.stop_all();
@@ -170,8 +176,9 @@ async fn where_no_other_copy_leads_the_operator_promotes_it_as_the_process_says(
         assert!(advice.contains("`corro promote 1` lets"), "{advice}");
         move_away(&database);
         ring.start_process(1);
+        // Of all: the other copy of the partition is promoted, and its process may come later than this one.
         ring.until("partition 1 waits for an operator", |cluster| {
-            cluster["processes"][1]["connected"] == true && cluster["partitions"][1]["lead"].is_null()
+            all_connected(cluster) && cluster["partitions"][1]["lead"].is_null()
         })
         .await;
         let (done, said) = promote(&ring, 1, &["--yes"]);

@@ -70,13 +70,14 @@ async fn pages_of_foreign_origins_get_nothing() {
 }
 
 #[tokio::test]
-async fn a_form_promotes_and_repairs_nothing() {
+async fn a_form_promotes_repairs_and_erases_nothing() {
     let tokens = Token::of_plain_list(&"token".parse().expect("not blank")).expect("a token");
     let (open, guarded) = (
         Api::new(),
         Api::with(&HttpSettings { access: Access::new(tokens, false), ..HttpSettings::default() }),
     );
-    for path in ["/api/cluster/promote/1", "/api/cluster/repair/1"] {
+    let erase = format!("/api/user/{ID}/erase");
+    for path in ["/api/cluster/promote/1", "/api/cluster/repair/1", &erase] {
         for form in ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain", ""]
         {
             let send = |authorization: Option<&'static str>| {

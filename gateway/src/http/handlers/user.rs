@@ -167,7 +167,13 @@ pub(crate) struct Erased {
 #[utoipa::path(post, path = "/api/user/{id}/erase", params(UserPath), responses(
     (status = 200, description = "Nothing is left of it.", body = Erased),
 ))]
-pub(crate) async fn erase_user(State(api): State<Api>, Id(id): Id, _: NoParameters) -> Answer<Json<Erased>> {
+pub(crate) async fn erase_user(
+    State(api): State<Api>,
+    Id(id): Id,
+    headers: HeaderMap,
+    _: NoParameters,
+) -> Answer<Json<Erased>> {
+    body::refuse_forms(&headers)?;
     let existed = api.erase(id).await?;
     Ok(Json(Erased { id, existed }))
 }

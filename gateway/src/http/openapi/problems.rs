@@ -37,7 +37,9 @@ pub(crate) fn of_operation(id: &str) -> &'static [Kind] {
             MalformedId, MalformedCondition, UserNotFound, PreconditionFailed, Unavailable, Overloaded,
             OutcomeUnknown,
         ],
-        "eraseUser" => &[MalformedId, Unavailable, NotErased, Overloaded, OutcomeUnknown],
+        "eraseUser" => &[
+            MalformedId, UnsupportedMediaType, Unavailable, NotErased, Overloaded, OutcomeUnknown,
+        ],
         "listUsers" | "countUsers" => &[Unavailable, Overloaded, NoAnswer],
         "changeUsersInBulk" => &[UnsupportedMediaType, Overloaded],
         "listenToChanges" => &[
