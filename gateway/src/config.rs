@@ -1,5 +1,6 @@
 //! Settings of the gateway: environment variables, and flags of the same names.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use clap::Parser;
 use process::secret::{self, Secret};
 use process::{Addresses, CommonSettings};
 
-use crate::http::{Access, AllowedHost, AllowedOrigin, HttpSettings, Launcher, Sites, Token};
+use crate::http::{Access, AllowedHost, AllowedOrigin, HttpSettings, Launcher, Rate, Sites, Token};
 use crate::tokens_file;
 
 /// The REST gateway of a ring of users
@@ -65,6 +66,15 @@ pub struct GatewayConfig {
     #[arg(long, env = "MAX_CLOCK_OFFSET", default_value_t = 60, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub max_clock_offset: u64,
+    /// So many requests a second of one token, or of one address where requests show none [default: no
+    /// limit]
+    #[arg(long, env = "RATE_LIMIT", value_name = "NUMBER",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate_limit: Option<u32>,
+    /// So many of them at once, after a pause [default: twice RATE_LIMIT]
+    #[arg(long, env = "RATE_BURST", value_name = "NUMBER",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate_burst: Option<u32>,
     /// What started the ring; the page at / says accordingly how to stop a process of it
     #[arg(long, env = "CORRO_LAUNCHER", value_enum, default_value_t, value_name = "NAME")]
     pub launcher: Launcher,
@@ -135,6 +145,14 @@ impl GatewayConfig {
         (self.purge_after > 0).then(|| Duration::from_secs(self.purge_after))
     }
 
+    /// How many requests a client may begin in a second, if that is bounded.
+    pub fn rate(&self) -> Option<Rate> {
+        let per_second = NonZeroU32::new(self.rate_limit?)?;
+        let burst = self.rate_burst.and_then(NonZeroU32::new);
+        let two = NonZeroU32::MIN.saturating_add(1);
+        Some(Rate { per_second, burst: burst.unwrap_or_else(|| per_second.saturating_mul(two)) })
+    }
+
     /// The settings of the HTTP side, without the tokens of the file. Tokens that [`Self::validate`] refuses
     /// admit no request.
     pub fn http_settings(&self) -> HttpSettings {
@@ -145,6 +163,7 @@ impl GatewayConfig {
                 self.allowed_origins.iter().flatten().cloned().collect(),
             ),
             launcher: self.launcher,
+            rate: self.rate(),
             ..HttpSettings::default()
         }
     }
@@ -216,6 +235,21 @@ mod tests {
             refusal(&["--rest-port", "4000", "--socket-port", "4000", "--cluster-secret", "sesame"]),
             "SOCKET_PORT (--socket-port): 4000 is REST_PORT as well; allowed: any other port"
         );
+    }
+
+    #[test]
+    fn a_burst_is_twice_the_rate_where_it_is_not_set() {
+        let rate = |args: &[&str]| {
+            let rate = config(args).expect("numbers").rate();
+            rate.map(|rate| (rate.per_second.get(), rate.burst.get()))
+        };
+        assert_eq!(rate(&[]), None);
+        assert_eq!(rate(&["--rate-burst=9"]), None);
+        assert_eq!(rate(&["--rate-limit=7"]), Some((7, 14)));
+        assert_eq!(rate(&["--rate-limit=4294967295"]), Some((u32::MAX, u32::MAX)));
+        assert_eq!(rate(&["--rate-limit=7", "--rate-burst=1"]), Some((7, 1)));
+        let line = refusal(&["--rate-limit=0"]);
+        assert!(line.starts_with("RATE_LIMIT (--rate-limit): \"0\" is not allowed"), "{line}");
     }
 
     #[test]
@@ -325,6 +359,8 @@ mod tests {
             "ALLOWED_ORIGINS",
             "PURGE_AFTER",
             "MAX_CLOCK_OFFSET",
+            "RATE_LIMIT",
+            "RATE_BURST",
             "CORRO_LAUNCHER",
             "NODE_ENV",
             "CORRO_ENV",

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use protocol::message::link::{Found, WriteAnswer};
 use protocol::message::query::Filter;
 use protocol::placement::{Partition, partition_of};
 use protocol::{Condition, Operation, UserId};
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::kind::Kind;
+use super::metrics::{Limit, LimitMetrics};
 use super::problem::Problem;
 use super::settings::HttpSettings;
 use crate::engine::FeedStart;
@@ -31,11 +34,44 @@ pub(super) struct Api(Arc<Inner>);
 struct Inner {
     engine: EngineHandle,
     settings: HttpSettings,
+    checks: OneAtATime,
+    erasures: OneAtATime,
 }
 
+/// Calls that read or write whole copies: two at once would only be slower, and delay everybody else.
+#[derive(Debug)]
+struct OneAtATime {
+    working: Mutex<()>,
+    refused: IntCounter,
+}
+
+impl OneAtATime {
+    fn new(refused: IntCounter) -> Self {
+        Self { working: Mutex::new(()), refused }
+    }
+
+    /// # Errors
+    /// 409 while another one is at work.
+    async fn run<T>(&self, detail: &'static str, work: impl Future<Output = T>) -> Result<T, Problem> {
+        let Ok(_working) = self.working.try_lock() else {
+            self.refused.inc();
+            return Err(Problem::new(Kind::Busy, detail));
+        };
+        Ok(work.await)
+    }
+}
+
+/// What a second check is told.
+const CHECKING: &str = "Nothing was done: a check or repair is at work. Ask again when it has ended.";
+
+/// What a second erasure is told.
+const ERASING: &str = "Nothing was done: another user is being erased. Ask again when that has ended.";
+
 impl Api {
-    pub(super) fn new(engine: EngineHandle, settings: &HttpSettings) -> Self {
-        Self(Arc::new(Inner { engine, settings: settings.clone() }))
+    pub(super) fn new(engine: EngineHandle, settings: &HttpSettings, limits: &LimitMetrics) -> Self {
+        let [checks, erasures] =
+            [Limit::Checks, Limit::Erasures].map(|limit| OneAtATime::new(limits.of(limit)));
+        Self(Arc::new(Inner { engine, settings: settings.clone(), checks, erasures }))
     }
 
     /// For questions that last longer than one request.
@@ -111,19 +147,19 @@ impl Api {
         self.engine().write_many(writes, replies.clone())
     }
 
-    /// Takes as long as a scan does.
+    /// Takes as long as a scan does. One at a time.
     pub(super) async fn check(&self, scan: bool) -> Result<Check, Problem> {
-        Ok(check::check(self.engine(), scan).await?)
+        Ok(self.0.checks.run(CHECKING, check::check(self.engine(), scan)).await??)
     }
 
-    /// Takes as long as a scan does.
+    /// Takes as long as a scan does. One at a time, with checks.
     pub(super) async fn repair(&self, partition: Partition) -> Result<Begun, Problem> {
-        Ok(check::repair(self.engine(), partition).await?)
+        Ok(self.0.checks.run(CHECKING, check::repair(self.engine(), partition)).await??)
     }
 
-    /// Takes as long as to write both copies anew. Returns whether there was such a user.
+    /// Takes as long as to write both copies anew. One at a time. Returns whether there was such a user.
     pub(super) async fn erase(&self, id: UserId) -> Result<bool, Problem> {
-        Ok(scatter::erase::erase(self.engine(), id).await?)
+        Ok(self.0.erasures.run(ERASING, scatter::erase::erase(self.engine(), id)).await??)
     }
 
     pub(super) async fn promote(&self, partition: Partition) -> Result<(), Problem> {

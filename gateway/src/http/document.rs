@@ -133,6 +133,9 @@ fn complete(operation: &mut Operation, method: &Method, path: &str) {
         Kind::UnknownTransferCoding,
     ];
     let mut fails = [problems::of_operation(&id), &everywhere].concat();
+    if !path.starts_with("/health/") {
+        fails.push(Kind::TooManyRequests);
+    }
     if let Some(role) = Needed::of(path).by(method) {
         fails.extend([Kind::Unauthorized, Kind::Forbidden]);
         operation.security = Some(utoipa(json!([{"token": [role.as_str()]}])));

@@ -21,6 +21,9 @@ pub(crate) enum Kind {
     FutureEventId,
     ChangesGone,
     TooManySubscribers,
+    TooManyRequests,
+    TooManyStreams,
+    Busy,
     Unauthorized,
     Forbidden,
     UserNotFound,
@@ -68,6 +71,9 @@ impl Kind {
             Self::FutureEventId => (400, "future-event-id", "There is no such event yet"),
             Self::ChangesGone => (410, "changes-gone", "The changes asked for are not kept any more"),
             Self::TooManySubscribers => (503, "too-many-subscribers", "Too many subscribers"),
+            Self::TooManyRequests => (429, "too-many-requests", "Too many requests"),
+            Self::TooManyStreams => (429, "too-many-streams", "Too many streams of one token or address"),
+            Self::Busy => (409, "busy", "Another call of this kind is at work"),
             Self::Unauthorized => (401, "unauthorized", "A valid token is needed"),
             Self::Forbidden => (403, "forbidden", "The role of the token is too low"),
             Self::UserNotFound => (404, "user-not-found", "There is no such user"),
@@ -130,7 +136,10 @@ impl Kind {
             | Self::Overloaded
             | Self::NotErased
             | Self::NotReady
-            | Self::TooManySubscribers => Some((RETRY_AFTER, "1")),
+            | Self::TooManySubscribers
+            | Self::TooManyRequests
+            | Self::TooManyStreams
+            | Self::Busy => Some((RETRY_AFTER, "1")),
             _ => None,
         }
     }

@@ -23,11 +23,12 @@ use tower::{Layer, Service};
 use uuid::Uuid;
 
 use super::document;
+use super::fairness::{Client, RateLimit};
 use super::input::etag::hexadecimal;
 use super::input::head;
 use super::input::site::{self, Sites};
 use super::input::token::{Access, Caller, Needed, Role, is_api};
-use super::metrics::{Measured, RequestMetrics, RouteMetrics};
+use super::metrics::{Limit, Measured, Metrics, RequestMetrics, RouteMetrics};
 use super::problem::{self, Problem};
 use super::settings::HttpSettings;
 
@@ -43,12 +44,15 @@ pub(super) struct Guards {
     sites: Arc<Sites>,
     request_ids: Arc<RequestIds>,
     metrics: RequestMetrics,
+    rate: Option<Arc<RateLimit>>,
 }
 
 impl Guards {
-    pub(super) fn new(settings: &HttpSettings, metrics: RequestMetrics) -> Self {
+    pub(super) fn new(settings: &HttpSettings, metrics: &Metrics) -> Self {
         let (access, sites) = (settings.access.clone(), Arc::new(settings.sites.clone()));
-        Self { access, sites, request_ids: Arc::new(RequestIds::new()), metrics }
+        let rate = settings.rate.map(|rate| Arc::new(RateLimit::new(rate, metrics.limits.of(Limit::Rate))));
+        let metrics = metrics.requests.clone();
+        Self { access, sites, request_ids: Arc::new(RequestIds::new()), metrics, rate }
     }
 
     /// What guards a route, which is named by its template: so no request has to look for that.
@@ -69,6 +73,9 @@ impl Guards {
             request_ids: Arc::clone(&self.request_ids),
             metrics: self.metrics.route(route),
             methods,
+            // Whoever watches the gateway is to see that it is well.
+            rate: self.rate.clone().filter(|_| !route.starts_with("/health/")),
+            names_client: matches!(route, "/api/user/bulk" | "/api/user/changes"),
         }))
     }
 }
@@ -83,6 +90,9 @@ struct Shared {
     metrics: Arc<RouteMetrics>,
     /// What the route takes, for a 405; `None` where a library words its own errors.
     methods: Option<String>,
+    rate: Option<Arc<RateLimit>>,
+    /// Whether a handler counts its requests by [`Client`].
+    names_client: bool,
 }
 
 impl Shared {
@@ -98,9 +108,13 @@ impl Shared {
         }
         // Below /api, strangers do not learn which routes there are.
         let elsewhere = || is_api(request.uri().path()).then_some(Role::Read);
-        let Some(needed) = self.needed.by(request.method()).or_else(elsewhere) else { return Ok(None) };
-        let admitted = self.access.admit(request.headers(), needed);
-        admitted.map_err(|problem| Box::new(problem.into_response()))
+        let needed = self.needed.by(request.method()).or_else(elsewhere);
+        let admitted = needed.map_or(Ok(None), |needed| self.access.admit(request.headers(), needed));
+        let limited = self.rate.as_ref().map_or(Ok(()), |rate| {
+            // A token that is guessed counts for the address.
+            rate.admit(Client::of(admitted.as_ref().unwrap_or(&None), request.extensions()))
+        });
+        limited.and(admitted).map_err(|problem| Box::new(problem.into_response()))
     }
 }
 
@@ -132,7 +146,7 @@ impl Service<Request> for Guard {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request) -> Guarded {
+    fn call(&mut self, mut request: Request) -> Guarded {
         let shared = &self.shared;
         let request_id = shared.request_ids.of(request.headers());
         let measured = shared.metrics.begin(request.method());
@@ -145,7 +159,13 @@ impl Service<Request> for Guard {
         };
         let (work, caller) = match admitted {
             Err(refused) => (Either::Left(ready(Ok(*refused))), None),
-            Ok(caller) => (Either::Right(self.route.call(request)), caller),
+            Ok(caller) => {
+                if shared.names_client {
+                    let client = Client::of(&caller, request.extensions());
+                    request.extensions_mut().insert(client);
+                }
+                (Either::Right(self.route.call(request)), caller)
+            }
         };
         Guarded { work, request_id, caller, reader, measured, shared: Arc::clone(shared) }
     }
@@ -233,7 +253,6 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::http::metrics::Metrics;
 
     async fn answer(router: Router, request: Request) -> (Response<()>, Value) {
         let response = router.oneshot(request).await.expect("a router answers everything");
@@ -254,7 +273,7 @@ mod tests {
                     }
                 }),
             )
-            .layer(Guards::new(&HttpSettings::default(), Metrics::new().requests).around("/panic"));
+            .layer(Guards::new(&HttpSettings::default(), &Metrics::new()).around("/panic"));
         for _ in 0..2 {
             let request = Request::get("/panic").header("host", "localhost").header("x-request-id", "mine");
             let (response, problem) =

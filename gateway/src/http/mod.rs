@@ -9,17 +9,19 @@
 //! * `api`: the engine with a deadline.
 //! * `problem`, `kind`: the one mapping from errors to responses, and the table of all errors. `metrics`:
 //!   what is counted.
+//! * `fairness`: what one client may take of what all share.
 //! * `port`: what callers may cost; the server itself is `process::server`.
 //!
 //! Each imports only from those below it: the router from all, the document from the handlers, the handlers
-//! from the API, and all of them from the leaves (`settings`, `problem`, `kind`, `metrics`, `input`,
-//! `openapi`).
+//! from the API, and all of them from the leaves (`settings`, `fairness`, `problem`, `kind`, `metrics`,
+//! `input`, `openapi`).
 //!
 //! What it does not do: it decides nothing about users. Whether an id exists and whether `If-Match` holds is
 //! known only where the data are; here nothing is known of sockets or of db-processes.
 
 mod api;
 mod document;
+mod fairness;
 mod handlers;
 mod input;
 mod kind;
@@ -31,6 +33,7 @@ mod problem;
 mod router;
 mod settings;
 
+pub use fairness::Rate;
 pub use input::site::{AllowedHost, AllowedOrigin, Sites};
 pub use input::token::{Access, BadTokens, Role, Token};
 pub use port::{MAX_CONNECTIONS, policy};

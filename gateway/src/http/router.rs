@@ -10,17 +10,17 @@ use super::handlers::bulk::{self, BulkState};
 use super::handlers::changes::{self, FeedState};
 use super::handlers::{cluster, health, list, metrics, pages, user};
 use super::layers::Guards;
-use super::metrics::Metrics;
+use super::metrics::{Limit, Metrics};
 use super::settings::HttpSettings;
 use crate::engine_task::EngineHandle;
 
 /// The whole HTTP side as one service. Every path works with and without a trailing slash, and `HEAD`
 /// wherever `GET` does.
 pub fn router(engine: EngineHandle, settings: &HttpSettings) -> Router {
-    let api = Api::new(engine, settings);
     let metrics = Metrics::new();
-    let feed = FeedState::new(api.clone(), metrics.subscribers.clone());
-    let guards = Guards::new(settings, metrics.requests.clone());
+    let api = Api::new(engine, settings, &metrics.limits);
+    let feed = FeedState::new(api.clone(), &metrics);
+    let guards = Guards::new(settings, &metrics);
     let routes = [
         ("/api/user", get(list::list_users).post(user::create_user).put(user::update_user_named_in_body)),
         ("/api/user/count", get(list::count_users)),
@@ -41,7 +41,11 @@ pub fn router(engine: EngineHandle, settings: &HttpSettings) -> Router {
     ];
     let routes = routes.map(|(path, methods)| (path, methods.with_state(api.clone())));
     let with_more_state = [
-        ("/api/user/bulk", post(bulk::request::change_users_in_bulk).with_state(BulkState::new(api.clone()))),
+        (
+            "/api/user/bulk",
+            post(bulk::request::change_users_in_bulk)
+                .with_state(BulkState::new(api.clone(), metrics.limits.of(Limit::Bulk))),
+        ),
         (
             "/api/user/changes",
             get(changes::stream::listen_to_changes).head(changes::stream::head).with_state(feed.clone()),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use tokio_util::sync::CancellationToken;
 
+use super::fairness::Rate;
 use super::input::site::Sites;
 use super::input::token::Access;
 
@@ -45,6 +46,8 @@ pub struct HttpSettings {
     pub access: Access,
     /// The names of the gateway, and which pages of other origins may use it.
     pub sites: Sites,
+    /// How many requests a token or an address may begin in a second, if that is bounded.
+    pub rate: Option<Rate>,
     /// A stream is never silent for longer, so that no proxy takes its connection for dead.
     pub heartbeat: Duration,
     /// How the ring was started.
@@ -59,6 +62,7 @@ impl Default for HttpSettings {
             deadline: Duration::from_secs(10),
             access: Access::default(),
             sites: Sites::default(),
+            rate: None,
             heartbeat: Duration::from_secs(15),
             launcher: Launcher::default(),
             closing: CancellationToken::new(),

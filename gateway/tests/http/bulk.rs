@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use crate::ring::{Answer, Api, ID, Mood, PATIENCE, anonymous, call};
+use crate::ring::{Answer, Api, ID, Mood, PATIENCE, address, anonymous, call};
 use crate::tcp::{Server, rest};
 
 async fn bulk(api: &Api, body: impl Into<Body>) -> Answer {
@@ -30,13 +30,18 @@ fn results(answer: &Answer) -> Vec<Value> {
 
 /// A request whose body is sent bit by bit, and the response while it comes.
 async fn open(api: &Api) -> (mpsc::Sender<&'static str>, Response) {
+    open_from(api, 1).await
+}
+
+/// The same, from an address of its own.
+async fn open_from(api: &Api, host: u8) -> (mpsc::Sender<&'static str>, Response) {
     let (sender, receiver) = mpsc::channel(1);
     let pieces = stream::unfold(receiver, async |mut receiver: mpsc::Receiver<&str>| {
         let piece = receiver.recv().await?;
         Some((Ok::<_, std::io::Error>(Bytes::from_static(piece.as_bytes())), receiver))
     });
     let request = call("POST", "/api/user/bulk").header("content-type", "application/x-ndjson");
-    let request = request.body(Body::from_stream(pieces)).expect("a request");
+    let request = request.extension(address(host)).body(Body::from_stream(pieces)).expect("a request");
     let response = api.router.clone().oneshot(request).await.expect("a router answers everything");
     assert_eq!(response.status(), 200);
     (sender, response)
@@ -238,8 +243,8 @@ async fn a_caller_that_does_not_read_learns_what_was_not_looked_at() {
 async fn a_caller_that_goes_away_makes_room_for_others() {
     let api = Api::new();
     let mut open_ones = Vec::new();
-    for _ in 0..16 {
-        open_ones.push(open(&api).await);
+    for host in 0..16 {
+        open_ones.push(open_from(&api, host).await);
     }
     let refused = bulk(&api, "x\n").await;
     refused.problem(503, "overloaded");

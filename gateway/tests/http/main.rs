@@ -7,6 +7,7 @@
 //! * `bulk`: many operations in one request.
 //! * `contract`: the OpenAPI document, which every answer is held against. `figures`: metrics and pages.
 //! * `around`: health, tokens, request ids, trailing slashes.
+//! * `fairness`: what one client may take of what all share.
 //! * `roles`: which role each call of the document asks for.
 //! * `changes`: the live feed. `pages`: what pages of other sites can do with a browser.
 //! * `tcp`: what only a real connection shows. `hostile`: callers that are slow, many, or never end.
@@ -18,6 +19,7 @@ mod changes;
 mod check;
 mod contract;
 mod errors;
+mod fairness;
 mod figures;
 mod hostile;
 mod list;

@@ -2,11 +2,13 @@
 //! versions.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use axum::extract::ConnectInfo;
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use gateway::engine::{FeedStart, Published};
@@ -111,6 +113,11 @@ impl Api {
 
 pub(crate) fn call(method: &str, path: &str) -> Builder {
     HttpRequest::builder().method(method).uri(path).header("host", "localhost")
+}
+
+/// Of a connection from there: an extension of a request.
+pub(crate) fn address(host: u8) -> ConnectInfo<SocketAddr> {
+    ConnectInfo(SocketAddr::from(([10, 0, 0, host], 1_024)))
 }
 
 /// A whole response.

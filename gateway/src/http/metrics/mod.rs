@@ -4,12 +4,14 @@
 //! transports of the feed. Nothing that a caller sends becomes one.
 //!
 //! * [`registry`]: all of them, as `/metrics` shows them. [`requests`]: by route. [`subscribers`]: of the
-//!   feed.
+//!   feed. [`limits`]: what was refused to one client.
 
+mod limits;
 mod registry;
 mod requests;
 mod subscribers;
 
+pub(super) use limits::{Limit, LimitMetrics};
 pub(super) use registry::Metrics;
 pub(super) use requests::{Measured, RequestMetrics, RouteMetrics};
 pub(super) use subscribers::{DropReason, Subscribed, SubscriberMetrics, Transport};

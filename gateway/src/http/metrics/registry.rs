@@ -3,6 +3,7 @@
 use prometheus::Registry;
 use prometheus::proto::MetricFamily;
 
+use super::limits::LimitMetrics;
 use super::requests::RequestMetrics;
 use super::subscribers::SubscriberMetrics;
 
@@ -12,6 +13,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) requests: RequestMetrics,
     pub(crate) subscribers: SubscriberMetrics,
+    pub(crate) limits: LimitMetrics,
 }
 
 impl Metrics {
@@ -20,7 +22,8 @@ impl Metrics {
         let named_well = "each metric has a valid name of its own";
         let requests = RequestMetrics::register(&registry).expect(named_well);
         let subscribers = SubscriberMetrics::register(&registry).expect(named_well);
-        Self { registry, requests, subscribers }
+        let limits = LimitMetrics::register(&registry).expect(named_well);
+        Self { registry, requests, subscribers, limits }
     }
 
     /// All metrics that have a value.

@@ -15,10 +15,11 @@ use crate::http::kind::Kind;
 #[rustfmt::skip]
 pub(crate) fn of_operation(id: &str) -> &'static [Kind] {
     use Kind::{
-        BodyTooLarge, BodyTooSlow, ChangesGone, FutureEventId, InvalidFields, KeyReused, MalformedBody,
+        BodyTooLarge, BodyTooSlow, Busy, ChangesGone, FutureEventId, InvalidFields, KeyReused, MalformedBody,
         MalformedCondition, MalformedEventId, MalformedId, MalformedKey, NoAnswer,
         NotErased, NotReady, NotRepairable, OutcomeUnknown, Overloaded, PartitionNotFound, PartitionServed,
-        PreconditionFailed, TooManySubscribers, Unavailable, UnsupportedMediaType, UserExists, UserNotFound,
+        PreconditionFailed, TooManyStreams, TooManySubscribers, Unavailable, UnsupportedMediaType,
+        UserExists, UserNotFound,
     };
     match id {
         "createUser" => &[
@@ -38,17 +39,17 @@ pub(crate) fn of_operation(id: &str) -> &'static [Kind] {
             OutcomeUnknown,
         ],
         "eraseUser" => &[
-            MalformedId, UnsupportedMediaType, Unavailable, NotErased, Overloaded, OutcomeUnknown,
+            MalformedId, Busy, UnsupportedMediaType, Unavailable, NotErased, Overloaded, OutcomeUnknown,
         ],
         "listUsers" | "countUsers" => &[Unavailable, Overloaded, NoAnswer],
-        "changeUsersInBulk" => &[UnsupportedMediaType, Overloaded],
+        "changeUsersInBulk" => &[UnsupportedMediaType, TooManyStreams, Overloaded],
         "listenToChanges" => &[
-            MalformedEventId, FutureEventId, ChangesGone, TooManySubscribers, Unavailable,
+            MalformedEventId, FutureEventId, ChangesGone, TooManyStreams, TooManySubscribers, Unavailable,
             Overloaded, NoAnswer,
         ],
         "getCluster" => &[Unavailable, NoAnswer],
-        "checkCopies" => &[Unavailable],
-        "repairPartition" => &[PartitionNotFound, NotRepairable, UnsupportedMediaType, Unavailable],
+        "checkCopies" => &[Busy, Unavailable],
+        "repairPartition" => &[PartitionNotFound, NotRepairable, Busy, UnsupportedMediaType, Unavailable],
         "promotePartition" => &[
             PartitionNotFound, PartitionServed, UnsupportedMediaType, Unavailable, OutcomeUnknown, NoAnswer,
         ],

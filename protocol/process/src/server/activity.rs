@@ -206,8 +206,8 @@ impl Activity {
     }
 }
 
-/// A host that has one address of IPv6 has 64 bits of them.
-fn network(address: IpAddr) -> IpAddr {
+/// By what callers are counted: a host that has one address of IPv6 has 64 bits of them.
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {
             Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()

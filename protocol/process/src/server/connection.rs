@@ -122,8 +122,8 @@ fn handle(
     let exchange = Exchange::begin(activity);
     let inner = room.policy().inner;
     let refused = if inner { refusal(&request) } else { None };
+    request.extensions_mut().insert(ConnectInfo(activity.address));
     if inner || request.headers().contains_key(UPGRADE) {
-        request.extensions_mut().insert(ConnectInfo(activity.address));
         request.extensions_mut().insert(Caller { activity: Arc::clone(activity), room: Arc::clone(room) });
     }
     let (request, remainder) = body::lend(request, activity);

@@ -48,6 +48,7 @@ mod policy;
 mod room;
 mod stream;
 
+pub use activity::network;
 pub use connection::Caller;
 pub use listener::serve;
 pub use policy::Policy;

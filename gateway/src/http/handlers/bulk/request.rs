@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::header::{CONTENT_TYPE, EXPECT};
 use axum::response::IntoResponse;
 use http_body_util::BodyExt;
+use prometheus::IntCounter;
 use tokio::time::timeout_at;
 
-use super::results::Limits;
+use super::results::{Limits, MAX_REQUESTS};
 use super::work;
 use crate::http::api::Api;
+use crate::http::fairness::{Client, Shares};
 use crate::http::input::body::LINES;
 use crate::http::input::query::NoParameters;
 use crate::http::problem::Answer;
@@ -20,11 +22,14 @@ use crate::http::problem::Answer;
 pub(crate) struct BulkState {
     api: Api,
     limits: Arc<Limits>,
+    /// Half of all for each client.
+    shares: Shares,
 }
 
 impl BulkState {
-    pub(crate) fn new(api: Api) -> Self {
-        Self { api, limits: Arc::default() }
+    pub(crate) fn new(api: Api, refused: IntCounter) -> Self {
+        let detail = "Nothing was done: 8 bulk requests of this token or address are at work already.";
+        Self { api, limits: Arc::default(), shares: Shares::new(MAX_REQUESTS / 2, detail, refused) }
     }
 }
 
@@ -51,14 +56,15 @@ impl BulkState {
     ))
 )]
 pub(crate) async fn change_users_in_bulk(
-    State(BulkState { api, limits }): State<BulkState>,
+    State(BulkState { api, limits, shares }): State<BulkState>,
+    Extension(client): Extension<Client>,
     _: NoParameters,
     request: Request,
 ) -> Answer {
     let deadline = api.deadline();
     let (parts, mut body) = request.into_parts();
     LINES.check(&parts.headers)?;
-    let (results, response) = limits.begin()?;
+    let (results, response) = limits.begin(Some(shares.take(&client)?))?;
     // A caller that waits for leave to send gets it by the first look at the body, before any answer. Others
     // may want to see the beginning of the answer first.
     let first = if parts.headers.contains_key(EXPECT) {

@@ -8,11 +8,12 @@ use futures_util::stream;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::http::fairness::Share;
 use crate::http::kind::Kind;
 use crate::http::problem::Problem;
 
 /// At most this many requests are at work at once.
-const MAX_REQUESTS: usize = 16;
+pub(super) const MAX_REQUESTS: usize = 16;
 
 /// Lines of one request in flight. What is parsed of a line is a few KiB at most, usually a hundred bytes.
 const IN_FLIGHT: usize = 2_048;
@@ -43,16 +44,17 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// A place for the results of one more request, and the body that has them.
+    /// A place for the results of one more request, and the body that has them. The share of its client is
+    /// given back with it.
     ///
     /// # Errors
     /// 503 where too many requests are at work.
-    pub(super) fn begin(&self) -> Result<(Results, Body), Problem> {
+    pub(super) fn begin(&self, share: Option<Share>) -> Result<(Results, Body), Problem> {
         let Ok(request) = Arc::clone(&self.requests).try_acquire_owned() else {
             let detail = "Nothing was done: 16 bulk requests are at work already.";
             return Err(Problem::new(Kind::Overloaded, detail));
         };
-        let request = Arc::new(request);
+        let request = Arc::new(Place { permit: request, _share: share });
         let (sender, receiver) = unbounded_channel();
         let unread = [Arc::new(Semaphore::new(MIN_UNREAD)), Arc::clone(&self.unread)];
         let results = Results { sender, unread, request: Arc::clone(&request) };
@@ -75,13 +77,20 @@ pub(super) struct Results {
     /// Of this request, and of all.
     unread: [Arc<Semaphore>; 2],
     /// Free again when all is done and read.
-    request: Arc<OwnedSemaphorePermit>,
+    request: Arc<Place>,
+}
+
+/// The place of a request, among all and among those of its client.
+#[derive(Debug)]
+struct Place {
+    permit: OwnedSemaphorePermit,
+    _share: Option<Share>,
 }
 
 impl Results {
     /// How many lines may be in flight.
     pub(super) fn window(&self) -> usize {
-        let open = MAX_REQUESTS.saturating_sub(self.request.semaphore().available_permits());
+        let open = MAX_REQUESTS.saturating_sub(self.request.permit.semaphore().available_permits());
         (IN_FLIGHT_TOGETHER / open.max(1)).min(IN_FLIGHT)
     }
 
@@ -128,7 +137,7 @@ mod tests {
 
     #[tokio::test]
     async fn results_are_handed_on_until_their_end_is_dropped() {
-        let (results, mut body) = Limits::default().begin().expect("a place");
+        let (results, mut body) = Limits::default().begin(None).expect("a place");
         results.add(vec![b'x'; 10_000], Some(results.room(10_000).await));
         results.add(b"last".to_vec(), None);
         drop(results);
@@ -149,9 +158,9 @@ mod tests {
             }
             parts
         };
-        let (large, mut body) = limits.begin().expect("a place");
+        let (large, mut body) = limits.begin(None).expect("a place");
         assert_eq!(fill(&large) * PART, MAX_UNREAD + MIN_UNREAD);
-        let (small, abandoned) = limits.begin().expect("a place");
+        let (small, abandoned) = limits.begin(None).expect("a place");
         assert_eq!(fill(&small) * PART, MIN_UNREAD);
         for _ in 0..5 {
             assert_eq!(read(&mut body).await, Some(PART));
@@ -168,8 +177,8 @@ mod tests {
     #[test]
     fn each_request_has_its_share_of_the_lines_in_flight() {
         let limits = Limits::default();
-        let all: Vec<_> = (0..MAX_REQUESTS).map(|_| limits.begin().expect("a place")).collect();
-        assert!(limits.begin().is_err());
+        let all: Vec<_> = (0..MAX_REQUESTS).map(|_| limits.begin(None).expect("a place")).collect();
+        assert!(limits.begin(None).is_err());
         assert!(all.iter().all(|(results, _)| results.window() * MAX_REQUESTS == IN_FLIGHT_TOGETHER));
         let first = all.into_iter().next().expect("one");
         assert_eq!(first.0.window(), IN_FLIGHT);

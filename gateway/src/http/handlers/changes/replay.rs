@@ -23,7 +23,7 @@ use protocol::Version;
 use protocol::message::link::{Role, Versioned};
 use protocol::message::query::ChangesAnswer;
 use protocol::placement::Partition;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::engine::FeedStart;
@@ -192,7 +192,8 @@ impl<A: AsyncFn(Page) -> Result<ChangesAnswer, Unserved>> Replay<A> {
 }
 
 /// Begins a replay of what came after a version up to where a subscription begins, and sends its pieces as
-/// they are taken. The last piece says where the hub goes on, or why there is no more.
+/// they are taken. The last piece says where the hub goes on, or why there is no more. Then `permit` is
+/// dropped.
 ///
 /// # Errors
 /// Where it is known already that the replay is not complete.
@@ -200,7 +201,7 @@ pub(super) async fn start(
     engine: EngineHandle,
     after: Version,
     start: FeedStart,
-    permit: OwnedSemaphorePermit,
+    permit: impl Send + 'static,
 ) -> Result<mpsc::Receiver<Piece>, NoReplay> {
     let asking = engine.clone();
     let ask = async move |page: Page| asking.changes(page.partition, page.role, page.after, page.upto).await;

@@ -38,9 +38,10 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tower::util::service_fn;
 
-use super::subscriber::{FeedState, Subscriber, parse_id};
+use super::subscriber::{FeedState, MAX_STRANGERS, Subscriber, parse_id};
 use crate::engine_task::Unserved;
 use crate::feed::FeedEvent;
+use crate::http::fairness::{Client, Share, Shares};
 use crate::http::input::token::Role;
 use crate::http::kind::Kind;
 use crate::http::metrics::{DropReason, Transport};
@@ -59,9 +60,6 @@ const MAX_WAITING: usize = 1_024;
 
 /// A client that has not joined the namespace by then is disconnected.
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
-
-/// Sessions whose clients have not joined yet. They need no connection, and are open to strangers.
-const MAX_STRANGERS: usize = 1_024;
 
 /// The longest query with which a session may begin: the library keeps it.
 const MAX_QUERY: usize = 512;
@@ -100,7 +98,7 @@ type HandOver = Arc<Mutex<Option<Subscriber>>>;
 /// The place of a session among those of strangers, until its client joins: an extension of the request with
 /// which it began, which is there as long as the session.
 #[derive(Clone)]
-struct Stranger(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+struct Stranger(Arc<Mutex<Option<(OwnedSemaphorePermit, Share)>>>);
 
 /// The service behind [`PATH`].
 pub(crate) fn service(state: &FeedState) -> MethodRouter {
@@ -136,9 +134,10 @@ pub(crate) fn service(state: &FeedState) -> MethodRouter {
     };
     io.ns(NAMESPACE, serve.with(check));
     let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
+    let of_each = state.strangers_of_each.clone();
     any_service(service_fn(move |request: Request| {
         let (service, closing) = (service.clone(), closing_too.clone());
-        let request = if begins(&request) { as_stranger(request, &strangers) } else { Ok(request) };
+        let request = if begins(&request) { as_stranger(request, &strangers, &of_each) } else { Ok(request) };
         async move {
             let request = match request {
                 Ok(request) => request,
@@ -173,12 +172,14 @@ fn begins(request: &Request) -> bool {
 /// and with a part of it the whole buffer in which it came.
 ///
 /// # Errors
-/// Where too many sessions have begun whose clients have not joined, or the query is too long.
-fn as_stranger(request: Request, strangers: &Arc<Semaphore>) -> Result<Request, Problem> {
+/// Where too many sessions have begun whose clients have not joined, of that address (429) or of all (503);
+/// where the query is too long.
+fn as_stranger(request: Request, strangers: &Arc<Semaphore>, of_each: &Shares) -> Result<Request, Problem> {
     let query = request.uri().query().unwrap_or_default();
     if query.len() > MAX_QUERY {
         return Err(Problem::new(Kind::MalformedQuery, "The query is longer than socket.io needs."));
     }
+    let share = of_each.take(&Client::by_address(request.extensions()))?;
     let Ok(place) = Arc::clone(strangers).try_acquire_owned() else {
         let detail = "Too many clients have connected and not joined yet.";
         return Err(Problem::new(Kind::TooManySubscribers, detail));
@@ -191,7 +192,7 @@ fn as_stranger(request: Request, strangers: &Arc<Semaphore>) -> Result<Request, 
     });
     parts.headers = headers.collect();
     parts.uri = uri;
-    parts.extensions.insert(Stranger(Arc::new(Mutex::new(Some(place)))));
+    parts.extensions.insert(Stranger(Arc::new(Mutex::new(Some((place, share))))));
     Ok(Request::from_parts(parts, body))
 }
 
@@ -199,12 +200,14 @@ fn as_stranger(request: Request, strangers: &Arc<Semaphore>) -> Result<Request, 
 /// 401 where none of the tokens is shown; as [`Subscriber::begin`].
 async fn begin(state: &FeedState, socket: &SocketRef, auth: Auth) -> Result<Subscriber, Problem> {
     let access = &state.api.settings().access;
-    match auth.token {
+    let parts = socket.req_parts();
+    let caller = match auth.token {
         Some(token) => access.admit_token(Some(&token), Role::Read)?,
-        None => access.admit(&socket.req_parts().headers, Role::Read)?,
+        None => access.admit(&parts.headers, Role::Read)?,
     };
+    let client = Client::of(&caller, &parts.extensions);
     let after = parse_id(auth.after.as_deref().unwrap_or_default())?;
-    Subscriber::begin(state, after, Transport::SocketIo).await
+    Subscriber::begin(state, &client, after, Transport::SocketIo).await
 }
 
 /// Sends one client all that comes, until either side ends.

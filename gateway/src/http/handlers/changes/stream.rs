@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::{Extension, RawQuery, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
@@ -13,6 +13,7 @@ use protocol::Version;
 use tokio::time::timeout;
 
 use super::subscriber::{FeedState, Subscriber, parse_id};
+use crate::http::fairness::Client;
 use crate::http::input::query::Parameters;
 use crate::http::metrics::{DropReason, Transport};
 use crate::http::openapi::LastSeen;
@@ -39,11 +40,12 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 )))]
 pub(crate) async fn listen_to_changes(
     State(state): State<FeedState>,
+    Extension(client): Extension<Client>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Answer {
     let after = last_seen(&headers, query.as_deref())?;
-    let subscriber = Subscriber::begin(&state, after, Transport::EventStream).await?;
+    let subscriber = Subscriber::begin(&state, &client, after, Transport::EventStream).await?;
     // The id lets a client resume that was cut off before the first event.
     let first = format!("retry: 1000\nid: {}\n\n: every change from here on\n\n", subscriber.seen());
     let open = Open { subscriber, settings: state.api.settings().clone(), first: Some(first.into()) };
