@@ -1,12 +1,11 @@
 //! The HTTP client: one keep-alive connection to a gateway, one request at a time, no retries.
 
+use std::path::Path;
 use std::pin::pin;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
-use native_tls::TlsConnector;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, redirect};
 use serde::de::DeserializeOwned;
@@ -15,6 +14,7 @@ use tokio::time::{Instant, timeout};
 use url::{Host, Url};
 
 use crate::terminal::{REMINDER, complain};
+use crate::trust::{Trust, cause_of_tls};
 
 /// A gateway answers within its own deadline, which is far below this one.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -31,23 +31,25 @@ pub const JSON: (&str, &str) = ("content-type", "application/json");
 /// The content type of lines of JSON.
 pub const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 
-/// One for all clients: OpenSSL reads the certificates of the system for each, which takes 0.1 s.
-static TLS: LazyLock<TlsConnector> =
-    LazyLock::new(|| TlsConnector::new().expect("OpenSSL can be initialised"));
-
 /// Address of a gateway, and its API token.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     pub(crate) base: Url,
     /// The value of the header.
     pub(crate) authorization: Option<HeaderValue>,
+    /// With https.
+    pub(crate) trust: Trust,
 }
 
 impl Endpoint {
     /// A gateway on this machine, without a token.
     pub fn local(port: u16) -> Self {
         let address = format!("http://127.0.0.1:{port}");
-        Self { base: address.parse().expect("a port makes an address"), authorization: None }
+        Self {
+            base: address.parse().expect("a port makes an address"),
+            authorization: None,
+            trust: Trust::default(),
+        }
     }
 
     /// This one, with a token.
@@ -55,7 +57,18 @@ impl Endpoint {
     /// # Errors
     /// As [`Self::parse`].
     pub fn with_token(self, token: Option<&str>) -> anyhow::Result<Self> {
-        Self::parse(self.base.as_str(), token)
+        Ok(Self { trust: self.trust, ..Self::parse(self.base.as_str(), token)? })
+    }
+
+    /// This one, trusted by the certificates of a file alone, where one is given.
+    ///
+    /// # Errors
+    /// Where it holds none.
+    pub fn trusting(self, cacert: Option<&Path>) -> anyhow::Result<Self> {
+        match cacert {
+            Some(file) => Ok(Self { trust: Trust::of_file(file)?, ..self }),
+            None => Ok(self),
+        }
     }
 
     /// From an address such as `http://localhost:3001`, and the text of `API_TOKEN`.
@@ -85,7 +98,7 @@ impl Endpoint {
             value.set_sensitive(true);
             anyhow::Ok(value)
         });
-        Ok(Self { base, authorization: authorization.transpose()? })
+        Ok(Self { base, authorization: authorization.transpose()?, trust: Trust::default() })
     }
 
     /// The path of the address, without a slash at its end.
@@ -223,7 +236,7 @@ impl Client {
             .http1_only()
             .pool_max_idle_per_host(1)
             .user_agent(concat!("corro/", env!("CARGO_PKG_VERSION")))
-            .use_preconfigured_tls(TLS.clone());
+            .use_preconfigured_tls(endpoint.trust.connector());
         if endpoint.is_local() {
             http = http.no_proxy();
         }
@@ -345,22 +358,6 @@ fn cause(error: &anyhow::Error) -> String {
     of_tls.map_or_else(|| error.root_cause().to_string(), |text| cause_of_tls(&text))
 }
 
-/// What OpenSSL says, in plain words. Its text is a list between colons: the fifth part is the reason, and
-/// what is wrong with a certificate stands in parentheses at the end.
-fn cause_of_tls(text: &str) -> String {
-    let reason = text.split(':').nth(4).unwrap_or(text);
-    let about_certificate = text.rsplit_once('(').map(|(_, detail)| detail.trim_end_matches(')'));
-    match (reason, about_certificate) {
-        ("wrong version number" | "packet length too long" | "record layer failure", _) => {
-            "nothing speaks TLS there; try http:// instead of https://".to_owned()
-        }
-        ("certificate verify failed", detail) => {
-            format!("its certificate is not trusted: {}", detail.unwrap_or("it cannot be verified"))
-        }
-        (reason, _) => format!("TLS is not possible: {reason}"),
-    }
-}
-
 /// How many users there are, as a gateway counts.
 #[derive(Deserialize)]
 pub(crate) struct Count {
@@ -470,18 +467,6 @@ mod tests {
         assert!(matches!(get(&Client::new(silent)).await, Err(RequestError::Refused(_))));
         let client = Client::new(gateway("127.0.0.1", "HTTP/1.1 200 OK\r\ncontent-le").await.0);
         assert!(matches!(get(&client).await, Err(RequestError::Broken(_))));
-    }
-
-    #[test]
-    fn what_openssl_says_is_put_into_words() {
-        let routine = "error:0A000086:SSL routines:tls_post_process_server_certificate";
-        let untrusted =
-            format!("{routine}:certificate verify failed:../ssl/statem.c:1889: (self-signed certificate)");
-        assert_eq!(cause_of_tls(&untrusted), "its certificate is not trusted: self-signed certificate");
-        let plain = "error:0A00010B:SSL routines:ssl3_get_record:wrong version number:../ssl/record.c:354:";
-        assert!(cause_of_tls(plain).contains("try http://"));
-        let other = "error:0A000410:SSL routines:ssl3_read_bytes:sslv3 alert handshake failure:../ssl/x.c:1:";
-        assert_eq!(cause_of_tls(other), "TLS is not possible: sslv3 alert handshake failure");
     }
 
     #[test]

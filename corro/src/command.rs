@@ -13,6 +13,7 @@ use gateway::config::GatewayConfig;
 use rustix::process::Signal;
 
 use crate::bench::{self, BenchArgs};
+use crate::certs::{self, CertsArgs};
 use crate::check::{self, CheckArgs};
 use crate::demo::{self, DemoArgs};
 use crate::drill::{self, DrillArgs};
@@ -70,6 +71,8 @@ enum Command {
     Promote(PromoteArgs),
     /// Make the secret of a ring, in a file that only its owner can read
     Secret(SecretArgs),
+    /// Make a CA for a ring, and certificates for its processes
+    Certs(CertsArgs),
     /// Delete a user, and leave nothing of it in any file of the ring
     Erase(EraseArgs),
     /// Run the gateway of a ring
@@ -152,6 +155,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Promote(args) => promote::run(args).await.map(done),
             Command::Erase(args) => erase::run(args).await.map(done),
             Command::Users(args) => users::run(args).await,
+            Command::Certs(args) => certs::run(args).map(done),
             Command::Secret(args) => secret::run(args).map(done),
             Command::Status(args) => status::run(args).await,
             Command::Completions { shell } => completions(shell).map(done),

@@ -4,6 +4,7 @@
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 mod bench;
+mod certs;
 mod check;
 pub mod client;
 mod command;
@@ -22,6 +23,7 @@ mod target;
 mod terminal;
 mod token;
 mod transfer;
+mod trust;
 mod users;
 
 pub use command::main;

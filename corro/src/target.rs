@@ -56,6 +56,10 @@ pub(crate) struct Credentials {
     /// File with the API token [default: that of the demo in .corro, if it has that gateway]
     #[arg(long, env = "API_TOKEN_FILE", value_name = "FILE", global = true)]
     token_file: Option<PathBuf>,
+    /// File with the certificates, as PEM, that a gateway with https is trusted by [default: those that the
+    /// system trusts]
+    #[arg(long, env = "CORRO_CACERT", value_name = "FILE", global = true)]
+    cacert: Option<PathBuf>,
 }
 
 impl Credentials {
@@ -80,7 +84,7 @@ impl Credentials {
     /// # Errors
     /// Where the address or the token cannot be used.
     pub(crate) async fn endpoint(&self, url: &str) -> anyhow::Result<Endpoint> {
-        let endpoint = Endpoint::parse(url, None)?;
+        let endpoint = Endpoint::parse(url, None)?.trusting(self.cacert.as_deref())?;
         let token = match self.given()? {
             Some(token) => Some(token),
             None if endpoint.is_local() => match endpoint.port() {

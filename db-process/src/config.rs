@@ -119,7 +119,7 @@ impl DbProcessConfig {
     pub fn probe(&self, health: Health) -> Result<(), String> {
         match self.replication_port {
             0 => Err("REPLICATION_PORT (--replication-port): a health check needs a fixed one".to_owned()),
-            port => process::probe_at(&self.replication_addresses(), port, health.path()),
+            port => process::probe_at(&self.replication_addresses(), port, health.path(), None),
         }
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use process::secret::{self, Secret};
-use process::{Addresses, CommonSettings};
+use process::{Addresses, CommonSettings, NodeEnv, TlsFiles};
 
-use crate::http::{Access, AllowedHost, AllowedOrigin, HttpSettings, Launcher, Rate, Sites, Token};
+use crate::http::{self, Access, AllowedHost, AllowedOrigin, HttpSettings, Launcher, Rate, Sites, Token};
 use crate::tokens_file;
 
 /// The REST gateway of a ring of users
@@ -32,6 +32,18 @@ pub struct GatewayConfig {
     #[arg(long, env = "DB_PROCESSES", default_value_t = 3, value_name = "NUMBER",
           value_parser = clap::value_parser!(u16).range(1..=999))]
     pub db_processes: u16,
+    /// Certificate of the REST API, and those between it and its CA, as PEM; read again when it changes
+    #[arg(long, env = "TLS_CERT_FILE", value_name = "FILE")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Private key of that certificate, as PEM
+    #[arg(long, env = "TLS_KEY_FILE", value_name = "FILE")]
+    pub tls_key_file: Option<PathBuf>,
+    /// Production serves the REST API to other machines without TLS, too: where a proxy or a network keeps
+    /// strangers out
+    #[arg(long, env = "ALLOW_PLAINTEXT", value_name = "BOOL", default_value = "false",
+          default_missing_value = "true", num_args = 0..=1, require_equals = true,
+          action = clap::ArgAction::Set)]
+    pub allow_plaintext: bool,
     /// Token of the role admin, or several separated by commas; sent as Authorization: Bearer
     #[arg(long, env = "API_TOKEN", hide_env_values = true, value_name = "TEXT")]
     pub api_token: Option<Secret>,
@@ -49,8 +61,8 @@ pub struct GatewayConfig {
           default_missing_value = "true", num_args = 0..=1, require_equals = true,
           action = clap::ArgAction::Set)]
     pub allow_anonymous: bool,
-    /// Names of the gateway beside localhost, that of its machine and all addresses, separated by commas; *
-    /// for any
+    /// Names of the gateway beside localhost, those of its machine and its certificate, and all addresses,
+    /// separated by commas; * for any
     #[arg(long, env = "ALLOWED_HOSTS", value_delimiter = ',', value_name = "NAMES",
           value_parser = some(AllowedHost::parse))]
     pub allowed_hosts: Vec<Option<AllowedHost>>,
@@ -100,7 +112,39 @@ impl GatewayConfig {
             ));
         }
         self.tokens()?;
+        self.check_tls()?;
         self.api_tokens_file.as_deref().map_or(Ok(()), |file| tokens_file::read(file).map(drop))
+    }
+
+    /// Whether strangers on the way could read along where it matters, and whether TLS would be possible.
+    fn check_tls(&self) -> Result<(), String> {
+        if let Some(tls) = self.tls()? {
+            return http::tls(tls).map(drop);
+        }
+        let needed =
+            self.common.environment() == NodeEnv::Production && !self.rest_addresses().are_loopback();
+        if needed && !self.allow_plaintext {
+            return Err(
+                "TLS_CERT_FILE (--tls-cert-file): it is missing, and NODE_ENV=production serves other \
+                        machines with TLS; allowed: TLS_CERT_FILE and TLS_KEY_FILE, or \
+                        REST_ADDRESS=localhost, or ALLOW_PLAINTEXT=true"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    /// The files of the certificate of the REST API, if it has one.
+    ///
+    /// # Errors
+    /// One line that names the variable that is missing.
+    pub(crate) fn tls(&self) -> Result<Option<TlsFiles>, String> {
+        TlsFiles::given("TLS", self.tls_cert_file.as_deref(), self.tls_key_file.as_deref())
+    }
+
+    /// Whether the REST API is asked for with https.
+    pub(crate) fn has_tls(&self) -> bool {
+        self.tls_cert_file.is_some()
     }
 
     /// The tokens that stay as they are: those of the file may change.
@@ -156,10 +200,12 @@ impl GatewayConfig {
     /// The settings of the HTTP side, without the tokens of the file. Tokens that [`Self::validate`] refuses
     /// admit no request.
     pub fn http_settings(&self) -> HttpSettings {
+        let listed = self.allowed_hosts.iter().flatten().cloned();
+        let certified = self.tls().ok().flatten().and_then(|tls| tls.names().ok()).unwrap_or_default();
         HttpSettings {
             access: Access::new(self.tokens().unwrap_or_default(), self.allow_anonymous),
             sites: Sites::new(
-                self.allowed_hosts.iter().flatten().cloned().collect(),
+                listed.chain(certified.into_iter().map(AllowedHost::Name)).collect(),
                 self.allowed_origins.iter().flatten().cloned().collect(),
             ),
             launcher: self.launcher,
@@ -209,7 +255,8 @@ mod tests {
             &["--rest-port", "0", "--socket-port", "0"][..],
             &["--db-processes", "1"],
             &["--db-processes", "999"],
-            &["--node-env", "production"],
+            &["--node-env", "production", "--allow-plaintext"],
+            &["--node-env", "production", "--rest-address=localhost"],
             &["--api-token", "one, two"],
             &["--api-tokens", "ci:write:sesame,\nops:admin:barley", "--allow-anonymous=false"],
             &["--allow-anonymous"],
@@ -300,11 +347,37 @@ mod tests {
         assert!(line.starts_with("CLUSTER_SECRET (--cluster-secret): it is missing"), "{line}");
         let line = refusal(&["--node-env", "production", "--cluster-secret", "change-me"]);
         assert!(line.starts_with("CLUSTER_SECRET: it can be guessed"), "{line}");
-        let good = ["--node-env", "production", "--cluster-secret", "of sixteen bytes"];
+        let good = ["--node-env=production", "--cluster-secret=of sixteen bytes", "--rest-address=localhost"];
         let line = refusal(&[&good[..], &["--api-token", "of-sixteen-bytes,short"]].concat());
         assert!(line.starts_with("API_TOKEN: it can be guessed"), "{line}");
         let line = refusal(&[&good[..], &["--api-tokens", "ci:write:short"]].concat());
         assert!(line.starts_with("API_TOKENS: it can be guessed"), "{line}");
+    }
+
+    #[test]
+    fn production_serves_other_machines_with_tls_or_where_it_is_told_not_to() {
+        let production = ["--node-env=production", "--cluster-secret=of sixteen bytes"];
+        let line = refusal(&production);
+        assert!(line.starts_with("TLS_CERT_FILE (--tls-cert-file): it is missing"), "{line}");
+        assert!(line.ends_with("ALLOW_PLAINTEXT=true"), "{line}");
+        let folder = tempfile::tempdir().expect("a folder");
+        let (cert, key) = (folder.path().join("cert"), folder.path().join("key"));
+        let made = rcgen::generate_simple_self_signed(["api.example.org".to_owned()]).expect("a certificate");
+        std::fs::write(&cert, made.cert.pem()).expect("a file");
+        std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
+        let flags =
+            [format!("--tls-cert-file={}", cert.display()), format!("--tls-key-file={}", key.display())];
+        let with_tls = [&production[..], &[&flags[0], &flags[1]]].concat();
+        let config = config(&with_tls).expect("flags");
+        assert_eq!(config.validate(), Ok(()));
+        assert!(format!("{:?}", config.http_settings().sites).contains("api.example.org"));
+        let line = refusal(&[&production[..], &["--allow-plaintext", &flags[1]]].concat());
+        assert!(line.starts_with("TLS_CERT_FILE: it is missing"), "{line}");
+        let line = refusal(&[&production[..], &["--allow-plaintext", &flags[0]]].concat());
+        assert!(line.starts_with("TLS_KEY_FILE: it is missing"), "{line}");
+        std::fs::write(&key, "hush").expect("a file");
+        let line = refusal(&with_tls);
+        assert!(line.starts_with("TLS_KEY_FILE: ") && !line.contains("hush"), "{line}");
     }
 
     #[test]

@@ -36,7 +36,8 @@ const GRACE: Duration = Duration::from_secs(4);
 /// with them, or runs it until SIGTERM. An error is one line on standard error.
 pub fn main(config: GatewayConfig) -> ExitCode {
     if config.healthcheck {
-        return match process::probe_at(&config.rest_addresses(), config.rest_port, "/health/live") {
+        let tls = config.has_tls().then(process::self_trusting);
+        return match process::probe_at(&config.rest_addresses(), config.rest_port, "/health/live", tls) {
             Ok(()) => ExitCode::SUCCESS,
             Err(line) => {
                 process::complain(&line);
@@ -101,8 +102,13 @@ impl Gateway {
     /// If a part of it panics.
     pub async fn serve(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let Self { config, rest, socket } = self;
+        let tls = config.tls().and_then(|files| files.map(http::tls).transpose());
+        let tls = tls.map_err(anyhow::Error::msg)?;
         let (rest_address, socket_address) = (rest.local_addr()?, socket.local_addr()?);
-        info!(rest = %rest_address, socket = %socket_address, size = config.db_processes, "gateway started");
+        info!(
+            rest = %rest_address, tls = tls.is_some(), socket = %socket_address, size = config.db_processes,
+            "gateway started"
+        );
         let secret = config.common.ring_secret().map_err(anyhow::Error::msg)?;
         let engine = Engine::new(EngineConfig {
             size: config.db_processes,
@@ -137,8 +143,11 @@ impl Gateway {
             summary if access.is_unusual() => warn!("{summary}"),
             summary => info!("{summary}"),
         }
+        if let Some(tls) = tls.clone() {
+            tokio::spawn(tls.watch(ring_shutdown.clone()));
+        }
         let app = http::router(handle, &settings);
-        let serving = server::serve(rest, app, rest_policy, shutdown.clone());
+        let serving = server::serve(rest.with_tls(tls), app, rest_policy, shutdown.clone());
         let deadline = async {
             shutdown.cancelled().await;
             info!("gateway stopping");

@@ -28,7 +28,7 @@ mod sides;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
@@ -184,7 +184,6 @@ async fn start(args: &BenchArgs, sides: &mut Sides) -> anyhow::Result<()> {
     match &args.url {
         Some(url) => {
             let target = args.token.endpoint(url).await?;
-            ensure!(target.base.scheme() == "http", "--url: a bench speaks http only: not by way of a proxy");
             say(&format!(
                 "This creates {} users, and more with every POST, in the ring at {target}, and deletes them \
                  afterwards.",

@@ -84,6 +84,9 @@ impl Ring {
             .env("CLUSTER_SECRET_FILE", &self.layout.secret)
             .env_remove("CLUSTER_SECRET") // this ring has its own
             .envs((process == "gateway").then(|| ("API_TOKENS", self.tokens())))
+            // No other machine reaches it, and what starts it speaks no TLS to it.
+            .env_remove("TLS_CERT_FILE")
+            .env_remove("TLS_KEY_FILE")
             .env_remove("REPLICATION_ADDRESS") // it would be the same for all
             .stdout(file.try_clone()?)
             .stderr(file)

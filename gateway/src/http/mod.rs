@@ -36,6 +36,6 @@ mod settings;
 pub use fairness::Rate;
 pub use input::site::{AllowedHost, AllowedOrigin, Sites};
 pub use input::token::{Access, BadTokens, Role, Token};
-pub use port::{MAX_CONNECTIONS, policy};
+pub use port::{MAX_CONNECTIONS, policy, tls};
 pub use router::router;
 pub use settings::{HttpSettings, Launcher};

@@ -10,6 +10,7 @@
 //! * `fairness`: what one client may take of what all share.
 //! * `roles`: which role each call of the document asks for.
 //! * `changes`: the live feed. `pages`: what pages of other sites can do with a browser.
+//! * `tls`: the same with TLS.
 //! * `tcp`: what only a real connection shows. `hostile`: callers that are slow, many, or never end.
 
 mod around;
@@ -27,4 +28,5 @@ mod pages;
 mod ring;
 mod roles;
 mod tcp;
+mod tls;
 mod user;

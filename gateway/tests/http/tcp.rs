@@ -2,6 +2,7 @@
 
 use gateway::http::{HttpSettings, MAX_CONNECTIONS, policy};
 use process::server::{Policy, serve};
+use process::{Listener, Tls};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -25,11 +26,20 @@ impl Server {
     }
 
     pub(crate) async fn with(policy: Policy, settings: &HttpSettings) -> Self {
+        Self::open(policy, settings, None).await
+    }
+
+    pub(crate) async fn secure(policy: Policy, settings: &HttpSettings, tls: Tls) -> Self {
+        Self::open(policy, settings, Some(tls)).await
+    }
+
+    async fn open(policy: Policy, settings: &HttpSettings, tls: Option<Tls>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener");
         let api = Api::with(settings);
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener.into(), api.router.clone(), policy, shutdown.clone()));
+        let listener = Listener::from(listener).with_tls(tls);
+        let serving = tokio::spawn(serve(listener, api.router.clone(), policy, shutdown.clone()));
         Self { address, api, shutdown, serving }
     }
 

@@ -8,6 +8,7 @@
 //!   at work
 //! - [`mod@listen`]: opens a port on the addresses that it is to have
 //! - [`server`]: serves HTTP on it, to callers that may be hostile
+//! - [`Tls`]: its certificate, which is read again when it changes
 //! - [`open_files`]: how many connections and files there may be
 //! - [`LogThrottle`]: lines that would come again and again
 //! - [`mod@handshake`]: how processes of a ring prove themselves to each other
@@ -31,6 +32,7 @@ pub mod server;
 mod settings;
 mod signal;
 mod throttle;
+mod tls;
 
 /// The allocator of everything that uses this crate, RocksDB included. A process of this ring allocates small
 /// pieces on one thread and frees them on another all the time, which is what jemalloc is good at.
@@ -48,3 +50,4 @@ pub use secret::Secret;
 pub use settings::{CommonSettings, NodeEnv, complain, explain, settings};
 pub use signal::shutdown_on_signal;
 pub use throttle::LogThrottle;
+pub use tls::{Tls, TlsFiles, provider, self_trusting};

@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::settings::NodeEnv;
+use crate::tls::Tls;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -38,6 +39,11 @@ impl Addresses {
             NodeEnv::Development => Self::loopback(),
             NodeEnv::Production => Self::all(),
         }
+    }
+
+    /// Whether no other machine reaches them.
+    pub fn are_loopback(&self) -> bool {
+        self.0.iter().all(|address| address.to_canonical().is_loopback())
     }
 
     /// Where a program of this machine connects, one after the other.
@@ -70,9 +76,21 @@ pub struct Listener {
     listeners: Vec<TcpListener>,
     /// Which is asked first, so that none has to wait for the callers of another.
     first: usize,
+    tls: Option<Tls>,
 }
 
 impl Listener {
+    /// With TLS, if there is any.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// How it speaks TLS, if it does.
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
     /// The first of its addresses, and the port.
     ///
     /// # Errors
@@ -104,7 +122,7 @@ impl Listener {
 
 impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
-        Self { listeners: vec![listener], first: 0 }
+        Self { listeners: vec![listener], first: 0, tls: None }
     }
 }
 
@@ -144,7 +162,7 @@ fn open_all(addresses: &[IpAddr], mut port: u16) -> io::Result<Listener> {
     if listeners.is_empty() {
         Err(io::ErrorKind::AddrNotAvailable.into())
     } else {
-        Ok(Listener { listeners, first: 0 })
+        Ok(Listener { listeners, first: 0, tls: None })
     }
 }
 
@@ -215,6 +233,10 @@ mod tests {
         assert_eq!(addresses("localhost"), Ok(Addresses::loopback()));
         assert_eq!(addresses("127.0.0.1, ::1"), Ok(Addresses::loopback()));
         assert_eq!(addresses("all"), addresses("::"));
+        assert!(addresses("127.0.0.1, ::1, 127.0.0.9").unwrap().are_loopback());
+        assert!(
+            !addresses("127.0.0.1, 10.0.0.7").unwrap().are_loopback() && !Addresses::all().are_loopback()
+        );
         assert_eq!(addresses("10.0.0.7").unwrap().reachable(), ["10.0.0.7".parse::<IpAddr>().unwrap()]);
         assert_eq!(addresses("0.0.0.0").unwrap().reachable(), Addresses::loopback().0);
         for bad in ["", "127.0.0.1:80", "gateway", "10.0.0.7,"] {

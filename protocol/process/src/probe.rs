@@ -1,8 +1,12 @@
 //! Asking a process on this machine whether it is well: a HEALTHCHECK that needs no curl.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::listen::Addresses;
 
@@ -14,16 +18,21 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// # Errors
 /// As there.
 pub fn probe(port: u16, path: &str) -> Result<(), String> {
-    probe_at(&Addresses::loopback(), port, path)
+    probe_at(&Addresses::loopback(), port, path, None)
 }
 
-/// Sends `GET http://localhost:port/path` to the first of these addresses that can be connected to, and is
-/// content with nothing but the status 200, within 2 seconds.
+/// Sends `GET http://localhost:port/path`, or https where it is said how to speak TLS, to the first of these
+/// addresses that can be connected to, and is content with nothing but the status 200, within 2 seconds.
 ///
 /// # Errors
 /// What was answered instead, or why there was no answer, in words for a person.
-pub fn probe_at(addresses: &Addresses, port: u16, path: &str) -> Result<(), String> {
-    let line = status_line(addresses, port, path, DEADLINE).map_err(|error| match error.kind() {
+pub fn probe_at(
+    addresses: &Addresses,
+    port: u16,
+    path: &str,
+    tls: Option<ClientConfig>,
+) -> Result<(), String> {
+    let line = status_line(addresses, port, path, tls, DEADLINE).map_err(|error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
             format!("no answer from port {port} within {DEADLINE:?}")
         }
@@ -37,7 +46,13 @@ pub fn probe_at(addresses: &Addresses, port: u16, path: &str) -> Result<(), Stri
 }
 
 /// The first line of the answer. A socket's own timeouts start again with each byte; the deadline does not.
-fn status_line(addresses: &Addresses, port: u16, path: &str, within: Duration) -> std::io::Result<String> {
+fn status_line(
+    addresses: &Addresses,
+    port: u16,
+    path: &str,
+    tls: Option<ClientConfig>,
+    within: Duration,
+) -> io::Result<String> {
     let deadline = Instant::now() + within;
     let connect = |address| TcpStream::connect_timeout(&SocketAddr::from((address, port)), within);
     let connect_to_any = |first, next| match first {
@@ -47,16 +62,23 @@ fn status_line(addresses: &Addresses, port: u16, path: &str, within: Duration) -
     };
     let mut addresses = addresses.reachable().into_iter();
     let first = addresses.next().map_or_else(|| Err(ErrorKind::AddrNotAvailable.into()), connect);
-    let mut stream = addresses.fold(first, connect_to_any)?;
-    stream.set_write_timeout(Some(within))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n")?;
+    let stream = Limited { stream: addresses.fold(first, connect_to_any)?, deadline };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n");
+    match tls {
+        None => exchange(stream, &request),
+        Some(config) => {
+            let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
+            let session = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+            exchange(StreamOwned::new(session, stream), &request)
+        }
+    }
+}
+
+/// Sends a request, and returns the first line of what comes back.
+fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<String> {
+    stream.write_all(request.as_bytes())?;
     let (mut answer, mut buffer) = (Vec::new(), [0; 512]);
     while !answer.contains(&b'\n') && answer.len() < 4096 {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
         match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => answer.extend_from_slice(&buffer[..n]),
@@ -66,6 +88,37 @@ fn status_line(addresses: &Addresses, port: u16, path: &str, within: Duration) -
         }
     }
     Ok(String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned())
+}
+
+/// A connection that ends at a moment, however slowly bytes come.
+struct Limited {
+    stream: TcpStream,
+    deadline: Instant,
+}
+
+impl Limited {
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+}
+
+impl Read for Limited {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(self.left()?))?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(self.left()?))?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 #[cfg(test)]
@@ -133,7 +186,8 @@ mod tests {
     fn does_not_wait_for_ever() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let error = status_line(&Addresses::loopback(), port, "/", Duration::from_millis(50)).unwrap_err();
+        let error =
+            status_line(&Addresses::loopback(), port, "/", None, Duration::from_millis(50)).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::requests::{Expected, Requests};
+use super::wire::Wire;
 use super::{Outcome, Spec};
 use crate::bench::cpu::{CpuTimes, Watched, cpu_times};
 use crate::bench::sides::Made;
+use crate::client::Endpoint;
 use crate::latencies::Latencies;
 
 /// No answer is longer, or has more headers.
@@ -33,6 +35,7 @@ const TIMER: u64 = u64::MAX;
 
 /// A generator at work.
 pub(super) struct Engine {
+    target: Endpoint,
     address: SocketAddr,
     epoll: OwnedFd,
     /// Wakes for the next request that is due: the timeout of `epoll` itself is in whole milliseconds, in
@@ -60,7 +63,7 @@ pub(super) struct Engine {
 
 /// One keep-alive connection.
 struct Connection {
-    stream: TcpStream,
+    stream: Wire,
     /// What has come of the answer.
     buffer: Vec<u8>,
     filled: usize,
@@ -85,6 +88,7 @@ impl Engine {
         let addresses = spec.target.base.socket_addrs(|| None).with_context(|| spec.target.to_string())?;
         let address = *addresses.first().context("no such address")?;
         let mut engine = Self {
+            target: spec.target.clone(),
             address,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             timer: timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?,
@@ -114,11 +118,9 @@ impl Engine {
     }
 
     fn connect(&self, place: usize) -> anyhow::Result<Connection> {
-        let stream = TcpStream::connect_timeout(&self.address, PATIENCE)
-            .with_context(|| format!("{}", self.address))?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
-        epoll::add(&self.epoll, &stream, epoll::EventData::new_u64(place as u64), epoll::EventFlags::IN)?;
+        let stream = Wire::connect(&self.target, &self.address, PATIENCE)?;
+        let data = epoll::EventData::new_u64(place as u64);
+        epoll::add(&self.epoll, stream.tcp(), data, epoll::EventFlags::IN)?;
         Ok(Connection { stream, buffer: vec![0; LONGEST_ANSWER], filled: 0, under_way: None })
     }
 
@@ -276,17 +278,22 @@ impl Engine {
     /// Reads what has come. With `go_on` the next request follows an answer.
     fn read(&mut self, place: usize, now: Instant, go_on: bool) -> anyhow::Result<()> {
         let connection = &mut self.connections[place];
-        let received = match connection.stream.read(&mut connection.buffer[connection.filled..]) {
-            Ok(0) => return self.broken(place, "the connection was closed"),
-            Ok(received) => received,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                return Ok(());
+        let (status, length) = loop {
+            let received = match connection.stream.read(&mut connection.buffer[connection.filled..]) {
+                Ok(0) => return self.broken(place, "the connection was closed"),
+                Ok(received) => received,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    return Ok(());
+                }
+                Err(error) => return self.broken(place, &error.to_string()),
+            };
+            connection.filled += received;
+            match whole(&connection.buffer[..connection.filled])? {
+                Some(answer) => break answer,
+                // TLS may have more of it already, of which `epoll` knows nothing.
+                None if matches!(connection.stream, Wire::Tls(_)) => {}
+                None => return Ok(()),
             }
-            Err(error) => return self.broken(place, &error.to_string()),
-        };
-        connection.filled += received;
-        let Some((status, length)) = whole(&connection.buffer[..connection.filled])? else {
-            return Ok(());
         };
         let Some((counts_from, expected)) = connection.under_way.take() else {
             bail!("an answer to nothing: {status}");

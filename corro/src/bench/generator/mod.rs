@@ -9,6 +9,7 @@
 
 mod engine;
 mod requests;
+mod wire;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -40,7 +40,7 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn new(spec: &Spec) -> Self {
-        let Endpoint { base, authorization } = &spec.target;
+        let Endpoint { base, authorization, .. } = &spec.target;
         let mut head = format!(" HTTP/1.1\r\nhost: {}\r\n", &base[Position::BeforeHost..Position::AfterPort]);
         if let Some(text) = authorization.as_ref().and_then(|value| value.to_str().ok()) {
             head += &format!("authorization: {text}\r\n");

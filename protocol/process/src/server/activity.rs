@@ -68,8 +68,12 @@ pub(super) struct Activity {
     shared: Arc<Shared>,
     /// Whether a byte was written, or a handler ended, since the last look.
     worked: AtomicBool,
-    /// Whether a handler is at work.
-    handles: AtomicBool,
+    /// Handlers at work; with HTTP/2 there may be several.
+    handlers: AtomicUsize,
+    /// Requests whose answers have not ended.
+    exchanges: AtomicUsize,
+    /// Whether it is HTTP/2: bytes of unfinished requests are then counted by each body.
+    multiplexed: AtomicBool,
     /// Whether the caller may still be sending when this side closes.
     lingers: AtomicBool,
     /// `CALLER`: for a request. `BODY`: for more of a body. `NOTHING`: a request is being answered.
@@ -91,7 +95,9 @@ impl Activity {
             number,
             address,
             worked: AtomicBool::new(false),
-            handles: AtomicBool::new(false),
+            handlers: AtomicUsize::new(0),
+            exchanges: AtomicUsize::new(0),
+            multiplexed: AtomicBool::new(false),
             lingers: AtomicBool::new(true),
             awaits: AtomicU8::new(CALLER),
             since: AtomicU64::new(shared.turn()),
@@ -110,7 +116,7 @@ impl Activity {
 
     /// Whether nothing has happened since the last look.
     pub(super) fn is_idle(&self) -> bool {
-        !self.worked.swap(false, Relaxed) && !self.handles.load(Relaxed)
+        !self.worked.swap(false, Relaxed) && self.handlers.load(Relaxed) == 0
     }
 
     pub(super) fn lingers(&self) -> bool {
@@ -121,6 +127,16 @@ impl Activity {
         self.lingers.store(lingers, Relaxed);
     }
 
+    /// From here on it is HTTP/2.
+    pub(super) fn set_multiplexed(&self) {
+        self.complete();
+        self.multiplexed.store(true, Relaxed);
+    }
+
+    pub(super) fn is_multiplexed(&self) -> bool {
+        self.multiplexed.load(Relaxed)
+    }
+
     /// A byte was written.
     pub(super) fn wrote(&self) {
         self.worked.store(true, Relaxed);
@@ -128,24 +144,38 @@ impl Activity {
 
     /// So many bytes were read.
     pub(super) fn received(&self, bytes: usize) {
-        if self.awaits.load(Relaxed) == MESSAGE {
-            return;
-        }
-        let before = self.unfinished.fetch_add(bytes, Relaxed);
-        let counted = bytes.min(MAX_COUNTED.saturating_sub(before));
-        if counted > 0 {
-            self.shared.received(counted);
+        if self.awaits.load(Relaxed) != MESSAGE && !self.is_multiplexed() {
+            self.count(bytes, self.unfinished());
         }
     }
 
-    /// The request is complete.
+    /// Counts bytes of an unfinished request of which so many are counted. Returns how many were added.
+    pub(super) fn count(&self, bytes: usize, before: usize) -> usize {
+        let counted = bytes.min(MAX_COUNTED.saturating_sub(before));
+        if counted > 0 {
+            self.unfinished.fetch_add(counted, Relaxed);
+            self.shared.received(counted);
+        }
+        counted
+    }
+
+    /// So many bytes that were counted belong to no unfinished request any more.
+    pub(super) fn uncount(&self, bytes: usize) {
+        // All of them may have been let go of, where the connection was closed.
+        let rest = |counted: usize| Some(counted.saturating_sub(bytes));
+        if let Ok(counted) = self.unfinished.fetch_update(Relaxed, Relaxed, rest) {
+            self.shared.let_go(counted.min(bytes));
+        }
+    }
+
+    /// No request is unfinished.
     pub(super) fn complete(&self) {
-        self.shared.let_go(self.unfinished.swap(0, Relaxed).min(MAX_COUNTED));
+        self.shared.let_go(self.unfinished.swap(0, Relaxed));
     }
 
     /// Bytes that are counted.
     pub(super) fn unfinished(&self) -> usize {
-        self.unfinished.load(Relaxed).min(MAX_COUNTED)
+        self.unfinished.load(Relaxed)
     }
 
     /// More of a body is there, or not yet.
@@ -219,32 +249,39 @@ pub fn network(address: IpAddr) -> IpAddr {
 /// A request, from its head to the end of its answer, when it is dropped. Handlers end by themselves: most
 /// have a deadline, a scan of all records may take minutes.
 #[derive(Debug)]
-pub(super) struct Exchange(Arc<Activity>);
+pub(super) struct Exchange {
+    activity: Arc<Activity>,
+    answered: AtomicBool,
+}
 
 impl Exchange {
     pub(super) fn begin(activity: &Arc<Activity>) -> Self {
         activity.awaits.store(NOTHING, Relaxed);
-        activity.handles.store(true, Relaxed);
-        Self(Arc::clone(activity))
+        activity.handlers.fetch_add(1, Relaxed);
+        activity.exchanges.fetch_add(1, Relaxed);
+        Self { activity: Arc::clone(activity), answered: AtomicBool::new(false) }
     }
 
     /// The handler has answered; the body of the answer may go on for ever.
     pub(super) fn answered(&self) {
-        self.0.worked.store(true, Relaxed);
-        self.0.handles.store(false, Relaxed);
+        if !self.answered.swap(true, Relaxed) {
+            self.activity.worked.store(true, Relaxed);
+            self.activity.handlers.fetch_sub(1, Relaxed);
+        }
     }
 
     /// What follows is another protocol.
     pub(super) fn upgraded(&self) {
-        self.0.wait_for(MESSAGE);
+        self.activity.wait_for(MESSAGE);
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.answered();
-        if self.0.awaits.load(Relaxed) != MESSAGE {
-            self.0.wait_for(CALLER);
+        let last = self.activity.exchanges.fetch_sub(1, Relaxed) == 1;
+        if last && self.activity.awaits.load(Relaxed) != MESSAGE {
+            self.activity.wait_for(CALLER);
         }
     }
 }

@@ -57,15 +57,19 @@ pub(super) fn lend(
     activity: &Arc<Activity>,
 ) -> (Request<Body>, Option<Remainder>) {
     if request.body().is_end_stream() {
-        activity.complete();
+        if !activity.is_multiplexed() {
+            activity.complete();
+        }
         return (request.map(|_| Body::empty()), None);
+    }
+    if activity.is_multiplexed() {
+        // What is left of it is told to the caller by the protocol, and no other request waits for it.
+        let lend = |body| Body::new(Lent::new(body, None, Arc::clone(activity)));
+        return (request.map(lend), None);
     }
     let (back, returned) = oneshot::channel();
     let on_demand = request.headers().contains_key(EXPECT);
-    let activity = Arc::clone(activity);
-    let lend = |body| {
-        Body::new(Lent { body: Some(body), touched: false, broken: false, back: Some(back), activity })
-    };
+    let lend = |body| Body::new(Lent::new(body, Some(back), Arc::clone(activity)));
     (request.map(lend), Some(Remainder { returned, on_demand }))
 }
 
@@ -107,7 +111,29 @@ struct Lent {
     touched: bool,
     broken: bool,
     back: Option<oneshot::Sender<Left>>,
+    /// With HTTP/2: its bytes that are counted.
+    counted: usize,
     activity: Arc<Activity>,
+}
+
+impl Lent {
+    fn new(body: Incoming, back: Option<oneshot::Sender<Left>>, activity: Arc<Activity>) -> Self {
+        Self { body: Some(body), touched: false, broken: false, back, counted: 0, activity }
+    }
+
+    fn received(&mut self, bytes: usize) {
+        if self.activity.is_multiplexed() {
+            self.counted += self.activity.count(bytes, self.counted);
+        }
+    }
+
+    fn complete(&mut self) {
+        if self.activity.is_multiplexed() {
+            self.activity.uncount(std::mem::take(&mut self.counted));
+        } else {
+            self.activity.complete();
+        }
+    }
 }
 
 impl HttpBody for Lent {
@@ -125,10 +151,10 @@ impl HttpBody for Lent {
         this.activity.awaits_body(frame.is_pending());
         let frame = ready!(frame);
         match &frame {
-            Some(Ok(_)) => {}
+            Some(Ok(frame)) => this.received(frame.data_ref().map_or(0, Bytes::len)),
             Some(Err(_)) => this.broken = true,
             None => {
-                this.activity.complete();
+                this.complete();
                 this.back = None;
             }
         }
@@ -147,6 +173,9 @@ impl HttpBody for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         self.activity.awaits_body(false);
+        if self.activity.is_multiplexed() {
+            self.complete();
+        }
         let Some((back, body)) = self.back.take().zip(self.body.take()) else { return };
         // Nothing waits for it any more where the answer is on its way already.
         if self.broken {

@@ -65,12 +65,14 @@ pub async fn serve(mut listener: Listener, router: Router, policy: Policy, shutd
         connection::without_delay(&stream);
         if let Some(activity) = room.enter(address) {
             connections.spawn(connection::run(
-                stream,
+                (stream, listener.tls().cloned()),
                 router.clone(),
                 activity,
                 Arc::clone(&room),
                 shutdown.clone(),
             ));
+        } else if listener.tls().is_some() {
+            debug!("a connection is closed: there are too many");
         } else if let Ok(permit) = Arc::clone(&rejections).try_acquire_owned() {
             connections.spawn(reject(stream, room.policy().full, permit));
         } else {

@@ -33,7 +33,12 @@
 //! At the end the listener is closed, idle connections are closed, and requests in flight are finished.
 //! Answers that would never end by themselves have to be ended by their handlers.
 //!
-//! What it does not do: it knows nothing of tokens or secrets, and has no TLS.
+//! With TLS, a handshake is to a connection what the head of a request is: it has a deadline
+//! ([`Policy::handshake`]), its bytes count, and its place may be taken meanwhile. What both sides agree on
+//! is HTTP/1.1 or HTTP/2; of the latter a connection has so many requests at a time ([`Policy::streams`]),
+//! and the bytes of each body count for themselves.
+//!
+//! What it does not do: it knows nothing of tokens or secrets.
 //!
 //! * [`listener`]: accepts and rejects. [`connection`]: serves one connection.
 //! * [`room`]: the places of a port. [`activity`]: what each connection does.

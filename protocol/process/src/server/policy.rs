@@ -17,6 +17,10 @@ pub struct Policy {
     /// How long a connection may stay without a handler at work or a byte of an answer, so also how long a
     /// head may take. It is noticed after twice that time at the latest.
     pub idle: Duration,
+    /// How long a handshake of TLS may take, from the first byte.
+    pub handshake: Duration,
+    /// With HTTP/2, so many requests of a connection at a time.
+    pub streams: u32,
     /// Bytes of all requests together that are not complete.
     pub unfinished: usize,
     /// The largest head of a request.
@@ -43,6 +47,8 @@ impl Policy {
             per_address: STRANGERS / 2,
             members: Some(members),
             idle: Duration::from_millis(2_500),
+            handshake: Duration::from_millis(2_500),
+            streams: 1,
             unfinished: 1 << 20,
             head: 8 << 10,
             buffer: 8 << 10,

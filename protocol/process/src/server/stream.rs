@@ -45,6 +45,19 @@ impl Stream {
         .await;
     }
 
+    /// Whether what comes is TLS, where there is a byte to read.
+    pub(super) async fn is_tls(&self) -> bool {
+        /// The first byte of a handshake; no method of HTTP begins with it.
+        const HANDSHAKE: u8 = 22;
+        let mut first = [0];
+        let peeked = poll_fn(|context| match self.tcp.poll_peek(context, &mut ReadBuf::new(&mut first)) {
+            Poll::Ready(peeked) => Poll::Ready(peeked.ok()),
+            Poll::Pending => self.activity.poll_closed(context).map(|()| None),
+        });
+        let peeked = peeked.await;
+        peeked != Some(1) || first[0] == HANDSHAKE
+    }
+
     fn tcp(self: Pin<&mut Self>) -> Pin<&mut TcpStream> {
         Pin::new(&mut self.get_mut().tcp)
     }
