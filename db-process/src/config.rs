@@ -103,6 +103,12 @@ impl DbProcessConfig {
     /// One line that names the variable, and what is wrong with it.
     pub fn check(&self) -> Result<(), String> {
         self.common.check()?;
+        let tls = self.common.ring_files.open(self.db_instance_id.as_str())?;
+        if tls.is_some() && !matches!(self.socket_server_url.scheme(), "wss" | "https") {
+            return Err("SOCKET_SERVER_URL (--socket-server-url): RING_CERT_FILE is set, and it is without \
+                        TLS; allowed: wss://…"
+                .to_owned());
+        }
         let length = self.data_dir().as_os_str().len();
         if length > LONGEST_PATH {
             return Err(format!(
@@ -119,7 +125,11 @@ impl DbProcessConfig {
     pub fn probe(&self, health: Health) -> Result<(), String> {
         match self.replication_port {
             0 => Err("REPLICATION_PORT (--replication-port): a health check needs a fixed one".to_owned()),
-            port => process::probe_at(&self.replication_addresses(), port, health.path(), None),
+            port => {
+                let files = self.common.ring_files.given()?;
+                let tls = files.as_ref().map(process::self_trusting).transpose()?;
+                process::probe_at(&self.replication_addresses(), port, health.path(), tls)
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use process::{Addresses, Listener, Secret};
+use process::{Addresses, Listener, Secret, Tls};
 use protocol::message::link::{CopyReports, PerRole, ReplicationAddress, Role};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -65,9 +65,15 @@ pub fn main(config: DbProcessConfig) -> ExitCode {
 pub async fn run(config: DbProcessConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     config.check().map_err(anyhow::Error::msg)?;
     let secret = config.common.ring_secret().map_err(anyhow::Error::msg)?;
+    let tls = config.common.ring_files.open(config.db_instance_id.as_str()).map_err(anyhow::Error::msg)?;
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(tls.watch(shutdown.clone()));
+    }
     let mut discard = None;
     loop {
-        discard = Box::pin(run_once(config.clone(), secret.clone(), shutdown.clone(), discard)).await?;
+        discard =
+            Box::pin(run_once(config.clone(), (secret.clone(), tls.clone()), shutdown.clone(), discard))
+                .await?;
         if discard.is_none() || shutdown.is_cancelled() {
             return Ok(());
         }
@@ -78,7 +84,7 @@ pub async fn run(config: DbProcessConfig, shutdown: CancellationToken) -> anyhow
 /// discarded first.
 async fn run_once(
     config: DbProcessConfig,
-    secret: Secret,
+    (secret, tls): (Secret, Option<Tls>),
     shutdown: CancellationToken,
     discard: Option<Role>,
 ) -> anyhow::Result<Option<Role>> {
@@ -95,7 +101,7 @@ async fn run_once(
     let leave = shutdown.child_token();
     // Until the gateway releases the process, everything has to work on.
     let stop = CancellationToken::new();
-    let mut tasks = start_tasks(config, secret, &node, (listener, address), &leave, &stop);
+    let mut tasks = start_tasks(config, secret, &node, (listener.with_tls(tls), address), &leave, &stop);
     let mut failed = None;
     let outcome = tokio::select! {
         () = leave_deadline(&node, &shutdown, &leave) => Ok(()),
@@ -144,6 +150,8 @@ fn start_tasks(
     stop: &CancellationToken,
 ) -> JoinSet<anyhow::Result<()>> {
     let mut tasks = JoinSet::new();
+    // It was checked at the start.
+    let tls = config.common.ring_files.given().unwrap_or_default();
     let server = ReplicationServer { secret: secret.clone(), node: Arc::clone(node) };
     let stopped = stop.clone();
     tasks.spawn(async move {
@@ -151,7 +159,7 @@ fn start_tasks(
         Ok(())
     });
     for role in Role::ALL {
-        let follower = Follower { role, secret: secret.clone(), node: Arc::clone(node) };
+        let follower = Follower { role, secret: secret.clone(), tls: tls.clone(), node: Arc::clone(node) };
         let stopped = stop.clone();
         tasks.spawn(async move {
             follower.run(stopped).await;
@@ -160,7 +168,8 @@ fn start_tasks(
     }
     let (host, port) = config.replication_address.map_or((None, None), |at| (Some(at.host), at.port));
     let replication = ReplicationAddress { host, port: port.map_or(address.port(), NonZeroU16::get) };
-    let link = GatewayLink { url: config.socket_server_url, secret, replication, node: Arc::clone(node) };
+    let link =
+        GatewayLink { url: config.socket_server_url, secret, tls, replication, node: Arc::clone(node) };
     let (leave, stopped) = (leave.clone(), stop.clone());
     tasks.spawn(async move { Ok(link.run(leave, stopped).await?) });
     tasks

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use process::handshake::GATEWAY;
 use process::secret::{self, Secret};
 use process::{Addresses, CommonSettings, NodeEnv, TlsFiles};
 
@@ -113,6 +114,7 @@ impl GatewayConfig {
         }
         self.tokens()?;
         self.check_tls()?;
+        self.common.ring_files.open(GATEWAY)?;
         self.api_tokens_file.as_deref().map_or(Ok(()), |file| tokens_file::read(file).map(drop))
     }
 
@@ -140,11 +142,6 @@ impl GatewayConfig {
     /// One line that names the variable that is missing.
     pub(crate) fn tls(&self) -> Result<Option<TlsFiles>, String> {
         TlsFiles::given("TLS", self.tls_cert_file.as_deref(), self.tls_key_file.as_deref())
-    }
-
-    /// Whether the REST API is asked for with https.
-    pub(crate) fn has_tls(&self) -> bool {
-        self.tls_cert_file.is_some()
     }
 
     /// The tokens that stay as they are: those of the file may change.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use process::handshake::GATEWAY;
 use process::server::{self, Policy};
 use process::{Addresses, Listener};
 use tokio::sync::mpsc;
@@ -36,8 +37,7 @@ const GRACE: Duration = Duration::from_secs(4);
 /// with them, or runs it until SIGTERM. An error is one line on standard error.
 pub fn main(config: GatewayConfig) -> ExitCode {
     if config.healthcheck {
-        let tls = config.has_tls().then(process::self_trusting);
-        return match process::probe_at(&config.rest_addresses(), config.rest_port, "/health/live", tls) {
+        return match healthcheck(&config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(line) => {
                 process::complain(&line);
@@ -51,6 +51,11 @@ pub fn main(config: GatewayConfig) -> ExitCode {
     }
     let common = config.common.clone();
     process::run("gateway", &common, async |shutdown| run(config, shutdown).await)
+}
+
+fn healthcheck(config: &GatewayConfig) -> Result<(), String> {
+    let tls = config.tls()?.as_ref().map(process::self_trusting).transpose()?;
+    process::probe_at(&config.rest_addresses(), config.rest_port, "/health/live", tls)
 }
 
 /// A gateway whose ports are open, but that serves nothing yet.
@@ -104,6 +109,7 @@ impl Gateway {
         let Self { config, rest, socket } = self;
         let tls = config.tls().and_then(|files| files.map(http::tls).transpose());
         let tls = tls.map_err(anyhow::Error::msg)?;
+        let ring_tls = config.common.ring_files.open(GATEWAY).map_err(anyhow::Error::msg)?;
         let (rest_address, socket_address) = (rest.local_addr()?, socket.local_addr()?);
         info!(
             rest = %rest_address, tls = tls.is_some(), socket = %socket_address, size = config.db_processes,
@@ -127,6 +133,10 @@ impl Gateway {
         let waking = ring_shutdown.clone();
         let waking = tokio::spawn(async move { feed.wake(waking).await });
         let (rest_policy, socket_policy) = policies(process::open_files());
+        if let Some(tls) = ring_tls.clone() {
+            tokio::spawn(tls.watch(ring_shutdown.clone()));
+        }
+        let socket = socket.with_tls(ring_tls);
         let links =
             transport::serve((socket, socket_policy), secret, connections, events_in, ring_shutdown.clone());
         let linking = tokio::spawn(links);

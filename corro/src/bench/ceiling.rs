@@ -10,16 +10,21 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use gateway::engine_task::{EngineHandle, Request, Written};
 use gateway::http::{self, Access, HttpSettings};
-use process::server;
+use process::{Listener, TlsFiles, server};
 use protocol::message::link::{Found, WriteAnswer};
 use protocol::{Condition, Operation, Outcome, User, UserId, Version};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
+
+/// With these it speaks TLS.
+pub(super) const CERT_FILE: &str = "TLS_CERT_FILE";
+pub(super) const KEY_FILE: &str = "TLS_KEY_FILE";
 
 /// Requests that are taken from the channel at once.
 const BATCH: usize = 1_024;
@@ -35,8 +40,11 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     tokio::spawn(answer(requests));
     let settings = HttpSettings { access: Access::new(Vec::new(), true), ..HttpSettings::default() };
     let router = http::router(engine, &settings);
-    server::serve(listener.into(), router, http::policy(http::MAX_CONNECTIONS), CancellationToken::new())
-        .await;
+    let [cert, key] = [CERT_FILE, KEY_FILE].map(|name| std::env::var_os(name).map(PathBuf::from));
+    let files = TlsFiles::given("TLS", cert.as_deref(), key.as_deref());
+    let tls = files.and_then(|files| files.map(http::tls).transpose()).map_err(anyhow::Error::msg)?;
+    let listener = Listener::from(listener).with_tls(tls);
+    server::serve(listener, router, http::policy(http::MAX_CONNECTIONS), CancellationToken::new()).await;
     Ok(())
 }
 

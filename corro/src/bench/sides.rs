@@ -11,6 +11,7 @@ use tokio::process::Child;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::ceiling::{CERT_FILE, KEY_FILE};
 use super::cpu::Watched;
 use crate::client::Endpoint;
 use crate::demo::DemoRing;
@@ -18,6 +19,9 @@ use crate::parent;
 
 /// What has not started by then does not.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where a ceiling with TLS is asked.
+const HOST: &str = "127.0.0.1";
 
 /// One of those that are compared.
 #[derive(Debug)]
@@ -70,12 +74,23 @@ impl Sides {
         Ok(())
     }
 
-    /// Starts the ceiling.
+    /// Starts the ceiling: with TLS, and a certificate of its own, where the ring is asked with https.
     ///
     /// # Errors
     /// Where it does not start.
     pub(super) async fn ceiling(&mut self) -> anyhow::Result<()> {
-        let mut child = parent::child(None)?
+        let secure = self.all.first().is_some_and(|side| side.target.base.scheme() == "https");
+        let folder = tempfile::tempdir().context("a temporary folder")?;
+        let [cert, key] = ["cert", "key"].map(|name| folder.path().join(name));
+        let mut command = parent::child(None)?;
+        command.env_remove(CERT_FILE).env_remove(KEY_FILE);
+        if secure {
+            let made = rcgen::generate_simple_self_signed([HOST.to_owned()])?;
+            std::fs::write(&cert, made.cert.pem())?;
+            std::fs::write(&key, made.signing_key.serialize_pem())?;
+            command.env(CERT_FILE, &cert).env(KEY_FILE, &key);
+        }
+        let mut child = command
             .arg("bench-ceiling")
             .stdout(Stdio::piped())
             .spawn()
@@ -84,11 +99,16 @@ impl Sides {
         let mut port = String::new();
         let read = timeout(PATIENCE, BufReader::new(output).read_line(&mut port)).await;
         read.context("the ceiling does not start")?.context("the ceiling does not print its port")?;
-        let port = port.trim().parse().with_context(|| format!("the ceiling prints {port:?} as its port"))?;
+        let port: u16 =
+            port.trim().parse().with_context(|| format!("the ceiling prints {port:?} as its port"))?;
         let pid = child.id().context("the ceiling has ended")?;
         self.ceiling = Some(child);
         let processes = vec![Watched { name: "ceiling".to_owned(), pid }];
-        self.all.push(Side { name: "ceiling", target: Endpoint::local(port), processes, made: None });
+        let target = match secure {
+            true => Endpoint::parse(&format!("https://{HOST}:{port}"), None)?.trusting(Some(&cert))?,
+            false => Endpoint::local(port),
+        };
+        self.all.push(Side { name: "ceiling", target, processes, made: None });
         Ok(())
     }
 

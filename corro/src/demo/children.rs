@@ -87,6 +87,9 @@ impl Ring {
             // No other machine reaches it, and what starts it speaks no TLS to it.
             .env_remove("TLS_CERT_FILE")
             .env_remove("TLS_KEY_FILE")
+            .env_remove("RING_CERT_FILE")
+            .env_remove("RING_KEY_FILE")
+            .env_remove("RING_CA_FILE")
             .env_remove("REPLICATION_ADDRESS") // it would be the same for all
             .stdout(file.try_clone()?)
             .stderr(file)

@@ -96,6 +96,7 @@ async fn prove(port: u16, name: &str, secret: &str) -> Result<Vec<(&'static str,
         link: Link::Member,
         client: name.to_owned(),
         server: GATEWAY.to_owned(),
+        tls: None,
     };
     let hello = Hello::new(&credentials);
     let mut request = reqwest::Client::new().get(format!("http://127.0.0.1:{port}{CHALLENGE_PATH}"));

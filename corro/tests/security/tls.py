@@ -145,6 +145,10 @@ def main():
         health = corro("gateway", "--healthcheck", REST_PORT=str(port), **files)
         check(health.returncode == 0, f"the health check: {health.stderr or 'well'}")
 
+        bench = ["bench", "--url", url, "--cacert", ca, "--users=100", "--seconds=0.5", "--rounds=1"]
+        measured = corro(*bench, "--mix=get,post", "--connections=4", API_TOKEN=TOKEN)
+        check(measured.returncode == 0, f"corro bench: {measured.stderr or 'as usual'}")
+
         def change():
             for name in ("second", "third", "second"):
                 before = shown(port)

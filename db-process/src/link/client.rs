@@ -37,6 +37,7 @@ use url::Url;
 use super::lost::{Lost, unreachable, what_is_wrong, with_causes};
 use super::proof::prove;
 use super::tcp::{TcpHandle, local_address};
+use super::tls::connector;
 
 /// For finding the address, connecting, the handshakes of all layers, and being let in.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
@@ -88,15 +89,21 @@ impl Connection {
 
     async fn connect(url: &Url, credentials: &Credentials) -> Result<Self, Lost> {
         let fails = |error: &dyn std::fmt::Display| unreachable(url, error.to_string());
+        let tls = match &credentials.tls {
+            Some(files) => Some(connector(files).await.map_err(|error| fails(&error))?),
+            None => None,
+        };
         let peers = addresses(url).await?;
         let (queue, incoming) = unbounded_channel();
         // Two new connections to one server cannot be distinguished by looking at them: one after the other,
         // then.
         let turn = turn(url);
         let turn = turn.lock().await;
-        let proof = prove(url, credentials).await?;
+        let proof = prove(url, credentials, tls.clone()).await?;
         let before = TcpHandle::connected_to(&peers).map_err(|error| fails(&error))?;
-        let connected = builder(url, proof, queue).connect().await;
+        let opening = builder(url, proof, queue);
+        let opening = tls.into_iter().fold(opening, ClientBuilder::tls_config);
+        let connected = opening.connect().await;
         let client = connected.map_err(|error| unreachable(url, what_is_wrong(&error)))?;
         let known = |socket: &_| before.iter().any(|old| local_address(old) == local_address(socket));
         let mut new = TcpHandle::connected_to(&peers).map_err(|error| fails(&error))?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use process::handshake::{self, Credentials, GATEWAY};
-use process::{LogThrottle, Secret};
+use process::{LogThrottle, Secret, TlsFiles};
 use protocol::UserId;
 use protocol::message::Message;
 use protocol::message::link::{
@@ -40,6 +40,8 @@ pub struct GatewayLink {
     pub url: Url,
     /// What this process and the gateway prove to know.
     pub secret: Secret,
+    /// What they show to each other, if they speak TLS.
+    pub tls: Option<TlsFiles>,
     /// Where this process can be followed.
     pub replication: ReplicationAddress,
     /// This process.
@@ -191,7 +193,7 @@ impl Link<'_> {
     }
 
     async fn execute(&mut self, command: Command) -> Result<(), LinkError> {
-        let GatewayLink { url, secret, node, .. } = self.setup;
+        let GatewayLink { url, secret, tls, node, .. } = self.setup;
         let failed = |role| move |error| LinkError::Copy { role, error };
         match command {
             Command::Connect => {
@@ -200,6 +202,7 @@ impl Link<'_> {
                     link: handshake::Link::Member,
                     client: node.name().to_string(),
                     server: GATEWAY.to_owned(),
+                    tls: tls.clone(),
                 };
                 self.socket.connect(url.clone(), credentials);
             }

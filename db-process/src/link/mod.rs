@@ -8,6 +8,7 @@
 //! * `lost`: why a connection is over.
 //! * `proof`: what both sides prove before a connection is opened.
 //! * [`retry`]: how long to wait before the next attempt.
+//! * `tls`: what shows the certificate of this process.
 //! * `tcp`: the TCP socket beneath, which the library hides.
 
 pub mod client;
@@ -19,6 +20,7 @@ mod registration;
 pub mod retry;
 pub mod session_state;
 mod tcp;
+mod tls;
 mod turns;
 
 pub use client::{Connection, Frame, FromSocket, Socket};

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use process::Secret;
 use process::handshake::{Credentials, Link};
+use process::{Secret, TlsFiles};
 use protocol::message::Message;
 use protocol::message::link::{Peer, Role};
 use protocol::message::replication::{ChunkMerged, Confirmed, CopyChunk, Declined, Follow, LogBatch};
@@ -28,6 +28,8 @@ pub struct Follower {
     pub role: Role,
     /// What this process and the neighbour prove to know.
     pub secret: Secret,
+    /// What they show to each other, if they speak TLS.
+    pub tls: Option<TlsFiles>,
     /// This process.
     pub node: Arc<Node>,
 }
@@ -121,8 +123,10 @@ impl Follower {
                     link: Link::Follower,
                     client: self.node.name().to_string(),
                     server: peer.instance.to_string(),
+                    tls: self.tls.clone(),
                 };
-                socket.connect(url(&peer)?, credentials);
+                let scheme = if self.tls.is_some() { "wss" } else { "ws" };
+                socket.connect(url(scheme, &peer)?, credentials);
             }
             Command::Disconnect => *socket = Socket::Closed,
             Command::Follow(follow) => socket.send(Follow::EVENT, follow.encode()).await?,
@@ -146,12 +150,12 @@ async fn next(reading: &mut Option<Reading>) -> Option<Read> {
 }
 
 /// Where a neighbour can be followed.
-fn url(peer: &Peer) -> Result<Url, Lost> {
+fn url(scheme: &str, peer: &Peer) -> Result<Url, Lost> {
     let host = match peer.host.parse::<std::net::Ipv6Addr>() {
         Ok(address) => format!("[{address}]"),
         Err(_) => peer.host.clone(),
     };
-    let text = format!("ws://{host}:{port}/", port = peer.port);
+    let text = format!("{scheme}://{host}:{port}/", port = peer.port);
     Url::parse(&text).map_err(|error| Lost::Unreachable { url: text, reason: error.to_string() })
 }
 
@@ -168,8 +172,8 @@ mod tests {
             ("::1", "ws://[::1]:7/"),
             ("[::1]", "ws://[::1]:7/"),
         ] {
-            assert_eq!(url(&peer(host)).unwrap().as_str(), expected);
+            assert_eq!(url("ws", &peer(host)).unwrap().as_str(), expected);
         }
-        assert!(url(&peer("a b")).is_err());
+        assert!(url("ws", &peer("a b")).is_err());
     }
 }

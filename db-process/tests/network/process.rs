@@ -5,7 +5,7 @@ use std::path::Path;
 
 use db_process::config::DbProcessConfig;
 use db_process::store::BlockCache;
-use process::{CommonSettings, NodeEnv};
+use process::{CommonSettings, NodeEnv, RingFiles};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -36,6 +36,7 @@ pub(crate) fn config(name: &str, folder: &Path, gateway: SocketAddr) -> DbProces
             log_max_mib: CommonSettings::LOG_MAX_MIB,
             cluster_secret: Some(SECRET.parse().unwrap()),
             cluster_secret_file: None,
+            ring_files: RingFiles::default(),
         },
     }
 }

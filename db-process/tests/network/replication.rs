@@ -253,6 +253,7 @@ fn follower(name: &str) -> Credentials {
         link: Link::Follower,
         client: name.to_owned(),
         server: "db-1".to_owned(),
+        tls: None,
     }
 }
 

@@ -52,10 +52,13 @@ impl Certificate {
         write("cert", made.cert.pem());
     }
 
-    fn open(&self) -> Tls {
+    fn files(&self) -> TlsFiles {
         let (cert, key) = (self.path("cert"), self.path("key"));
-        let files = TlsFiles::given("TLS", Some(&cert), Some(&key)).expect("both").expect("both");
-        tls(files).expect("a certificate and its key")
+        TlsFiles::given("TLS", Some(&cert), Some(&key)).expect("both").expect("both")
+    }
+
+    fn open(&self) -> Tls {
+        tls(self.files()).expect("a certificate and its key")
     }
 
     fn der(&self) -> CertificateDer<'static> {
@@ -289,8 +292,9 @@ async fn the_health_check_asks_with_tls() {
     let certificate = Certificate::new();
     let server = start(&certificate, policy(16)).await;
     let port = server.address.port();
+    let files = certificate.files();
     let ask = move |tls: bool| {
-        let tls = tls.then(process::self_trusting);
+        let tls = tls.then(|| process::self_trusting(&files).expect("nothing is shown"));
         let addresses = "127.0.0.1".parse().expect("an address");
         process::probe_at(&addresses, port, "/health/live", tls)
     };

@@ -104,6 +104,7 @@ mod tests {
             log_max_mib: CommonSettings::LOG_MAX_MIB,
             cluster_secret: None,
             cluster_secret_file: None,
+            ring_files: crate::RingFiles::default(),
         };
         let guard = start_log("db-7", &settings).unwrap();
         tracing::info!(partition = 3, "a line of ours");

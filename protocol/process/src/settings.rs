@@ -11,6 +11,7 @@ use std::process::exit;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Args, Command, Parser, ValueEnum};
 
+use crate::ring_files::RingFiles;
 use crate::secret::{self, Secret};
 
 /// Settings that both kinds of process have.
@@ -36,6 +37,9 @@ pub struct CommonSettings {
     /// File with that secret
     #[arg(long, env = "CLUSTER_SECRET_FILE", value_name = "FILE")]
     pub cluster_secret_file: Option<PathBuf>,
+    /// TLS of the inner ports.
+    #[command(flatten)]
+    pub ring_files: RingFiles,
 }
 
 impl CommonSettings {

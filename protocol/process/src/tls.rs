@@ -17,7 +17,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +37,9 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// The private key, as PEM.
     pub key: PathBuf,
-    /// How the variables of both begin: `TLS` or `RING`.
+    /// Certificates of the CA that has to have signed those of the other side, as PEM; `None`: that has none.
+    pub ca: Option<PathBuf>,
+    /// How the variables of all of them begin: `TLS` or `RING`.
     prefix: &'static str,
 }
 
@@ -45,6 +48,8 @@ pub struct TlsFiles {
 struct Contents {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    /// Of the other side.
+    ca: Vec<CertificateDer<'static>>,
 }
 
 impl TlsFiles {
@@ -67,8 +72,16 @@ impl TlsFiles {
             (None, None) => Ok(None),
             (Some(_), None) => Err(missing("KEY", "CERT")),
             (None, Some(_)) => Err(missing("CERT", "KEY")),
-            (Some(cert), Some(key)) => Ok(Some(Self { cert: cert.to_owned(), key: key.to_owned(), prefix })),
+            (Some(cert), Some(key)) => {
+                Ok(Some(Self { cert: cert.to_owned(), key: key.to_owned(), ca: None, prefix }))
+            }
         }
+    }
+
+    /// With those of the other side.
+    #[must_use]
+    pub fn mutual(self, ca: &Path) -> Self {
+        Self { ca: Some(ca.to_owned()), ..self }
     }
 
     /// The names of hosts in the certificate, without those that begin with `*`.
@@ -77,8 +90,8 @@ impl TlsFiles {
     /// As [`Tls::open`].
     pub fn names(&self) -> Result<Vec<String>, String> {
         let chain = self.chain()?;
-        let first = webpki::EndEntityCert::try_from(&chain[0]).map_err(|error| self.of_cert(&error))?;
-        Ok(first.valid_dns_names().filter(|name| !name.contains('*')).map(str::to_ascii_lowercase).collect())
+        let names = names(&chain[0]).map_err(|error| self.of_cert(&error))?;
+        Ok(names.into_iter().filter(|name| !name.contains('*')).collect())
     }
 
     fn of_cert(&self, reason: &dyn std::fmt::Display) -> String {
@@ -89,14 +102,24 @@ impl TlsFiles {
         format!("{}_KEY_FILE: {}: {reason}", self.prefix, self.key.display())
     }
 
+    fn of_ca(&self, reason: &dyn std::fmt::Display) -> String {
+        let path = self.ca.as_deref().unwrap_or_else(|| Path::new(""));
+        format!("{}_CA_FILE: {}: {reason}", self.prefix, path.display())
+    }
+
     fn chain(&self) -> Result<Vec<CertificateDer<'static>>, String> {
-        let text = read(&self.cert).map_err(|error| self.of_cert(&error))?;
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-        match chain {
-            Ok(chain) if !chain.is_empty() => Ok(chain),
-            Ok(_) => Err(self.of_cert(&"it holds no certificate; allowed: PEM")),
-            Err(error) => Err(self.of_cert(&error)),
-        }
+        certificates(&self.cert).map_err(|reason| self.of_cert(&reason))
+    }
+
+    /// The texts of certificate, key and CA, for another library.
+    ///
+    /// # Errors
+    /// As [`Tls::open`].
+    pub fn texts(&self) -> Result<[Vec<u8>; 3], String> {
+        let cert = read(&self.cert).map_err(|error| self.of_cert(&error))?;
+        let key = read(&self.key).map_err(|error| self.of_key(&error))?;
+        let ca = self.ca.as_deref().map_or_else(|| Ok(Vec::new()), read);
+        Ok([cert, key, ca.map_err(|error| self.of_ca(&error))?])
     }
 
     fn contents(&self) -> Result<Contents, String> {
@@ -105,19 +128,51 @@ impl TlsFiles {
         // What is wrong with it is said without a byte of it.
         let key = PrivateKeyDer::from_pem_slice(&text)
             .map_err(|_| self.of_key(&"it holds no private key; allowed: PEM, without a passphrase"))?;
-        Ok(Contents { chain, key })
+        let ca = self.ca.as_deref().map_or_else(|| Ok(Vec::new()), certificates);
+        Ok(Contents { chain, key, ca: ca.map_err(|reason| self.of_ca(&reason))? })
     }
 
     /// How to speak with these.
     fn config(&self, contents: &Contents) -> Result<ServerConfig, String> {
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .map_err(|error| self.of_cert(&error))?
-            .with_no_client_auth();
+            .map_err(|error| self.of_cert(&error))?;
+        let builder = if self.ca.is_some() {
+            let mut roots = RootCertStore::empty();
+            for ca in &contents.ca {
+                roots.add(ca.clone()).map_err(|error| self.of_ca(&error))?;
+            }
+            let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+            builder.with_client_cert_verifier(clients.build().map_err(|error| self.of_ca(&error))?)
+        } else {
+            builder.with_no_client_auth()
+        };
         builder
             .with_single_cert(contents.chain.clone(), contents.key.clone_key())
             .map_err(|error| self.of_key(&format!("it does not fit the certificate: {error}")))
     }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let text = read(path).map_err(|error| error.to_string())?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err("it holds no certificate; allowed: PEM".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The names of hosts in a certificate, in lower case.
+fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, webpki::Error> {
+    let certificate = webpki::EndEntityCert::try_from(certificate)?;
+    Ok(certificate.valid_dns_names().map(str::to_ascii_lowercase).collect())
+}
+
+/// Whether a certificate, as DER, is that of the process of this name.
+pub fn certifies(certificate: &[u8], process: &str) -> bool {
+    names(&CertificateDer::from(certificate))
+        .is_ok_and(|names| names.iter().any(|name| name.eq_ignore_ascii_case(process)))
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -133,15 +188,22 @@ pub fn provider() -> Arc<CryptoProvider> {
 
 /// How a process asks itself, by loopback, whether it is well: whatever its certificate says. It tells
 /// nothing that is secret.
-pub fn self_trusting() -> ClientConfig {
+///
+/// # Errors
+/// Where it has to show a certificate, and there is none: one line.
+pub fn self_trusting(files: &TlsFiles) -> Result<ClientConfig, String> {
     let provider = provider();
     let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
-    ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .expect("ring has all versions")
+        .map_err(|error| error.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth()
+        .with_custom_certificate_verifier(verifier);
+    if files.ca.is_none() {
+        return Ok(builder.with_no_client_auth());
+    }
+    let Contents { chain, key, .. } = files.contents()?;
+    builder.with_client_auth_cert(chain, key).map_err(|error| files.of_key(&error))
 }
 
 #[derive(Debug)]
@@ -247,7 +309,7 @@ mod tests {
         let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
         std::fs::write(&cert, made.cert.pem()).unwrap();
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        TlsFiles { cert, key, prefix: "TLS" }
+        TlsFiles { cert, key, ca: None, prefix: "TLS" }
     }
 
     #[test]
@@ -261,10 +323,15 @@ mod tests {
         assert!(given(None, Some(&files.key)).unwrap_err().starts_with("TLS_CERT_FILE: it is missing"));
         assert_eq!(files.names().unwrap(), ["localhost", "api.example.org"]);
         let open = |cert: &Path, key: &Path| {
-            let files = TlsFiles { cert: cert.to_owned(), key: key.to_owned(), prefix: "TLS" };
+            let files = TlsFiles { cert: cert.to_owned(), key: key.to_owned(), ca: None, prefix: "TLS" };
             Tls::open(files, &[]).map(drop)
         };
         assert!(open(&files.cert, &files.key).is_ok());
+        let der = files.chain().unwrap().remove(0);
+        assert!(certifies(&der, "LOCALHOST") && !certifies(&der, "db-0") && !certifies(b"x", "localhost"));
+        let mutual = files.clone().mutual(&files.key);
+        assert!(Tls::open(mutual, &[]).unwrap_err().starts_with("TLS_CA_FILE: "));
+        assert!(Tls::open(files.clone().mutual(&files.cert), &[]).is_ok());
         let nowhere = folder.path().join("nothing");
         let line = open(&nowhere, &files.key).unwrap_err();
         assert!(line.starts_with("TLS_CERT_FILE: ") && line.contains("nothing"), "{line}");

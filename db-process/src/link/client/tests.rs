@@ -92,6 +92,7 @@ fn credentials(secret: &str) -> Credentials {
         link: Link::Member,
         client: "db-1".to_owned(),
         server: GATEWAY.to_owned(),
+        tls: None,
     }
 }
 

@@ -15,6 +15,7 @@ use tracing::warn;
 
 use super::{CHALLENGE_PATH, Challenger, Link, Proven, Rejected};
 use crate::secret::Secret;
+use crate::server::Caller;
 use crate::throttle::LogThrottle;
 
 /// How long a client that failed waits for the answer: twice as long after each further failure.
@@ -82,6 +83,11 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
         return StatusCode::NOT_FOUND.into_response();
     }
     let admitted = lock(&inner.challenger).admit(now, request.headers());
+    let caller = request.extensions().get::<Caller>();
+    let admitted = admitted.and_then(|proven| match caller {
+        Some(caller) if !caller.may_be(&proven.name) => Err(Rejected::OtherCertificate),
+        _ => Ok(proven),
+    });
     match admitted {
         Ok(proven) => {
             request.extensions_mut().insert::<Proven>(proven);

@@ -44,6 +44,8 @@ pub enum Rejected {
     Used,
     /// The proof is wrong.
     WrongProof,
+    /// The name that it has proven is not in its certificate.
+    OtherCertificate,
 }
 
 impl std::fmt::Display for Rejected {
@@ -56,6 +58,7 @@ impl std::fmt::Display for Rejected {
             Self::BadChallenge => "its challenge has expired, or was for another client",
             Self::Used => "its challenge was used before",
             Self::WrongProof => "its CLUSTER_SECRET is another one",
+            Self::OtherCertificate => "its certificate lacks its name",
         })
     }
 }

@@ -5,6 +5,7 @@ use hmac::Mac;
 
 use super::{CHALLENGE, Link, NAME, NONCE, Nonce, PROOF, ROLE, Transcript, bytes, random, text, to_text};
 use crate::secret::Secret;
+use crate::tls::TlsFiles;
 
 /// As which process a client connects, and to which one.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub struct Credentials {
     pub client: String,
     /// Name of the server that it wants.
     pub server: String,
+    /// What both show to each other before, if they speak TLS.
+    pub tls: Option<TlsFiles>,
 }
 
 /// Why a server is not believed.
@@ -30,6 +33,8 @@ pub enum NotProven {
     OtherName,
     /// Its proof is wrong.
     WrongProof,
+    /// Its certificate lacks the name of the process that is wanted.
+    OtherCertificate,
 }
 
 impl std::fmt::Display for NotProven {
@@ -44,6 +49,7 @@ impl std::fmt::Display for NotProven {
                  REPLICATION_PORT for neighbours"
             }
             Self::OtherName => "it is another process than the one that is expected there",
+            Self::OtherCertificate => "its certificate lacks the name of the process that is expected there",
             Self::WrongProof => {
                 "its CLUSTER_SECRET is another one than that of this process: set the same for all, here or \
                  there"
@@ -77,7 +83,7 @@ impl<'a> Hello<'a> {
     /// # Errors
     /// If the server is not the one that is wanted. It gets nothing then.
     pub fn answer(&self, answer: &HeaderMap) -> Result<Vec<(&'static str, String)>, NotProven> {
-        let Credentials { secret, link, client, server } = self.credentials;
+        let Credentials { secret, link, client, server, .. } = self.credentials;
         let (role, name) = (text(answer, ROLE), text(answer, NAME));
         let (Some(role), Some(name)) = (role, name) else { return Err(NotProven::NoProof) };
         if role != link.server() {

@@ -18,6 +18,7 @@ fn credentials(text: &str) -> Credentials {
         link: Link::Member,
         client: "db-1".to_owned(),
         server: GATEWAY.to_owned(),
+        tls: None,
     }
 }
 
@@ -68,7 +69,7 @@ fn a_client_without_the_secret_can_only_guess() {
     assert_eq!(hello.answer(&answer), Err(NotProven::WrongProof));
     // It goes on all the same, with a proof of its own secret, and with what the server has sent.
     let bytes: [u8; challenger::CHALLENGE_BYTES] = bytes(&answer, CHALLENGE).unwrap();
-    let Credentials { secret, link, client, server: name } = &wrong;
+    let Credentials { secret, link, client, server: name, .. } = &wrong;
     let transcript = Transcript { link: *link, client, server: name, nonce: &hello.nonce, challenge: &bytes };
     let guess = to_text(&transcript.of_client(secret).finalize().into_bytes());
     let reflected = answer[PROOF].to_str().unwrap().to_owned();

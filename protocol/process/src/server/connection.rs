@@ -17,6 +17,7 @@ use hyper::rt::bounds::Http2ServerConnExec;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
@@ -29,7 +30,7 @@ use super::activity::{Activity, Exchange};
 use super::body::{self, Answered};
 use super::room::Room;
 use super::stream::Stream;
-use crate::tls::Tls;
+use crate::tls::{Tls, certifies};
 
 /// What ALPN calls HTTP/2.
 const HTTP2: &[u8] = b"h2";
@@ -45,9 +46,16 @@ const HTTPS_ONLY: HeaderValue = HeaderValue::from_static("max-age=31536000");
 pub struct Caller {
     activity: Arc<Activity>,
     room: Arc<Room>,
+    /// Its certificate, where it has to have one.
+    certificate: Option<CertificateDer<'static>>,
 }
 
 impl Caller {
+    /// Whether its certificate has this name, or it needs none.
+    pub fn may_be(&self, process: &str) -> bool {
+        self.certificate.as_ref().is_none_or(|certificate| certifies(certificate, process))
+    }
+
     /// The caller has shown what it is: the connection keeps its place until it ends.
     pub fn admit(&self) {
         self.room.admit(&self.activity);
@@ -68,7 +76,7 @@ pub(super) async fn run(
     let begun = timeout(room.policy().idle, stream.begun());
     match shutdown.run_until_cancelled(begun).await {
         Some(Ok(())) if !activity.is_closed() => {
-            let served = Served { router, activity, room, secure: tls.is_some() };
+            let served = Served { router, activity, room, secure: tls.is_some(), certificate: None };
             match tls {
                 Some(tls) => Box::pin(serve_tls(stream, tls, served, shutdown)).await,
                 None => Box::pin(serve_http1(stream, served, shutdown)).await,
@@ -86,11 +94,13 @@ struct Served {
     room: Arc<Room>,
     /// Whether it is TLS.
     secure: bool,
+    /// That of the caller.
+    certificate: Option<CertificateDer<'static>>,
 }
 
 /// Shakes hands, and serves the protocol that both sides prefer. Until then the caller is like one that does
 /// not finish the head of a request: its bytes count, and its place may be taken.
-async fn serve_tls(mut stream: Stream, tls: Tls, served: Served, shutdown: CancellationToken) {
+async fn serve_tls(mut stream: Stream, tls: Tls, mut served: Served, shutdown: CancellationToken) {
     let policy = served.room.policy();
     let accepting = async {
         if !stream.is_tls().await {
@@ -107,6 +117,8 @@ async fn serve_tls(mut stream: Stream, tls: Tls, served: Served, shutdown: Cance
         _ => return debug!("a connection is closed: its handshake did not end"),
     };
     served.activity.complete();
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    served.certificate = certificates.first().map(|first| first.clone().into_owned());
     if stream.get_ref().1.alpn_protocol() == Some(HTTP2) {
         served.activity.set_multiplexed();
         Box::pin(serve_http2(stream, served, shutdown)).await;
@@ -247,7 +259,7 @@ fn handle(
     mut request: Request<Incoming>,
     served: &Served,
 ) -> impl Future<Output = Result<Response<Answered>, Infallible>> + use<> {
-    let Served { activity, room, secure, .. } = served;
+    let Served { activity, room, secure, certificate, .. } = served;
     let mut router = served.router.clone();
     let exchange = Exchange::begin(activity);
     let inner = room.policy().inner;
@@ -256,7 +268,8 @@ fn handle(
     // A browser that is told so at `localhost` would use TLS with every other port of its machine.
     let https_only = *secure && !inner && !is_localhost(request.headers());
     if inner || request.headers().contains_key(UPGRADE) {
-        request.extensions_mut().insert(Caller { activity: Arc::clone(activity), room: Arc::clone(room) });
+        let (activity, room, certificate) = (Arc::clone(activity), Arc::clone(room), certificate.clone());
+        request.extensions_mut().insert(Caller { activity, room, certificate });
     }
     let (request, remainder) = body::lend(request, activity);
     let response = match refused {
