@@ -57,7 +57,7 @@ test-mutations: setup ## Plant bugs, one after the other, and let the simulation
 test-api: build ## Let Schemathesis look for answers that the OpenAPI document forbids; needs PyPI
 	@corro/tests/schemathesis.sh $(arguments) || [ $$? -eq 77 ]
 
-test-security: build ## Attack rings, and see each attack fail; needs python3; chromium and sslscan for one each
+test-security: build ## Attack rings, and see each attack fail; needs python3, and sslscan and chromium
 	@corro/tests/security/run.sh $(scripts)
 
 ci: ## All that is checked before a change is taken
