@@ -9,6 +9,7 @@
 //! * [`engine`]: all decisions, as a plain state machine without sockets, clock or runtime.
 //! * [`feed`]: the changes that subscribers get.
 //! * [`status`]: the ring as people see it.
+//! * [`standing`]: which of several gateways is active.
 //! * [`transport`]: the socket.io connections of the db-processes.
 //!
 //! [`run`] wires them together, [`config`] says by what settings.
@@ -20,6 +21,7 @@ pub mod feed;
 pub mod http;
 pub mod run;
 pub mod scatter;
+pub mod standing;
 pub mod status;
 mod tokens_file;
 pub mod transport;
