@@ -17,10 +17,10 @@ const LONGEST_PATH: usize = 4_000;
 /// Settings of a db-process: environment variables, and flags of the same names.
 #[derive(Args, Clone, Debug)]
 pub struct DbProcessConfig {
-    /// The gateway
-    #[arg(long, env = "SOCKET_SERVER_URL", default_value = "ws://localhost:3002", value_name = "URL")]
-    #[arg(value_parser = server_url)]
-    pub socket_server_url: Url,
+    /// The gateways, separated by commas
+    #[arg(long, env = "SOCKET_SERVER_URL", default_value = "ws://localhost:3002", value_name = "URL,…")]
+    #[arg(value_parser = server_url, value_delimiter = ',')]
+    pub socket_server_url: Vec<Url>,
     /// Name of this process; its last number is its place in the ring. No two alike
     #[arg(long, env = "DB_INSTANCE_ID", default_value = "db-0", value_name = "NAME")]
     pub db_instance_id: InstanceName,

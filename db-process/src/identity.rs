@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DATA_DIR/LOCK            held for as long as the process lives; names the holder
-//! DATA_DIR/identity.json   name, incarnation, ring and view
+//! DATA_DIR/identity.json   name, incarnation, ring and view, and the gateway's term
 //! DATA_DIR/primary/        RocksDB, copy of its own partition
 //! DATA_DIR/replica/        RocksDB, copy of its predecessor's partition
 //! DATA_DIR/*.mark          how much of each of them was on disk, as far as the process knows
@@ -25,6 +25,8 @@ use thiserror::Error;
 use tracing::warn;
 use uuid::Uuid;
 
+use crate::link::terms::Grant;
+
 /// What `identity.json` holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -34,6 +36,9 @@ pub struct Identity {
     pub incarnation: Uuid,
     /// The ring that it joined; `None` until then.
     pub membership: Option<Membership>,
+    /// Which gateway it takes orders from.
+    #[serde(default)]
+    pub grant: Grant,
 }
 
 /// What a process persists of its ring.
@@ -144,7 +149,12 @@ impl DataDir {
                 return Err(IdentityError::Unsigned { folder: folder.into(), name: name.clone() });
             }
             None => {
-                let new = Identity { instance: name.clone(), incarnation: Uuid::new_v4(), membership: None };
+                let new = Identity {
+                    instance: name.clone(),
+                    incarnation: Uuid::new_v4(),
+                    membership: None,
+                    grant: Grant::default(),
+                };
                 write(folder, &new)?;
                 new
             }
@@ -167,7 +177,18 @@ impl DataDir {
     /// # Errors
     /// If it cannot be written; the old state stands then.
     pub fn persist(&mut self, membership: Membership) -> Result<(), IdentityError> {
-        let identity = Identity { membership: Some(membership), ..self.identity.clone() };
+        self.replace(Identity { membership: Some(membership), ..self.identity.clone() })
+    }
+
+    /// Persists a grant in the same way.
+    ///
+    /// # Errors
+    /// As for [`Self::persist`].
+    pub fn persist_grant(&mut self, grant: Grant) -> Result<(), IdentityError> {
+        self.replace(Identity { grant, ..self.identity.clone() })
+    }
+
+    fn replace(&mut self, identity: Identity) -> Result<(), IdentityError> {
         write(&self.folder, &identity)?;
         self.identity = identity;
         Ok(())

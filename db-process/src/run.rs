@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::config::DbProcessConfig;
 use crate::identity::DataDir;
-use crate::link::gateway::{GatewayLink, LinkError};
+use crate::link::gateway::{GatewayLinks, LinkError};
 use crate::node::Node;
 use crate::remedy::Owner;
 use crate::replication::client::Follower;
@@ -140,7 +140,7 @@ fn log_opened(node: &Node, folder: &Path, address: SocketAddr) {
     );
 }
 
-/// Starts the link to the gateway, and all that follows neighbours and is followed by them.
+/// Starts the links to the gateways, and all that follows neighbours and is followed by them.
 fn start_tasks(
     config: DbProcessConfig,
     secret: Secret,
@@ -168,8 +168,8 @@ fn start_tasks(
     }
     let (host, port) = config.replication_address.map_or((None, None), |at| (Some(at.host), at.port));
     let replication = ReplicationAddress { host, port: port.map_or(address.port(), NonZeroU16::get) };
-    let link =
-        GatewayLink { url: config.socket_server_url, secret, tls, replication, node: Arc::clone(node) };
+    let (urls, node) = (config.socket_server_url, Arc::clone(node));
+    let link = GatewayLinks { urls, secret, tls, replication, node };
     let (leave, stopped) = (leave.clone(), stop.clone());
     tasks.spawn(async move { Ok(link.run(leave, stopped).await?) });
     tasks

@@ -6,6 +6,7 @@
 //!   socket.
 //! * [`scatter`]: what is asked of all partitions at once, lists and counts.
 //! * [`engine_task`]: the one task that owns the engine, and the handle by which it is asked.
+//! * [`election`]: which of several gateways is active, as a plain state machine too.
 //! * [`engine`]: all decisions, as a plain state machine without sockets, clock or runtime.
 //! * [`feed`]: the changes that subscribers get.
 //! * [`status`]: the ring as people see it.
@@ -15,6 +16,7 @@
 //! [`run`] wires them together, [`config`] says by what settings.
 
 pub mod config;
+pub mod election;
 pub mod engine;
 pub mod engine_task;
 pub mod feed;

@@ -9,15 +9,17 @@ use anyhow::Context;
 use process::handshake::GATEWAY;
 use process::server::{self, Policy};
 use process::{Addresses, Listener};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::config::GatewayConfig;
-use crate::engine::{Engine, EngineConfig};
+use crate::election::{ElectedEngine, Election};
+use crate::engine::EngineConfig;
 use crate::engine_task::{EngineHandle, EngineTask};
 use crate::http::{self, HttpSettings};
+use crate::standing::Standing;
 use crate::tokens_file;
 use crate::transport::{self, Connections};
 
@@ -26,6 +28,8 @@ const TAIL_BYTES: usize = 64 << 20;
 
 /// So many open files are left for everything that is no connection of a caller.
 const RESERVED_FILES: usize = 512;
+
+const GATEWAY_NAME: &str = "gateway";
 
 /// Links of db-processes: two of each, as one may come back before the gateway notices that it was gone.
 const MAX_MEMBERS: usize = 2_000;
@@ -116,20 +120,33 @@ impl Gateway {
             "gateway started"
         );
         let secret = config.common.ring_secret().map_err(anyhow::Error::msg)?;
-        let engine = Engine::new(EngineConfig {
-            size: config.db_processes,
-            new_ring: Uuid::new_v4(),
-            tail_bytes: TAIL_BYTES,
-            max_clock_offset: Duration::from_secs(config.max_clock_offset),
-        });
+        let id = Uuid::new_v4();
+        let me = protocol::term::Gateway {
+            id,
+            name: GATEWAY_NAME.to_owned(),
+            host: None,
+            port: rest_address.port(),
+        };
+        let election = Election::new(me, config.db_processes, id.as_u64_pair().1);
+        let engine = ElectedEngine::new(
+            EngineConfig {
+                size: config.db_processes,
+                new_ring: Uuid::new_v4(),
+                tail_bytes: TAIL_BYTES,
+                max_clock_offset: Duration::from_secs(config.max_clock_offset),
+            },
+            election,
+        );
+        let (standing, _standings) = watch::channel(Standing::default());
         let connections = Connections::default();
         let (handle, requests) = EngineHandle::channel();
         let (events_in, events) = mpsc::unbounded_channel();
         // The ring is served until the last HTTP request has its answer.
         let ring_shutdown = CancellationToken::new();
         let feed = Arc::clone(handle.feed());
-        let task = EngineTask::new(engine, connections.clone(), Arc::clone(&feed), config.purge_after());
-        let deciding = tokio::spawn(task.run(requests, events, ring_shutdown.clone()));
+        let purge_after = config.purge_after();
+        let task = EngineTask::new(engine, standing, connections.clone(), Arc::clone(&feed), purge_after);
+        let deciding = tokio::spawn(task.run(requests, events, shutdown.clone(), ring_shutdown.clone()));
         let waking = ring_shutdown.clone();
         let waking = tokio::spawn(async move { feed.wake(waking).await });
         let (rest_policy, socket_policy) = policies(process::open_files());

@@ -13,7 +13,7 @@ use axum::extract::ConnectInfo;
 use process::handshake::{Admission, GATEWAY, Link, Proven};
 use process::server::{self, Policy};
 use process::{Listener, Secret};
-use protocol::message::link::{Register, ToGateway, ToProcess};
+use protocol::message::link::{Hello, Register, ToGateway, ToProcess};
 use protocol::message::query::Answer;
 use protocol::message::{Message, Unreadable};
 use socketioxide::extract::{Event as EventName, SocketRef, TryData};
@@ -133,6 +133,14 @@ fn welcome(socket: &SocketRef, connections: &Connections, events: &UnboundedSend
     let inbox = Inbox { session, events: events.clone(), complaints: Arc::default() };
     debug!(session = session.0, host, "connected");
 
+    let greeter = name.clone();
+    inbox.on(socket, Hello::EVENT, move |session, text| {
+        let hello = Box::new(Hello::decode(text)?);
+        if greeter.as_deref() != Some(hello.instance.as_str()) {
+            return Err(Unwelcome::OtherName);
+        }
+        Ok(Event::Hello { session, hello })
+    });
     inbox.on(socket, Register::EVENT, move |session, text| {
         let register = Box::new(Register::decode(text)?);
         if name.as_deref() != Some(register.instance.as_str()) {

@@ -8,6 +8,7 @@
 //! * [`operation`]: what a caller may ask of one user, and the outcomes.
 //! * [`fingerprint`]: what is remembered of a request with an `Idempotency-Key`.
 //! * [`ring`]: the ring's own terms: role, position, view, flush point, report.
+//! * [`term`]: terms and leases of several gateways.
 //! * [`placement`]: which partition a user belongs to, and which processes hold it.
 //! * [`message`]: what travels on the links, one module for each link.
 //! * [`mutation`]: deliberate bugs, for a test of the tests.
@@ -22,6 +23,7 @@ pub mod operation;
 pub mod placement;
 pub mod record;
 pub mod ring;
+pub mod term;
 pub mod user;
 pub mod version;
 

@@ -6,9 +6,10 @@
 //! copy, on its disk, which then comes back in time. Without any of them nothing could tell.
 
 use db_process::copy::rollback;
+use db_process::link::terms::Grant;
 use db_process::store::{MemoryStore, Meta, Store};
 use db_process::worker::rounds::Marked;
-use gateway::engine::Engine;
+use gateway::election::ElectedEngine;
 use protocol::message::link::{FlushPoint, PerRole, Role};
 use protocol::placement::{replica_of, replicated_at};
 use uuid::Uuid;
@@ -69,7 +70,7 @@ impl World {
         let late = self.now > last + Self::WHOLE_WITHIN;
         let all = self.faults.count >= self.config.faults;
         if all {
-            let idle = self.gateway.engine.as_ref().is_none_or(Engine::is_idle);
+            let idle = self.gateway.engine.as_ref().is_none_or(ElectedEngine::is_idle);
             let asked = self.checks.asked >= self.config.operations && self.checks.open.is_empty() && idle;
             if calm && asked && self.is_purged() {
                 self.faults.finished = true;
@@ -376,6 +377,7 @@ impl World {
         let process = self.process(place);
         process.incarnation = incarnation;
         process.membership = None;
+        process.grant = Grant::default();
         process.disks =
             PerRole { primary: Some(MemoryStore::new(primary)), replica: Some(MemoryStore::new(replica)) };
     }

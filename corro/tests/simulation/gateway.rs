@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use corro::random::Random;
-use gateway::engine::{Command, Engine, EngineConfig, Event, RequestId, RingEvent, SessionId};
+use gateway::election::{ElectedEngine, Election};
+use gateway::engine::{Command, EngineConfig, Event, RequestId, RingEvent, SessionId};
 use protocol::message::link::ToGateway;
 use protocol::{UserId, Version};
 
@@ -13,7 +14,7 @@ use crate::world::{AtGateway, Down, Happening, MILLI, SECOND, Time, Up, World};
 
 /// The gateway's process.
 pub(crate) struct Gateway {
-    pub(crate) engine: Option<Engine>,
+    pub(crate) engine: Option<ElectedEngine>,
     pub(crate) life: u64,
     started: Time,
     pub(crate) paused: bool,
@@ -74,7 +75,10 @@ impl World {
         }
         self.gateway.config.new_ring = self.rng.uuid();
         self.gateway.life += 1;
-        let mut engine = Engine::new(self.gateway.config.clone());
+        let id = self.rng.uuid();
+        let me = protocol::term::Gateway { id, name: "gateway".to_owned(), host: None, port: 1 };
+        let election = Election::new(me, self.config.size, self.rng.next());
+        let mut engine = ElectedEngine::new(self.gateway.config.clone(), election);
         engine.note_wall_clock(self.unix_millis());
         self.gateway.engine = Some(engine);
         self.gateway.started = self.now;
@@ -224,6 +228,10 @@ impl World {
         }
         let session = SessionId(id);
         match message {
+            Up::Hello(hello) => {
+                self.note(|| format!("gateway ← {place} #{id} {hello:?}"));
+                self.step(Event::Hello { session, hello });
+            }
             Up::Register(register) => {
                 self.note(|| format!("gateway ← {place} #{id} {register:?}"));
                 self.step(Event::Register { session, host: format!("host-{place}"), register });
@@ -232,7 +240,7 @@ impl World {
                 if let ToGateway::WriteAnswers(answers) = &message {
                     self.expect_answers(id, answers);
                 }
-                if self.is_tracing() && !matches!(message, ToGateway::Alive(_)) {
+                if self.is_tracing() && !matches!(message, ToGateway::Alive(_) | ToGateway::Kept(_)) {
                     self.note(|| format!("gateway ← {place} #{id} {message:?}"));
                 }
                 self.step(Event::Message { session, message });
@@ -293,6 +301,7 @@ impl World {
                     self.note(|| format!("published: {news:?}"));
                     news.into_iter().for_each(|published| self.checks.feed.publish(published));
                 }
+                Command::StepDown => unreachable!("there is no other gateway"),
                 Command::AnswerSize { .. } => unreachable!("n is known here"),
                 Command::Report(event) => self.report(&event),
             }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use db_process::copy::{asking, document};
-use db_process::link::event::{Command, Event, SessionId, Work};
+use db_process::link::event::{Command, Event, ProcessEvent, SessionId, Todo as LinkTodo, Work};
+use db_process::link::links::{Links, Target};
 use db_process::link::retry::Backoff;
-use db_process::link::session_state::SessionState;
+use db_process::link::terms::Grant;
 use db_process::node::plan::{Plan, plan};
 use db_process::store::Store;
 use protocol::message::REVISION;
@@ -23,7 +24,7 @@ const SOUND: &str = "a store in memory can be read";
 
 /// See the module.
 pub(crate) struct Link {
-    state: SessionState,
+    state: Links,
     /// The tick that is scheduled.
     tick: Option<Time>,
     /// The attempt to connect that is under way.
@@ -35,9 +36,10 @@ pub(crate) struct Link {
 
 impl Link {
     /// Of a process that tries to connect first at that time.
-    pub(crate) fn new(place: u16, begins: Instant, seed: u64) -> Self {
-        let backoff = Backoff::with_jitter_seed(seed);
-        let state = SessionState::new(Process::name(place), String::new(), begins, backoff);
+    pub(crate) fn new(place: u16, grant: Grant, begins: Instant, seed: u64) -> Self {
+        let backoff = || Backoff::with_jitter_seed(seed);
+        let gateway = Target { url: String::new(), host: "gateway".to_owned() };
+        let state = Links::new(Process::name(place), vec![gateway], grant, begins, backoff);
         Self { state, tick: None, attempt: None, connection: None, sessions: BTreeMap::new() }
     }
 
@@ -47,7 +49,7 @@ impl Link {
 
     /// The connection of a session, if the process is still registered on it.
     pub(crate) fn open(&self, session: SessionId) -> Option<u64> {
-        self.connection.filter(|_| self.state.registered() == Some(session))
+        self.connection.filter(|_| self.state.registered() == Some((0, session)))
     }
 
     /// The connection of a session, over or not.
@@ -58,11 +60,29 @@ impl Link {
 
 impl World {
     pub(crate) fn step_link(&mut self, place: u16, event: Event) {
-        let (now, mut commands) = (self.instant(), Vec::new());
-        self.process(place).link.state.step(now, event, &mut commands);
+        let (now, mut todos) = (self.instant(), Vec::new());
+        self.process(place).link.state.step_on(now, 0, event, &mut todos);
+        self.links_do(place, todos);
+    }
+
+    pub(crate) fn step_links(&mut self, place: u16, event: ProcessEvent) {
+        let (now, mut todos) = (self.instant(), Vec::new());
+        self.process(place).link.state.step(now, event, &mut todos);
+        self.links_do(place, todos);
+    }
+
+    fn links_do(&mut self, place: u16, todos: Vec<LinkTodo>) {
         let life = self.process(place).life;
-        for command in commands {
-            self.link_does(place, command);
+        for todo in todos {
+            match todo {
+                LinkTodo::On(_, command) => self.link_does(place, command),
+                LinkTodo::PersistGrant(grant) => {
+                    let (least, most) = self.disk_takes(place).unwrap_or((20, 5 * MILLI));
+                    self.todo(place, least, most, Todo::GrantPersisted(grant));
+                }
+                LinkTodo::End(Ok(())) => self.exit(place),
+                LinkTodo::End(Err(reason)) => panic!("{place} is refused for good: {reason}"),
+            }
             let process = self.process(place);
             if !process.up || process.life != life {
                 return;
@@ -80,7 +100,7 @@ impl World {
         let link = &mut self.process(place).link;
         if link.tick == Some(at) {
             link.tick = None;
-            self.step_link(place, Event::Tick);
+            self.step_links(place, ProcessEvent::Tick);
         }
     }
 
@@ -94,6 +114,28 @@ impl World {
             }
             Command::Disconnect => self.hang_up(place),
             Command::Registered(_) => {}
+            Command::Hello(hello) => {
+                if let Some(id) = self.process(place).link.connection {
+                    self.send_up(id, Up::Hello(hello));
+                }
+            }
+            Command::Prepare => {
+                let process = self.process(place);
+                let register = Register {
+                    revision: REVISION,
+                    instance: Process::name(place),
+                    incarnation: process.incarnation,
+                    ring: process.membership.as_ref().map(|kept| kept.ring),
+                    view: process.view(),
+                    replication: ReplicationAddress { host: None, port: process.port() },
+                    copies: process.reports(),
+                };
+                if let Some(id) = process.link.connection {
+                    let session = process.link.sessions.len() as SessionId + 1;
+                    process.link.sessions.insert(session, id);
+                }
+                self.step_link(place, Event::Prepared(Box::new(register)));
+            }
             Command::Register(register) => {
                 if let Some(id) = self.process(place).link.connection {
                     self.send_up(id, Up::Register(register));
@@ -124,8 +166,6 @@ impl World {
                 self.step_link(place, Event::Compared { role, sound });
             }
             Command::Renew(_) => unreachable!("no repair is asked for"),
-            Command::End(Ok(())) => self.exit(place),
-            Command::End(Err(reason)) => panic!("{place} is refused for good: {reason}"),
         }
     }
 
@@ -141,18 +181,8 @@ impl World {
         let id = self.connect(place);
         let process = self.process(place);
         process.link.connection = Some(id);
-        let session = process.link.sessions.len() as SessionId + 1;
-        process.link.sessions.insert(session, id);
-        let register = Register {
-            revision: REVISION,
-            instance: Process::name(place),
-            incarnation: process.incarnation,
-            ring: process.membership.as_ref().map(|kept| kept.ring),
-            view: process.view(),
-            replication: ReplicationAddress { host: None, port: process.port() },
-            copies: process.reports(),
-        };
-        self.step_link(place, Event::Connected(Box::new(register)));
+        let ring = process.membership.as_ref().map(|kept| kept.ring);
+        self.step_link(place, Event::Connected(ring));
     }
 
     fn hang_up(&mut self, place: u16) {
@@ -194,7 +224,7 @@ impl World {
             }
             Down::Message(message) => message,
         };
-        if !matches!(message, ToProcess::Beat(_)) {
+        if !matches!(message, ToProcess::Beat(_) | ToProcess::Heartbeat(_)) {
             self.note(|| format!("{place} #{id} ← {message:?}"));
         }
         self.step_link(place, Event::Message(message));
@@ -247,6 +277,12 @@ impl World {
         self.todo(place, least, most, Todo::Persisted(session, Box::new(plan)));
     }
 
+    /// A grant is on disk.
+    pub(crate) fn grant_persisted(&mut self, place: u16, grant: Grant) {
+        self.process(place).grant = grant;
+        self.step_links(place, ProcessEvent::GrantPersisted);
+    }
+
     /// The ring or the view of a notice is on disk.
     pub(crate) fn persisted(&mut self, place: u16, session: SessionId, mut plan: Plan) {
         if let Some(membership) = plan.persist.take() {
@@ -263,7 +299,7 @@ impl World {
     /// The state of a copy has changed.
     pub(crate) fn report_copy(&mut self, place: u16, role: Role) {
         let report = self.process(place).worker(role).state.report;
-        self.step_link(place, Event::Copy(role, report));
+        self.step_links(place, ProcessEvent::Copy(role, report));
     }
 
     /// A copy follows, or no longer.
@@ -271,6 +307,6 @@ impl World {
         let process = self.process(place);
         let follows = |role| process.following.get(role).follows;
         let following = Following { primary: follows(Role::Primary), replica: follows(Role::Replica) };
-        self.step_link(place, Event::Following(following));
+        self.step_links(place, ProcessEvent::Following(following));
     }
 }

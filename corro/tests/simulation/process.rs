@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use corro::random::Random;
 use db_process::copy::{Copy, Limits, report, rollback};
 use db_process::identity::Membership;
-use db_process::link::event::{Event, SessionId, Work};
+use db_process::link::event::{ProcessEvent, SessionId, Work};
+use db_process::link::terms::Grant;
 use db_process::node::plan::{Plan, Source};
 use db_process::store::{MemoryStore, Store};
 use db_process::worker::rounds::{Job, Marked};
@@ -33,6 +34,8 @@ pub(crate) enum Todo {
     Answer(SessionId, Work, Query),
     /// Another thread takes what is out of date from an op-log.
     Erase(SessionId, Work, EraseQuery),
+    /// A grant is on disk.
+    GrantPersisted(Grant),
     /// A notice is on disk.
     Persisted(SessionId, Box<Plan>),
     /// A round of a copy begins.
@@ -69,6 +72,7 @@ pub(crate) struct Process {
     waiting: Vec<Todo>,
     pub(crate) incarnation: Uuid,
     /// On disk.
+    pub(crate) grant: Grant,
     pub(crate) membership: Option<Membership>,
     /// The databases of a process that is down.
     pub(crate) disks: PerRole<Option<MemoryStore>>,
@@ -97,12 +101,13 @@ impl Process {
             waiting: Vec::new(),
             incarnation: rng.uuid(),
             membership: None,
+            grant: Grant::default(),
             disks: PerRole::both(|_| Some(MemoryStore::new(rng.uuid()))),
             marks: PerRole::default(),
             discard: None,
             workers: PerRole::default(),
             following: PerRole::both(|role| Follower::new(place, role, 0)),
-            link: Link::new(place, Instant::now(), 0),
+            link: Link::new(place, Grant::default(), Instant::now(), 0),
             leaving: false,
         }
     }
@@ -191,7 +196,7 @@ impl World {
         process.paused = false;
         process.leaving = false;
         process.life += 1;
-        process.link = Link::new(place, begins, link_seed);
+        process.link = Link::new(place, process.grant.clone(), begins, link_seed);
         let [primary, replica] = seeds;
         process.following = PerRole {
             primary: Follower::new(place, Role::Primary, primary),
@@ -219,7 +224,7 @@ impl World {
         process.disk_hangs = false;
         process.waiting.clear();
         process.discard = None;
-        process.link = Link::new(place, now, 0);
+        process.link = Link::new(place, Grant::default(), now, 0);
         let life = process.life;
         self.note(|| format!("{place} {}", if power { "loses power" } else { "ends" }));
         for role in Role::ALL {
@@ -285,7 +290,14 @@ impl World {
     pub(crate) fn process_does(&mut self, place: u16, todo: Todo) {
         let process = self.process(place);
         if process.disk_hangs
-            && matches!(todo, Todo::Persisted(..) | Todo::Round(_) | Todo::Tell(_) | Todo::Sync(..))
+            && matches!(
+                todo,
+                Todo::GrantPersisted(_)
+                    | Todo::Persisted(..)
+                    | Todo::Round(_)
+                    | Todo::Tell(_)
+                    | Todo::Sync(..)
+            )
         {
             return process.waiting.push(todo);
         }
@@ -294,6 +306,7 @@ impl World {
             Todo::TickLink(at) => self.tick_link(place, at),
             Todo::Answer(session, work, query) => self.answer_question(place, session, work, &query),
             Todo::Erase(session, work, query) => self.erase(place, session, work, query),
+            Todo::GrantPersisted(grant) => self.grant_persisted(place, grant),
             Todo::Persisted(session, plan) => self.persisted(place, session, *plan),
             Todo::Round(role) => self.round(place, role),
             Todo::Tell(role) => self.tell(place, role),
@@ -354,7 +367,7 @@ impl World {
         self.note(|| format!("{place} is asked to leave"));
         self.process(place).leaving = true;
         self.todo(place, 3 * SECOND, 3 * SECOND + 1, Todo::LeaveDeadline);
-        self.step_link(place, Event::Leave);
+        self.step_links(place, ProcessEvent::Leave);
     }
 
     /// Ends in order: what is queued is done, and everything is on disk.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use corro::random::Random;
 use gateway::engine::Event;
-use protocol::message::link::{Register, ToGateway, ToProcess};
+use protocol::message::link::{Hello, Register, ToGateway, ToProcess};
 use protocol::message::replication::{ChunkMerged, Confirmed, CopyChunk, Decline, Follow, LogBatch};
 
 use crate::check::Checks;
@@ -60,6 +60,7 @@ pub(crate) enum AtGateway {
 /// From a process to the gateway.
 #[derive(Debug)]
 pub(crate) enum Up {
+    Hello(Box<Hello>),
     Register(Box<Register>),
     Message(ToGateway),
     End,

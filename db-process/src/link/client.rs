@@ -129,15 +129,15 @@ impl Connection {
     /// # Errors
     /// If the connection is over, or the other side does not read for [`SEND_DEADLINE`].
     pub async fn send<M: Message>(&self, message: &M) -> Result<(), Lost> {
-        self.send_text(M::EVENT, message.encode()).await
+        self.send_text(M::EVENT, message.encode(), SEND_DEADLINE).await
     }
 
-    async fn send_text(&self, event: &str, text: String) -> Result<(), Lost> {
+    async fn send_text(&self, event: &str, text: String, deadline: Duration) -> Result<(), Lost> {
         let argument = Payload::Text(vec![Value::String(text)]);
-        match timeout(SEND_DEADLINE, self.client.emit(event, argument)).await {
+        match timeout(deadline, self.client.emit(event, argument)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Lost::Closed(with_causes(&error))),
-            Err(_) => Err(Lost::Stuck(SEND_DEADLINE)),
+            Err(_) => Err(Lost::Stuck(deadline)),
         }
     }
 
@@ -214,13 +214,13 @@ impl Socket {
         }
     }
 
-    /// Sends an event; nowhere if it is not open.
+    /// Sends an event; nowhere if it is not open. The other side may take that long to read.
     ///
     /// # Errors
     /// As for [`Connection::send`].
-    pub async fn send(&mut self, event: &str, text: String) -> Result<(), Lost> {
+    pub async fn send(&mut self, event: &str, text: String, deadline: Duration) -> Result<(), Lost> {
         match self {
-            Self::Open(connection) => connection.send_text(event, text).await,
+            Self::Open(connection) => connection.send_text(event, text, deadline).await,
             Self::Closed | Self::Opening(_) => Ok(()),
         }
     }

@@ -1,15 +1,19 @@
-//! What the rules of the link to the gateway ([`super::session_state`]) get to know, and what they ask for.
+//! What the rules of the links to the gateways ([`super::links`]) get to know, and what they ask for.
 
 use protocol::message::link::{
-    CopyReport, Expected, Following, MergeBatch, ReadBatch, Register, Ring, RingNotice, Role, ToGateway,
-    ToProcess, WriteBatch,
+    CopyReport, Expected, Following, Hello, MergeBatch, ReadBatch, Register, Ring, RingNotice, Role,
+    ToGateway, ToProcess, WriteBatch,
 };
 use protocol::message::query::{CountQuery, Query, Renew};
 use protocol::message::usage::ProcessUsage;
 
+use super::terms::Grant;
 use crate::node::plan::Contradiction;
 
-/// Number of a connection; none is used twice.
+/// Number of a gateway, in the order of `SOCKET_SERVER_URL`.
+pub type LinkId = usize;
+
+/// Number of a registration on one link; none is used twice there.
 pub type SessionId = u64;
 
 /// What a copy, or another thread, was given to do.
@@ -25,11 +29,30 @@ pub enum Work {
     Scan,
 }
 
-/// What happened.
+/// What happened to the process as a whole.
+#[derive(Debug)]
+pub enum ProcessEvent {
+    /// A grant is on disk.
+    GrantPersisted,
+    /// State of a copy has changed.
+    Copy(Role, CopyReport),
+    /// Which copies follow has changed.
+    Following(Following),
+    /// What the process uses of its machine was measured.
+    Usage(Box<ProcessUsage>),
+    /// The process is to leave the ring.
+    Leave,
+    /// The time of [`Links::deadline`](super::links::Links::deadline) has come.
+    Tick,
+}
+
+/// What happened on one link.
 #[derive(Debug)]
 pub enum Event {
-    /// The connection is open; with this the process registers.
-    Connected(Box<Register>),
+    /// The connection is open. The process belongs to that ring, where it has joined one.
+    Connected(Option<Ring>),
+    /// With this the process registers.
+    Prepared(Box<Register>),
     /// The connection could not be opened, or is over.
     Lost(String),
     /// The gateway sent a message.
@@ -57,19 +80,20 @@ pub enum Event {
         /// It has lost nothing.
         sound: bool,
     },
-    /// State of a copy has changed.
-    Copy(Role, CopyReport),
-    /// Which copies follow has changed.
-    Following(Following),
-    /// What the process uses of its machine was measured.
-    Usage(Box<ProcessUsage>),
-    /// The process is to leave the ring.
-    Leave,
-    /// The time of [`SessionState::deadline`](super::session_state::SessionState::deadline) has come.
-    Tick,
 }
 
 /// What has to be done, in this order.
+#[derive(Debug)]
+pub enum Todo {
+    /// On one link.
+    On(LinkId, Command),
+    /// Write a grant to disk. Owes [`ProcessEvent::GrantPersisted`].
+    PersistGrant(Grant),
+    /// The links have ended, with an error that has to be put right before another attempt makes sense.
+    End(Result<(), String>),
+}
+
+/// What has to be done on one link.
 #[derive(Debug)]
 pub enum Command {
     /// Open a connection. Owes [`Event::Connected`] or [`Event::Lost`].
@@ -78,6 +102,10 @@ pub enum Command {
     Disconnect,
     /// Whether the gateway counts on this process has changed.
     Registered(bool),
+    /// Say hello.
+    Hello(Box<Hello>),
+    /// Look at the state of the copies. Owes [`Event::Prepared`] before anything else happens.
+    Prepare,
     /// Send with what the process registers.
     Register(Box<Register>),
     /// Send a message.
@@ -100,6 +128,4 @@ pub enum Command {
     Compare(Expected),
     /// Have a copy repaired.
     Renew(Renew),
-    /// The link has ended, with an error that has to be put right before another attempt makes sense.
-    End(Result<(), String>),
 }

@@ -1,8 +1,9 @@
-//! The socket.io links of a db-process as a client: to the gateway, and (in [`crate::replication`]) to its
+//! The socket.io links of a db-process as a client: to the gateways, and (in [`crate::replication`]) to its
 //! neighbours.
 //!
 //! * [`client`]: one connection, and everything that can end it.
-//! * [`session_state`]: the rules of the link to the gateway; `event`: what goes in and comes out,
+//! * [`links`]: the rules of all links to gateways together; [`terms`]: which gateway's orders count.
+//! * `session_state`: the rules of the link to one gateway; `event`: what goes in and comes out,
 //!   `registration`: one registered connection, `turns`: questions that wait.
 //! * [`gateway`]: carries them out over a socket.
 //! * `lost`: why a connection is over.
@@ -14,12 +15,16 @@
 pub mod client;
 pub mod event;
 pub mod gateway;
+pub mod links;
 mod lost;
 mod proof;
 mod registration;
 pub mod retry;
-pub mod session_state;
+mod session_state;
 mod tcp;
+pub mod terms;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod turns;
 

@@ -14,7 +14,6 @@ use super::event::Command;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Registration {
-    pub(super) register: Register,
     pub(super) since: Instant,
     pub(super) heard: Instant,
     pub(super) leaving: bool,
@@ -31,7 +30,7 @@ pub(super) struct RolledBack;
 
 impl Registration {
     /// The gateway has accepted what was registered.
-    pub(super) fn new(register: Register, now: Instant) -> Self {
+    pub(super) fn new(register: &Register, now: Instant) -> Self {
         Self {
             since: now,
             heard: now,
@@ -39,7 +38,6 @@ impl Registration {
             reported: register.copies,
             persisted: (register.ring, register.view.epoch),
             notice: None,
-            register,
         }
     }
 

@@ -1,10 +1,11 @@
-//! The rules of the link to the gateway: when this process connects, what it reports, and what it answers.
+//! The rules of the link to one gateway: when this process connects, what it reports, and what it answers.
 //!
-//! It connects and registers with the state of its copies. Then it answers reads, writes and questions, and
-//! each `Beat` through the same queue, so that an answer to one means that work gets done. Whenever the
-//! connection is over, whatever was under way on it is forgotten, and it registers anew: the gateway sends
-//! again what it has no answer for. Writes that a copy still has are waited for first: they are among what
-//! it registers with, so that no other copy leads without them.
+//! It connects, says hello, and is idle until the gateway holds the term. Then it registers with the state of
+//! its copies, and answers reads, writes and questions, and each `Beat` through the same queue, so that an
+//! answer to one means that work gets done. When the connection is over, or another gateway holds the term,
+//! whatever was under way is forgotten; the gateway, or the next one, sends again what has no answer. Writes
+//! that a copy still has are waited for before it registers: they are among what it registers with, so that
+//! no other copy leads without them. That is for [`super::links`] to say, which knows all links.
 //!
 //! [`SessionState`] lives as long as the process. It opens no connection and reads no copy itself: it returns
 //! [`Command`]s, and learns by [`Event`]s what came of them. [`super::gateway`] carries them out.
@@ -16,8 +17,8 @@ use std::time::{Duration, Instant};
 use process::LogThrottle;
 use protocol::InstanceName;
 use protocol::message::link::{
-    Alive, Compared, CopyReport, Following, Leaving, PerRole, Refusal, Refused, Register, Registered, Ring,
-    Role, ToGateway, ToProcess,
+    Alive, Compared, CopyReport, Following, Gateway, Leaving, PerRole, Refusal, Refused, Register,
+    Registered, Ring, Role, ToGateway, ToProcess,
 };
 use protocol::message::query::Query;
 use tracing::{error, info, warn};
@@ -42,13 +43,19 @@ const SLOW_DISK: Duration = Duration::from_secs(1);
 
 /// See the [module](self).
 #[derive(Debug)]
-pub struct SessionState {
+pub(super) struct SessionState {
     name: InstanceName,
     /// URL of the gateway, for the log.
     url: String,
+    /// There is no other gateway.
+    sole: bool,
     phase: Phase,
-    /// Of the last connection.
+    /// The process has to end.
+    ended: Option<Result<(), String>>,
+    /// Of the last registration.
     session: SessionId,
+    /// The gateway, where it has claimed a term on this connection.
+    gateway: Option<Gateway>,
     /// Batches of writes that the copies have not answered, also of earlier connections.
     writes: usize,
     /// A notice is being carried out.
@@ -64,11 +71,20 @@ pub struct SessionState {
 enum Phase {
     /// The next attempt is then.
     Waiting(Instant),
-    /// It waits for writes of earlier connections; a disk that is still not done then is logged.
+    Connecting,
+    /// Connected. Something was heard of the gateway then.
+    Idle {
+        heard: Instant,
+    },
+    /// It registers when what the copies were sent before is on disk. If it is still not then, that is logged.
     Draining {
+        heard: Instant,
         slow_at: Option<Instant>,
     },
-    Connecting,
+    /// It will be told with what it registers.
+    Preparing {
+        heard: Instant,
+    },
     /// The answer to the registration has to come until then.
     Registering(Box<Register>, Instant),
     Registered(Box<Registration>),
@@ -87,12 +103,15 @@ enum Over {
 
 impl SessionState {
     /// Of the process of that name, which is to connect at once to the gateway at that URL.
-    pub fn new(name: InstanceName, url: String, now: Instant, backoff: Backoff) -> Self {
+    pub(super) fn new(name: InstanceName, url: String, sole: bool, now: Instant, backoff: Backoff) -> Self {
         Self {
             name,
             url,
+            sole,
             phase: Phase::Waiting(now),
+            ended: None,
             session: 0,
+            gateway: None,
             writes: 0,
             noticing: false,
             turns: Turns::new(),
@@ -104,63 +123,139 @@ impl SessionState {
     }
 
     /// Takes note of what happened, and says what has to be done.
-    pub fn step(&mut self, now: Instant, event: Event, commands: &mut Vec<Command>) {
+    pub(super) fn step(&mut self, now: Instant, event: Event, commands: &mut Vec<Command>) {
         match event {
             Event::Message(message) => self.receive(now, message, commands),
             Event::Done { session, work, answer } => self.done(session, work, answer, commands),
-            Event::Copy(role, report) => {
-                *self.copies.get_mut(role) = Some(report);
-                self.report(now, role, commands);
-            }
-            Event::Following(following) => {
-                self.following = following;
-                if self.registration().is_some() {
-                    commands.push(Command::Send(ToGateway::Following(following)));
-                }
-            }
-            Event::Usage(usage) => {
-                if self.registration().is_some() {
-                    commands.push(Command::Send(ToGateway::ProcessUsage(usage)));
-                }
-            }
             Event::Noticed { session, persisted } => self.noticed(now, session, persisted, commands),
             Event::Compared { role, sound: true } => {
                 commands.push(Command::Send(ToGateway::Compared(Compared { role })));
             }
             Event::Compared { sound: false, .. } => self.over(now, Over::RolledBack, commands),
-            Event::Connected(register) if matches!(self.phase, Phase::Connecting) => {
-                self.session += 1;
-                // What changes from here on is news to the gateway.
-                self.copies = PerRole::both(|role| Some(*register.copies.get(role)));
-                commands.push(Command::Register(register.clone()));
-                self.phase = Phase::Registering(register, now + REGISTRATION_DEADLINE);
-            }
-            Event::Connected(_) => {}
-            Event::Lost(reason) => self.over(now, Over::Lost(reason), commands),
-            Event::Leave => match self.registration() {
-                Some(registration) => {
-                    registration.leaving = true;
-                    commands.push(Command::Send(ToGateway::Leaving(Leaving {})));
+            Event::Connected(_) => {
+                if matches!(self.phase, Phase::Connecting) {
+                    self.phase = Phase::Idle { heard: now };
                 }
-                // Nothing depends on a process that is not registered.
-                None => self.end(Ok(()), commands),
-            },
-            Event::Tick => self.tick(now, commands),
+            }
+            Event::Prepared(register) => {
+                if matches!(self.phase, Phase::Preparing { .. }) {
+                    self.session += 1;
+                    // What changes from here on is news to the gateway.
+                    self.copies = PerRole::both(|role| Some(*register.copies.get(role)));
+                    commands.push(Command::Register(register.clone()));
+                    self.phase = Phase::Registering(register, now + REGISTRATION_DEADLINE);
+                }
+            }
+            Event::Lost(reason) => self.over(now, Over::Lost(reason), commands),
         }
     }
 
-    /// When to send [`Event::Tick`], if nothing else happens before.
-    pub fn deadline(&self) -> Option<Instant> {
+    /// The state of a copy has changed.
+    pub(super) fn copy_changed(
+        &mut self,
+        now: Instant,
+        role: Role,
+        report: CopyReport,
+        commands: &mut Vec<Command>,
+    ) {
+        *self.copies.get_mut(role) = Some(report);
+        self.report(now, role, commands);
+    }
+
+    /// Which copies follow has changed.
+    pub(super) fn following_changed(&mut self, following: Following, commands: &mut Vec<Command>) {
+        self.following = following;
+        self.tell(ToGateway::Following(following), commands);
+    }
+
+    /// Sends something if the process is registered here.
+    pub(super) fn tell(&mut self, message: ToGateway, commands: &mut Vec<Command>) {
+        if self.registration().is_some() {
+            commands.push(Command::Send(message));
+        }
+    }
+
+    /// The process is to leave. Returns whether something depends on it here, so that it has to wait.
+    pub(super) fn leave(&mut self, commands: &mut Vec<Command>) -> bool {
+        let Some(registration) = self.registration() else { return false };
+        registration.leaving = true;
+        commands.push(Command::Send(ToGateway::Leaving(Leaving {})));
+        true
+    }
+
+    /// The process is to leave, and has just registered at another gateway perhaps.
+    pub(super) fn leave_again(&mut self, commands: &mut Vec<Command>) {
+        if self.registration().is_some_and(|registration| !registration.leaving) {
+            self.leave(commands);
+        }
+    }
+
+    /// Whether the connection is open.
+    pub(super) fn is_connected(&self) -> bool {
+        !matches!(self.phase, Phase::Waiting(_) | Phase::Connecting | Phase::Ended)
+    }
+
+    /// The gateway that has claimed a term on this connection.
+    pub(super) fn gateway(&self) -> Option<&Gateway> {
+        self.gateway.as_ref().filter(|_| self.is_connected())
+    }
+
+    /// A gateway claims a term here.
+    pub(super) fn claimed_by(&mut self, gateway: Gateway) {
+        self.gateway = Some(gateway);
+    }
+
+    /// The gateway holds the term: the process registers as soon as nothing is under way.
+    pub(super) fn begin_registration(&mut self, now: Instant, commands: &mut Vec<Command>) {
+        self.demote(now, commands);
+        if matches!(self.phase, Phase::Idle { .. }) {
+            self.phase = Phase::Draining { heard: now, slow_at: Some(now + SLOW_DISK) };
+        }
+    }
+
+    /// Whether the copies, or a notice, are still at work for this link.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.writes > 0 || self.noticing
+    }
+
+    /// Nothing is under way any more, on any link: registers if that was waited for.
+    pub(super) fn drained(&mut self, commands: &mut Vec<Command>) {
+        let Phase::Draining { heard, slow_at } = self.phase else { return };
+        if slow_at.is_none() {
+            info!(name = %self.name, "its disk goes on");
+        }
+        self.phase = Phase::Preparing { heard };
+        commands.push(Command::Prepare);
+    }
+
+    /// The gateway does not hold the term, or not any more: what it sends from now on is not taken.
+    pub(super) fn demote(&mut self, now: Instant, commands: &mut Vec<Command>) {
+        match &self.phase {
+            Phase::Registered(_) => {
+                commands.push(Command::Registered(false));
+                self.turns.clear();
+            }
+            Phase::Registering(..) | Phase::Draining { .. } | Phase::Preparing { .. } => {}
+            _ => return,
+        }
+        self.phase = Phase::Idle { heard: now };
+    }
+
+    /// When to call [`Self::tick`], if nothing else happens before.
+    pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Waiting(at) | Phase::Registering(_, at) => Some(*at),
-            Phase::Draining { slow_at } => *slow_at,
+            Phase::Idle { heard } | Phase::Preparing { heard } => Some(*heard + SILENCE),
+            Phase::Draining { heard, slow_at } => {
+                Some(slow_at.map_or(*heard + SILENCE, |at| at.min(*heard + SILENCE)))
+            }
             Phase::Registered(registration) => Some(registration.heard + SILENCE),
             Phase::Connecting | Phase::Ended => None,
         }
     }
 
     /// Number of the connection on which the process is registered, where it is.
-    pub fn registered(&self) -> Option<SessionId> {
+    pub(super) fn registered(&self) -> Option<SessionId> {
         matches!(self.phase, Phase::Registered(_)).then_some(self.session)
     }
 
@@ -171,13 +266,21 @@ impl SessionState {
         }
     }
 
-    fn tick(&mut self, now: Instant, commands: &mut Vec<Command>) {
+    /// Time has passed.
+    pub(super) fn tick(&mut self, now: Instant, commands: &mut Vec<Command>) {
+        let silent = |heard: Instant| heard + SILENCE <= now;
         match &mut self.phase {
             Phase::Waiting(at) if *at <= now => {
-                self.phase = Phase::Draining { slow_at: Some(now + SLOW_DISK) };
-                self.connect(commands);
+                self.phase = Phase::Connecting;
+                self.gateway = None;
+                commands.push(Command::Connect);
             }
-            Phase::Draining { slow_at } if slow_at.is_some_and(|at| at <= now) => {
+            Phase::Idle { heard } | Phase::Preparing { heard } | Phase::Draining { heard, .. }
+                if silent(*heard) =>
+            {
+                self.over(now, Over::Lost(format!("nothing heard for {SILENCE:?}")), commands);
+            }
+            Phase::Draining { slow_at, .. } if slow_at.is_some_and(|at| at <= now) => {
                 let name = self.name.as_str();
                 warn!(name, "its disk hangs: it registers when what it was sent before is there");
                 *slow_at = None;
@@ -185,22 +288,21 @@ impl SessionState {
             Phase::Registering(_, at) if *at <= now => {
                 self.over(now, Over::Lost(format!("nothing heard for {REGISTRATION_DEADLINE:?}")), commands);
             }
-            Phase::Registered(registration) if registration.heard + SILENCE <= now => {
+            Phase::Registered(registration) if silent(registration.heard) => {
                 self.over(now, Over::Lost(format!("nothing heard for {SILENCE:?}")), commands);
             }
             _ => {}
         }
     }
 
-    /// Connects, once the writes of earlier connections are on disk.
-    fn connect(&mut self, commands: &mut Vec<Command>) {
-        let Phase::Draining { slow_at } = self.phase else { return };
-        if self.writes == 0 {
-            if slow_at.is_none() {
-                info!(name = %self.name, "its disk goes on");
+    /// Something was heard of the gateway.
+    pub(super) fn hear(&mut self, now: Instant) {
+        match &mut self.phase {
+            Phase::Idle { heard } | Phase::Preparing { heard } | Phase::Draining { heard, .. } => {
+                *heard = now
             }
-            self.phase = Phase::Connecting;
-            commands.push(Command::Connect);
+            Phase::Registered(registration) => registration.heard = now,
+            _ => {}
         }
     }
 
@@ -209,6 +311,12 @@ impl SessionState {
         let registration = match &mut self.phase {
             Phase::Registered(registration) => registration,
             Phase::Registering(..) => return self.answered(now, message, commands),
+            Phase::Idle { .. } => {
+                if let ToProcess::Refused(Refused { reason }) = message {
+                    self.over(now, Over::Refused(reason), commands);
+                }
+                return;
+            }
             _ => return,
         };
         registration.heard = now;
@@ -230,9 +338,13 @@ impl SessionState {
             }
             ToProcess::Expected(expected) => commands.push(Command::Compare(expected)),
             ToProcess::Renew(renew) => commands.push(Command::Renew(renew)),
-            ToProcess::Released(_) => self.end(Ok(()), commands),
+            ToProcess::Released(_) => self.end(Ok(())),
             ToProcess::Refused(Refused { reason }) => self.over(now, Over::Refused(reason), commands),
-            ToProcess::Registered(_) => {}
+            // These are for all links together.
+            ToProcess::Registered(_)
+            | ToProcess::Claim(_)
+            | ToProcess::Release(_)
+            | ToProcess::Heartbeat(_) => {}
         }
     }
 
@@ -246,7 +358,7 @@ impl SessionState {
         let Phase::Registering(register, _) = mem::replace(&mut self.phase, Phase::Ended) else { return };
         let (incarnation, url) = (register.incarnation, self.url.as_str());
         info!(name = %self.name, %incarnation, gateway = url, size, "registered");
-        self.phase = Phase::Registered(Box::new(Registration::new(*register, now)));
+        self.phase = Phase::Registered(Box::new(Registration::new(&register, now)));
         commands.push(Command::Registered(true));
         commands.push(Command::Send(ToGateway::Following(self.following)));
         Role::ALL.into_iter().for_each(|role| self.report(now, role, commands));
@@ -267,10 +379,7 @@ impl SessionState {
             commands.push(Command::Send(answer));
         }
         match work {
-            Work::Writes => {
-                self.writes -= 1;
-                self.connect(commands);
-            }
+            Work::Writes => self.writes -= 1,
             Work::Merge => {}
             Work::Question | Work::Scan => self.turns.done(self.session, work, commands),
         }
@@ -311,7 +420,7 @@ impl SessionState {
 
     /// Gives the connection up, and tries again later, unless that is pointless.
     fn over(&mut self, now: Instant, over: Over, commands: &mut Vec<Command>) {
-        if matches!(self.phase, Phase::Waiting(_) | Phase::Draining { .. } | Phase::Ended) {
+        if matches!(self.phase, Phase::Waiting(_) | Phase::Ended) {
             return;
         }
         let phase = mem::replace(&mut self.phase, Phase::Ended);
@@ -324,29 +433,27 @@ impl SessionState {
         }
         commands.push(Command::Disconnect);
         self.turns.clear();
-        let leaving = matches!(&phase, Phase::Registered(registration) if registration.leaving);
+        if matches!(&phase, Phase::Registered(registration) if registration.leaving) {
+            self.ended = Some(Ok(()));
+            return;
+        }
         let Self { name, url, throttle, .. } = self;
         match (&over, &phase) {
-            _ if leaving => return commands.push(Command::End(Ok(()))),
-            (Over::Lost(reason), Phase::Registered(_)) => warn!(%name, reason, "gateway lost"),
+            (Over::Lost(reason), Phase::Registered(_)) => warn!(%name, url, reason, "gateway lost"),
             (Over::Lost(reason), _) => {
                 if throttle.allows(reason, now) {
                     warn!(%name, reason, "no gateway yet; trying on");
                 }
             }
-            (Over::Refused(refusal), phase) => {
-                let register = match phase {
-                    Phase::Registering(register, _) => register,
-                    Phase::Registered(registration) => &registration.register,
-                    _ => unreachable!("no message comes on a connection that is not open"),
-                };
-                let (reason, incarnation) = (refusal.explain(register), register.incarnation);
-                if refusal.is_final() {
-                    error!(%name, %incarnation, url, reason, "refused by the gateway");
-                    return commands.push(Command::End(Err(reason)));
+            (Over::Refused(refusal), _) => {
+                let reason = refusal.explain(name);
+                if refusal.is_final() && self.sole {
+                    error!(%name, url, reason, "refused by the gateway");
+                    self.ended = Some(Err(reason));
+                    return;
                 }
                 if throttle.allows(&reason, now) {
-                    warn!(%name, %incarnation, url, reason, "refused by the gateway; trying on");
+                    warn!(%name, url, reason, "refused by the gateway; trying on");
                 }
             }
             (Over::Contradiction(error), _) => {
@@ -359,267 +466,23 @@ impl SessionState {
         self.phase = Phase::Waiting(now + self.backoff.next_delay());
     }
 
-    fn end(&mut self, outcome: Result<(), String>, commands: &mut Vec<Command>) {
-        if matches!(mem::replace(&mut self.phase, Phase::Ended), Phase::Registered(_)) {
+    fn end(&mut self, outcome: Result<(), String>) {
+        self.ended = Some(outcome);
+    }
+
+    /// Whether the process has to end on account of this link.
+    pub(super) fn take_end(&mut self) -> Option<Result<(), String>> {
+        self.ended.take()
+    }
+
+    /// The process ends.
+    pub(super) fn close(&mut self, commands: &mut Vec<Command>) {
+        let phase = mem::replace(&mut self.phase, Phase::Ended);
+        if matches!(phase, Phase::Registered(_)) {
             commands.push(Command::Registered(false));
         }
-        commands.extend([Command::Disconnect, Command::End(outcome)]);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use protocol::Version;
-    use protocol::message::REVISION;
-    use protocol::message::link::{
-        Beat, CopyReports, Expected, Position, Released, ReplicationAddress, RingNotice, View, WriteAnswers,
-        WriteBatch,
-    };
-    use protocol::message::query::{DigestQuery, PageQuery};
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn copy(complete: bool, applied: u64) -> CopyReport {
-        let position = Some(Position { incarnation: Uuid::from_u128(9), sequence: applied });
-        CopyReport {
-            incarnation: Uuid::from_u128(1),
-            complete,
-            head: 0,
-            position,
-            version: Version::ZERO,
-            flushed: 0,
-            other: None,
-            rollback: None,
+        if !matches!(phase, Phase::Waiting(_) | Phase::Ended) {
+            commands.push(Command::Disconnect);
         }
-    }
-
-    fn register() -> Register {
-        Register {
-            revision: REVISION,
-            instance: "db-1".parse().unwrap(),
-            incarnation: Uuid::from_u128(3),
-            ring: None,
-            view: View::default(),
-            replication: ReplicationAddress { host: None, port: 1 },
-            copies: CopyReports { primary: copy(true, 1), replica: copy(true, 1) },
-        }
-    }
-
-    fn notice(epoch: u64) -> RingNotice {
-        RingNotice {
-            ring: Ring { id: Uuid::nil(), size: 3, formed: true },
-            view: View { epoch, ..View::first(3) },
-            successor: None,
-            predecessor: None,
-            primary: protocol::message::link::Grant::Wait,
-            replica: protocol::message::link::Grant::Wait,
-        }
-    }
-
-    /// A link and its time.
-    struct Script {
-        state: SessionState,
-        now: Instant,
-    }
-
-    impl Script {
-        fn new() -> Self {
-            let (now, backoff) = (Instant::now(), Backoff::with_jitter_seed(1));
-            let state = SessionState::new("db-1".parse().unwrap(), "ws://gateway".to_owned(), now, backoff);
-            Self { state, now }
-        }
-
-        fn connecting() -> Self {
-            let mut script = Self::new();
-            assert_eq!(script.at_deadline(), ["Connect"]);
-            script
-        }
-
-        fn registered() -> Self {
-            let mut script = Self::connecting();
-            script.register();
-            script
-        }
-
-        fn register(&mut self) {
-            assert_eq!(self.step(Event::Connected(Box::new(register()))), ["Register"]);
-            let registered = self.hear(ToProcess::Registered(Registered { size: 3 }));
-            assert_eq!(registered, ["Registered(true)", "Send(Following)"]);
-        }
-
-        /// The commands, each by its name, and what is sent.
-        fn step(&mut self, event: Event) -> Vec<String> {
-            let mut commands = Vec::new();
-            self.state.step(self.now, event, &mut commands);
-            let name = |text: String| text.split(['(', ' ']).next().unwrap_or_default().to_owned();
-            let short = |command: &Command| match command {
-                Command::Send(message) => format!("Send({})", name(format!("{message:?}"))),
-                Command::Registered(_) | Command::End(_) => format!("{command:?}"),
-                Command::Notice(_, notice) => format!("Notice({})", notice.view.epoch),
-                command => name(format!("{command:?}")),
-            };
-            commands.iter().map(short).collect()
-        }
-
-        fn hear(&mut self, message: ToProcess) -> Vec<String> {
-            self.step(Event::Message(message))
-        }
-
-        fn at_deadline(&mut self) -> Vec<String> {
-            self.now = self.state.deadline().unwrap();
-            self.step(Event::Tick)
-        }
-
-        fn done(&mut self, session: SessionId, work: Work) -> Vec<String> {
-            let answers = WriteAnswers { batch: 1, role: Role::Primary, lsn: 1, results: Vec::new() };
-            self.step(Event::Done { session, work, answer: ToGateway::WriteAnswers(answers) })
-        }
-    }
-
-    const LOST: [&str; 2] = ["Registered(false)", "Disconnect"];
-
-    fn writes() -> ToProcess {
-        ToProcess::WriteBatch(Arc::new(WriteBatch { batch: 1, role: Role::Primary, writes: Vec::new() }))
-    }
-
-    #[test]
-    fn it_registers_and_answers_beats() {
-        let mut link = Script::registered();
-        assert_eq!(link.hear(ToProcess::Beat(Beat { beat: 7 })), ["Send(Alive)"]);
-        assert_eq!(link.hear(writes()), ["Write"]);
-        assert_eq!(link.done(1, Work::Writes), ["Send(WriteAnswers)"]);
-    }
-
-    #[test]
-    fn silence_is_noticed_and_every_sound_counts() {
-        let mut link = Script::registered();
-        link.now += SILENCE - Duration::from_millis(1);
-        link.hear(ToProcess::Beat(Beat { beat: 7 }));
-        assert_eq!(link.state.deadline(), Some(link.now + SILENCE));
-        assert_eq!(link.at_deadline(), LOST);
-        assert_eq!(link.at_deadline(), ["Connect"]);
-    }
-
-    #[test]
-    fn an_unanswered_registration_is_given_up() {
-        let mut link = Script::connecting();
-        link.step(Event::Connected(Box::new(register())));
-        assert!(link.hear(ToProcess::Beat(Beat { beat: 7 })).is_empty(), "it says nothing about it");
-        assert_eq!(link.at_deadline(), ["Disconnect"]);
-    }
-
-    #[test]
-    fn it_registers_again_when_what_it_was_sent_is_on_disk() {
-        let mut link = Script::registered();
-        link.hear(writes());
-        link.hear(writes());
-        assert_eq!(link.step(Event::Lost("closed".to_owned())), LOST);
-        assert!(link.at_deadline().is_empty(), "it waits for the writes");
-        assert!(link.at_deadline().is_empty(), "also when they take long");
-        assert!(link.done(1, Work::Writes).is_empty());
-        assert_eq!(link.done(1, Work::Writes), ["Connect"]);
-        link.register();
-        assert!(link.done(1, Work::Merge).is_empty(), "of an earlier connection");
-    }
-
-    #[test]
-    fn the_newest_notice_counts_and_is_begun_when_the_last_one_is_on_disk() {
-        let mut link = Script::registered();
-        assert_eq!(link.hear(ToProcess::RingNotice(notice(1))), ["Notice(1)"]);
-        assert!(link.hear(ToProcess::RingNotice(notice(2))).is_empty());
-        assert!(link.hear(ToProcess::RingNotice(notice(3))).is_empty());
-        let ring = notice(1).ring;
-        let persisted = Ok((Some(ring), 1));
-        assert_eq!(link.step(Event::Noticed { session: 1, persisted }), ["SendChanges", "Notice(3)"]);
-        let persisted = Ok((Some(ring), 3));
-        assert_eq!(link.step(Event::Noticed { session: 1, persisted }), ["SendChanges"]);
-    }
-
-    #[test]
-    fn what_an_earlier_connection_had_persisted_is_news_and_what_it_contradicts_is_not() {
-        let contradiction = || Contradiction::EmptyInFormedRing(Role::Primary);
-        for (persisted, expected) in
-            [(Ok((None, 4)), vec!["SendChanges"]), (Ok((None, 0)), vec![]), (Err(contradiction()), vec![])]
-        {
-            let mut link = Script::registered();
-            link.hear(ToProcess::RingNotice(notice(4)));
-            link.hear(ToProcess::RingNotice(notice(5)));
-            link.step(Event::Lost("closed".to_owned()));
-            link.at_deadline();
-            link.register();
-            assert_eq!(link.step(Event::Noticed { session: 1, persisted }), expected);
-        }
-        let mut link = Script::registered();
-        link.hear(ToProcess::RingNotice(notice(4)));
-        assert_eq!(link.step(Event::Noticed { session: 1, persisted: Err(contradiction()) }), LOST);
-    }
-
-    #[test]
-    fn what_changes_of_a_copy_is_reported() {
-        let mut link = Script::registered();
-        assert!(link.step(Event::Copy(Role::Replica, copy(true, 1))).is_empty());
-        assert_eq!(link.step(Event::Copy(Role::Replica, copy(true, 2))), ["Send(Applied)"]);
-        let another = CopyReport { incarnation: Uuid::from_u128(2), ..copy(true, 2) };
-        assert_eq!(link.step(Event::Copy(Role::Replica, another)), ["SendChanges"]);
-        assert_eq!(link.step(Event::Copy(Role::Replica, copy(false, 2))), LOST, "it was rolled back");
-    }
-
-    #[test]
-    fn a_copy_that_lost_something_ends_the_connection() {
-        let mut link = Script::registered();
-        let expected = Expected { role: Role::Primary, flushed: None, followed: None };
-        assert_eq!(link.hear(ToProcess::Expected(expected)), ["Compare"]);
-        assert_eq!(link.step(Event::Compared { role: Role::Primary, sound: true }), ["Send(Compared)"]);
-        assert_eq!(link.step(Event::Compared { role: Role::Primary, sound: false }), LOST);
-    }
-
-    #[test]
-    fn a_process_that_leaves_serves_until_it_is_released() {
-        let mut link = Script::registered();
-        assert_eq!(link.step(Event::Leave), ["Send(Leaving)"]);
-        assert_eq!(link.hear(writes()), ["Write"]);
-        let ended = ["Registered(false)", "Disconnect", "End(Ok(()))"];
-        assert_eq!(link.hear(ToProcess::Released(Released {})), ended);
-        let mut link = Script::registered();
-        link.step(Event::Leave);
-        assert_eq!(link.step(Event::Lost("closed".to_owned())), ended);
-        assert_eq!(Script::connecting().step(Event::Leave), ["Disconnect", "End(Ok(()))"]);
-    }
-
-    #[test]
-    fn a_refusal_is_final_or_tried_again() {
-        let mut link = Script::connecting();
-        link.step(Event::Connected(Box::new(register())));
-        assert_eq!(link.hear(ToProcess::Refused(Refused { reason: Refusal::Void })), ["Disconnect"]);
-        assert_eq!(link.at_deadline(), ["Connect"]);
-        link.step(Event::Connected(Box::new(register())));
-        let ended = link.hear(ToProcess::Refused(Refused { reason: Refusal::OutsideRing { size: 1 } }));
-        assert_eq!(ended[0], "Disconnect");
-        assert!(ended[1].contains("1 places") && ended[1].contains("place 1"), "{ended:?}");
-    }
-
-    #[test]
-    fn two_questions_and_one_scan_are_answered_at_once() {
-        let mut link = Script::registered();
-        let page = || PageQuery {
-            query: 1,
-            role: Role::Primary,
-            after: None,
-            limit: 1,
-            filter: protocol::message::query::Filter::All,
-        };
-        let scan = || {
-            ToProcess::Query(Query::DigestQuery(DigestQuery { query: 1, role: Role::Primary, scan: true }))
-        };
-        for expected in [vec!["Ask"], vec!["Ask"], vec![]] {
-            assert_eq!(link.hear(ToProcess::Query(Query::PageQuery(page()))), expected);
-        }
-        assert_eq!(link.hear(scan()), ["Ask"]);
-        assert!(link.hear(scan()).is_empty());
-        assert_eq!(link.done(1, Work::Question), ["Send(WriteAnswers)", "Ask"]);
-        assert_eq!(link.done(1, Work::Scan), ["Send(WriteAnswers)", "Ask"]);
-        link.step(Event::Lost("closed".to_owned()));
-        assert!(link.done(1, Work::Question).is_empty(), "the rest is forgotten");
     }
 }

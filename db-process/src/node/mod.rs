@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use crate::background::lock;
 use crate::identity::{DataDir, IdentityError, Membership};
+use crate::link::terms::Grant;
 use crate::worker::{CopyHandle, Job};
 use plan::{Contradiction, Plan, Source, plan};
 
@@ -260,6 +261,21 @@ impl Node {
             *lock(&node.membership) = Some(membership);
             Ok(())
         });
+        kept.await.expect("writing a file does not panic")
+    }
+
+    /// What it has granted to gateways, as it is on disk.
+    pub fn grant(&self) -> Grant {
+        lock(&self.data).identity().grant.clone()
+    }
+
+    /// Persists a grant; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub async fn persist_grant(self: &Arc<Self>, grant: Grant) -> Result<(), IdentityError> {
+        let node = Arc::clone(self);
+        let kept = tokio::task::spawn_blocking(move || lock(&node.data).persist_grant(grant));
         kept.await.expect("writing a file does not panic")
     }
 

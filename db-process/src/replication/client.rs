@@ -18,6 +18,7 @@ use url::Url;
 
 use super::follower_state::{Command, Event, FollowerState, Read};
 use super::reader::Reader;
+use crate::link::client::SEND_DEADLINE;
 use crate::link::retry::{Backoff, sleep_until};
 use crate::link::{Frame, FromSocket, Lost, Socket};
 use crate::node::Node;
@@ -129,9 +130,13 @@ impl Follower {
                 socket.connect(url(scheme, &peer)?, credentials);
             }
             Command::Disconnect => *socket = Socket::Closed,
-            Command::Follow(follow) => socket.send(Follow::EVENT, follow.encode()).await?,
-            Command::ChunkMerged(merged) => socket.send(ChunkMerged::EVENT, merged.encode()).await?,
-            Command::Confirm(confirmed) => socket.send(Confirmed::EVENT, confirmed.encode()).await?,
+            Command::Follow(follow) => socket.send(Follow::EVENT, follow.encode(), SEND_DEADLINE).await?,
+            Command::ChunkMerged(merged) => {
+                socket.send(ChunkMerged::EVENT, merged.encode(), SEND_DEADLINE).await?
+            }
+            Command::Confirm(confirmed) => {
+                socket.send(Confirmed::EVENT, confirmed.encode(), SEND_DEADLINE).await?
+            }
             // An error ends the process.
             Command::Compare(known) => drop(self.node.copy(self.role).compare(Some(known), None)),
             Command::Follows(follows) => self.node.set_following(self.role, follows),

@@ -11,8 +11,8 @@ use axum::middleware::{Next, from_fn};
 use process::handshake::{Admission, CHALLENGE_PATH, GATEWAY, Link};
 use protocol::message::Message;
 use protocol::message::link::{
-    Alive, Beat, CopiesChanged, Found, Grant, Leaving, Peer, ReadAnswers, ReadBatch, Register, Registered,
-    Released, Ring, RingNotice, Role, View, Write, WriteAnswer, WriteAnswers, WriteBatch,
+    Alive, Beat, Claim, CopiesChanged, Found, Grant, Hello, Leaving, Peer, ReadAnswers, ReadBatch, Register,
+    Registered, Released, Ring, RingNotice, Role, View, Write, WriteAnswer, WriteAnswers, WriteBatch,
 };
 use protocol::{Change, Operation, UserId, Version};
 use socketioxide::extract::{Event, SocketRef, TryData};
@@ -98,6 +98,19 @@ impl Gateway {
 fn enter(socket: SocketRef, entered: &UnboundedSender<Session>) -> std::future::Ready<()> {
     let (queue, frames) = unbounded_channel();
     let left = CancellationToken::new();
+    let claiming = socket.clone();
+    socket.on(Hello::EVENT, move |TryData(text): TryData<String>| {
+        let hello = Hello::decode(&text.unwrap()).unwrap();
+        let me = protocol::term::Gateway {
+            id: Uuid::from_u128(hello.term.term.into()),
+            name: "gateway".to_owned(),
+            host: None,
+            port: 1,
+        };
+        let claim = Claim { term: hello.term.term + 1, gateway: me, register: true };
+        let _ = claiming.emit(Claim::EVENT, &claim.encode());
+        std::future::ready(())
+    });
     socket.on_fallback(move |Event(event): Event, TryData(text): TryData<String>| {
         let _ = queue.send((event, text.unwrap()));
         std::future::ready(())

@@ -22,7 +22,7 @@ pub(crate) struct Process {
 pub(crate) fn config(name: &str, folder: &Path, gateway: SocketAddr) -> DbProcessConfig {
     DbProcessConfig {
         replication_bind_address: None,
-        socket_server_url: format!("ws://{gateway}").parse().unwrap(),
+        socket_server_url: vec![format!("ws://{gateway}").parse().unwrap()],
         db_instance_id: name.parse().unwrap(),
         data_dir: Some(folder.join(name)),
         replication_port: 0,

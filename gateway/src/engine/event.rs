@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use protocol::message::link::{
-    Found, Register, Role, Rollback, ToGateway, ToProcess, Versioned, WriteAnswer,
+    Found, Hello, Register, Role, Rollback, Term, ToGateway, ToProcess, Versioned, WriteAnswer,
 };
 use protocol::message::query::{Answer, Query};
 use protocol::placement::Partition;
@@ -94,6 +94,13 @@ pub enum Event {
         /// The copy.
         role: Role,
     },
+    /// A db-process has connected.
+    Hello {
+        /// The connection.
+        session: SessionId,
+        /// What it says.
+        hello: Box<Hello>,
+    },
     /// A connection introduces itself. Owes a [`ToProcess::Registered`] or a [`ToProcess::Refused`].
     Register {
         /// The connection.
@@ -175,6 +182,8 @@ pub enum Command {
     Publish(Vec<Published>),
     /// Write a line about the life of the ring into the log.
     Report(RingEvent),
+    /// This gateway is not active any more: no request that has no answer yet gets one from here.
+    StepDown,
 }
 
 /// Where a subscription begins.
@@ -269,8 +278,8 @@ pub enum Unserved {
         /// Which one.
         partition: Partition,
     },
-    /// The gateway is ending, and this request was not done in time.
-    #[error("the gateway is stopping")]
+    /// The gateway is ending or not active any more, and this request was not done in time.
+    #[error("the gateway is stopping, or another one takes over")]
     Stopping,
     /// The operation was sent and its answer is missing: it may have been applied, or may be yet.
     #[error("the outcome of a write to partition {partition} is unknown")]
@@ -283,6 +292,16 @@ pub enum Unserved {
 /// The events of a ring's life, for the log. None carries anything of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RingEvent {
+    /// This gateway is active.
+    GatewayActive {
+        /// Number of its term.
+        term: Term,
+    },
+    /// This gateway is a standby.
+    GatewayStandby {
+        /// Why.
+        why: &'static str,
+    },
     /// A db-process has joined.
     ProcessRegistered {
         /// Its name.

@@ -118,7 +118,7 @@ impl Engine {
         register: &Register,
         Rejection { refusal, details }: Rejection,
     ) {
-        let (instance, mut reason) = (register.instance.to_string(), refusal.explain(register));
+        let (instance, mut reason) = (register.instance.to_string(), refusal.explain(&register.instance));
         reason.extend(details.iter().flat_map(|details| [": ", details]));
         self.report_event(RingEvent::ProcessRefused { instance, host, reason });
         self.send(id, ToProcess::Refused(Refused { reason: refusal }));

@@ -19,7 +19,7 @@
 //!   op-logs and files. `repair`: damaged copies. `rollback`: copies whose disks have lost something.
 //! * `replication` and `waiting`: what people read about it.
 //!
-//! It does not expect a second gateway.
+//! It knows of no second gateway: it lives as long as this one is active (see [`crate::election`]).
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -295,6 +295,8 @@ impl Engine {
             Event::EraseOld { upto, every } => self.erase_old(upto, every),
             Event::PurgeUser { request, id } => self.purge_user(request, id),
             Event::EraseInCopy { request, id, role } => self.erase_in_copy(request, id, role),
+            // That concerns the election.
+            Event::Hello { .. } => {}
             Event::Register { session, host, register } => {
                 self.register(session, host, register);
                 self.retry_early();
@@ -328,6 +330,8 @@ impl Engine {
             ToGateway::CopiesChanged(changed) => self.copies_changed(place, *changed),
             ToGateway::Following(following) => session.following = Some(following),
             ToGateway::ProcessUsage(usage) => session.usage = Some(usage),
+            // These concern the election.
+            ToGateway::Granted(_) | ToGateway::TermReport(_) | ToGateway::Kept(_) => {}
             ToGateway::Leaving(_) => {
                 session.leaving.get_or_insert(self.now);
             }

@@ -38,6 +38,16 @@ impl PendingReplies {
         request
     }
 
+    /// Whether all have their answers.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Gives all of them up: whoever waits learns that no answer comes ([`Unserved::Stopping`]).
+    pub(super) fn abandon(&mut self) {
+        self.waiting.clear();
+    }
+
     pub(super) fn read(&mut self, request: RequestId, result: Result<Option<Found>, Unserved>) {
         if let Some(ReplyTo::Read(reply)) = self.waiting.remove(&request) {
             let _ = reply.send(result);

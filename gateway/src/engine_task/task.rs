@@ -12,15 +12,17 @@ use protocol::message::query::{
 };
 use protocol::placement::Partition;
 use protocol::{Condition, Operation, Outcome, UserId, Version};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::pending::{PendingReplies, ReplyTo};
 use super::request::{OneOfMany, Reply, Request};
-use crate::engine::{Command, Engine, Event, FeedStart, OrderRefused, Repair, SessionId, Unserved};
+use crate::election::ElectedEngine;
+use crate::engine::{Command, Event, FeedStart, OrderRefused, Repair, SessionId, Unserved};
 use crate::feed::Hub;
+use crate::standing::Standing;
 use crate::status::{ClusterStatus, History, log};
 use crate::transport::Connections;
 
@@ -35,6 +37,9 @@ const PURGE: Duration = Duration::from_secs(1);
 const ERASE: u32 = 24;
 const ERASE_AT_MOST: Duration = Duration::from_secs(20);
 const ERASE_AT_LEAST: Duration = Duration::from_secs(3_600);
+
+/// What is in flight when this gateway hands over gets so long to end.
+const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// At most this many messages are taken in before time and shutdown are looked at again.
 const BURST: usize = 1024;
@@ -277,7 +282,8 @@ impl EngineHandle {
 
 /// The engine, and all that its commands need.
 pub struct EngineTask {
-    engine: Engine,
+    engine: ElectedEngine,
+    standing: watch::Sender<Standing>,
     connections: Connections,
     feed: Arc<Hub>,
     /// Age at which tombstones are purged, if they are.
@@ -292,15 +298,18 @@ pub struct EngineTask {
 }
 
 impl EngineTask {
-    /// A task whose engine sends through `connections` and publishes to `feed`.
+    /// A task whose engine sends through `connections` and publishes to `feed`, and that says by `standing`
+    /// whether it is active.
     pub fn new(
-        engine: Engine,
+        engine: ElectedEngine,
+        standing: watch::Sender<Standing>,
         connections: Connections,
         feed: Arc<Hub>,
         purge_after: Option<Duration>,
     ) -> Self {
         Self {
             engine,
+            standing,
             connections,
             feed,
             purge_after,
@@ -312,15 +321,19 @@ impl EngineTask {
         }
     }
 
-    /// Runs the engine until `shutdown`. Everything that has arrived is taken in before anything is sent, and
+    /// Runs the engine until `shutdown`; from `leave` on it hands over to another gateway, if there is one.
+    /// Everything that has arrived is taken in before anything is sent, and
     /// where that is little, other tasks run first, so that batches form without timers.
     pub async fn run(
         mut self,
         mut requests: mpsc::UnboundedReceiver<Request>,
         mut events: mpsc::UnboundedReceiver<Event>,
+        leave: CancellationToken,
         shutdown: CancellationToken,
     ) {
         let mut shutdown = pin!(shutdown.cancelled());
+        let mut leave = pin!(leave.cancelled());
+        let (mut left, mut hand_over_until) = (false, None);
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut new_requests, mut new_events) = (Vec::new(), Vec::new());
@@ -330,6 +343,10 @@ impl EngineTask {
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
+                () = &mut leave, if !left => {
+                    left = true;
+                    hand_over_until = self.engine.close().then(|| self.start.elapsed() + HAND_OVER);
+                }
                 _ = tick.tick() => self.tick(),
                 _ = events.recv_many(&mut new_events, BURST) => {
                     let now = self.start.elapsed();
@@ -347,7 +364,14 @@ impl EngineTask {
                     new_requests.drain(..).for_each(|request| self.begin(now, unix_millis, request));
                 }
             }
+            if let Some(until) = hand_over_until
+                && (self.pending.is_empty() || self.start.elapsed() >= until)
+            {
+                hand_over_until = None;
+                self.engine.retire(self.start.elapsed(), &mut self.commands);
+            }
             self.carry_out();
+            self.tell_standing();
             let idle = || requests.is_empty() && events.is_empty();
             // Other connections may have requests that are only not read yet: they should leave in the same
             // frames.
@@ -362,8 +386,15 @@ impl EngineTask {
         }
     }
 
+    fn tell_standing(&mut self) {
+        if let Some(standing) = self.engine.news_of_standing() {
+            self.standing.send_replace(standing);
+        }
+    }
+
     fn tick(&mut self) {
         let now = self.start.elapsed();
+        self.engine.check(now, &mut self.commands);
         self.engine.note_wall_clock(unix_millis());
         if self.feed.is_abandoned() {
             self.engine.step(now, Event::Unheard, &mut self.commands);
@@ -468,6 +499,10 @@ impl EngineTask {
                 Command::AnswerSubscribe { request, result } => self.pending.subscribe(request, result),
                 Command::BeginFeed { after } => self.feed.begin(after),
                 Command::Publish(news) => self.feed.publish(&news),
+                Command::StepDown => {
+                    self.pending.abandon();
+                    self.feed.end();
+                }
                 Command::Report(event) => {
                     self.history.add(unix_millis(), &event);
                     log(event);

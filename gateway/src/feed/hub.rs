@@ -152,6 +152,12 @@ impl Hub {
         stretch.left = (stretch.subscribers == 0).then(Instant::now);
     }
 
+    /// Nothing more is published from here: subscribers fall behind, and resume elsewhere.
+    pub fn end(&self) {
+        self.lock().clear();
+        self.news.notify_one();
+    }
+
     /// Whether there has been no subscriber for a while. Then nothing need be published, and nothing is kept.
     pub fn is_abandoned(&self) -> bool {
         let mut stretch = self.lock();

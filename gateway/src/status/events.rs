@@ -42,6 +42,8 @@ impl History {
 /// An event in the words of the log.
 pub(crate) fn words(event: &RingEvent) -> String {
     match event {
+        RingEvent::GatewayActive { term } => format!("this gateway is active, in term {term}"),
+        RingEvent::GatewayStandby { why } => format!("this gateway is a standby: {why}"),
         RingEvent::ProcessRegistered { instance, host, .. } => format!("{instance} registered from {host}"),
         RingEvent::ProcessRefused { instance, host, reason } => {
             format!("{instance} from {host} was refused: {reason}")
@@ -71,6 +73,8 @@ pub(crate) fn words(event: &RingEvent) -> String {
 /// Writes an event into the log.
 pub(crate) fn log(event: RingEvent) {
     match event {
+        RingEvent::GatewayActive { term } => info!(term, "this gateway is active"),
+        RingEvent::GatewayStandby { why } => info!(why, "this gateway is a standby"),
         RingEvent::ProcessRegistered { instance, host, incarnation } => {
             info!(instance, host, %incarnation, "db-process registered");
         }

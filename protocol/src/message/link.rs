@@ -1,5 +1,6 @@
-//! Between the gateway and a db-process. The db-process connects and sends [`Register`]; everything else
-//! follows.
+//! Between a gateway and a db-process. The db-process connects and says [`Hello`]. The gateway claims a term
+//! ([`Claim`]); when the process has granted it, it sends [`Register`], and everything else follows. Until
+//! then, the connection is idle: both sides only show that they are alive ([`Heartbeat`]).
 
 use std::sync::Arc;
 
@@ -16,10 +17,72 @@ pub use crate::record::Versioned;
 pub use crate::ring::{
     CopyReport, CopyReports, Counted, FlushPoint, Leader, PerRole, Position, Ring, Role, Rollback, View,
 };
+pub use crate::term::{Gateway, Term, TermReport};
 use crate::user::{User, UserId};
 use crate::version::Version;
 
-/// db-process → gateway, first message on every connection. Answered by [`Registered`] or [`Refused`].
+/// db-process → gateway, first message on every connection. Answered by [`Claim`] if the gateway is to be the
+/// active one, and by [`Refused`] if the two cannot understand each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`super::REVISION`] of the sender.
+    pub revision: u32,
+    /// Its name, and so its place.
+    pub instance: InstanceName,
+    /// The ring that it belongs to, where it has joined one.
+    pub ring: Option<Ring>,
+    /// Whether it knows no other gateway. If that is so of all processes, no lease is needed.
+    pub sole: bool,
+    /// What it has granted.
+    pub term: TermReport,
+}
+
+/// Gateway → db-process: it wants to be active in that term. The process answers with [`Granted`] once the
+/// grant is on its disk, or with a [`TermReport`] if it stands by another gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Higher than any that the process has granted to another gateway.
+    pub term: Term,
+    /// Who claims it.
+    pub gateway: Gateway,
+    /// Whether the process is to register. If not, it is registered already, and only the term rises.
+    pub register: bool,
+}
+
+/// db-process → gateway: the claim is granted, and the grant is on disk. From here on the process takes
+/// nothing from gateways with a lower term. If it is to register, [`Register`] follows once everything that
+/// it was sent under earlier terms is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Granted {
+    /// As claimed.
+    pub term: Term,
+}
+
+/// Gateway → db-process: it is not active any more, and another gateway may be at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {}
+
+/// Gateway → db-process, at a fixed interval. Answered by [`Kept`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Counts up; returned in the answer.
+    pub number: u64,
+    /// The gateway is active, or a candidate. If the process has granted it its term, it grants no other one
+    /// for a while.
+    pub active: bool,
+}
+
+/// db-process → gateway: answer to [`Heartbeat`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Of the [`Heartbeat`].
+    pub number: u64,
+    /// Whether that gateway holds the term, and the promise is renewed.
+    pub held: bool,
+}
+
+/// db-process → gateway, after its [`Hello`], once the process has granted its claim. Answered by
+/// [`Registered`] or [`Refused`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
     /// [`super::REVISION`] of the sender.
@@ -103,12 +166,12 @@ impl Refusal {
         matches!(self, Self::Revision { .. } | Self::OutsideRing { .. } | Self::AnotherRing)
     }
 
-    /// Why that registration does not stand, for a person.
-    pub fn explain(&self, register: &Register) -> String {
-        let Register { instance: name, revision, .. } = register;
+    /// Why the registration of that process does not stand, for a person.
+    pub fn explain(&self, name: &InstanceName) -> String {
         match self {
             Self::Revision { gateway } => format!(
-                "{name} speaks revision {revision}, the gateway {gateway}: start the same version of both"
+                "{name} speaks another revision than the gateway, which speaks {gateway}: start the same \
+                 version of both"
             ),
             Self::NameTaken => format!("another process is registered as {name}, and is alive"),
             Self::OtherStem { stem } => {
@@ -367,6 +430,11 @@ pub struct Alive {
     pub beat: u64,
 }
 
+impl Message for Hello {
+    const EVENT: &'static str = "hello";
+    const PLAIN: bool = true;
+}
+
 impl Message for Register {
     const EVENT: &'static str = "register";
     const PLAIN: bool = true;
@@ -375,6 +443,9 @@ impl Message for Register {
 messages! {
     /// What the gateway sends.
     ToProcess {
+        Claim in Box = "claim" (PLAIN),
+        Release = "release",
+        Heartbeat = "heartbeat",
         Registered = "registered",
         Refused = "refused" (PLAIN),
         Expected = "expected",
@@ -390,8 +461,11 @@ messages! {
 }
 
 messages! {
-    /// What a db-process sends, once it is registered.
+    /// What a db-process sends, after [`Hello`] and beside [`Register`].
     ToGateway {
+        Granted = "granted",
+        TermReport in Box = "term" (PLAIN),
+        Kept = "kept",
         Compared = "compared",
         CopiesChanged in Box = "copies",
         Applied = "applied",
@@ -446,19 +520,19 @@ mod tests {
 
     /// Processes of the same revision may run different versions of this program.
     #[test]
-    fn the_events_of_revision_6_are_these() {
+    fn the_events_of_revision_7_are_these() {
         let down = [ToProcess::EVENTS, Query::EVENTS].concat().join(" ");
         let up = [ToGateway::EVENTS, Answer::EVENTS].concat().join(" ");
-        assert_eq!(REVISION, 6);
+        assert_eq!(REVISION, 7);
         assert_eq!(
             down,
-            "registered refused expected ring reads writes merge renew released beat page_query count_query \
-             changes_query tombstone_query digest_query erase_query"
+            "claim release heartbeat registered refused expected ring reads writes merge renew released beat \
+             page_query count_query changes_query tombstone_query digest_query erase_query"
         );
         assert_eq!(
             up,
-            "compared copies applied following read written merged leaving alive usage page count \
-             changes tombstones digest erased"
+            "granted term kept compared copies applied following read written merged leaving alive usage page \
+             count changes tombstones digest erased"
         );
         let query = CountQuery { query: 3, role: Role::Replica, group: Some(-1) };
         let sent = ToProcess::Query(Query::CountQuery(query)).encode();

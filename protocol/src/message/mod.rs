@@ -92,7 +92,7 @@ pub mod replication;
 pub mod usage;
 
 /// Revision of the messages. Processes of different revisions refuse each other at registration.
-pub const REVISION: u32 = 6;
+pub const REVISION: u32 = 7;
 
 /// At most this many operations travel in one frame, but for op-log entries to a copy that is far behind.
 pub const MAX_BATCH: usize = 256;
