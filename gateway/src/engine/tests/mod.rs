@@ -153,6 +153,7 @@ impl Script {
         self.engine.flush(&mut commands);
         for command in commands {
             match command {
+                Command::StepDown => unreachable!("there is no election here"),
                 Command::Send { session, message } => self.receive(session, message),
                 Command::AnswerRead { request, result } => self.reads.push((request, result)),
                 Command::AnswerWrite { request, result, .. } => self.writes.push((request, result)),
