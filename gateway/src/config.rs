@@ -9,8 +9,13 @@ use process::handshake::GATEWAY;
 use process::secret::{self, Secret};
 use process::{Addresses, CommonSettings, NodeEnv, TlsFiles};
 
-use crate::http::{self, Access, AllowedHost, AllowedOrigin, HttpSettings, Launcher, Rate, Sites, Token};
+use crate::http::{
+    self, Access, Advertised, AllowedHost, AllowedOrigin, HttpSettings, Launcher, Rate, Sites, Token,
+};
 use crate::tokens_file;
+
+/// The longest name of a gateway.
+const MAX_NAME: usize = 64;
 
 /// The REST gateway of a ring of users
 #[derive(Parser, Clone, Debug)]
@@ -72,6 +77,14 @@ pub struct GatewayConfig {
     #[arg(long, env = "ALLOWED_ORIGINS", value_delimiter = ',', value_name = "ORIGINS",
           default_value = "local", value_parser = some(AllowedOrigin::parse))]
     pub allowed_origins: Vec<Option<AllowedOrigin>>,
+    /// Name of this gateway among those of its ring; no two alike
+    #[arg(long, env = "GATEWAY_NAME", default_value = "gateway", value_name = "NAME",
+          value_parser = gateway_name)]
+    pub gateway_name: String,
+    /// Host name or address, and port if it is another, at which other gateways find the REST API [default:
+    /// the address that the db-processes see]
+    #[arg(long, env = "ADVERTISED_ADDRESS", value_name = "HOST[:PORT]", value_parser = Advertised::parse)]
+    pub advertised_address: Option<Advertised>,
     /// So many seconds after a user was deleted nothing is kept of it any more; 0 keeps what is left for ever
     #[arg(long, env = "PURGE_AFTER", default_value_t = 86_400, value_name = "SECONDS")]
     pub purge_after: u64,
@@ -202,7 +215,11 @@ impl GatewayConfig {
         HttpSettings {
             access: Access::new(self.tokens().unwrap_or_default(), self.allow_anonymous),
             sites: Sites::new(
-                listed.chain(certified.into_iter().map(AllowedHost::Name)).collect(),
+                // Requests that other gateways forward ask for that address.
+                listed
+                    .chain(certified.into_iter().map(AllowedHost::Name))
+                    .chain(self.advertised_address.as_ref().map(Advertised::name))
+                    .collect(),
                 self.allowed_origins.iter().flatten().cloned().collect(),
             ),
             launcher: self.launcher,
@@ -217,6 +234,16 @@ fn some<T>(
     parse: fn(&str) -> Result<T, &'static str>,
 ) -> impl Fn(&str) -> Result<Option<T>, &'static str> + Clone {
     move |text| if text.trim().is_empty() { Ok(None) } else { parse(text).map(Some) }
+}
+
+/// Names appear in metrics and in the page.
+fn gateway_name(text: &str) -> Result<String, &'static str> {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+    if (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(is_good) {
+        Ok(text.to_owned())
+    } else {
+        Err("allowed: 1 to 64 letters, digits, hyphens and dots")
+    }
 }
 
 #[cfg(test)]
@@ -339,6 +366,20 @@ mod tests {
     }
 
     #[test]
+    fn gateways_have_names_and_addresses() {
+        let one = config(&["--gateway-name=gateway-1.a", "--advertised-address=gw-1:4001"]).expect("both");
+        assert_eq!(one.gateway_name, "gateway-1.a");
+        assert_eq!(one.advertised_address.map(|at| at.to_string()).as_deref(), Some("gw-1:4001"));
+        assert_eq!(config(&[]).expect("defaults").gateway_name, "gateway");
+        for bad in ["", "a b", "a_b", "ä", &"a".repeat(65)] {
+            let line = refusal(&[&format!("--gateway-name={bad}")]);
+            assert!(line.starts_with("GATEWAY_NAME (--gateway-name): "), "{line}");
+        }
+        let line = refusal(&["--advertised-address=http://a"]);
+        assert!(line.starts_with("ADVERTISED_ADDRESS (--advertised-address): "), "{line}");
+    }
+
+    #[test]
     fn a_secret_is_needed_and_production_needs_good_ones() {
         let line = refusal(&[]);
         assert!(line.starts_with("CLUSTER_SECRET (--cluster-secret): it is missing"), "{line}");
@@ -425,6 +466,8 @@ mod tests {
             "API_TOKENS",
             "API_TOKENS_FILE",
             "ALLOW_ANONYMOUS",
+            "GATEWAY_NAME",
+            "ADVERTISED_ADDRESS",
             "ALLOWED_HOSTS",
             "ALLOWED_ORIGINS",
             "PURGE_AFTER",

@@ -29,8 +29,6 @@ const TAIL_BYTES: usize = 64 << 20;
 /// So many open files are left for everything that is no connection of a caller.
 const RESERVED_FILES: usize = 512;
 
-const GATEWAY_NAME: &str = "gateway";
-
 /// Links of db-processes: two of each, as one may come back before the gateway notices that it was gone.
 const MAX_MEMBERS: usize = 2_000;
 
@@ -121,11 +119,12 @@ impl Gateway {
         );
         let secret = config.common.ring_secret().map_err(anyhow::Error::msg)?;
         let id = Uuid::new_v4();
+        let advertised = config.advertised_address.as_ref();
         let me = protocol::term::Gateway {
             id,
-            name: GATEWAY_NAME.to_owned(),
-            host: None,
-            port: rest_address.port(),
+            name: config.gateway_name.clone(),
+            host: advertised.map(Advertised::host),
+            port: advertised.and_then(Advertised::port).unwrap_or(rest_address.port()),
         };
         let election = Election::new(me, config.db_processes, id.as_u64_pair().1);
         let engine = ElectedEngine::new(
@@ -137,7 +136,7 @@ impl Gateway {
             },
             election,
         );
-        let (standing, _standings) = watch::channel(Standing::default());
+        let (standing, standings) = watch::channel(Standing::Active { term: 0 });
         let connections = Connections::default();
         let (handle, requests) = EngineHandle::channel();
         let (events_in, events) = mpsc::unbounded_channel();
@@ -158,7 +157,8 @@ impl Gateway {
             transport::serve((socket, socket_policy), secret, connections, events_in, ring_shutdown.clone());
         let linking = tokio::spawn(links);
 
-        let settings = HttpSettings { closing: shutdown.clone(), ..config.http_settings() };
+        let settings =
+            HttpSettings { closing: shutdown.clone(), standing: standings, ..config.http_settings() };
         let access = settings.access.clone();
         if let Some(file) = config.api_tokens_file.clone() {
             let others = config.tokens().map_err(anyhow::Error::msg)?;

@@ -18,12 +18,13 @@ use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{Route, future::RouteFuture};
-use futures_util::future::{Either, Ready, ready};
+use futures_util::future::{BoxFuture, Either, Ready, ready};
 use tower::{Layer, Service};
 use uuid::Uuid;
 
 use super::document;
 use super::fairness::{Client, RateLimit};
+use super::forward::{Forwarder, Forwarding, FromActive};
 use super::input::etag::hexadecimal;
 use super::input::head;
 use super::input::site::{self, Sites};
@@ -45,14 +46,16 @@ pub(super) struct Guards {
     request_ids: Arc<RequestIds>,
     metrics: RequestMetrics,
     rate: Option<Arc<RateLimit>>,
+    forwarder: Forwarder,
 }
 
 impl Guards {
     pub(super) fn new(settings: &HttpSettings, metrics: &Metrics) -> Self {
         let (access, sites) = (settings.access.clone(), Arc::new(settings.sites.clone()));
         let rate = settings.rate.map(|rate| Arc::new(RateLimit::new(rate, metrics.limits.of(Limit::Rate))));
-        let metrics = metrics.requests.clone();
-        Self { access, sites, request_ids: Arc::new(RequestIds::new()), metrics, rate }
+        let forwarder = Forwarder::new(settings, metrics.forwarded.clone());
+        let (request_ids, metrics) = (Arc::new(RequestIds::new()), metrics.requests.clone());
+        Self { access, sites, request_ids, metrics, rate, forwarder }
     }
 
     /// What guards a route, which is named by its template: so no request has to look for that.
@@ -76,6 +79,8 @@ impl Guards {
             // Whoever watches the gateway is to see that it is well.
             rate: self.rate.clone().filter(|_| !route.starts_with("/health/")),
             names_client: matches!(route, "/api/user/bulk" | "/api/user/changes"),
+            forwarder: self.forwarder.clone(),
+            forwarding: Forwarding::of(route),
         }))
     }
 }
@@ -93,6 +98,8 @@ struct Shared {
     rate: Option<Arc<RateLimit>>,
     /// Whether a handler counts its requests by [`Client`].
     names_client: bool,
+    forwarder: Forwarder,
+    forwarding: Forwarding,
 }
 
 impl Shared {
@@ -159,21 +166,31 @@ impl Service<Request> for Guard {
         };
         let (work, caller) = match admitted {
             Err(refused) => (Either::Left(ready(Ok(*refused))), None),
+            Ok(caller) if shared.forwarder.takes(shared.forwarding, &request) => {
+                let work = shared.forwarder.forward(shared.forwarding, &self.route, request, &request_id);
+                (Either::Right(Either::Right(work)), caller)
+            }
             Ok(caller) => {
                 if shared.names_client {
                     let client = Client::of(&caller, request.extensions());
                     request.extensions_mut().insert(client);
                 }
-                (Either::Right(self.route.call(request)), caller)
+                (Either::Right(Either::Left(self.route.call(request))), caller)
             }
         };
         Guarded { work, request_id, caller, reader, measured, shared: Arc::clone(shared) }
     }
 }
 
+/// What answers a request: a refusal, the route, or the gateway that is active.
+type Work = Either<
+    Ready<Result<Response, Infallible>>,
+    Either<RouteFuture<Infallible>, BoxFuture<'static, Result<Response, Infallible>>>,
+>;
+
 /// A guarded request on its way.
 pub(super) struct Guarded {
-    work: Either<Ready<Result<Response, Infallible>>, RouteFuture<Infallible>>,
+    work: Work,
     request_id: HeaderValue,
     caller: Caller,
     /// The origin of a page of another server that may read the answer.
@@ -198,7 +215,10 @@ impl Future for Guarded {
                 Problem::internal().into_response()
             }
         };
-        let mut response = problem::finish(response, &this.request_id, this.shared.methods.as_deref());
+        // What another gateway answers is worded.
+        let methods = this.shared.methods.as_deref();
+        let methods = methods.filter(|_| response.extensions().get::<FromActive>().is_none());
+        let mut response = problem::finish(response, &this.request_id, methods);
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, this.request_id.clone());
         // Users are private, and old ones of no use; what may be stored says so itself.

@@ -7,6 +7,7 @@
 //!   words.
 //! * `input`: from the bytes of a request to valid values, or to everything that is wrong with them.
 //! * `api`: the engine with a deadline.
+//! * `forward`: what happens to a request while another gateway is active.
 //! * `problem`, `kind`: the one mapping from errors to responses, and the table of all errors. `metrics`:
 //!   what is counted.
 //! * `fairness`: what one client may take of what all share.
@@ -22,6 +23,7 @@
 mod api;
 mod document;
 mod fairness;
+mod forward;
 mod handlers;
 mod input;
 mod kind;
@@ -34,7 +36,7 @@ mod router;
 mod settings;
 
 pub use fairness::Rate;
-pub use input::site::{AllowedHost, AllowedOrigin, Sites};
+pub use input::site::{Advertised, AllowedHost, AllowedOrigin, Sites};
 pub use input::token::{Access, BadTokens, Role, Token};
 pub use port::{MAX_CONNECTIONS, policy, tls};
 pub use router::router;

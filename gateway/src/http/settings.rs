@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::fairness::Rate;
 use super::input::site::Sites;
 use super::input::token::Access;
+use crate::standing::Standing;
 
 /// How the ring was started, so that the page can say how one of its processes is stopped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -54,6 +56,10 @@ pub struct HttpSettings {
     pub launcher: Launcher,
     /// Ends the streams that have no end of their own; other requests are finished.
     pub closing: CancellationToken,
+    /// Which gateway is active. Where another one is, requests are forwarded to it.
+    pub standing: watch::Receiver<Standing>,
+    /// How long a request waits while no gateway is active.
+    pub standing_wait: Duration,
 }
 
 impl Default for HttpSettings {
@@ -66,6 +72,9 @@ impl Default for HttpSettings {
             heartbeat: Duration::from_secs(15),
             launcher: Launcher::default(),
             closing: CancellationToken::new(),
+            // This one, for ever.
+            standing: watch::channel(Standing::Active { term: 0 }).1,
+            standing_wait: Duration::from_secs(2),
         }
     }
 }

@@ -29,7 +29,7 @@ fn results(answer: &Answer) -> Vec<Value> {
 }
 
 /// A request whose body is sent bit by bit, and the response while it comes.
-async fn open(api: &Api) -> (mpsc::Sender<&'static str>, Response) {
+pub(crate) async fn open(api: &Api) -> (mpsc::Sender<&'static str>, Response) {
     open_from(api, 1).await
 }
 
@@ -47,7 +47,7 @@ async fn open_from(api: &Api, host: u8) -> (mpsc::Sender<&'static str>, Response
     (sender, response)
 }
 
-async fn next(response: &mut Response) -> Option<Vec<Value>> {
+pub(crate) async fn next(response: &mut Response) -> Option<Vec<Value>> {
     let frame = timeout(PATIENCE, response.body_mut().frame()).await.expect("no hang")?;
     let data = frame.expect("no error").into_data().expect("no trailers");
     let text = std::str::from_utf8(&data).expect("text");

@@ -17,13 +17,13 @@ use crate::ring::{Api, ID, Mood, anonymous, call};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An open stream.
-struct Stream {
+pub(crate) struct Stream {
     chunks: BodyDataStream,
     received: String,
 }
 
 impl Stream {
-    async fn open(api: &Api, path: &str, last: Option<&str>) -> Self {
+    pub(crate) async fn open(api: &Api, path: &str, last: Option<&str>) -> Self {
         let mut request = Request::get(path).header("host", "localhost");
         if let Some(last) = last {
             request = request.header("last-event-id", last);
@@ -42,7 +42,7 @@ impl Stream {
     }
 
     /// The next block, without the empty line after it.
-    async fn event(&mut self) -> String {
+    pub(crate) async fn event(&mut self) -> String {
         loop {
             if let Some((event, rest)) = self.received.split_once("\n\n") {
                 let (event, rest) = (event.to_owned(), rest.to_owned());
@@ -54,13 +54,13 @@ impl Stream {
         }
     }
 
-    async fn end(mut self) {
+    pub(crate) async fn end(mut self) {
         assert_eq!(self.received, "");
         assert!(timeout(PATIENCE, self.chunks.next()).await.expect("an end").is_none());
     }
 }
 
-async fn create(api: &Api) -> String {
+pub(crate) async fn create(api: &Api) -> String {
     let body = format!(r#"{{"id":"{ID}","name":"Ada","email":"ada@example.org","group":7}}"#);
     let created = api.json("POST", "/api/user", body).await;
     assert_eq!(created.status, 201);

@@ -8,6 +8,7 @@
 //! * `contract`: the OpenAPI document, which every answer is held against. `figures`: metrics and pages.
 //! * `around`: health, tokens, request ids, trailing slashes.
 //! * `fairness`: what one client may take of what all share.
+//! * `forward`: through a gateway that is not active. `forward_faults`: while the active one fails.
 //! * `roles`: which role each call of the document asks for.
 //! * `changes`: the live feed. `pages`: what pages of other sites can do with a browser.
 //! * `tls`: the same with TLS.
@@ -22,6 +23,8 @@ mod contract;
 mod errors;
 mod fairness;
 mod figures;
+mod forward;
+mod forward_faults;
 mod hostile;
 mod list;
 mod pages;

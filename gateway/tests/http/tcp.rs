@@ -143,7 +143,7 @@ async fn a_large_body_is_refused_with_an_answer() {
 }
 
 /// One answer, by its `Content-Length`.
-async fn answer(stream: &mut BufReader<TcpStream>) -> (String, String) {
+pub(crate) async fn answer(stream: &mut BufReader<TcpStream>) -> (String, String) {
     let (mut head, mut length) = (String::new(), 0);
     while !head.ends_with("\r\n\r\n") {
         let start = head.len();

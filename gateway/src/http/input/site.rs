@@ -11,7 +11,9 @@
 //!
 //! What is no browser may say anything here, and gains nothing by it: tokens are for that.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 
 use axum::extract::Request;
 use axum::http::header::{
@@ -46,6 +48,15 @@ pub enum AllowedHost {
     Name(String),
 }
 
+/// Where other gateways find this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertised {
+    /// Host name or address; IPv6 in brackets.
+    host: String,
+    /// `None`: the port on which it listens.
+    port: Option<NonZeroU16>,
+}
+
 /// One entry of `ALLOWED_ORIGINS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedOrigin {
@@ -68,6 +79,54 @@ impl AllowedHost {
             _ if text == "*" => Ok(Self::Any),
             Some(name) if name == text && !name.contains('*') => Ok(Self::Name(text.to_ascii_lowercase())),
             _ => Err("allowed: host names without a port, separated by commas; or *"),
+        }
+    }
+}
+
+impl Advertised {
+    /// Host name or address.
+    pub fn host(&self) -> String {
+        self.host.clone()
+    }
+
+    /// Its port, where it is not the one on which it listens.
+    pub fn port(&self) -> Option<u16> {
+        self.port.map(NonZeroU16::get)
+    }
+
+    /// Reads `HOST[:PORT]`. An IPv6 address without brackets has no port.
+    ///
+    /// # Errors
+    /// What is allowed.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let allowed = "allowed: a host name or an address, and a port: gateway-1.ring, [2001:db8::1]:3001";
+        if let Ok(IpAddr::V6(address)) = text.parse() {
+            return Ok(Self { host: format!("[{address}]"), port: None });
+        }
+        let host = host_name(text).filter(|host| host.starts_with('[') || is_plain(host)).ok_or(allowed)?;
+        let port = match text[host.len()..].strip_prefix(':') {
+            Some(port) => Some(port.parse().map_err(|_| allowed)?),
+            None => None,
+        };
+        Ok(Self { host: host.to_ascii_lowercase(), port })
+    }
+
+    /// Host and port, where this is the port on which it listens.
+    pub fn authority(&self, listening: u16) -> String {
+        Self { host: self.host.clone(), port: self.port.or(NonZeroU16::new(listening)) }.to_string()
+    }
+
+    /// The name by which requests of other gateways ask for this one.
+    pub(crate) fn name(&self) -> AllowedHost {
+        AllowedHost::Name(without_dot(&self.host).to_owned())
+    }
+}
+
+impl fmt::Display for Advertised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{}:{port}", self.host),
+            None => f.write_str(&self.host),
         }
     }
 }
@@ -190,6 +249,11 @@ fn is_foreign(method: &Method, headers: &HeaderMap) -> bool {
 fn authority(origin: &HeaderValue) -> Option<&str> {
     let origin = origin.to_str().ok()?;
     origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))
+}
+
+/// Whether it is a name or an IPv4 address as they are in use.
+fn is_plain(host: &str) -> bool {
+    host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
 /// A name may end with the dot of the root.
@@ -362,6 +426,24 @@ mod tests {
         for site in ["same-origin", "same-site", "none"] {
             assert_eq!(said("POST", site, "cors"), Ok(None), "{site}");
         }
+    }
+
+    #[test]
+    fn addresses_for_other_gateways() {
+        for (text, listening) in [
+            ("gateway-1.ring", "gateway-1.ring:3001"),
+            ("Gateway-1:80", "gateway-1:80"),
+            ("10.0.0.7", "10.0.0.7:3001"),
+            ("[2001:db8::1]:4001", "[2001:db8::1]:4001"),
+            ("2001:db8::1", "[2001:db8::1]:3001"),
+        ] {
+            assert_eq!(Advertised::parse(text).map(|at| at.authority(3001)), Ok(listening.to_owned()));
+        }
+        for bad in ["", ":80", "a:0", "a:", "a:65536", "a b", "http://a", "a/b", "a@b", "*"] {
+            assert!(Advertised::parse(bad).is_err(), "{bad}");
+        }
+        let own = Advertised::parse("Gateway-1.ring.:80").expect("an address").name();
+        assert_eq!(outcome(&Sites::new(vec![own], vec![]), "gateway-1.ring:80", "GET", &[]), Ok(None));
     }
 
     #[test]

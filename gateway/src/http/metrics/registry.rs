@@ -3,6 +3,7 @@
 use prometheus::Registry;
 use prometheus::proto::MetricFamily;
 
+use super::forwarded::ForwardMetrics;
 use super::limits::LimitMetrics;
 use super::requests::RequestMetrics;
 use super::subscribers::SubscriberMetrics;
@@ -14,6 +15,7 @@ pub(crate) struct Metrics {
     pub(crate) requests: RequestMetrics,
     pub(crate) subscribers: SubscriberMetrics,
     pub(crate) limits: LimitMetrics,
+    pub(crate) forwarded: ForwardMetrics,
 }
 
 impl Metrics {
@@ -23,7 +25,8 @@ impl Metrics {
         let requests = RequestMetrics::register(&registry).expect(named_well);
         let subscribers = SubscriberMetrics::register(&registry).expect(named_well);
         let limits = LimitMetrics::register(&registry).expect(named_well);
-        Self { registry, requests, subscribers, limits }
+        let forwarded = ForwardMetrics::register(&registry).expect(named_well);
+        Self { registry, requests, subscribers, limits, forwarded }
     }
 
     /// All metrics that have a value.

@@ -42,14 +42,18 @@ pub(crate) fn of_operation(id: &str) -> &'static [Kind] {
             MalformedId, Busy, UnsupportedMediaType, Unavailable, NotErased, Overloaded, OutcomeUnknown,
         ],
         "listUsers" | "countUsers" => &[Unavailable, Overloaded, NoAnswer],
-        "changeUsersInBulk" => &[UnsupportedMediaType, TooManyStreams, Overloaded],
+        "changeUsersInBulk" => {
+            &[UnsupportedMediaType, TooManyStreams, Unavailable, Overloaded, OutcomeUnknown]
+        }
         "listenToChanges" => &[
             MalformedEventId, FutureEventId, ChangesGone, TooManyStreams, TooManySubscribers, Unavailable,
             Overloaded, NoAnswer,
         ],
         "getCluster" => &[Unavailable, NoAnswer],
-        "checkCopies" => &[Busy, Unavailable],
-        "repairPartition" => &[PartitionNotFound, NotRepairable, Busy, UnsupportedMediaType, Unavailable],
+        "checkCopies" => &[Busy, Unavailable, NoAnswer],
+        "repairPartition" => &[
+            PartitionNotFound, NotRepairable, Busy, UnsupportedMediaType, Unavailable, OutcomeUnknown,
+        ],
         "promotePartition" => &[
             PartitionNotFound, PartitionServed, UnsupportedMediaType, Unavailable, OutcomeUnknown, NoAnswer,
         ],

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
@@ -41,6 +42,17 @@ const WINDOW: u32 = (1 << 16) - 1;
 /// For a year, browsers use nothing but TLS.
 const HTTPS_ONLY: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
+tokio::task_local! {
+    /// Where the caller of a connection is.
+    static ADDRESS: IpAddr;
+}
+
+/// The address of the caller whose request is handled by this task, where it came over a connection. Here
+/// rather than in an extension, which would cost every request two allocations.
+pub fn caller_address() -> Option<IpAddr> {
+    ADDRESS.try_with(|address| *address).ok()
+}
+
 /// The connection of a request that asks for another protocol: an extension of the request.
 #[derive(Debug, Clone)]
 pub struct Caller {
@@ -76,10 +88,13 @@ pub(super) async fn run(
     let begun = timeout(room.policy().idle, stream.begun());
     match shutdown.run_until_cancelled(begun).await {
         Some(Ok(())) if !activity.is_closed() => {
+            let address = activity.address.ip();
             let served = Served { router, activity, room, secure: tls.is_some(), certificate: None };
             match tls {
-                Some(tls) => Box::pin(serve_tls(stream, tls, served, shutdown)).await,
-                None => Box::pin(serve_http1(stream, served, shutdown)).await,
+                Some(tls) => {
+                    Box::pin(ADDRESS.scope(address, serve_tls(stream, tls, served, shutdown))).await;
+                }
+                None => Box::pin(ADDRESS.scope(address, serve_http1(stream, served, shutdown))).await,
             }
         }
         _ => debug!("a connection is closed: it was not used"),

@@ -54,6 +54,6 @@ mod room;
 mod stream;
 
 pub use activity::network;
-pub use connection::Caller;
+pub use connection::{Caller, caller_address};
 pub use listener::serve;
 pub use policy::Policy;
