@@ -18,7 +18,7 @@ use crate::config::GatewayConfig;
 use crate::election::{ElectedEngine, Election};
 use crate::engine::EngineConfig;
 use crate::engine_task::{EngineHandle, EngineTask};
-use crate::http::{self, HttpSettings};
+use crate::http::{self, Advertised, HttpSettings};
 use crate::standing::Standing;
 use crate::tokens_file;
 use crate::transport::{self, Connections};
@@ -153,8 +153,9 @@ impl Gateway {
             tokio::spawn(tls.watch(ring_shutdown.clone()));
         }
         let socket = socket.with_tls(ring_tls);
+        let links_shutdown = CancellationToken::new();
         let links =
-            transport::serve((socket, socket_policy), secret, connections, events_in, ring_shutdown.clone());
+            transport::serve((socket, socket_policy), secret, connections, events_in, links_shutdown.clone());
         let linking = tokio::spawn(links);
 
         let settings =
@@ -185,8 +186,10 @@ impl Gateway {
             () = deadline => warn!("some requests were still in flight when the time to stop was over"),
         }
         ring_shutdown.cancel();
-        linking.await.context("the link server panicked")?;
+        // It may have to tell the processes that another gateway is next.
         deciding.await.context("the engine panicked")?;
+        links_shutdown.cancel();
+        linking.await.context("the link server panicked")?;
         waking.await.context("the feed panicked")?;
         info!("gateway stopped");
         Ok(())

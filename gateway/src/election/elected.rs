@@ -29,8 +29,10 @@ pub struct ElectedEngine {
     /// How many engines there were before.
     before: u128,
     wall_clock: u64,
-    /// It ends when all that is under way has been answered, and takes nothing more.
+    /// It hands over when all that is under way has been answered.
     closing: bool,
+    /// Registrations that came while this gateway was a candidate.
+    early: Vec<Event>,
     /// What was told last of the standing, and whether it may have changed since.
     standing: Option<Standing>,
     may_have_changed: bool,
@@ -47,6 +49,7 @@ impl ElectedEngine {
             before: 0,
             wall_clock: 0,
             closing: false,
+            early: Vec::new(),
             standing: None,
             may_have_changed: true,
         }
@@ -79,9 +82,13 @@ impl ElectedEngine {
             Event::Message { session, message: ToGateway::Kept(kept) } => {
                 self.election.kept(now, session, kept);
             }
-            Event::Register { session, .. } if !self.election.may_register(session) => {}
+            Event::Register { session, .. } if !self.election.has_granted(session) => {}
+            // The first ones come before the majority is there.
+            Event::Register { .. } if !self.is_active() => self.early.push(event),
             Event::Closed { session } => {
                 self.election.closed(session);
+                self.early
+                    .retain(|early| !matches!(early, Event::Register { session: of, .. } if *of == session));
                 self.may_have_changed = true;
                 self.decide(now, Event::Closed { session }, commands);
             }
@@ -95,7 +102,7 @@ impl ElectedEngine {
     }
 
     fn decide(&mut self, now: Duration, event: Event, commands: &mut Vec<Command>) {
-        if self.is_active() && !(self.closing && is_request(&event)) {
+        if self.is_active() {
             self.engine.step(now.saturating_sub(self.begun), event, commands);
         } else {
             commands.extend(refuse(event, self.config.size));
@@ -135,8 +142,9 @@ impl ElectedEngine {
         })
     }
 
-    /// Begins to hand over to another gateway, if there is one: no more requests are taken. Returns whether
-    /// [`Self::retire`] is to be called when all that are under way have their answers.
+    /// Begins to hand over to another gateway, if there is one: from now on it says that none is active, so
+    /// that no more requests come. Returns whether [`Self::retire`] is to be called when all that are under
+    /// way have their answers.
     pub fn close(&mut self) -> bool {
         self.closing = self.election.has_successor();
         self.may_have_changed = true;
@@ -147,6 +155,11 @@ impl ElectedEngine {
     pub fn retire(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let orders = self.election.retire();
         self.obey(now, orders, commands);
+    }
+
+    /// Whether a process still stands by this gateway, though it has given its term up.
+    pub fn is_held(&self) -> bool {
+        self.election.is_held()
     }
 
     /// As [`Engine::is_idle`].
@@ -209,6 +222,15 @@ impl ElectedEngine {
                 Order::Begin(term) => {
                     self.begin_anew(now);
                     commands.push(Command::Report(RingEvent::GatewayActive { term }));
+                    for register in mem::take(&mut self.early) {
+                        let granted = match &register {
+                            Event::Register { session, .. } => self.election.has_granted(*session),
+                            _ => false,
+                        };
+                        if granted {
+                            self.decide(now, register, commands);
+                        }
+                    }
                 }
                 Order::End(why) => {
                     self.begin_anew(now);
@@ -228,19 +250,6 @@ impl ElectedEngine {
         self.engine.note_wall_clock(self.wall_clock);
         self.begun = now;
     }
-}
-
-fn is_request(event: &Event) -> bool {
-    matches!(
-        event,
-        Event::Read { .. }
-            | Event::Write { .. }
-            | Event::Question { .. }
-            | Event::Size { .. }
-            | Event::Subscribe { .. }
-            | Event::PurgeUser { .. }
-            | Event::EraseInCopy { .. }
-    )
 }
 
 /// The answer to a request that came to a gateway that is not active. Nothing was done.

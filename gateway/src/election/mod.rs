@@ -233,9 +233,9 @@ impl Election {
         self.links.remove(&session);
     }
 
-    /// Whether a process may register on that connection.
-    pub(crate) fn may_register(&self, session: SessionId) -> bool {
-        self.term().is_some() && self.links.get(&session).is_some_and(|link| link.granted.is_some())
+    /// Whether the process on that connection has granted what this gateway holds, or claims.
+    pub(crate) fn has_granted(&self, session: SessionId) -> bool {
+        self.links.get(&session).is_some_and(|link| link.granted.is_some())
     }
 
     /// Time has passed.
@@ -259,6 +259,12 @@ impl Election {
         }
         self.state = State::Retired;
         std::mem::take(&mut self.orders)
+    }
+
+    /// Whether a process still stands by this gateway, though it has given its term up.
+    pub(crate) fn is_held(&self) -> bool {
+        let mine = |link: &Link| link.report.holder.as_ref().is_some_and(|holder| holder.id == self.me.id);
+        self.state == State::Retired && self.links.values().any(|link| mine(link) && !link.report.free)
     }
 
     /// The term that this gateway holds or claims.

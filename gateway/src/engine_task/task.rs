@@ -41,6 +41,9 @@ const ERASE_AT_LEAST: Duration = Duration::from_secs(3_600);
 /// What is in flight when this gateway hands over gets so long to end.
 const HAND_OVER: Duration = Duration::from_secs(1);
 
+/// The processes get so long to learn that this gateway has given its term up.
+const RELEASED: Duration = Duration::from_millis(300);
+
 /// At most this many messages are taken in before time and shutdown are looked at again.
 const BURST: usize = 1024;
 
@@ -333,7 +336,7 @@ impl EngineTask {
     ) {
         let mut shutdown = pin!(shutdown.cancelled());
         let mut leave = pin!(leave.cancelled());
-        let (mut left, mut hand_over_until) = (false, None);
+        let (mut left, mut hand_over_until, mut end_by) = (false, None, None);
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut new_requests, mut new_events) = (Vec::new(), Vec::new());
@@ -342,7 +345,7 @@ impl EngineTask {
         loop {
             tokio::select! {
                 biased;
-                () = &mut shutdown => break,
+                () = &mut shutdown, if end_by.is_none() => end_by = Some(self.start.elapsed() + RELEASED),
                 () = &mut leave, if !left => {
                     left = true;
                     hand_over_until = self.engine.close().then(|| self.start.elapsed() + HAND_OVER);
@@ -354,10 +357,10 @@ impl EngineTask {
                         self.engine.step(now, event, &mut self.commands);
                     }
                 }
-                count = requests.recv_many(&mut new_requests, BURST) => {
+                count = requests.recv_many(&mut new_requests, BURST), if end_by.is_none() => {
                     if count == 0 {
                         // No handle is left: the HTTP server has ended.
-                        break;
+                        end_by = Some(self.start.elapsed() + RELEASED);
                     }
                     gathered += count;
                     let (now, unix_millis) = (self.start.elapsed(), unix_millis());
@@ -365,13 +368,16 @@ impl EngineTask {
                 }
             }
             if let Some(until) = hand_over_until
-                && (self.pending.is_empty() || self.start.elapsed() >= until)
+                && (self.pending.is_empty() || self.start.elapsed() >= until || end_by.is_some())
             {
                 hand_over_until = None;
                 self.engine.retire(self.start.elapsed(), &mut self.commands);
             }
             self.carry_out();
             self.tell_standing();
+            if end_by.is_some_and(|by| !self.engine.is_held() || self.start.elapsed() >= by) {
+                break;
+            }
             let idle = || requests.is_empty() && events.is_empty();
             // Other connections may have requests that are only not read yet: they should leave in the same
             // frames.

@@ -21,6 +21,7 @@ use crate::engine_task::{EngineHandle, OneOfMany, Reply, Unserved};
 use crate::feed::Subscription;
 use crate::scatter::check::{self, Begun, Check};
 use crate::scatter::{self, List};
+use crate::standing::Standing;
 use crate::status::ClusterStatus;
 
 /// How long a request that is late already may take to find out which partition it was about.
@@ -68,6 +69,11 @@ const CHECKING: &str = "Nothing was done: a check or repair is at work. Ask agai
 const ERASING: &str = "Nothing was done: another user is being erased. Ask again when that has ended.";
 
 impl Api {
+    /// What this gateway is among those of its ring.
+    pub(super) fn standing(&self) -> Standing {
+        self.0.settings.standing.borrow().clone()
+    }
+
     pub(super) fn new(engine: EngineHandle, settings: &HttpSettings, limits: &LimitMetrics) -> Self {
         let [checks, erasures] =
             [Limit::Checks, Limit::Erasures].map(|limit| OneAtATime::new(limits.of(limit)));

@@ -9,6 +9,7 @@ use crate::http::api::Api;
 use crate::http::input::query::NoParameters;
 use crate::http::kind::Kind;
 use crate::http::problem::{Answer, Problem};
+use crate::standing::Standing;
 use crate::status::PartitionStatus;
 
 /// All is well.
@@ -38,11 +39,19 @@ pub(crate) async fn get_liveness(_: NoParameters) -> Json<Healthy> {
 
 /// Whether the ring is ready
 ///
-/// Every partition takes reads and writes; otherwise 503, which says what has to happen.
+/// Every partition takes reads and writes; otherwise 503, which says what has to happen. A gateway that is a
+/// standby is ready while it knows the active one.
 #[utoipa::path(get, path = "/health/ready", responses(
     (status = 200, description = "It is.", body = Healthy),
 ))]
 pub(crate) async fn get_readiness(State(api): State<Api>, _: NoParameters) -> Answer<Json<Healthy>> {
+    match api.standing() {
+        Standing::Active { .. } => {}
+        Standing::Standby { active: Some(_) } => return Ok(Json(Healthy { status: Health::Ready })),
+        Standing::Standby { active: None } => {
+            return Err(Problem::new(Kind::NotReady, "No gateway of the ring is active."));
+        }
+    }
     let status = api.status().await?;
     if status.ready {
         return Ok(Json(Healthy { status: Health::Ready }));
