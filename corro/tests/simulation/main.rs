@@ -22,6 +22,7 @@ mod config;
 mod faults;
 mod feed;
 mod gateway;
+mod gateways;
 mod history;
 mod link;
 mod lister;

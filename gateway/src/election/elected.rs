@@ -116,6 +116,11 @@ impl ElectedEngine {
         }
     }
 
+    /// Whether this gateway would still act at that time, if it looked.
+    pub fn acts_at(&self, now: Duration) -> bool {
+        self.election.acts_at(now)
+    }
+
     /// Whether this gateway is active.
     pub fn is_active(&self) -> bool {
         self.election.term().is_some()

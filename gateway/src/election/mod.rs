@@ -161,11 +161,19 @@ impl Election {
 
     /// Looks whether the lease still holds. To be called before anything is decided at that time.
     pub(crate) fn check(&mut self, now: Duration) -> Vec<Order> {
-        let needs_lease = matches!(self.state, State::Active { .. });
-        if needs_lease && self.lease_begin().is_none_or(|begin| now >= begin + LEASE) {
+        if self.term().is_some() && !self.acts_at(now) {
             self.step_down("its lease has ended");
         }
         std::mem::take(&mut self.orders)
+    }
+
+    /// Whether this gateway would still act at that time, if it looked.
+    pub(crate) fn acts_at(&self, now: Duration) -> bool {
+        match self.state {
+            State::Alone { .. } => true,
+            State::Active { .. } => self.lease_begin().is_some_and(|begin| now < begin + LEASE),
+            State::Standby { .. } | State::Candidate { .. } | State::Retired => false,
+        }
     }
 
     /// A process has connected.
