@@ -104,7 +104,8 @@ impl DbProcessConfig {
     pub fn check(&self) -> Result<(), String> {
         self.common.check()?;
         let tls = self.common.ring_files.open(self.db_instance_id.as_str())?;
-        if tls.is_some() && !matches!(self.socket_server_url.scheme(), "wss" | "https") {
+        let is_plain = |url: &Url| !matches!(url.scheme(), "wss" | "https");
+        if tls.is_some() && self.socket_server_url.iter().any(is_plain) {
             return Err("SOCKET_SERVER_URL (--socket-server-url): RING_CERT_FILE is set, and it is without \
                         TLS; allowed: wss://…"
                 .to_owned());

@@ -259,7 +259,8 @@ async fn the_active_gateway_learns_who_asks() {
     let address = listener.local_addr().expect("a bound listener");
     let (standby, _standing) = follower(active_at(address, 1), anonymous()).await;
     let sent = "GET /api/user/count HTTP/1.1\r\nhost: localhost:80\r\nconnection: close, x-secret\r\n\
-                x-secret: 1\r\nte: trailers\r\nupgrade: h2c\r\nx-request-id: mine\r\nauthorization: Bearer t\r\n\
+                x-secret: 1\r\nte: trailers\r\nupgrade: h2c\r\nx-request-id: mine\r\n\
+                authorization: Bearer t\r\n\
                 origin: http://localhost:5173\r\nforwarded: for=10.0.0.7\r\n\r\n";
     let seeing = async {
         let mut stream = BufReader::new(listener.accept().await.expect("a connection").0);

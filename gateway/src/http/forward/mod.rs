@@ -8,8 +8,8 @@
 //! says that it is not active), the request waits for a new standing: up to two seconds, and of at most
 //! [`MAX_WAITING`] requests at once. After that, and beyond that, it is answered 503: nothing was done. Once
 //! it was sent, its outcome is unknown when the connection breaks, or when another term begins before the
-//! answer does. Then GET and HEAD are sent again, and so is a create with an `Idempotency-Key`; the others are
-//! answered 504. After the head of an answer there is no way back: a stream that breaks just breaks.
+//! answer does. Then GET and HEAD are sent again, and so is a create with an `Idempotency-Key`; the others
+//! are answered 504. After the head of an answer there is no way back: a stream that breaks just breaks.
 //!
 //! *What ends a stream.* Its gateway may hang: so when another term begins, streams that have no end of their
 //! own end at once, and clients come back with the last id that they have. Other answers have a moment left.
@@ -29,12 +29,12 @@ mod peer;
 mod tunnel;
 
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use axum::http::header::EXPECT;
 use axum::http::request::Parts;
 use axum::http::uri::Scheme;
@@ -208,11 +208,12 @@ impl Forwarder {
     ) -> BoxFuture<'static, Result<Response, Infallible>> {
         let (shared, route) = (Arc::clone(&self.0), route.clone());
         let (parts, body) = request.into_parts();
+        let caller = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let job = Job {
             source: Source::new(body, parts.headers.contains_key(EXPECT)),
+            caller: caller.map(|ConnectInfo(address)| address.ip()),
             parts,
             request_id: request_id.clone(),
-            caller: process::server::caller_address(),
             forwarding,
             deadline: (!forwarding.unhurried).then(|| Instant::now() + shared.patience),
         };

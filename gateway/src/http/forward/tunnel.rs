@@ -44,7 +44,7 @@ pub(super) fn dig(ours: OnUpgrade, theirs: OnUpgrade, caller: Option<Caller>, un
                     debug!(%error, "a tunnel did not begin");
                 }
             }
-            () = until.ends => debug!("a tunnel is closed: its gateway is not active any more, or this one stops"),
+            () = until.ends => debug!("a tunnel is closed: its gateway is not active any more, or stops"),
         }
     });
 }
