@@ -18,14 +18,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use protocol::InstanceName;
-use protocol::message::link::{Ring, Role, View};
+use protocol::message::link::{Gateway, Ring, Role, Term, View};
 use protocol::placement::{Place, replicated_at};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing::warn;
 use uuid::Uuid;
-
-use crate::link::terms::Grant;
 
 /// What `identity.json` holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +37,15 @@ pub struct Identity {
     /// Which gateway it takes orders from.
     #[serde(default)]
     pub grant: Grant,
+}
+
+/// What a process has granted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The highest term that it has granted; 0 where it never granted any.
+    pub term: Term,
+    /// To whom, with a host.
+    pub holder: Option<Gateway>,
 }
 
 /// What a process persists of its ring.

@@ -1,10 +1,11 @@
 //! Terms of gateways: which of several gateways a db-process takes orders from.
 //!
-//! A term is a number that only rises. In each term at most one gateway is active: the one to which a majority
-//! of the db-processes has granted it. So the term is a fencing token (Kleppmann, "Designing Data-Intensive
-//! Applications", chapter 8): what a gateway of an earlier term still sends is not taken. A gateway acts only
-//! while it holds a lease (Gray and Cheriton, "Leases", 1989): a majority has answered a heartbeat that was
-//! sent less than [`LEASE`] ago. A process that has received a heartbeat grants no other term for [`PROMISE`].
+//! A term is a number that only rises. In each term at most one gateway is active: the one to which a
+//! majority of the db-processes has granted it. So the term is a fencing token (Kleppmann, "Designing
+//! Data-Intensive Applications", chapter 8): what a gateway of an earlier term still sends is not taken. A
+//! gateway acts only while it holds a lease (Gray and Cheriton, "Leases", 1989): a majority has answered a
+//! heartbeat that was sent less than [`LEASE`] ago. A process that has received a heartbeat grants no other
+//! term for [`PROMISE`].
 //!
 //! What it does not do: the rules are in the db-process's `link::terms` and the gateway's `election`.
 
@@ -22,8 +23,8 @@ pub const LAST_TERM: Term = 1 << 62;
 /// How long a gateway may act on a heartbeat, counted from when it *sent* it.
 pub const LEASE: Duration = Duration::from_millis(400);
 
-/// How long a db-process keeps its promise after a heartbeat, counted from when it *received* it. It is longer
-/// than the lease by more than two clocks drift apart in that time.
+/// How long a db-process keeps its promise after a heartbeat, counted from when it *received* it. It is
+/// longer than the lease by more than two clocks drift apart in that time.
 pub const PROMISE: Duration = Duration::from_millis(500);
 
 /// A gateway, as it introduces itself with a claim.

@@ -16,6 +16,7 @@ mod failover;
 mod feed_measure;
 mod freshness;
 mod garbage;
+mod gateways;
 mod hostile;
 mod link;
 mod lists;

@@ -146,6 +146,11 @@ impl Ring {
         child.wait().unwrap();
     }
 
+    pub(crate) fn signal_gateway(&self, signal: Signal) {
+        let gateway = self.gateway.as_ref().expect("the gateway runs");
+        kill_process(Pid::from_child(gateway), signal).unwrap();
+    }
+
     pub(crate) fn signal(&self, place: u16, signal: Signal) {
         kill_process(Pid::from_child(self.child(place)), signal).unwrap();
     }

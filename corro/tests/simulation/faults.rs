@@ -6,7 +6,7 @@
 //! copy, on its disk, which then comes back in time. Without any of them nothing could tell.
 
 use db_process::copy::rollback;
-use db_process::link::terms::Grant;
+use db_process::identity::Grant;
 use db_process::store::{MemoryStore, Meta, Store};
 use db_process::worker::rounds::Marked;
 use gateway::election::ElectedEngine;

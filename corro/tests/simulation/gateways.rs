@@ -1,5 +1,5 @@
-//! Several gateways: the real elections and the real links of the db-processes, over a network that delays and
-//! cuts, with processes that are killed, paused, and whose clocks drift.
+//! Several gateways: the real elections and the real links of the db-processes, over a network that delays
+//! and cuts, with processes that are killed, paused, and whose clocks drift.
 //!
 //! Users are left out. What is checked at every step: at most one gateway may act; a process takes nothing of
 //! a term below one that it has granted, also after a restart; and when the faults are over, one gateway has
@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use corro::random::Random;
+use db_process::identity::Grant;
 use db_process::link::event::{Command as LinkCommand, Event as LinkEvent, LinkId, ProcessEvent, Todo};
 use db_process::link::links::{Links, Target};
 use db_process::link::retry::Backoff;
-use db_process::link::terms::Grant;
 use gateway::election::{ElectedEngine, Election};
 use gateway::engine::{Command, EngineConfig, Event, SessionId};
 use protocol::message::REVISION;

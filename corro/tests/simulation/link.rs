@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use db_process::copy::{asking, document};
+use db_process::identity::Grant;
 use db_process::link::event::{Command, Event, ProcessEvent, SessionId, Todo as LinkTodo, Work};
 use db_process::link::links::{Links, Target};
 use db_process::link::retry::Backoff;
-use db_process::link::terms::Grant;
 use db_process::node::plan::{Plan, plan};
 use db_process::store::Store;
 use protocol::message::REVISION;

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use corro::random::Random;
 use db_process::copy::{Copy, Limits, report, rollback};
+use db_process::identity::Grant;
 use db_process::identity::Membership;
 use db_process::link::event::{ProcessEvent, SessionId, Work};
-use db_process::link::terms::Grant;
 use db_process::node::plan::{Plan, Source};
 use db_process::store::{MemoryStore, Store};
 use db_process::worker::rounds::{Job, Marked};

@@ -7,7 +7,7 @@ use protocol::message::link::{
 use protocol::message::query::{CountQuery, Query, Renew};
 use protocol::message::usage::ProcessUsage;
 
-use super::terms::Grant;
+use crate::identity::Grant;
 use crate::node::plan::Contradiction;
 
 /// Number of a gateway, in the order of `SOCKET_SERVER_URL`.

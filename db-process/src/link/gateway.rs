@@ -1,8 +1,8 @@
 //! The links to the gateways over sockets, as [`Links`] says.
 //!
-//! One task owns the connections and does everything on them in turn. Reads are answered at once; writes go to
-//! the copy's worker, and their answers come back through a channel. So do those of questions about a whole
-//! copy, which take longer and are answered on threads of their own.
+//! One task owns the connections and does everything on them in turn. Reads are answered at once; writes go
+//! to the copy's worker, and their answers come back through a channel. So do those of questions about a
+//! whole copy, which take longer and are answered on threads of their own.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,8 +31,7 @@ use super::client::{Frame, FromSocket, SEND_DEADLINE, Socket};
 use super::event::{Command, Event, LinkId, ProcessEvent, Todo, Work};
 use super::links::{Links, Target};
 use super::retry::{Backoff, sleep_until};
-use super::terms::Grant;
-use crate::identity::IdentityError;
+use crate::identity::{Grant, IdentityError};
 use crate::node::{Node, NoticeError};
 use crate::store::StoreError;
 use crate::worker::{CopyHandle, CopyState};

@@ -18,7 +18,8 @@ use protocol::message::link::{Claim, Gateway, Granted, Heartbeat, Hello, Kept, R
 use super::event::{Command, Event, LinkId, ProcessEvent, SessionId, Todo};
 use super::retry::Backoff;
 use super::session_state::SessionState;
-use super::terms::{Decision, Grant, Terms};
+use super::terms::{Decision, Terms};
+use crate::identity::Grant;
 
 /// See the [module](self).
 #[derive(Debug)]

@@ -76,7 +76,7 @@ enum Phase {
     Idle {
         heard: Instant,
     },
-    /// It registers when what the copies were sent before is on disk. If it is still not then, that is logged.
+    /// It registers when what the copies were sent before is on disk. If it is not then, that is logged.
     Draining {
         heard: Instant,
         slow_at: Option<Instant>,

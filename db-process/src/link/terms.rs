@@ -10,18 +10,10 @@
 
 use std::time::Instant;
 
-use protocol::message::link::{Claim, Gateway, Term, TermReport};
+use protocol::message::link::{Claim, Gateway, TermReport};
 use protocol::term::{LAST_TERM, PROMISE};
-use serde::{Deserialize, Serialize};
 
-/// What a process has granted; persisted beside its identity.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Grant {
-    /// The highest term that it has granted; 0 where it never granted any.
-    pub term: Term,
-    /// To whom, with a host.
-    pub holder: Option<Gateway>,
-}
+use crate::identity::Grant;
 
 /// What becomes of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,6 +121,7 @@ impl Terms {
 mod tests {
     use std::time::Duration;
 
+    use protocol::message::link::Term;
     use uuid::Uuid;
 
     use super::*;

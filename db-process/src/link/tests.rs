@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::event::{Command, Event, LinkId, ProcessEvent, SessionId, Todo, Work};
 use super::links::{Links, Target};
 use super::retry::Backoff;
-use super::terms::Grant;
+use crate::identity::Grant;
 use crate::node::plan::Contradiction;
 
 const SILENCE: Duration = Duration::from_secs(2);

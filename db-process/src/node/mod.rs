@@ -27,8 +27,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::background::lock;
-use crate::identity::{DataDir, IdentityError, Membership};
-use crate::link::terms::Grant;
+use crate::identity::{DataDir, Grant, IdentityError, Membership};
 use crate::worker::{CopyHandle, Job};
 use plan::{Contradiction, Plan, Source, plan};
 

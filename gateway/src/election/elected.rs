@@ -1,9 +1,9 @@
 //! An engine that acts only while this gateway is active.
 //!
-//! It is the engine with the election before it. When the gateway becomes active, the engine begins as after a
-//! start of the gateway, and learns everything from the registrations: there is no other way to recover. When
-//! it is not active any more, all that the engine knew is forgotten, and nothing that it had under way is
-//! answered from here.
+//! It is the engine with the election before it. When the gateway becomes active, the engine begins as
+//! after a start of the gateway, and learns everything from the registrations: there is no other way to
+//! recover. When it is not active any more, all that the engine knew is forgotten, and nothing that it had
+//! under way is answered from here.
 
 use std::mem;
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! Which of several gateways is active, as a plain state machine.
 //!
-//! A gateway is *active*, a *standby* or a *candidate*. A standby becomes a candidate when a majority of the
-//! db-processes is bound to no other gateway, after a random delay, and claims the next term at all of them.
-//! With a majority of grants it is active. It stays so while it holds a *lease*: while a majority has answered
-//! heartbeats that were sent less than [`LEASE`] ago. So no two gateways act at the same time, although no
-//! gateway speaks to another one (see [`protocol::term`] for the terms and their sources).
+//! A gateway is *active*, a *standby* or a *candidate*. A standby becomes a candidate when a majority of
+//! the db-processes is bound to no other gateway, after a random delay, and claims the next term at all of
+//! them. With a majority of grants it is active. It stays so while it holds a *lease*: while a majority has
+//! answered heartbeats that were sent less than [`LEASE`] ago. So no two gateways act at the same time,
+//! although no gateway speaks to another one (see [`protocol::term`] for the terms and their sources).
 //!
 //! Where every process says that it knows one gateway only, there is nothing to elect: the gateway claims a
 //! term of every process that connects, and needs neither a majority nor a lease.

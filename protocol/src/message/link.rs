@@ -531,8 +531,8 @@ mod tests {
         );
         assert_eq!(
             up,
-            "granted term kept compared copies applied following read written merged leaving alive usage page \
-             count changes tombstones digest erased"
+            "granted term kept compared copies applied following read written merged leaving alive usage \
+             page count changes tombstones digest erased"
         );
         let query = CountQuery { query: 3, role: Role::Replica, group: Some(-1) };
         let sent = ToProcess::Query(Query::CountQuery(query)).encode();
