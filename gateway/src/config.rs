@@ -9,6 +9,7 @@ use process::handshake::GATEWAY;
 use process::secret::{self, Secret};
 use process::{Addresses, CommonSettings, NodeEnv, TlsFiles};
 
+use crate::audit::{Audit, Target};
 use crate::http::{
     self, Access, Advertised, AllowedHost, AllowedOrigin, HttpSettings, Launcher, Rate, Sites, Token,
 };
@@ -101,6 +102,19 @@ pub struct GatewayConfig {
     #[arg(long, env = "RATE_BURST", value_name = "NUMBER",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub rate_burst: Option<u32>,
+    /// File of the audit log, or - for stdout: a line of JSON for each write and each call of an
+    /// administrator
+    #[arg(long, env = "AUDIT_LOG", value_name = "FILE")]
+    pub audit_log: Option<Target>,
+    /// Nothing is done that is not in the audit log: while it cannot be written, writes are answered 503
+    #[arg(long, env = "AUDIT_STRICT", value_name = "BOOL", default_value = "false",
+          default_missing_value = "true", num_args = 0..=1, require_equals = true,
+          action = clap::ArgAction::Set)]
+    pub audit_strict: bool,
+    /// So much the audit log takes at most, in MiB; the oldest lines go
+    #[arg(long, env = "AUDIT_MAX_MIB", default_value_t = 1_024, value_name = "NUMBER",
+          value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub audit_max_mib: u32,
     /// What started the ring; the page at / says accordingly how to stop a process of it
     #[arg(long, env = "CORRO_LAUNCHER", value_enum, default_value_t, value_name = "NAME")]
     pub launcher: Launcher,
@@ -124,6 +138,9 @@ impl GatewayConfig {
                 "SOCKET_PORT (--socket-port): {} is REST_PORT as well; allowed: any other port",
                 self.socket_port
             ));
+        }
+        if self.audit_strict && self.audit_log.is_none() {
+            return Err("AUDIT_STRICT (--audit-strict): AUDIT_LOG is not set; allowed: both".to_owned());
         }
         self.tokens()?;
         self.check_tls()?;
@@ -197,6 +214,15 @@ impl GatewayConfig {
     /// The age at which tombstones go, if they do.
     pub fn purge_after(&self) -> Option<Duration> {
         (self.purge_after > 0).then(|| Duration::from_secs(self.purge_after))
+    }
+
+    /// Opens the audit log, if there is to be one.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub(crate) fn open_audit(&self) -> std::io::Result<Audit> {
+        let most = u64::from(self.audit_max_mib) << 20;
+        self.audit_log.as_ref().map_or(Ok(Audit::default()), |to| Audit::open(to, self.audit_strict, most))
     }
 
     /// How many requests a client may begin in a second, if that is bounded.
@@ -474,6 +500,9 @@ mod tests {
             "MAX_CLOCK_OFFSET",
             "RATE_LIMIT",
             "RATE_BURST",
+            "AUDIT_LOG",
+            "AUDIT_STRICT",
+            "AUDIT_MAX_MIB",
             "CORRO_LAUNCHER",
             "NODE_ENV",
             "CORRO_ENV",

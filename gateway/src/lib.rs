@@ -15,6 +15,7 @@
 //!
 //! [`run`] wires them together, [`config`] says by what settings.
 
+pub mod audit;
 pub mod config;
 pub mod election;
 pub mod engine;

@@ -158,8 +158,13 @@ impl Gateway {
             transport::serve((socket, socket_policy), secret, connections, events_in, links_shutdown.clone());
         let linking = tokio::spawn(links);
 
-        let settings =
-            HttpSettings { closing: shutdown.clone(), standing: standings, ..config.http_settings() };
+        let audit = config.open_audit()?;
+        let settings = HttpSettings {
+            closing: shutdown.clone(),
+            standing: standings,
+            audit: audit.clone(),
+            ..config.http_settings()
+        };
         let access = settings.access.clone();
         if let Some(file) = config.api_tokens_file.clone() {
             let others = config.tokens().map_err(anyhow::Error::msg)?;
@@ -191,6 +196,7 @@ impl Gateway {
         links_shutdown.cancel();
         linking.await.context("the link server panicked")?;
         waking.await.context("the feed panicked")?;
+        audit.flush().await;
         info!("gateway stopped");
         Ok(())
     }

@@ -84,6 +84,19 @@ impl EngineHandle {
         operation: Operation,
         condition: Option<Condition>,
     ) -> Result<WriteAnswer, Unserved> {
+        Ok(self.write_version(id, operation, condition).await?.1)
+    }
+
+    /// The same; returns the version that the write was given, too.
+    ///
+    /// # Errors
+    /// As for [`Self::write`].
+    pub async fn write_version(
+        &self,
+        id: UserId,
+        operation: Operation,
+        condition: Option<Condition>,
+    ) -> Result<(Version, WriteAnswer), Unserved> {
         // What a write leaves that sets everything is known here, so it need not be sent back.
         let left = operation.whole_user(id);
         let omit_user = left.is_some();
@@ -92,7 +105,7 @@ impl EngineHandle {
         if answer.outcome == Outcome::Applied && answer.user.is_none() {
             answer.user = left.map(|user| Found::new(written.version, &user));
         }
-        Ok(answer)
+        Ok((written.version, answer))
     }
 
     /// Decides and applies many operations with one message there; the answers come through `replies`, each

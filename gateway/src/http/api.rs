@@ -7,7 +7,7 @@ use prometheus::IntCounter;
 use protocol::message::link::{Found, WriteAnswer};
 use protocol::message::query::Filter;
 use protocol::placement::{Partition, partition_of};
-use protocol::{Condition, Operation, UserId};
+use protocol::{Condition, Operation, Outcome, UserId, Version};
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -26,6 +26,14 @@ use crate::status::ClusterStatus;
 
 /// How long a request that is late already may take to find out which partition it was about.
 const NAMING: Duration = Duration::from_millis(200);
+
+/// A write with an answer.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) answer: WriteAnswer,
+    /// What the user has, where the write was applied; otherwise 0.
+    pub(super) version: Version,
+}
 
 /// State of the handlers. Cheap to clone: every request does.
 #[derive(Debug, Clone)]
@@ -114,11 +122,15 @@ impl Api {
         operation: Operation,
         condition: Option<Condition>,
         deadline: Instant,
-    ) -> Result<WriteAnswer, Problem> {
-        match timeout_at(deadline, self.engine().write(id, operation, condition)).await {
+    ) -> Result<Written, Problem> {
+        match timeout_at(deadline, self.engine().write_version(id, operation, condition)).await {
             // It may have left before the end.
             Ok(Err(Unserved::Stopping)) => Err(Problem::late_write(None)),
-            Ok(answer) => Ok(answer?),
+            Ok(written) => {
+                let (version, answer) = written?;
+                let applied = answer.outcome == Outcome::Applied;
+                Ok(Written { answer, version: if applied { version } else { Version::ZERO } })
+            }
             Err(_) => Err(Problem::late_write(self.partition(id).await)),
         }
     }

@@ -24,6 +24,7 @@ pub(crate) enum Kind {
     TooManyRequests,
     TooManyStreams,
     Busy,
+    NotOnRecord,
     Unauthorized,
     Forbidden,
     UserNotFound,
@@ -74,6 +75,7 @@ impl Kind {
             Self::TooManyRequests => (429, "too-many-requests", "Too many requests"),
             Self::TooManyStreams => (429, "too-many-streams", "Too many streams of one token or address"),
             Self::Busy => (409, "busy", "Another call of this kind is at work"),
+            Self::NotOnRecord => (503, "not-on-record", "The audit log cannot be written"),
             Self::Unauthorized => (401, "unauthorized", "A valid token is needed"),
             Self::Forbidden => (403, "forbidden", "The role of the token is too low"),
             Self::UserNotFound => (404, "user-not-found", "There is no such user"),
@@ -139,7 +141,8 @@ impl Kind {
             | Self::TooManySubscribers
             | Self::TooManyRequests
             | Self::TooManyStreams
-            | Self::Busy => Some((RETRY_AFTER, "1")),
+            | Self::Busy
+            | Self::NotOnRecord => Some((RETRY_AFTER, "1")),
             _ => None,
         }
     }

@@ -7,6 +7,7 @@
 //! nothing but the id of a request that came without one.
 
 use std::convert::Infallible;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,13 +16,14 @@ use std::task::{Context, Poll};
 
 use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{Route, future::RouteFuture};
 use futures_util::future::{BoxFuture, Either, Ready, ready};
 use tower::{Layer, Service};
 use uuid::Uuid;
 
+use super::audited::{self, Audited};
 use super::document;
 use super::fairness::{Client, RateLimit};
 use super::forward::{Forwarder, Forwarding, FromActive};
@@ -32,6 +34,7 @@ use super::input::token::{Access, Caller, Needed, Role, is_api};
 use super::metrics::{Limit, Measured, Metrics, RequestMetrics, RouteMetrics};
 use super::problem::{self, Problem};
 use super::settings::HttpSettings;
+use crate::audit::{self, Audit, Entry};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -47,6 +50,7 @@ pub(super) struct Guards {
     metrics: RequestMetrics,
     rate: Option<Arc<RateLimit>>,
     forwarder: Forwarder,
+    audit: Audit,
 }
 
 impl Guards {
@@ -55,7 +59,8 @@ impl Guards {
         let rate = settings.rate.map(|rate| Arc::new(RateLimit::new(rate, metrics.limits.of(Limit::Rate))));
         let forwarder = Forwarder::new(settings, metrics.forwarded.clone());
         let (request_ids, metrics) = (Arc::new(RequestIds::new()), metrics.requests.clone());
-        Self { access, sites, request_ids, metrics, rate, forwarder }
+        let audit = settings.audit.clone();
+        Self { access, sites, request_ids, metrics, rate, forwarder, audit }
     }
 
     /// What guards a route, which is named by its template: so no request has to look for that.
@@ -78,6 +83,7 @@ impl Guards {
             methods,
             // Whoever watches the gateway is to see that it is well.
             rate: self.rate.clone().filter(|_| !route.starts_with("/health/")),
+            audit: self.audit.clone(),
             names_client: matches!(route, "/api/user/bulk" | "/api/user/changes"),
             forwarder: self.forwarder.clone(),
             forwarding: Forwarding::of(route),
@@ -96,6 +102,7 @@ struct Shared {
     /// What the route takes, for a 405; `None` where a library words its own errors.
     methods: Option<String>,
     rate: Option<Arc<RateLimit>>,
+    audit: Audit,
     /// Whether a handler counts its requests by [`Client`].
     names_client: bool,
     forwarder: Forwarder,
@@ -122,6 +129,37 @@ impl Shared {
             rate.admit(Client::of(admitted.as_ref().unwrap_or(&None), request.extensions()))
         });
         limited.and(admitted).map_err(|problem| Box::new(problem.into_response()))
+    }
+}
+
+impl Shared {
+    /// The entry of a request that may change something, or is for administrators. One that has a valid token
+    /// has it, though its role may be too low.
+    fn audited(
+        &self,
+        request: &Request,
+        id: &HeaderValue,
+        admitted: &Result<Caller, Box<Response>>,
+        measured: &Measured,
+    ) -> Audited {
+        if self.needed.by(request.method()).is_none_or(|needed| needed < Role::Write) {
+            return Audited::default();
+        }
+        let token = match admitted {
+            Ok(caller) => caller.clone(),
+            Err(refused) if refused.status() == StatusCode::FORBIDDEN => {
+                match self.access.admit(request.headers(), Role::Read) {
+                    Ok(caller) => caller,
+                    Err(_) => return Audited::default(),
+                }
+            }
+            Err(_) => return Audited::default(),
+        };
+        Audited(Entry::begin(&self.audit, || {
+            let (method, route) = measured.labels();
+            let id = id.to_str().unwrap_or_default().to_owned();
+            audit::Request { id, token, address: audited::address(request.extensions()), method, route }
+        }))
     }
 }
 
@@ -164,6 +202,7 @@ impl Service<Request> for Guard {
                 (reader, admitted)
             }
         };
+        let audited = shared.audited(&request, &request_id, &admitted, &measured);
         let (work, caller) = match admitted {
             Err(refused) => (Either::Left(ready(Ok(*refused))), None),
             Ok(caller) if shared.forwarder.takes(shared.forwarding, &request) => {
@@ -175,10 +214,13 @@ impl Service<Request> for Guard {
                     let client = Client::of(&caller, request.extensions());
                     request.extensions_mut().insert(client);
                 }
+                if audited.0.is_some() {
+                    request.extensions_mut().insert(audited.clone());
+                }
                 (Either::Right(Either::Left(self.route.call(request))), caller)
             }
         };
-        Guarded { work, request_id, caller, reader, measured, shared: Arc::clone(shared) }
+        Guarded { work, request_id, caller, reader, measured, audited, shared: Arc::clone(shared) }
     }
 }
 
@@ -196,6 +238,7 @@ pub(super) struct Guarded {
     /// The origin of a page of another server that may read the answer.
     reader: Option<HeaderValue>,
     measured: Measured,
+    audited: Audited,
     shared: Arc<Shared>,
 }
 
@@ -215,6 +258,7 @@ impl Future for Guarded {
                 Problem::internal().into_response()
             }
         };
+        mem::take(&mut this.audited).answered(&response);
         // What another gateway answers is worded.
         let methods = this.shared.methods.as_deref();
         let methods = methods.filter(|_| response.extensions().get::<FromActive>().is_none());
@@ -293,7 +337,7 @@ mod tests {
                     }
                 }),
             )
-            .layer(Guards::new(&HttpSettings::default(), &Metrics::new()).around("/panic"));
+            .layer(Guards::new(&HttpSettings::default(), &Metrics::new(None)).around("/panic"));
         for _ in 0..2 {
             let request = Request::get("/panic").header("host", "localhost").header("x-request-id", "mine");
             let (response, problem) =

@@ -10,6 +10,7 @@
 //! * `forward`: what happens to a request while another gateway is active.
 //! * `problem`, `kind`: the one mapping from errors to responses, and the table of all errors. `metrics`:
 //!   what is counted.
+//! * `audited`: what the audit log says of requests.
 //! * `fairness`: what one client may take of what all share.
 //! * `port`: what callers may cost; the server itself is `process::server`.
 //!
@@ -21,6 +22,7 @@
 //! known only where the data are; here nothing is known of sockets or of db-processes.
 
 mod api;
+mod audited;
 mod document;
 mod fairness;
 mod forward;

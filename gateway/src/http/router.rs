@@ -17,7 +17,7 @@ use crate::engine_task::EngineHandle;
 /// The whole HTTP side as one service. Every path works with and without a trailing slash, and `HEAD`
 /// wherever `GET` does.
 pub fn router(engine: EngineHandle, settings: &HttpSettings) -> Router {
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(settings.audit.lost());
     let api = Api::new(engine, settings, &metrics.limits);
     let feed = FeedState::new(api.clone(), &metrics);
     let guards = Guards::new(settings, &metrics);

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::fairness::Rate;
 use super::input::site::Sites;
 use super::input::token::Access;
+use crate::audit::Audit;
 use crate::standing::Standing;
 
 /// How the ring was started, so that the page can say how one of its processes is stopped.
@@ -50,6 +51,8 @@ pub struct HttpSettings {
     pub sites: Sites,
     /// How many requests a token or an address may begin in a second, if that is bounded.
     pub rate: Option<Rate>,
+    /// Where writes and calls of administrators are put on record, if they are.
+    pub audit: Audit,
     /// A stream is never silent for longer, so that no proxy takes its connection for dead.
     pub heartbeat: Duration,
     /// How the ring was started.
@@ -69,6 +72,7 @@ impl Default for HttpSettings {
             access: Access::default(),
             sites: Sites::default(),
             rate: None,
+            audit: Audit::default(),
             heartbeat: Duration::from_secs(15),
             launcher: Launcher::default(),
             closing: CancellationToken::new(),

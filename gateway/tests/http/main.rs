@@ -8,6 +8,7 @@
 //! * `contract`: the OpenAPI document, which every answer is held against. `figures`: metrics and pages.
 //! * `around`: health, tokens, request ids, trailing slashes.
 //! * `fairness`: what one client may take of what all share.
+//! * `audit`: what the audit log says of requests.
 //! * `forward`: through a gateway that is not active. `forward_faults`: while the active one fails.
 //! * `roles`: which role each call of the document asks for.
 //! * `changes`: the live feed. `pages`: what pages of other sites can do with a browser.
@@ -15,6 +16,7 @@
 //! * `tcp`: what only a real connection shows. `hostile`: callers that are slow, many, or never end.
 
 mod around;
+mod audit;
 mod bodies;
 mod bulk;
 mod changes;

@@ -7,7 +7,9 @@ use protocol::placement::Partition;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::audit::Subject;
 use crate::http::api::Api;
+use crate::http::audited::Audited;
 use crate::http::input::body;
 use crate::http::input::query::{NoParameters, Parameters};
 use crate::http::kind::Kind;
@@ -33,9 +35,14 @@ pub(crate) async fn get_cluster(State(api): State<Api>, _: NoParameters) -> Answ
 #[utoipa::path(get, path = "/api/cluster/check", params(CheckQuery), responses(
     (status = 200, description = "What was found.", body = Check, example = json!(example_check())),
 ))]
-pub(crate) async fn check_copies(State(api): State<Api>, RawQuery(text): RawQuery) -> Answer<Json<Check>> {
+pub(crate) async fn check_copies(
+    State(api): State<Api>,
+    audited: Audited,
+    RawQuery(text): RawQuery,
+) -> Answer<Json<Check>> {
     let given = Parameters::parse(text.as_deref(), &["scan"])?;
     let scan = given.get("scan", "must be true or false", |text| text.parse().ok())?;
+    audited.ask(Subject::Ring).await?;
     api.check(scan.unwrap_or(false)).await.map(Json)
 }
 
@@ -61,10 +68,12 @@ pub(crate) async fn repair_partition(
     State(api): State<Api>,
     Path(partition): Path<String>,
     headers: HeaderMap,
+    audited: Audited,
     _: NoParameters,
 ) -> Answer<(StatusCode, Json<Repairing>)> {
     let partition = parse_partition(&partition)?;
     body::refuse_forms(&headers)?;
+    audited.ask(Subject::Partition(partition)).await?;
     let begun = api.repair(partition).await?;
     let status = if begun == Begun::Nothing { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(Repairing { partition, begun })))
@@ -81,10 +90,12 @@ pub(crate) async fn promote_partition(
     State(api): State<Api>,
     Path(partition): Path<String>,
     headers: HeaderMap,
+    audited: Audited,
     _: NoParameters,
 ) -> Answer<Json<ClusterStatus>> {
     let partition = parse_partition(&partition)?;
     body::refuse_forms(&headers)?;
+    audited.ask(Subject::Partition(partition)).await?;
     api.promote(partition).await?;
     api.status().await.map(Json)
 }

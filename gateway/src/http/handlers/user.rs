@@ -12,7 +12,8 @@ use protocol::{Operation, Outcome, UserId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::api::Api;
+use crate::http::api::{Api, Written};
+use crate::http::audited::Audited;
 use crate::http::input::body::{self, Accepted};
 use crate::http::input::etag::Precondition;
 use crate::http::input::id::Id;
@@ -30,13 +31,21 @@ use crate::http::problem::{Answer, Problem, ensure_done};
 /// The user is on disk before this is answered. An id that was deleted may be created again.
 #[utoipa::path(post, path = "/api/user", params(IdempotencyKey), request_body = NewUser, responses(Created))]
 // There is no user yet, so `If-Match` and `If-None-Match` have no meaning here.
-pub(crate) async fn create_user(State(api): State<Api>, _: NoParameters, request: Request) -> Answer {
+pub(crate) async fn create_user(
+    State(api): State<Api>,
+    _: NoParameters,
+    audited: Audited,
+    request: Request,
+) -> Answer {
     let deadline = api.deadline();
     let (parts, body) = request.into_parts();
     let body = body::read(&parts.headers, body, &body::JSON, deadline).await?;
     let (chosen, mut change) = fields::create(&body)?;
     let id = idempotency::identify(&parts.headers, chosen, &mut change)?;
-    created(&parts.headers, id, api.write(id, Operation::Create(change), None, deadline).await?)
+    audited.ask_user(id).await?;
+    let Written { answer, version } = api.write(id, Operation::Create(change), None, deadline).await?;
+    audited.version(version);
+    created(&parts.headers, id, answer)
 }
 
 /// Read a user
@@ -78,9 +87,10 @@ pub(crate) async fn get_user(
 pub(crate) async fn update_user_named_in_body(
     State(api): State<Api>,
     _: NoParameters,
+    audited: Audited,
     request: Request,
 ) -> Answer {
-    change(&api, None, request, &body::JSON).await
+    change(&api, None, &audited, request, &body::JSON).await
 }
 
 /// Change a user, or create it with If-None-Match: *
@@ -93,8 +103,14 @@ pub(crate) async fn update_user_named_in_body(
     request_body = Patch,
     responses(TheUser, Created)
 )]
-pub(crate) async fn update_user(State(api): State<Api>, id: Id, _: NoParameters, request: Request) -> Answer {
-    change(&api, Some(id), request, &body::JSON).await
+pub(crate) async fn update_user(
+    State(api): State<Api>,
+    id: Id,
+    _: NoParameters,
+    audited: Audited,
+    request: Request,
+) -> Answer {
+    change(&api, Some(id), &audited, request, &body::JSON).await
 }
 
 /// Change a user
@@ -108,19 +124,33 @@ pub(crate) async fn update_user(State(api): State<Api>, id: Id, _: NoParameters,
     request_body(content((Patch = "application/json"), (Patch = "application/merge-patch+json"))),
     responses(TheUser)
 )]
-pub(crate) async fn patch_user(State(api): State<Api>, id: Id, _: NoParameters, request: Request) -> Answer {
-    change(&api, Some(id), request, &body::PATCH).await
+pub(crate) async fn patch_user(
+    State(api): State<Api>,
+    id: Id,
+    _: NoParameters,
+    audited: Audited,
+    request: Request,
+) -> Answer {
+    change(&api, Some(id), &audited, request, &body::PATCH).await
 }
 
 /// Sets the fields given; a PUT with `If-None-Match: *` creates.
-async fn change(api: &Api, in_path: Option<Id>, request: Request, accepted: &'static Accepted) -> Answer {
+async fn change(
+    api: &Api,
+    in_path: Option<Id>,
+    audited: &Audited,
+    request: Request,
+    accepted: &'static Accepted,
+) -> Answer {
     let deadline = api.deadline();
     let (parts, body) = request.into_parts();
     let body = body::read(&parts.headers, body, accepted, deadline).await?;
     let precondition = etag::conditions(&parts.headers)?;
     if precondition == Precondition::Absent && parts.method == Method::PUT {
         let (id, change) = fields::create_as(&body, in_path)?;
-        let answer = api.write(id, Operation::Create(change), None, deadline).await?;
+        audited.ask_user(id).await?;
+        let Written { answer, version } = api.write(id, Operation::Create(change), None, deadline).await?;
+        audited.version(version);
         if answer.outcome == Outcome::Exists {
             return Err(Problem::new(Kind::PreconditionFailed, "The user exists. Nothing was changed."));
         }
@@ -128,8 +158,10 @@ async fn change(api: &Api, in_path: Option<Id>, request: Request, accepted: &'st
     }
     let condition = precondition.for_existing_user();
     let (id, change) = fields::update(&body, in_path)?;
+    audited.ask_user(id).await?;
     let updated = api.write(id, Operation::Update(change), condition, deadline).await?;
-    Ok(found(StatusCode::OK, user_after(updated)?))
+    audited.version(updated.version);
+    Ok(found(StatusCode::OK, user_after(updated.answer)?))
 }
 
 /// Delete a user
@@ -140,11 +172,14 @@ pub(crate) async fn delete_user(
     State(api): State<Api>,
     Id(id): Id,
     _: NoParameters,
+    audited: Audited,
     request: Request,
 ) -> Answer<StatusCode> {
     let condition = etag::conditions(request.headers())?.for_existing_user();
+    audited.ask_user(id).await?;
     let deleted = api.write(id, Operation::Delete, condition, api.deadline()).await?;
-    ensure_done(deleted.outcome)?;
+    audited.version(deleted.version);
+    ensure_done(deleted.answer.outcome)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -171,9 +206,11 @@ pub(crate) async fn erase_user(
     State(api): State<Api>,
     Id(id): Id,
     headers: HeaderMap,
+    audited: Audited,
     _: NoParameters,
 ) -> Answer<Json<Erased>> {
     body::refuse_forms(&headers)?;
+    audited.ask_user(id).await?;
     let existed = api.erase(id).await?;
     Ok(Json(Erased { id, existed }))
 }

@@ -1,7 +1,7 @@
 //! The registry of everything that the HTTP side counts as it happens.
 
-use prometheus::Registry;
 use prometheus::proto::MetricFamily;
+use prometheus::{IntCounter, Registry};
 
 use super::forwarded::ForwardMetrics;
 use super::limits::LimitMetrics;
@@ -19,13 +19,17 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// With what the audit log counts, where there is one.
+    pub(crate) fn new(lost: Option<IntCounter>) -> Self {
         let registry = Registry::new();
         let named_well = "each metric has a valid name of its own";
         let requests = RequestMetrics::register(&registry).expect(named_well);
         let subscribers = SubscriberMetrics::register(&registry).expect(named_well);
         let limits = LimitMetrics::register(&registry).expect(named_well);
         let forwarded = ForwardMetrics::register(&registry).expect(named_well);
+        if let Some(lost) = lost {
+            registry.register(Box::new(lost)).expect(named_well);
+        }
         Self { registry, requests, subscribers, limits, forwarded }
     }
 

@@ -16,15 +16,15 @@ use crate::http::kind::Kind;
 pub(crate) fn of_operation(id: &str) -> &'static [Kind] {
     use Kind::{
         BodyTooLarge, BodyTooSlow, Busy, ChangesGone, FutureEventId, InvalidFields, KeyReused, MalformedBody,
-        MalformedCondition, MalformedEventId, MalformedId, MalformedKey, NoAnswer,
-        NotErased, NotReady, NotRepairable, OutcomeUnknown, Overloaded, PartitionNotFound, PartitionServed,
+        MalformedCondition, MalformedEventId, MalformedId, MalformedKey, NoAnswer, NotErased, NotOnRecord,
+        NotReady, NotRepairable, OutcomeUnknown, Overloaded, PartitionNotFound, PartitionServed,
         PreconditionFailed, TooManyStreams, TooManySubscribers, Unavailable, UnsupportedMediaType,
         UserExists, UserNotFound,
     };
     match id {
         "createUser" => &[
             MalformedBody, MalformedKey, BodyTooSlow, UserExists, BodyTooLarge, UnsupportedMediaType,
-            InvalidFields, KeyReused, Unavailable, Overloaded, OutcomeUnknown,
+            InvalidFields, KeyReused, Unavailable, Overloaded, NotOnRecord, OutcomeUnknown,
         ],
         "getUser" => &[
             MalformedId, MalformedCondition, UserNotFound, PreconditionFailed, Unavailable, Overloaded,
@@ -32,30 +32,34 @@ pub(crate) fn of_operation(id: &str) -> &'static [Kind] {
         ],
         "updateUser" | "updateUserNamedInBody" | "patchUser" => &[
             MalformedBody, MalformedId, MalformedCondition, UserNotFound, BodyTooSlow, PreconditionFailed,
-            BodyTooLarge, UnsupportedMediaType, InvalidFields, Unavailable, Overloaded, OutcomeUnknown,
+            BodyTooLarge, UnsupportedMediaType, InvalidFields, Unavailable, Overloaded, NotOnRecord,
+            OutcomeUnknown,
         ],
         "deleteUser" => &[
             MalformedId, MalformedCondition, UserNotFound, PreconditionFailed, Unavailable, Overloaded,
-            OutcomeUnknown,
+            NotOnRecord, OutcomeUnknown,
         ],
         "eraseUser" => &[
-            MalformedId, Busy, UnsupportedMediaType, Unavailable, NotErased, Overloaded, OutcomeUnknown,
+            MalformedId, Busy, UnsupportedMediaType, Unavailable, NotErased, Overloaded, NotOnRecord,
+            OutcomeUnknown,
         ],
         "listUsers" | "countUsers" => &[Unavailable, Overloaded, NoAnswer],
         "changeUsersInBulk" => {
-            &[UnsupportedMediaType, TooManyStreams, Unavailable, Overloaded, OutcomeUnknown]
+            &[UnsupportedMediaType, TooManyStreams, Unavailable, Overloaded, NotOnRecord, OutcomeUnknown]
         }
         "listenToChanges" => &[
             MalformedEventId, FutureEventId, ChangesGone, TooManyStreams, TooManySubscribers, Unavailable,
             Overloaded, NoAnswer,
         ],
         "getCluster" => &[Unavailable, NoAnswer],
-        "checkCopies" => &[Busy, Unavailable, NoAnswer],
+        "checkCopies" => &[Busy, Unavailable, NotOnRecord, NoAnswer],
         "repairPartition" => &[
-            PartitionNotFound, NotRepairable, Busy, UnsupportedMediaType, Unavailable, OutcomeUnknown,
+            PartitionNotFound, NotRepairable, Busy, UnsupportedMediaType, Unavailable, NotOnRecord,
+            OutcomeUnknown,
         ],
         "promotePartition" => &[
-            PartitionNotFound, PartitionServed, UnsupportedMediaType, Unavailable, OutcomeUnknown, NoAnswer,
+            PartitionNotFound, PartitionServed, UnsupportedMediaType, Unavailable, NotOnRecord,
+            OutcomeUnknown, NoAnswer,
         ],
         "getReadiness" => &[NotReady, Unavailable, NoAnswer],
         _ => &[],

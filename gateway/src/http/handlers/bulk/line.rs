@@ -29,6 +29,15 @@ pub(super) fn success(operation: &Operation) -> StatusCode {
     }
 }
 
+/// What the audit log calls it.
+pub(super) fn name(operation: &Operation) -> &'static str {
+    match operation {
+        Operation::Create(_) => "create",
+        Operation::Update(_) => "update",
+        Operation::Delete | Operation::Purge(_) => "delete",
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Op {

@@ -28,10 +28,12 @@
 //! * [`lines`]: from chunks of bytes to lines.
 //! * [`mod@line`]: from a line to an operation, or to what is wrong with it.
 //! * [`window`]: the lines in flight.
+//! * [`record`]: what the audit log says of the lines.
 //! * [`results`]: the results that wait to be read, and the bounds of all such requests together.
 
 mod line;
 mod lines;
+mod record;
 pub(crate) mod request;
 mod results;
 mod window;

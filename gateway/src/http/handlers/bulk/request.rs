@@ -11,7 +11,9 @@ use tokio::time::timeout_at;
 
 use super::results::{Limits, MAX_REQUESTS};
 use super::work;
+use crate::audit::Subject;
 use crate::http::api::Api;
+use crate::http::audited::Audited;
 use crate::http::fairness::{Client, Shares};
 use crate::http::input::body::LINES;
 use crate::http::input::query::NoParameters;
@@ -58,13 +60,16 @@ impl BulkState {
 pub(crate) async fn change_users_in_bulk(
     State(BulkState { api, limits, shares }): State<BulkState>,
     Extension(client): Extension<Client>,
+    audited: Audited,
     _: NoParameters,
     request: Request,
 ) -> Answer {
     let deadline = api.deadline();
     let (parts, mut body) = request.into_parts();
     LINES.check(&parts.headers)?;
-    let (results, response) = limits.begin(Some(shares.take(&client)?))?;
+    let share = shares.take(&client)?;
+    audited.ask(Subject::Ring).await?;
+    let (results, response) = limits.begin(Some(share))?;
     // A caller that waits for leave to send gets it by the first look at the body, before any answer. Others
     // may want to see the beginning of the answer first.
     let first = if parts.headers.contains_key(EXPECT) {
@@ -72,6 +77,6 @@ pub(crate) async fn change_users_in_bulk(
     } else {
         None
     };
-    tokio::spawn(work::run(api, first, body, results));
+    tokio::spawn(work::run(api, first, body, results, audited));
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], response).into_response())
 }

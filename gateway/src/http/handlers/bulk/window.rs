@@ -14,6 +14,8 @@ use crate::http::input::etag::hexadecimal;
 pub(super) struct Asking {
     pub(super) line: u64,
     pub(super) id: UserId,
+    /// `create`, `update` or `delete`.
+    pub(super) op: &'static str,
     /// When it is done.
     pub(super) success: StatusCode,
     /// Then the outcome counts as unknown.
@@ -87,7 +89,7 @@ impl Window {
     }
 
     /// Settles all lines that are late.
-    pub(super) fn expire(&mut self, now: Instant, result: impl Fn(&Asking) -> Vec<u8>) {
+    pub(super) fn expire(&mut self, now: Instant, mut result: impl FnMut(&Asking) -> Vec<u8>) {
         for slot in &mut self.slots {
             if let Slot::Asking(asking) = slot {
                 if asking.deadline > now {
@@ -115,7 +117,8 @@ mod tests {
     use super::*;
 
     fn asking(line: u64, deadline: Instant) -> Asking {
-        Asking { line, id: UserId::from_u128(u128::from(line)), success: StatusCode::OK, deadline }
+        let id = UserId::from_u128(u128::from(line));
+        Asking { line, id, op: "update", success: StatusCode::OK, deadline }
     }
 
     fn done(asking: &Asking) -> Vec<u8> {

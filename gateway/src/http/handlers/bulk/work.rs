@@ -14,10 +14,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::line::{self, Asked};
 use super::lines::{Lines, MAX_LINE};
+use super::record::Record;
 use super::results::Results;
 use super::window::{Asking, Window};
+use crate::audit::BulkLine;
 use crate::engine_task::{OneOfMany, Reply, Unserved};
 use crate::http::api::Api;
+use crate::http::audited::Audited;
 use crate::http::kind::Kind;
 use crate::http::problem::{Problem, ensure_done};
 
@@ -81,7 +84,13 @@ impl End {
 }
 
 /// Works until every line has its result, or the response is dropped.
-pub(super) async fn run(api: Api, first: Option<Result<Frame<Bytes>, Error>>, body: Body, results: Results) {
+pub(super) async fn run(
+    api: Api,
+    first: Option<Result<Frame<Bytes>, Error>>,
+    body: Body,
+    results: Results,
+    audited: Audited,
+) {
     let abandoned = results.abandoned();
     let (replies_in, replies) = unbounded_channel();
     let mut work = Work {
@@ -91,6 +100,8 @@ pub(super) async fn run(api: Api, first: Option<Result<Frame<Bytes>, Error>>, bo
         lines: Lines::default(),
         exhausted: true,
         window: Window::default(),
+        unasked: Vec::new(),
+        record: Record::new(audited),
         replies_in,
         replies,
         text: Vec::new(),
@@ -103,6 +114,7 @@ pub(super) async fn run(api: Api, first: Option<Result<Frame<Bytes>, Error>>, bo
         () = abandoned => {}
         () = work.run() => {}
     }
+    work.give_up().await;
 }
 
 struct Work {
@@ -115,6 +127,9 @@ struct Work {
     /// No whole line is left of what was read.
     exhausted: bool,
     window: Window,
+    /// What is in the window, and is about to be asked.
+    unasked: Vec<OneOfMany>,
+    record: Record,
     /// Cloned into each question.
     replies_in: UnboundedSender<Reply>,
     replies: UnboundedReceiver<Reply>,
@@ -127,6 +142,7 @@ impl Work {
     async fn run(&mut self) {
         let closing = self.api.settings().closing.clone();
         let end = closing.run_until_cancelled(self.read()).await.unwrap_or(End::Stopping);
+        self.refuse(|| Unserved::Stopping.into());
         let patience = if end == End::Stopping { STOPPING } else { Duration::MAX };
         if timeout(patience, self.settle_all()).await.is_err() {
             self.expire(Instant::now() + self.api.patience()).await;
@@ -148,7 +164,9 @@ impl Work {
     /// Reads and asks until there is nothing more to read, or a reason not to. May be given up at any time.
     async fn read(&mut self) -> End {
         loop {
-            self.ask();
+            self.parse();
+            self.ask().await;
+            self.record.keep().await;
             if let Err(end) = self.deliver().await {
                 return end;
             }
@@ -191,10 +209,9 @@ impl Work {
         }
     }
 
-    /// Asks for what there is room for, up to [`AT_ONCE`].
-    fn ask(&mut self) {
+    /// Takes the lines that there is room for, up to [`AT_ONCE`].
+    fn parse(&mut self) {
         let (limit, deadline) = (self.results.window(), self.api.deadline());
-        let mut writes = Vec::new();
         for _ in 0..AT_ONCE {
             if self.exhausted || self.window.len() >= limit {
                 break;
@@ -209,17 +226,50 @@ impl Work {
             };
             match content.ok_or_else(too_long).and_then(|text| line::parse(&text)) {
                 Ok(Asked { id, operation, condition }) => {
-                    let success = line::success(&operation);
-                    let ticket = self.window.ask(Asking { line, id, success, deadline });
-                    writes.push(OneOfMany { ticket, id, operation, condition });
+                    let (success, op) = (line::success(&operation), line::name(&operation));
+                    let asking = Asking { line, id, op, success, deadline };
+                    self.record.begin(&asking);
+                    let ticket = self.window.ask(asking);
+                    self.unasked.push(OneOfMany { ticket, id, operation, condition });
                 }
-                Err(problem) => self.window.know(problem.of_line(line)),
+                Err(problem) => {
+                    let of = BulkLine { line, op: None, user: None };
+                    self.window.know(self.record.problem(of, problem));
+                }
             }
         }
-        if !writes.is_empty() && self.api.write_many(writes, &self.replies_in).is_err() {
-            // The engine has ended: what was asked before will not be answered either.
-            self.window.expire(deadline, |asking| Problem::from(Unserved::Stopping).of_line(asking.line));
+    }
+
+    /// Asks for what was taken. If this is given up, that was not asked.
+    async fn ask(&mut self) {
+        if self.unasked.is_empty() {
+            return;
         }
+        if let Err(problem) = self.record.begun().await {
+            self.refuse(|| Problem::new(problem, "Nothing was done: the audit log cannot be written."));
+            return;
+        }
+        if self.api.write_many(mem::take(&mut self.unasked), &self.replies_in).is_err() {
+            // The engine has ended: what was asked before will not be answered either.
+            let now = self.api.deadline();
+            self.window
+                .expire(now, |asking| self.record.problem(asking.of(), Problem::from(Unserved::Stopping)));
+        }
+    }
+
+    /// Settles what was not asked.
+    fn refuse(&mut self, problem: impl Fn() -> Problem) {
+        for OneOfMany { ticket, .. } in self.unasked.drain(..) {
+            self.window.settle(ticket, |asking| self.record.problem(asking.of(), problem()));
+        }
+    }
+
+    /// Nobody waits any more for what is left: only the audit log has to know of it.
+    async fn give_up(&mut self) {
+        self.refuse(|| Unserved::Stopping.into());
+        let late = Instant::now() + self.api.patience() + IDLE;
+        self.window.expire(late, |asking| self.record.problem(asking.of(), Problem::late_write(None)));
+        self.record.keep().await;
     }
 
     fn settle_received(&mut self) {
@@ -239,7 +289,13 @@ impl Work {
                     _ => answer.user.map_or(version, |found| found.0),
                 }),
             };
-            outcome.map_or_else(|problem| problem.of_line(asking.line), |version| asking.done(version))
+            match outcome {
+                Ok(version) => {
+                    self.record.done(asking, version);
+                    asking.done(version)
+                }
+                Err(problem) => self.record.problem(asking.of(), problem),
+            }
         });
     }
 
@@ -249,7 +305,7 @@ impl Work {
         self.settle_received();
         self.window.expire(now, |asking| {
             let partition = size.map(|size| partition_of(&asking.id, size));
-            Problem::late_write(partition).of_line(asking.line)
+            self.record.problem(asking.of(), Problem::late_write(partition))
         });
     }
 
