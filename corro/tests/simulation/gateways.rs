@@ -560,10 +560,7 @@ fn gateway_time(gateway: &Gateway, now: Time) -> Duration {
 
 #[test]
 fn no_two_gateways_act_and_one_always_comes_back() {
-    let seeds = match std::env::var("CORRO_SEEDS").ok().and_then(|text| text.parse().ok()) {
-        Some(seeds) => seeds,
-        None => 150,
-    };
+    let seeds = std::env::var("CORRO_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(150);
     let only = std::env::var("CORRO_SEED").ok().and_then(|text| text.parse::<u64>().ok());
     let mut elections = 0;
     for seed in only.map_or(0..seeds, |seed| seed..seed + 1) {

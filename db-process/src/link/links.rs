@@ -113,7 +113,7 @@ impl Links {
             event => self.on(link, todos, |session, commands| session.step(now, event, commands)),
         }
         if self.leaving {
-            self.on(link, todos, |session, commands| session.leave_again(commands));
+            self.on(link, todos, SessionState::leave_again);
         }
         self.settle(todos);
     }
@@ -223,7 +223,7 @@ impl Links {
     /// Registers where that was waited for, and ends where a link says so.
     fn settle(&mut self, todos: &mut Vec<Todo>) {
         if !self.sessions.iter().any(SessionState::is_at_work) {
-            self.on_all(todos, |session, commands| session.drained(commands));
+            self.on_all(todos, SessionState::drained);
         }
         if let Some(outcome) = self.sessions.iter_mut().find_map(SessionState::take_end) {
             self.end(outcome, todos);
@@ -231,7 +231,7 @@ impl Links {
     }
 
     fn end(&mut self, outcome: Result<(), String>, todos: &mut Vec<Todo>) {
-        self.on_all(todos, |session, commands| session.close(commands));
+        self.on_all(todos, SessionState::close);
         todos.push(Todo::End(outcome));
     }
 

@@ -299,7 +299,7 @@ impl SessionState {
     pub(super) fn hear(&mut self, now: Instant) {
         match &mut self.phase {
             Phase::Idle { heard } | Phase::Preparing { heard } | Phase::Draining { heard, .. } => {
-                *heard = now
+                *heard = now;
             }
             Phase::Registered(registration) => registration.heard = now,
             _ => {}

@@ -132,10 +132,10 @@ impl Follower {
             Command::Disconnect => *socket = Socket::Closed,
             Command::Follow(follow) => socket.send(Follow::EVENT, follow.encode(), SEND_DEADLINE).await?,
             Command::ChunkMerged(merged) => {
-                socket.send(ChunkMerged::EVENT, merged.encode(), SEND_DEADLINE).await?
+                socket.send(ChunkMerged::EVENT, merged.encode(), SEND_DEADLINE).await?;
             }
             Command::Confirm(confirmed) => {
-                socket.send(Confirmed::EVENT, confirmed.encode(), SEND_DEADLINE).await?
+                socket.send(Confirmed::EVENT, confirmed.encode(), SEND_DEADLINE).await?;
             }
             // An error ends the process.
             Command::Compare(known) => drop(self.node.copy(self.role).compare(Some(known), None)),
