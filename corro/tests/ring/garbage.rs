@@ -6,7 +6,8 @@ use process::handshake::{CHALLENGE_PATH, Credentials, GATEWAY, Hello, Link, NotP
 use protocol::message::Message as _;
 use protocol::message::REVISION;
 use protocol::message::link::{
-    CopyReport, CopyReports, ReadAnswers, Refusal, Refused, Register, Registered, ReplicationAddress, View,
+    Claim, CopyReport, CopyReports, Granted, Hello as Greeting, ReadAnswers, Refusal, Refused, Register,
+    Registered, ReplicationAddress, TermReport, View,
 };
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -59,6 +60,16 @@ impl Stranger {
     async fn emit(&mut self, event: &str, argument: &str) {
         let packet = Value::from(vec![event, argument]);
         self.send(&format!("42{packet}")).await;
+    }
+
+    /// Greets, grants what the gateway claims, and registers.
+    async fn register(&mut self, name: &str) {
+        let (revision, instance) = (REVISION, name.parse().unwrap());
+        let hello = Greeting { revision, instance, ring: None, sole: true, term: TermReport::default() };
+        self.emit(Greeting::EVENT, &hello.encode()).await;
+        let claim: Claim = self.event().await.expect("a claim");
+        self.emit(Granted::EVENT, &Granted { term: claim.term }.encode()).await;
+        self.emit(Register::EVENT, &register(name).encode()).await;
     }
 
     /// The next text that is not a ping; `None` where the server has hung up.
@@ -194,13 +205,13 @@ async fn garbage_on_the_socket_port_changes_nothing() {
 
     // A stranger under the name of a process that is connected.
     let mut stranger = Stranger::join(port, "db-1").await;
-    stranger.emit(Register::EVENT, &register("db-1").encode()).await;
+    stranger.register("db-1").await;
     let refused: Refused = stranger.event().await.expect("an answer");
     assert_eq!(refused.reason, Refusal::NameTaken);
     let mut stranger = Stranger::join(port, "db-2").await;
     stranger.emit(Register::EVENT, &register("db-1").encode()).await; // is ignored, as it is another name
     let mut stranger = Stranger::join(port, "db-7").await;
-    stranger.emit(Register::EVENT, &register("db-7").encode()).await;
+    stranger.register("db-7").await;
     let refused: Refused = stranger.event().await.expect("an answer");
     assert_eq!(refused.reason, Refusal::OutsideRing { size: 3 });
 
@@ -224,7 +235,7 @@ async fn a_process_that_is_away_can_be_replaced_by_one_that_knows_the_secret() {
     ring.kill(1);
     ring.until("the loss is noticed", |cluster| cluster["processes"][1]["connected"] == false).await;
     let mut stranger = Stranger::join(ring.socket_port, "db-1").await;
-    stranger.emit(Register::EVENT, &register("db-1").encode()).await;
+    stranger.register("db-1").await;
     let registered: Registered = stranger.event().await.expect("an answer");
     assert_eq!(registered.size, 3);
     drop(stranger);

@@ -22,7 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parents[4]
 CORRO = Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target")) / "release/corro"
 DEADLINE = 60
-REVISION = 6
+REVISION = 7
 
 
 def eventually(what, holds):
@@ -258,9 +258,17 @@ def register(port, secret, message, name=None):
     headers, trusted = prove(port, secret, name or message["instance"])
     assert trusted
     connection = Socket(port, headers).join()
-    connection.emit("register", message)
+    term = {"term": 0, "holder": None, "free": True}
+    hello = {"revision": REVISION, "instance": message["instance"], "ring": None, "sole": True, "term": term}
+    connection.emit("hello", hello)
+    claimed = False
     while True:
         packet = connection.receive()
+        if packet.startswith('42["claim"') and not claimed:
+            claimed = True
+            claim = json.loads(json.loads(packet[2:])[1])
+            connection.emit("granted", {"term": claim["term"]})
+            connection.emit("register", message)
         for event in ("registered", "refused"):
             if packet.startswith(f'42["{event}"'):
                 argument = json.loads(packet[2:])[1]
