@@ -1,6 +1,6 @@
 //! `corro certs`: a CA for a ring, and certificates that it signs.
 //!
-//! For rings without a public name, whose clients can be told which CA to trust (`--cacert`). The key of the
+//! For rings without a public name, whose clients get the CA to trust (`--cacert`). The key of the
 //! CA is needed for new certificates alone: keep it off the machines of the ring.
 
 use std::fs::{DirBuilder, File};

@@ -44,7 +44,7 @@ pub struct Identity {
 pub struct Grant {
     /// The highest term that it has granted; 0 where it never granted any.
     pub term: Term,
-    /// To whom, with a host.
+    /// The gateway that holds it, with a host.
     pub holder: Option<Gateway>,
 }
 

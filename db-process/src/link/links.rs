@@ -3,7 +3,7 @@
 //!
 //! * [`super::terms`] decides who that is.
 //! * [`super::session_state`] has the rules of each link.
-//! * Here is what concerns all of them: a grant is told when it is on disk; the link of the gateway before is
+//! * Here is what concerns all of them: a grant is sent when it is on disk; the link of the gateway before is
 //!   idle from the moment at which another one gets the grant; the process registers once everything is on
 //!   disk that it was sent before, on whatever link; and every gateway hears what changes of the grant.
 //!
@@ -34,7 +34,7 @@ pub struct Links {
     leaving: bool,
 }
 
-/// A gateway, as a process is told to reach it.
+/// A gateway, as this process reaches it.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// Its URL, for the log.

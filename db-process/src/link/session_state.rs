@@ -81,7 +81,7 @@ enum Phase {
         heard: Instant,
         slow_at: Option<Instant>,
     },
-    /// It will be told with what it registers.
+    /// It waits for what it registers with.
     Preparing {
         heard: Instant,
     },

@@ -1,7 +1,7 @@
 //! Whom this process takes orders from: the rules of grants and promises.
 //!
 //! It grants a term to a gateway that claims a higher one than all before, if it is bound to no other gateway
-//! any more. From then on it takes nothing from the gateway before. The grant is on disk before it is told.
+//! any more. From then on it takes nothing from the gateway before. The grant is on disk before it is sent.
 //! While it hears heartbeats of the holder, and for [`PROMISE`] after the last one, it grants nothing to
 //! others. A process that has just started may have heard one a moment before it ended, so its promise begins
 //! anew. Where only one gateway is known, nothing binds it. See [`protocol::term`].

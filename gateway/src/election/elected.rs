@@ -14,7 +14,9 @@ use protocol::placement::{Partition, partition_of};
 use uuid::Uuid;
 
 use super::{Election, Order};
-use crate::engine::{Command, Engine, EngineConfig, Event, OrderRefused, Repair, RingEvent, Unserved};
+use crate::engine::{
+    Command, Engine, EngineConfig, Event, OrderRefused, Repair, RingEvent, SessionId, Unserved,
+};
 use crate::standing::Standing;
 use crate::status::ClusterStatus;
 
@@ -31,7 +33,7 @@ pub struct ElectedEngine {
     wall_clock: u64,
     /// It hands over when all that is under way has been answered.
     closing: bool,
-    /// Registrations that came while this gateway was a candidate.
+    /// Registrations that came while this gateway was a candidate, one for each connection.
     early: Vec<Event>,
     /// What was told last of the standing, and whether it may have changed since.
     standing: Option<Standing>,
@@ -71,6 +73,8 @@ impl ElectedEngine {
                 self.obey(now, orders, commands);
             }
             Event::Message { session, message: ToGateway::Granted(granted) } => {
+                // A registration follows; one that came before was for an earlier claim.
+                self.forget_early(session);
                 let orders = self.election.granted(now, session, granted.term);
                 self.obey(now, orders, commands);
             }
@@ -84,11 +88,13 @@ impl ElectedEngine {
             }
             Event::Register { session, .. } if !self.election.has_granted(session) => {}
             // The first ones come before the majority is there.
-            Event::Register { .. } if !self.is_active() => self.early.push(event),
+            Event::Register { session, .. } if !self.is_active() => {
+                self.forget_early(session);
+                self.early.push(event);
+            }
             Event::Closed { session } => {
                 self.election.closed(session);
-                self.early
-                    .retain(|early| !matches!(early, Event::Register { session: of, .. } if *of == session));
+                self.forget_early(session);
                 self.may_have_changed = true;
                 self.decide(now, Event::Closed { session }, commands);
             }
@@ -99,6 +105,10 @@ impl ElectedEngine {
             }
             event => self.decide(now, event, commands),
         }
+    }
+
+    fn forget_early(&mut self, session: SessionId) {
+        self.early.retain(|early| !matches!(early, Event::Register { session: of, .. } if *of == session));
     }
 
     fn decide(&mut self, now: Duration, event: Event, commands: &mut Vec<Command>) {

@@ -182,6 +182,11 @@ impl Election {
             let refused = Refused { reason: Refusal::Revision { gateway: REVISION } };
             return vec![Order::Send(session, ToProcess::Refused(refused))];
         }
+        if hello.term.term > LAST_TERM {
+            // No gateway has counted so far, and no higher term could be claimed of the other processes.
+            let refused = Refused { reason: Refusal::Void };
+            return vec![Order::Send(session, ToProcess::Refused(refused))];
+        }
         if let Some(ring) = hello.ring.filter(|ring| ring.formed) {
             self.size = ring.size;
         }
@@ -217,6 +222,9 @@ impl Election {
     pub(crate) fn reported(&mut self, now: Duration, session: SessionId, report: TermReport) -> Vec<Order> {
         let Some(link) = self.links.get_mut(&session) else { return Vec::new() };
         link.heard = now;
+        if report.term > LAST_TERM {
+            return Vec::new();
+        }
         if report.holder.as_ref().is_none_or(|holder| holder.id != self.me.id) {
             link.granted = None;
         }

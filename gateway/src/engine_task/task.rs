@@ -338,8 +338,8 @@ impl EngineTask {
     }
 
     /// Runs the engine until `shutdown`; from `leave` on it hands over to another gateway, if there is one.
-    /// Everything that has arrived is taken in before anything is sent, and
-    /// where that is little, other tasks run first, so that batches form without timers.
+    /// Everything that has arrived is taken in before anything is sent, and where that is little, other tasks
+    /// run first, so that batches form without timers.
     pub async fn run(
         mut self,
         mut requests: mpsc::UnboundedReceiver<Request>,
