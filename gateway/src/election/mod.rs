@@ -335,13 +335,17 @@ impl Election {
             self.links.iter().filter(|(_, link)| due(link)).map(|(session, _)| *session).collect();
         for session in due {
             let State::Alone { term } = self.state else { return };
-            let known = self.links.get(&session).map_or(0, |link| link.report.term);
-            if known >= LAST_TERM {
-                continue;
-            }
-            // All that is granted here rises together, so that the next gateway claims above it.
-            let next = if known < term { term } else { known + 1 };
-            self.state = State::Alone { term: next };
+            let Some(link) = self.links.get(&session) else { continue };
+            let known = link.report.term;
+            let is_mine = link.report.holder.as_ref().is_some_and(|holder| holder.id == self.me.id);
+            let next = match known {
+                LAST_TERM.. if !is_mine => continue,
+                // One that comes back: its grant is on its disk already.
+                _ if is_mine => known,
+                // All that is granted here rises together, so that the next gateway claims above it.
+                _ => term.max(known + 1),
+            };
+            self.state = State::Alone { term: term.max(next) };
             self.claim(now, session, next);
         }
     }
