@@ -32,6 +32,12 @@ const RESERVED_FILES: usize = 512;
 /// Links of db-processes: two of each, as one may come back before the gateway notices that it was gone.
 const MAX_MEMBERS: usize = 2_000;
 
+/// The hand-over to another gateway may take this long.
+const HAND_OVER: Duration = Duration::from_millis(1_500);
+
+/// Within this time after it, other gateways send no more requests here.
+const HEARD_OF: Duration = Duration::from_millis(100);
+
 /// Requests in flight get this long to end after the order to stop.
 const GRACE: Duration = Duration::from_secs(4);
 
@@ -145,7 +151,8 @@ impl Gateway {
         let feed = Arc::clone(handle.feed());
         let purge_after = config.purge_after();
         let task = EngineTask::new(engine, standing, connections.clone(), Arc::clone(&feed), purge_after);
-        let deciding = tokio::spawn(task.run(requests, events, shutdown.clone(), ring_shutdown.clone()));
+        let (leave, left) = (shutdown.clone(), CancellationToken::new());
+        let deciding = tokio::spawn(task.run(requests, events, leave, left.clone(), ring_shutdown.clone()));
         let waking = ring_shutdown.clone();
         let waking = tokio::spawn(async move { feed.wake(waking).await });
         let (rest_policy, socket_policy) = policies(process::open_files());
@@ -180,7 +187,19 @@ impl Gateway {
             tokio::spawn(tls.watch(ring_shutdown.clone()));
         }
         let app = http::router(handle, &settings);
-        let serving = server::serve(rest.with_tls(tls), app, rest_policy, shutdown.clone());
+        let http_shutdown = CancellationToken::new();
+        let (closing, handed_over) = (shutdown.clone(), http_shutdown.clone());
+        let standing = settings.standing.clone();
+        tokio::spawn(async move {
+            closing.cancelled().await;
+            let _ = tokio::time::timeout(HAND_OVER, left.cancelled()).await;
+            // Other gateways hear of it a moment later, and must find their connections open until then.
+            if !matches!(*standing.borrow(), Standing::Active { .. }) {
+                tokio::time::sleep(HEARD_OF).await;
+            }
+            handed_over.cancel();
+        });
+        let serving = server::serve(rest.with_tls(tls), app, rest_policy, http_shutdown);
         let deadline = async {
             shutdown.cancelled().await;
             info!("gateway stopping");

@@ -337,7 +337,8 @@ impl EngineTask {
         }
     }
 
-    /// Runs the engine until `shutdown`; from `leave` on it hands over to another gateway, if there is one.
+    /// Runs the engine until `shutdown`; from `leave` on it hands over to another gateway, if there is one, and
+    /// says by `left` when the processes know of that.
     /// Everything that has arrived is taken in before anything is sent, and where that is little, other tasks
     /// run first, so that batches form without timers.
     pub async fn run(
@@ -345,11 +346,12 @@ impl EngineTask {
         mut requests: mpsc::UnboundedReceiver<Request>,
         mut events: mpsc::UnboundedReceiver<Event>,
         leave: CancellationToken,
+        left: CancellationToken,
         shutdown: CancellationToken,
     ) {
         let mut shutdown = pin!(shutdown.cancelled());
         let mut leave = pin!(leave.cancelled());
-        let (mut left, mut hand_over_until, mut end_by) = (false, None, None);
+        let (mut leaving, mut hand_over_until, mut end_by) = (false, None, None);
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut new_requests, mut new_events) = (Vec::new(), Vec::new());
@@ -359,8 +361,8 @@ impl EngineTask {
             tokio::select! {
                 biased;
                 () = &mut shutdown, if end_by.is_none() => end_by = Some(self.start.elapsed() + RELEASED),
-                () = &mut leave, if !left => {
-                    left = true;
+                () = &mut leave, if !leaving => {
+                    leaving = true;
                     hand_over_until = self.engine.close().then(|| self.start.elapsed() + HAND_OVER);
                 }
                 _ = tick.tick() => self.tick(),
@@ -388,6 +390,9 @@ impl EngineTask {
             }
             self.carry_out();
             self.tell_standing();
+            if leaving && hand_over_until.is_none() && !self.engine.is_held() {
+                left.cancel();
+            }
             if end_by.is_some_and(|by| !self.engine.is_held() || self.start.elapsed() >= by) {
                 break;
             }

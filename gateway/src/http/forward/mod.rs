@@ -309,11 +309,26 @@ impl Shared {
         Some(peer)
     }
 
+    /// One of its connections broke: if it has ended, so have the others, and each would cost a request. The
+    /// next request opens a new one, and finds out before it is sent.
+    fn forget(&self, peer: &Arc<Peer>) {
+        let mut known = self.peer.lock().unwrap_or_else(PoisonError::into_inner);
+        known.take_if(|known| Arc::ptr_eq(known, peer));
+    }
+
     /// Sends the request once.
-    async fn send(&self, job: &mut Job, peer: &Peer, standing: &mut watch::Receiver<Standing>) -> Outcome {
+    async fn send(
+        &self,
+        job: &mut Job,
+        peer: &Arc<Peer>,
+        standing: &mut watch::Receiver<Standing>,
+    ) -> Outcome {
         let Some(request) = job.outgoing(peer) else { return Outcome::NotSent };
         let forwarding = job.forwarding;
         let (tried, gone) = peer.send(request, self.gone(job, &peer.gateway, standing)).await;
+        if matches!((&tried, &gone), (Tried::Broken, None)) {
+            self.forget(peer);
+        }
         match (tried, gone) {
             (Tried::Answered(answer), _) if is_not_active(&answer) => Outcome::NotSent,
             (Tried::Answered(answer), _) => {
