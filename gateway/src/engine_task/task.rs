@@ -337,10 +337,10 @@ impl EngineTask {
         }
     }
 
-    /// Runs the engine until `shutdown`; from `leave` on it hands over to another gateway, if there is one, and
-    /// says by `left` when the processes know of that.
-    /// Everything that has arrived is taken in before anything is sent, and where that is little, other tasks
-    /// run first, so that batches form without timers.
+    /// Runs the engine until `shutdown`; from `leave` on it hands over to another gateway, if there is one,
+    /// and says by `left` when the processes know of that. Everything that has arrived is taken in before
+    /// anything is sent, and where that is little, other tasks run first, so that batches form without
+    /// timers.
     pub async fn run(
         mut self,
         mut requests: mpsc::UnboundedReceiver<Request>,
