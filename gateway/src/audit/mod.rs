@@ -1,7 +1,7 @@
 //! The audit log: who changed what, a line of JSON for each write and each call of an administrator.
 //!
 //! A line has ids and outcomes, and nothing of what users are: no names, no addresses of mail, no groups. It
-//! is written by a thread of its own ([`writer`]) into a file of its own ([`file`]), so that no request waits
+//! is written by a thread of its own ([`writer`]) into a file of its own (`file`), so that no request waits
 //! for a disk, unless that is wanted:
 //!
 //! * By default a line that cannot be written is lost; that is counted and logged. What the ring does goes
@@ -14,7 +14,7 @@
 //! What it does not do: it does not wait for the disk (fsync), so a machine that loses its power may lose the
 //! last lines; and it does not protect its file from who may write it.
 //!
-//! * [`entry`]: one request, from what it asks to its outcome. [`line`]: what a line has.
+//! * [`entry`]: one request, from what it asks to its outcome. `line`: what a line has.
 
 mod entry;
 mod file;
